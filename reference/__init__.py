@@ -1,0 +1,1 @@
+"""The specification as readable NumPy: one file per block, nothing but NumPy imported."""

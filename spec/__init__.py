@@ -1,0 +1,1 @@
+"""The pages of the specification: one Markdown file per block, read by `nnspec.conformance.requirements`."""
