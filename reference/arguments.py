@@ -12,9 +12,7 @@ Pair: TypeAlias = int | tuple[int, int]
 def pair(name: str, value: Pair, minimum: int) -> tuple[int, int]:
     """An int stands for (int, int): rows first, columns second. Both must be integers, and at least `minimum`."""
     rows_columns = tuple(value) if isinstance(value, Iterable) else (value, value)
-    if len(rows_columns) != 2 or any(
-        isinstance(v, bool) or not isinstance(v, int | np.integer) for v in rows_columns
-    ):
+    if len(rows_columns) != 2 or any(isinstance(v, bool) or not isinstance(v, int | np.integer) for v in rows_columns):
         raise ValueError(f"{name}={value!r}: expected an int or a pair of ints (rows, columns)")
     if min(rows_columns) < minimum:
         raise ValueError(f"{name}={value!r}: expected at least {minimum} in each direction")
@@ -25,9 +23,7 @@ def rank(name: str, array: Array, *allowed: int) -> None:
     """Refuse an array whose number of dimensions is not among those allowed."""
     if np.ndim(array) not in allowed:
         ranks = " or ".join(map(str, allowed))
-        raise ValueError(
-            f"{name} of shape {np.shape(array)}: expected {ranks} dimensions, not {np.ndim(array)}"
-        )
+        raise ValueError(f"{name} of shape {np.shape(array)}: expected {ranks} dimensions, not {np.ndim(array)}")
 
 
 def length(name: str, array: Array | None, expected: int) -> None:

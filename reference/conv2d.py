@@ -1,11 +1,10 @@
 """Convolution of an image with a kernel (cross-correlation). Page: spec/conv2d.md"""
 
 import numpy as np
-from numpy.typing import DTypeLike
-
 from nnspec.reference.arguments import Array, Pair, length, pair, rank
 from nnspec.reference.module import Module, Parameter
 from nnspec.reference.windows import output_size, pad, windows
+from numpy.typing import DTypeLike
 
 
 def conv2d(
@@ -24,9 +23,7 @@ def conv2d(
     """
     stride, padding, dilation = _check(x, weight, bias, stride, padding, dilation, groups)
     (n, c, h, w), (o, cg, kh, kw) = x.shape, weight.shape
-    oh, ow = output_size(
-        (h, w), (kh, kw), stride, padding, dilation
-    )  # [conv2d.output.size] [conv2d.refuses.window]
+    oh, ow = output_size((h, w), (kh, kw), stride, padding, dilation)  # [conv2d.output.size] [conv2d.refuses.window]
     # [conv2d.padding.zeros] zeros on both sides; then [conv2d.stride.step] every stride-th window
     # of [conv2d.dilation.gap] every dilation-th row and column
     view = windows(pad(x, padding), (kh, kw), stride, dilation)  # (N, C, KH, KW, OH, OW)
@@ -44,7 +41,8 @@ def conv2d(
 
 
 def _check(x, weight, bias, stride, padding, dilation, groups):
-    rank("x", x, 4), rank("weight", weight, 4)  # [conv2d.refuses.rank]
+    rank("x", x, 4)  # [conv2d.refuses.rank]
+    rank("weight", weight, 4)
     stride = pair("stride", stride, 1)  # [conv2d.refuses.stride]
     padding = pair("padding", padding, 0)  # [conv2d.refuses.padding]
     dilation = pair("dilation", dilation, 1)  # [conv2d.refuses.dilation]
@@ -52,9 +50,7 @@ def _check(x, weight, bias, stride, padding, dilation, groups):
     if groups < 1 or c % groups or o % groups:  # [conv2d.refuses.groups]
         raise ValueError(f"groups={groups}: expected a divisor of C={c} and O={o}")
     if c != cg * groups:  # [conv2d.refuses.channels]
-        raise ValueError(
-            f"x of shape {x.shape}: expected C = {cg * groups} (weight {weight.shape}, groups={groups})"
-        )
+        raise ValueError(f"x of shape {x.shape}: expected C = {cg * groups} (weight {weight.shape}, groups={groups})")
     length("bias", bias, o)  # [conv2d.refuses.bias]
     return stride, padding, dilation
 

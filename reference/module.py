@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-
 from nnspec.reference.arguments import Array
 
 
@@ -41,9 +40,7 @@ class Module:
             self._members[name] = value  # [module.register.by-assignment]
         elif name in self.__dict__.get("_members", ()):
             if value is not None:
-                raise TypeError(
-                    f"{name}={value!r}: expected a Parameter, a Buffer, a Module or None, as before"
-                )
+                raise TypeError(f"{name}={value!r}: expected a Parameter, a Buffer, a Module or None, as before")
             self._members[name] = None  # [module.register.replaced] a stale entry must not stay in the state
         else:
             object.__setattr__(self, name, value)
@@ -132,9 +129,7 @@ class Module:
         """
         own = self._state()
         missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        if strict and (
-            missing or unexpected
-        ):  # [module.load.missing] [module.load.unexpected] [module.load.lenient]
+        if strict and (missing or unexpected):  # [module.load.missing] [module.load.unexpected] [module.load.lenient]
             raise KeyError(f"state: missing keys {missing}, unexpected keys {unexpected}")
         common = own.keys() & state.keys()
         for key in common:

@@ -1,9 +1,8 @@
 """Windows over an image, shared by convolution and pooling. Sizes are pairs: rows first, columns second."""
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
-
 from nnspec.reference.arguments import Array
+from numpy.lib.stride_tricks import sliding_window_view
 
 
 def pad(x: Array, padding: tuple[int, int], value: float = 0) -> Array:
@@ -11,9 +10,7 @@ def pad(x: Array, padding: tuple[int, int], value: float = 0) -> Array:
     (ph, pw), (n, c, h, w) = padding, x.shape
     if ph == pw == 0:
         return x
-    padded = np.full(
-        (n, c, h + 2 * ph, w + 2 * pw), value, x.dtype
-    )  # np.pad takes ten times as long on small images
+    padded = np.full((n, c, h + 2 * ph, w + 2 * pw), value, x.dtype)  # np.pad takes ten times as long on small images
     padded[:, :, ph : ph + h, pw : pw + w] = x
     return padded
 
@@ -40,9 +37,7 @@ def output_size(
     return rows, columns
 
 
-def windows(
-    x: Array, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
-) -> Array:
+def windows(x: Array, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> Array:
     """(N, C, H, W) -> a view (N, C, KH, KW, OH, OW): element (i, j) of every window, without a copy."""
     (kh, kw), (sh, sw), (dh, dw) = kernel_size, stride, dilation
     view = sliding_window_view(x, (dh * (kh - 1) + 1, dw * (kw - 1) + 1), axis=(2, 3))

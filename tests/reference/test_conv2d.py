@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from nnspec.reference.conv2d import Conv2d, conv2d
 
 
@@ -16,9 +15,7 @@ def by_loops(x, weight, bias, stride, padding, dilation, groups):
         for channel, i, j in np.ndindex(cg, kh, kw):
             row, column = r * sh + i * dh - ph, s * sw + j * dw - pw
             if 0 <= row < h and 0 <= column < w:
-                y[b, k, r, s] += (
-                    weight[k, channel, i, j] * x[b, k // (o // groups) * cg + channel, row, column]
-                )
+                y[b, k, r, s] += weight[k, channel, i, j] * x[b, k // (o // groups) * cg + channel, row, column]
     return y
 
 
@@ -27,8 +24,7 @@ def random_case(rng):
     stride, dilation, kernel = (tuple(map(int, rng.integers(1, 4, 2))) for _ in range(3))
     padding = tuple(map(int, rng.integers(0, 3, 2)))
     size = [
-        max(1, d * (k - 1) + 1 - 2 * p) + rng.integers(0, 4)
-        for d, k, p in zip(dilation, kernel, padding, strict=True)
+        max(1, d * (k - 1) + 1 - 2 * p) + rng.integers(0, 4) for d, k, p in zip(dilation, kernel, padding, strict=True)
     ]
     x = rng.integers(-9, 10, (n, groups * cg, *size)).astype(float)
     weight = rng.integers(-9, 10, (groups * og, cg, *kernel)).astype(float)
