@@ -1,0 +1,9 @@
+"""How an implementation is put in front of the checks: arrays in, arrays out, modules built. No test logic here.
+
+`load` turns a name ("torch", "reference"), a file ("my_layers.py", "my_layers.py:Conv2d") or an object into a Subject.
+"""
+
+from nnspec.adapters.loading import load
+from nnspec.adapters.subject import Subject, SubjectError, Unsupported
+
+__all__ = ["Subject", "SubjectError", "Unsupported", "load"]

@@ -1,0 +1,66 @@
+"""NumPy arrays, and layers written in plain NumPy after torch.nn's conventions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def to_native(array: np.ndarray) -> np.ndarray:
+    """The array itself."""
+    return array
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """The array itself; NumPy scalars become arrays of no dimensions."""
+    if not isinstance(value, np.ndarray | np.generic):
+        raise TypeError(f"returned {type(value).__name__}, expected a NumPy array")
+    return np.asarray(value)
+
+
+def construct(cls: type, positional: tuple[Any, ...], keywords: Mapping[str, Any], dtype: np.dtype) -> Any:
+    """cls(…), with `dtype` where its constructor takes one."""
+    if "dtype" in inspect.signature(cls).parameters:
+        return cls(*positional, **keywords, dtype=dtype)
+    return cls(*positional, **keywords)
+
+
+def load_entries(module: Any, entries: Mapping[str, np.ndarray]) -> None:
+    """Assign each array to the attribute at its dotted key, or to its `data` where a Parameter or Buffer is there."""
+    for key, array in entries.items():
+        owner, name = module, key
+        while "." in name:
+            first, name = name.split(".", 1)
+            owner = (
+                owner[int(first)] if first.isdigit() and hasattr(owner, "__getitem__") else getattr(owner, first, None)
+            )
+        if not hasattr(owner, name):
+            raise KeyError(key)
+        holder = getattr(owner, name)
+        if isinstance(getattr(holder, "data", None), np.ndarray):
+            holder.data = array.copy()
+        else:
+            setattr(owner, name, array.copy())
+
+
+def state(module: Any) -> dict[str, np.ndarray]:
+    """state_dict() where there is one, otherwise the attributes that are arrays or hold one in `data`."""
+    if hasattr(module, "state_dict"):
+        return {key: np.array(value) for key, value in module.state_dict().items()}
+    arrays = {}
+    for name, value in vars(module).items():
+        array = value if isinstance(value, np.ndarray | np.generic) else getattr(value, "data", None)
+        if isinstance(array, np.ndarray | np.generic):
+            arrays[name] = np.array(array)
+    return arrays
+
+
+def set_training(module: Any, training: bool) -> None:
+    """train() or eval() where the module has them, else its attribute `training`."""
+    if hasattr(module, "train") and hasattr(module, "eval"):
+        module.train() if training else module.eval()
+    else:
+        module.training = training

@@ -1,0 +1,170 @@
+"""PyTorch: its tensors, and its functions and modules as a subject."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from nnspec.adapters.subject import Subject
+from torch import nn
+
+# -- tensors and modules; each function stands alone, so that a script that reproduces a failure can carry its source --
+
+
+def to_native(array: np.ndarray) -> torch.Tensor:
+    """A tensor over the same memory; torch knows no negative strides, so those are copied."""
+    if any(stride < 0 for stride in array.strides) or not array.flags.writeable:
+        array = array.copy()
+    return torch.from_numpy(array)
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """An array over the tensor's memory."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"returned {type(value).__name__}, expected a torch.Tensor")
+    return value.detach().cpu().numpy()
+
+
+def construct(cls: type, positional: tuple[Any, ...], keywords: Mapping[str, Any], dtype: np.dtype) -> nn.Module:
+    """cls(…) with its floating-point parameters and buffers in `dtype`."""
+    return cls(*positional, **keywords).to(getattr(torch, np.dtype(dtype).name))
+
+
+def load_entries(module: nn.Module, entries: Mapping[str, np.ndarray]) -> None:
+    """load_state_dict with the entries given; the others stay as they are."""
+    unknown = entries.keys() - module.state_dict().keys()
+    if unknown:
+        raise KeyError(min(unknown))
+    module.load_state_dict({key: torch.from_numpy(array.copy()) for key, array in entries.items()}, strict=False)
+
+
+def state(module: nn.Module) -> dict[str, np.ndarray]:
+    """state_dict() as NumPy arrays, copied."""
+    return {key: tensor.detach().cpu().numpy().copy() for key, tensor in module.state_dict().items()}
+
+
+def set_training(module: nn.Module, training: bool) -> None:
+    """module.train(training)"""
+    module.train(training)
+
+
+# -- the subject -------------------------------------------------------------------------------------------------------
+
+
+def batch_norm(x, running_mean, running_var, weight=None, bias=None, *, training=False, momentum=0.1, eps=1e-5):
+    """torch updates the running statistics in place; here the new ones are returned."""
+    mean, var = running_mean.clone(), running_var.clone()
+    y = torch.nn.functional.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
+    return y, mean, var
+
+
+def global_avg_pool2d(x):
+    """torch's adaptive pool to 1×1, without the two dimensions of size 1."""
+    return torch.nn.functional.adaptive_avg_pool2d(x, 1).flatten(-3)
+
+
+class GlobalAvgPool2d(nn.Module):
+    """(N, C, H, W) -> (N, C)"""
+
+    def forward(self, x):
+        """The mean over H×W."""
+        return global_avg_pool2d(x)
+
+
+class MLP(nn.Module):
+    """Linear, ReLU, Linear."""
+
+    def __init__(self, in_features, hidden_features, out_features):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(in_features, hidden_features), nn.Linear(hidden_features, out_features)
+
+    def forward(self, x):
+        """(…, in_features) -> (…, out_features)"""
+        return self.fc2(nn.functional.relu(self.fc1(x)))
+
+
+class ResidualBlock(nn.Module):
+    """torchvision's BasicBlock out of torch's own modules."""
+
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU()
+        if stride != 1 or in_channels != out_channels:
+            projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+        else:
+            self.downsample = None
+
+    def forward(self, x):
+        """(N, C, H, W) -> (N, O, OH, OW)"""
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet34(nn.Module):
+    """torchvision's ResNet-34 out of torch's own modules."""
+
+    def __init__(self, in_channels=3, num_classes=1000):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+        self.relu, self.maxpool = nn.ReLU(), nn.MaxPool2d(3, 2, 1)
+        channels = 64
+        for stage, (width, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), start=1):
+            first = ResidualBlock(channels, width, stride=1 if stage == 1 else 2)
+            rest = [ResidualBlock(width, width) for _ in range(blocks - 1)]
+            self.add_module(f"layer{stage}", nn.Sequential(first, *rest))
+            channels = width
+        self.avgpool, self.fc = GlobalAvgPool2d(), nn.Linear(512, num_classes)
+
+    def forward(self, x):
+        """(N, C, H, W) -> (N, num_classes)"""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(self.avgpool(x))
+
+
+_FUNCTIONS = {
+    "einsum": "torch.einsum",
+    **{name: f"torch.nn.functional.{name}" for name in ("linear", "relu", "conv2d", "conv_transpose2d")},
+    **{name: f"torch.nn.functional.{name}" for name in ("max_pool2d", "avg_pool2d")},
+}
+_CLASSES = {
+    **{f"{name}": f"torch.nn.{name}" for name in ("Module", "Parameter", "Sequential", "Linear", "ReLU", "Conv2d")},
+    **{
+        f"{name}": f"torch.nn.{name}"
+        for name in ("ConvTranspose2d", "BatchNorm1d", "BatchNorm2d", "MaxPool2d", "AvgPool2d")
+    },
+    "SGD": "torch.optim.SGD",
+}
+_OURS = {f.__name__: f for f in (batch_norm, global_avg_pool2d, GlobalAvgPool2d, MLP, ResidualBlock, ResNet34)}
+
+
+def recipe(name: str) -> str:
+    """The line of a script that defines a name."""
+    path = {**_FUNCTIONS, **_CLASSES}.get(name)
+    return f"{name} = {path}" if path else f"from nnspec.adapters.for_torch import {name}"
+
+
+def subject() -> Subject:
+    """torch.nn.functional and torch.nn; what torch lacks as one piece is composed of its modules above."""
+
+    def resolve(path: str) -> Any:
+        return operator.attrgetter(path.removeprefix("torch."))(torch)
+
+    functions = {name: resolve(path) for name, path in _FUNCTIONS.items()}
+    classes = {name: resolve(path) for name, path in _CLASSES.items()}
+    return Subject(
+        name="torch",
+        framework=__import__("sys").modules[__name__],
+        functions=functions | {n: f for n, f in _OURS.items() if not isinstance(f, type)},
+        classes=classes | {n: c for n, c in _OURS.items() if isinstance(c, type)},
+        versions={"torch": torch.__version__},
+        recipe=recipe,
+    )

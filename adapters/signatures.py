@@ -1,0 +1,139 @@
+"""What every block is called and takes, as a function and as a class. The one table that checks and adapters share.
+
+A call is the same in both forms: arrays by name, arguments by name. The class form builds the layer from the shapes of
+the arrays, loads them into its state and applies it to x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Arrays = Mapping[str, np.ndarray | None]
+Constructor = Callable[[Arrays, Mapping[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+def _nothing(arrays: Arrays, arguments: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return (), dict(arguments)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One block: its operands (arrays), its arguments with their neutral values, its class names and how to build one."""
+
+    operands: tuple[str, ...] = ("x",)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    function: str | None = None
+    classes: tuple[str, ...] = ()
+    constructor: Constructor = _nothing
+    results: tuple[str, ...] = ("y",)  # what a call returns, and in the class form: y, then these entries of the state
+
+
+def _linear(arrays, arguments):
+    (out_features, in_features), bias = arrays["weight"].shape, arrays["bias"]
+    return (in_features, out_features), {"bias": bias is not None}
+
+
+def _conv2d(arrays, arguments):
+    weight, groups = arrays["weight"], arguments["groups"]
+    # positional as in torch.nn: the names of these three differ between libraries, their order does not
+    positional = (weight.shape[1] * groups, weight.shape[0], _square(weight.shape[2:]))
+    return positional, {**arguments, "bias": arrays["bias"] is not None}
+
+
+def _conv_transpose2d(arrays, arguments):
+    weight, groups = arrays["weight"], arguments["groups"]
+    positional = (weight.shape[0], weight.shape[1] * groups, _square(weight.shape[2:]))
+    return positional, {**arguments, "bias": arrays["bias"] is not None}
+
+
+def _batch_norm(arrays, arguments):
+    settings = {name: arguments[name] for name in ("eps", "momentum")}
+    return (len(arrays["running_mean"]),), {**settings, "affine": arrays["weight"] is not None}
+
+
+def _pool(arrays, arguments):
+    keywords = dict(arguments)
+    return (keywords.pop("kernel_size"),), keywords
+
+
+def _mlp(arrays, arguments):
+    (hidden, inputs), outputs = arrays["fc1.weight"].shape, len(arrays["fc2.weight"])
+    return (inputs, hidden, outputs), {}
+
+
+def _basic_block(arrays, arguments):
+    weight = arrays["conv1.weight"]
+    return (weight.shape[1], weight.shape[0]), {"stride": arguments["stride"]}
+
+
+def _resnet34(arrays, arguments):
+    return (), {"in_channels": arrays["conv1.weight"].shape[1], "num_classes": len(arrays["fc.weight"])}
+
+
+def _square(size):
+    rows, columns = size
+    return rows if rows == columns else (rows, columns)
+
+
+SIGNATURES: dict[str, Signature] = {
+    "einsum": Signature((), {"equation": None}, "einsum"),
+    "linear": Signature(("x", "weight", "bias"), {}, "linear", ("Linear",), _linear),
+    "relu": Signature(("x",), {}, "relu", ("ReLU",)),
+    "conv2d": Signature(
+        ("x", "weight", "bias"),
+        {"stride": 1, "padding": 0, "dilation": 1, "groups": 1},
+        "conv2d",
+        ("Conv2d",),
+        _conv2d,
+    ),
+    "conv_transpose2d": Signature(
+        ("x", "weight", "bias"),
+        {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1},
+        "conv_transpose2d",
+        ("ConvTranspose2d",),
+        _conv_transpose2d,
+    ),
+    "batch_norm": Signature(
+        ("x", "running_mean", "running_var", "weight", "bias"),
+        {"training": False, "momentum": 0.1, "eps": 1e-5},
+        "batch_norm",
+        ("BatchNorm2d", "BatchNorm1d"),
+        _batch_norm,
+        ("y", "running_mean", "running_var"),
+    ),
+    "max_pool2d": Signature(
+        ("x",),
+        {"kernel_size": 1, "stride": None, "padding": 0, "dilation": 1, "ceil_mode": False},
+        "max_pool2d",
+        ("MaxPool2d",),
+        _pool,
+    ),
+    "avg_pool2d": Signature(
+        ("x",),
+        {
+            "kernel_size": 1,
+            "stride": None,
+            "padding": 0,
+            "ceil_mode": False,
+            "count_include_pad": True,
+            "divisor_override": None,
+        },
+        "avg_pool2d",
+        ("AvgPool2d",),
+        _pool,
+    ),
+    "global_avg_pool2d": Signature(("x",), {}, "global_avg_pool2d", ("GlobalAvgPool2d",)),
+    "module": Signature((), {}, None, ("Module",)),
+    "sequential": Signature((), {}, None, ("Sequential",)),
+    "mlp": Signature(("x",), {}, None, ("MLP",), _mlp),
+    "basic_block": Signature(
+        ("x",), {"stride": 1, "training": False}, None, ("ResidualBlock", "BasicBlock"), _basic_block
+    ),
+    "resnet34": Signature(("x",), {"training": False}, None, ("ResNet34",), _resnet34),
+    "sgd": Signature((), {}, None, ("SGD",)),
+}
+CANONICAL = {name for s in SIGNATURES.values() for name in (s.function, *s.classes) if name} | {"Parameter"}

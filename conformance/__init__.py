@@ -1,0 +1,14 @@
+"""The specification as Hypothesis properties run by pytest. `check(obj)` judges an implementation and returns the report."""
+
+from typing import Any
+
+
+def check(subject: Any, **options: Any) -> dict[str, Any]:
+    """Judge a subject: "torch", a file, a module, a mapping of names, a function or a class.
+
+    Options are those of the command line: `block`, `profile`, `dtype`, `seed`. Returns the report, which is what
+    `nnspec check --json` writes. Raises nnspec.adapters.SubjectError for a subject that cannot be checked.
+    """
+    from nnspec.conformance.session import check_object
+
+    return check_object(subject, **options)

@@ -1,0 +1,185 @@
+"""What a check is run on: arrays and arguments by name, drawn so that the smallest failing case is small to read.
+
+Hypothesis draws the configuration, and a kind and a seed for the data; NumPy fills the arrays. A failing case's data is
+simplified afterwards (`minimise`), which is a hundred times faster than drawing every element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of a block: its operands, and its arguments."""
+
+    stem: str
+    arrays: dict[str, Array | None]
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arrays[name] if name in self.arrays else self.arguments[name]
+
+    def but(self, **changes: Any) -> Case:
+        """The same case with other arrays or arguments."""
+        arrays = {n: changes.get(n, a) for n, a in self.arrays.items()}
+        rest = {n: v for n, v in changes.items() if n not in arrays}
+        return replace(self, arrays=arrays, arguments={**self.arguments, **rest})
+
+    def map(self, change: Callable[[Array], Array]) -> Case:
+        """The same case with every array changed."""
+        return replace(self, arrays={n: None if a is None else change(a) for n, a in self.arrays.items()})
+
+    def __str__(self) -> str:
+        arrays = [f"{n}{a.shape}" for n, a in self.arrays.items() if a is not None]
+        return f"{self.stem}({', '.join(arrays + [f'{n}={v!r}' for n, v in self.arguments.items()])})"
+
+
+@dataclass(frozen=True)
+class Data:
+    """A source of values: `kind` says what they look like, `seed` which ones they are."""
+
+    kind: str
+    seed: int
+    dtype: str
+    rng: np.random.Generator
+
+    def inputs(self, *shape: int) -> Array:
+        """Values of an input: integers in [−8, 8] without 0, or N(0, 1)."""
+        if self.kind == "integers":
+            return self._integers(8, shape)
+        return self.rng.standard_normal(shape).astype(self.dtype)
+
+    def weights(self, *shape: int) -> Array:
+        """Values of a weight whose first axis counts the outputs: in the one-hot draw a single ±2ʲ for each of them."""
+        if self.kind != "one-hot":
+            return self.inputs(*shape)
+        weight = np.zeros((shape[0], int(np.prod(shape[1:]))), self.dtype)
+        if weight.size:
+            places = self.rng.integers(0, weight.shape[1], shape[0])
+            weight[np.arange(shape[0]), places] = self.rng.choice([-1, 1], shape[0]) * 2.0 ** self.rng.integers(
+                -3, 4, shape[0]
+            )
+        return weight.reshape(shape)
+
+    def offsets(self, *shape: int) -> Array:
+        """Values of a bias: zeros in the one-hot draw, where nothing but copies is wanted."""
+        return np.zeros(shape, self.dtype) if self.kind == "one-hot" else self.inputs(*shape)
+
+    def _integers(self, largest: int, shape: tuple[int, ...]) -> Array:
+        return (self.rng.integers(1, largest + 1, shape) * self.rng.choice([-1, 1], shape)).astype(self.dtype)
+
+
+KINDS = ("integers", "one-hot", "normal")
+
+
+@st.composite
+def data(draw: st.DrawFn, dtype: str, kinds: tuple[str, ...] = KINDS) -> Data:
+    """The three draws of the verdict rule: exact integers, one-hot weights on full mantissas, N(0, 1)."""
+    kind, seed = draw(st.sampled_from(kinds)), draw(st.integers(0, 2**16 - 1))
+    return Data(kind, seed, dtype, np.random.default_rng(seed))
+
+
+def pairs(low: int, high: int) -> st.SearchStrategy[int | tuple[int, int]]:
+    """(rows, columns), each in [low, high]; equal ones as a single int, which must mean the same."""
+    return st.tuples(st.integers(low, high), st.integers(low, high)).map(lambda p: p[0] if p[0] == p[1] else p)
+
+
+def as_pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns)"""
+    return (value, value) if isinstance(value, int) else value
+
+
+# -- memory layouts ----------------------------------------------------------------------------------------------------
+
+
+def _sliced(a: Array) -> Array:
+    store = np.full((*a.shape[:-1], 2 * a.shape[-1]), np.nan, a.dtype) if a.ndim else a.copy()
+    view = store[..., ::2] if a.ndim else store
+    view[...] = a
+    return view
+
+
+def _reversed_axes(a: Array) -> Array:
+    return np.array(a.T, order="C").T
+
+
+def _channels_last(a: Array) -> Array:
+    return np.moveaxis(np.array(np.moveaxis(a, 1, -1), order="C"), -1, 1) if a.ndim > 2 else _reversed_axes(a)
+
+
+def _channel_slice(a: Array) -> Array:
+    """The first channels of a channels-last array that has more: looks packed, and is not."""
+    if a.ndim < 3:
+        return _sliced(a)
+    store = np.full((a.shape[0], *a.shape[2:], a.shape[1] + 1), np.nan, a.dtype)
+    view = np.moveaxis(store, -1, 1)[:, :-1]
+    view[...] = a
+    return view
+
+
+def _negative_strides(a: Array) -> Array:
+    return np.array(a[::-1], order="C")[::-1] if a.ndim else a
+
+
+LAYOUTS: dict[str, Callable[[Array], Array]] = {
+    "reversed axes": _reversed_axes,
+    "every second element": _sliced,
+    "channels last": _channels_last,
+    "channel slice of channels last": _channel_slice,
+    "negative strides": _negative_strides,
+}
+
+
+# -- smaller data ------------------------------------------------------------------------------------------------------
+
+
+def minimise(case: Case, fails: Callable[[Case], bool], calls: int = 200) -> Case:
+    """Set blocks of the data to zero, then single values to 1, as long as the case still fails; at most `calls` tries."""
+    for smaller in _simplifications(case):
+        if calls <= 0:
+            break
+        candidate = smaller(case)
+        if candidate is not None:
+            calls -= 1
+            if fails(candidate):
+                case = candidate
+    return case
+
+
+def _simplifications(case: Case) -> Iterator[Callable[[Case], Case | None]]:
+    for name, array in case.arrays.items():
+        if array is None or array.dtype.kind != "f":
+            continue
+        size = array.size
+        while size >= 1:  # blocks that halve: everything, each half, … each element
+            yield from (_setting(name, slice(start, start + size), 0.0) for start in range(0, array.size, size))
+            size //= 2
+    for value in (1.0, -1.0):
+        for name, array in case.arrays.items():
+            if array is not None and array.dtype.kind == "f":
+                yield from (_setting(name, slice(i, i + 1), value) for i in range(array.size))
+
+
+def _setting(name: str, where: slice, value: float) -> Callable[[Case], Case | None]:
+    def change(case: Case) -> Case | None:
+        array = np.array(case.arrays[name])
+        part = array.reshape(-1)[where]
+        if not part.any() or (value and abs(part[0]) == 1):  # nothing to gain
+            return None
+        part[...] = value
+        return case.but(**{name: array})
+
+    return change
+
+
+def elements(case: Case) -> Mapping[str, int]:
+    """How many elements each array has."""
+    return {n: 0 if a is None else a.size for n, a in case.arrays.items()}

@@ -1,0 +1,67 @@
+"""Known-wrong implementations, each named after the requirement that it breaks. They measure what the checks can see.
+
+A fault is the reference with one piece replaced: functions and classes by canonical name.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nnspec.adapters.for_reference import subject as reference_subject
+from nnspec.adapters.subject import Subject
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`key` is requirement/what-was-done; `mistake` says it in a sentence."""
+
+    key: str
+    mistake: str
+    pieces: dict[str, Any]
+
+    @property
+    def requirement(self) -> str:
+        """The requirement that it breaks, and whose check must kill it."""
+        return self.key.partition("/")[0]
+
+    def subject(self) -> Subject:
+        """The reference with the wrong piece in place, and nothing beside it of the same block."""
+        reference = reference_subject()
+        functions = {n: f for n, f in self.pieces.items() if not isinstance(f, type)}
+        classes = {n: c for n, c in self.pieces.items() if isinstance(c, type)}
+        if self.requirement.split(".")[0] in ("module", "sequential", "sgd"):  # these need the rest of the reference
+            classes = {**reference.classes, **classes}
+        return replace(reference, name=self.key, functions=functions, classes=classes)
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(key: str, mistake: str, **pieces: Any) -> None:
+    """Add a fault to the catalogue."""
+    if key in FAULTS:
+        raise ValueError(f"{key}: a second fault of that name")
+    FAULTS[key] = Fault(key, mistake, pieces)
+
+
+def wrong(key: str, mistake: str) -> Callable[[Any], Any]:
+    """Decorate a wrong function or class that bears the canonical name."""
+
+    def add(piece: Any) -> Any:
+        fault(key, mistake, **{piece.__name__: piece})
+        return piece
+
+    return add
+
+
+@functools.cache
+def catalogue() -> dict[str, Fault]:
+    """Every fault of every block."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    return FAULTS

@@ -1,0 +1,215 @@
+"""Wrong convolutions."""
+
+import functools
+
+import numpy as np
+from nnspec.conformance.cases import as_pair
+from nnspec.conformance.faults import fault
+from nnspec.reference.conv2d import conv2d as right
+
+
+def _wrong(key, mistake):
+    """The fault calls as `conv2d` does, with every argument given."""
+
+    def add(function):
+        @functools.wraps(function)
+        def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+            return function(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+
+        conv2d.__wrapped__ = None
+        del conv2d.__wrapped__
+        fault(key, mistake, conv2d=conv2d)
+        return function
+
+    return add
+
+
+def _swap(pair):
+    return as_pair(pair)[::-1]
+
+
+_wrong("conv2d.kernel.orientation/flipped", "the kernel is flipped")(
+    lambda x, w, b, **h: right(x, w[..., ::-1, ::-1], b, **h)
+)
+_wrong("conv2d.kernel.orientation/flipped-rows", "the kernel is upside down")(
+    lambda x, w, b, **h: right(x, w[..., ::-1, :], b, **h)
+)
+
+
+@_wrong("conv2d.output.value/last-tap", "the last tap of the last channel is missed")
+def _last_tap(x, w, b, **h):
+    w = w.copy()
+    w[:, -1, -1, -1] = 0
+    return right(x, w, b, **h)
+
+
+@_wrong("conv2d.output.value/one-element", "one element is off by one part in a thousand")
+def _one_element(x, w, b, **h):
+    y = right(x, w, b, **h)
+    y[-1:, -1, -1, -1] *= 1.001
+    return y
+
+
+@_wrong("conv2d.output.value/half-precision", "the operands are rounded to float16 on the way")
+def _half(x, w, b, **h):
+    return right(x.astype(np.float16).astype(x.dtype), w, b, **h)
+
+
+_wrong("conv2d.output.value/channel-block", "channels beyond the sixteenth are left out")(
+    lambda x, w, b, **h: right(x[:, : 16 * h["groups"]], w[:, :16], b, **h)
+)
+_wrong("conv2d.bias.per-channel/ignored", "the bias is ignored")(lambda x, w, b, **h: right(x, w, None, **h))
+_wrong("conv2d.bias.per-channel/per-input-channel", "the bias is added once per input channel")(
+    lambda x, w, b, **h: right(x, w, b if b is None else b * w.shape[1], **h)
+)
+_wrong("conv2d.bias.per-channel/first-for-all", "one bias serves all channels")(
+    lambda x, w, b, **h: right(x, w, b if b is None else np.repeat(b[:1], len(b)), **h)
+)
+for _name, _neutral in (("stride", 1), ("dilation", 1), ("padding", 0)):
+    _rule = {"stride": "step", "dilation": "gap", "padding": "zeros"}[_name]
+    _wrong(f"conv2d.{_name}.{_rule}/ignored", f"the {_name} is ignored")(
+        lambda x, w, b, _n=_name, _v=_neutral, **h: right(x, w, b, **{**h, _n: _v})
+    )
+    _wrong(f"conv2d.{_name}.{_rule}/swapped", f"{_name}: rows and columns are exchanged")(
+        lambda x, w, b, _n=_name, **h: right(x, w, b, **{**h, _n: _swap(h[_n])})
+    )
+    _wrong(f"conv2d.{_name}.{_rule}/rows-for-both", f"the {_name} of the rows serves the columns too")(
+        lambda x, w, b, _n=_name, **h: right(x, w, b, **{**h, _n: as_pair(h[_n])[0]})
+    )
+
+
+@_wrong("conv2d.padding.zeros/edge", "the border is repeated in place of zeros")
+def _edge(x, w, b, **h):
+    ph, pw = as_pair(h.pop("padding"))
+    return right(np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)), mode="edge" if x.size else "constant"), w, b, **h)
+
+
+@_wrong("conv2d.padding.zeros/before-after", "the pair is read as (before, after)")
+def _before_after(x, w, b, **h):
+    before, after = as_pair(h.pop("padding"))
+    return right(np.pad(x, ((0, 0), (0, 0), (before, after), (before, after))), w, b, **h)
+
+
+_wrong("conv2d.groups.block-diagonal/interleaved", "channels are dealt out to the groups in turn")(
+    lambda x, w, b, **h: right(
+        x.reshape(len(x), -1, h["groups"], *x.shape[2:]).swapaxes(1, 2).reshape(x.shape), w, b, **h
+    )
+)
+_wrong("conv2d.groups.block-diagonal/rolled", "each group sees its neighbour's channels")(
+    lambda x, w, b, **h: right(np.roll(x, w.shape[1], 1), w, b, **h)
+)
+_wrong(
+    "conv2d.arguments.together/dilation-forgotten-with-stride", "the dilation is forgotten as soon as there is a stride"
+)(lambda x, w, b, **h: right(x, w, b, **(h if h["stride"] == 1 else {**h, "dilation": 1})))
+_wrong("conv2d.arguments.together/padding-forgotten-with-groups", "padding is forgotten as soon as there are groups")(
+    lambda x, w, b, **h: right(x, w, b, **(h if h["groups"] == 1 else {**h, "padding": 0}))
+)
+
+
+@_wrong("conv2d.output.size/rounded-up", "the size is rounded up")
+def _rounded_up(x, w, b, **h):
+    sh, sw = as_pair(h["stride"])
+    return right(np.pad(x, ((0, 0), (0, 0), (0, sh - 1), (0, sw - 1))), w, b, **h)
+
+
+_wrong("conv2d.output.dtype/float64", "the result is float64 whatever came in")(
+    lambda x, w, b, **h: right(x, w, b, **h).astype(np.float64 if x.dtype == np.float32 else np.float32)
+)
+_STORE: dict[object, np.ndarray] = {}
+
+
+@_wrong("conv2d.output.fresh/reused-buffer", "the result's memory is kept and used again")
+def _reused(x, w, b, **h):
+    y = right(x, w, b, **h)
+    store = _STORE.setdefault((y.shape, y.dtype), y)
+    store[...] = y
+    return store
+
+
+@_wrong("conv2d.output.fresh/alias", "a 1×1 kernel of value 1 returns the input itself")
+def _alias(x, w, b, **h):
+    y = right(x, w, b, **h)
+    if y.shape != x.shape:
+        return y
+    np.copyto(x, y)
+    return x
+
+
+@_wrong("conv2d.input.unchanged/scaled", "the input is changed in place")
+def _in_place(x, w, b, **h):
+    y = right(x, w, b, **h)
+    x *= 2
+    return y
+
+
+@_wrong("conv2d.input.layout/memory-order", "the memory is read as if it were contiguous")
+def _memory_order(x, w, b, **h):
+    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+    return right(x.transpose(order).reshape(x.shape), w, b, **h)
+
+
+@_wrong("conv2d.batch.independent/mean", "every image sees the batch's mean")
+def _mean(x, w, b, **h):
+    return right(x, w, b, **h) if len(x) < 2 else right(x + (x.mean(0) - x[:1]) * (len(x) > 1), w, b, **h)
+
+
+@_wrong("conv2d.batch.empty/refused", "a batch of nothing raises")
+def _no_empty(x, w, b, **h):
+    if not len(x):
+        raise ValueError("empty batch")
+    return right(x, w, b, **h)
+
+
+_PLANS: dict[object, dict] = {}
+
+
+@_wrong("conv2d.call.stateless/cached-plan", "the arguments of the first call with these shapes are used for ever")
+def _cached(x, w, b, **h):
+    key = (x.shape, w.shape, b is None)
+    if _PLANS.setdefault("last", h) != h:  # a plan outlives one change of arguments
+        h, _PLANS["last"] = _PLANS["last"], h
+    return right(x, w, b, **h) if key else None
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@_wrong("conv2d.refuses.rank/broadcast", "missing dimensions are made up, surplus ones dropped")
+def _any_rank(x, w, b, **h):
+    def four(a):
+        a = a.reshape(a.shape[-4:]) if a.ndim <= 4 else a[0]
+        return a.reshape((1,) * (4 - a.ndim) + a.shape)
+
+    return np.zeros((len(four(x)), len(four(w)), 1, 1), x.dtype)
+
+
+@_wrong("conv2d.refuses.channels/cut", "channels are cut or filled up to what the weight has")
+def _cut(x, w, b, **h):
+    wanted = w.shape[1] * h["groups"]
+    x = np.concatenate([x, np.zeros((len(x), wanted, *x.shape[2:]), x.dtype)], axis=1)[:, :wanted]
+    return right(x, w, b, **h)
+
+
+@_wrong("conv2d.refuses.groups/ignored", "groups that do not divide are taken as one")
+def _any_groups(x, w, b, **h):
+    groups = max(1, h["groups"])
+    if x.shape[1] % groups or len(w) % groups or x.shape[1] != groups * w.shape[1]:
+        return np.zeros((len(x), len(w), 1, 1), x.dtype)
+    return right(x, w, b, **{**h, "groups": groups})
+
+
+_wrong("conv2d.refuses.bias/broadcast", "a bias of any length is broadcast or cut")(
+    lambda x, w, b, **h: right(x, w, b if b is None else np.resize(b, len(w)), **h)
+)
+for _name, _least in (("stride", 1), ("padding", 0), ("dilation", 1)):
+    _wrong(f"conv2d.refuses.{_name}/clipped", f"an illegal {_name} is silently made legal")(
+        lambda x, w, b, _n=_name, _v=_least, **h: right(x, w, b, **{**h, _n: tuple(max(_v, v) for v in as_pair(h[_n]))})
+    )
+
+
+@_wrong("conv2d.refuses.window/empty", "a kernel larger than the image gives an empty result")
+def _empty_result(x, w, b, **h):
+    try:
+        return right(x, w, b, **h)
+    except ValueError:
+        return np.zeros((len(x), len(w), 0, 0), x.dtype)

@@ -1,0 +1,79 @@
+"""The case at hand, written to mapped memory before every call, so that it survives a subject that aborts or hangs."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnspec.conformance.cases import Case
+
+HEADER = struct.Struct("<dII")  # when the call began (0: no call is under way), length of the text, of the data
+SIZE = 1 << 20
+
+
+class Journal:
+    """One file per worker process."""
+
+    def __init__(self, path: Path) -> None:
+        with open(path, "w+b") as file:
+            file.truncate(SIZE)
+            self._memory = mmap.mmap(file.fileno(), SIZE)
+
+    def note(self, text: str) -> None:
+        """What is going on where there is no case: a file being loaded, a check that begins."""
+        self._write(json.dumps({"pid": os.getpid(), "text": text}).encode(), b"")
+
+    def write(self, case: Case) -> None:
+        """A case that is about to be put to the subject."""
+        arrays = {n: a for n, a in case.arrays.items() if a is not None}
+        blob = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())
+        if len(blob) > SIZE // 2:
+            blob, arrays = b"", {}
+        shapes = {n: [a.dtype.name, list(a.shape)] for n, a in arrays.items()}
+        entry = {
+            "pid": os.getpid(),
+            "text": str(case),
+            "stem": case.stem,
+            "arrays": shapes,
+            "absent": [n for n, a in case.arrays.items() if a is None],
+            "arguments": case.arguments,
+        }
+        self._write(json.dumps(entry, default=str).encode(), blob)
+
+    def rest(self) -> None:
+        """No call is under way."""
+        self._memory[:8] = struct.pack("<d", 0.0)
+
+    def _write(self, text: bytes, blob: bytes) -> None:
+        end = HEADER.size + len(text)
+        if end + len(blob) > SIZE:
+            text, blob, end = text[:1000], b"", HEADER.size + 1000
+        self._memory[HEADER.size : end + len(blob)] = text + blob
+        self._memory[: HEADER.size] = HEADER.pack(time.time(), len(text), len(blob))
+
+
+def read(path: Path) -> tuple[float, dict[str, Any], Case | None]:
+    """When the call began (0: none), what was noted, and the case where there is one."""
+    raw = path.read_bytes()
+    began, text_size, data_size = HEADER.unpack_from(raw)
+    end = HEADER.size + text_size
+    try:
+        entry = json.loads(raw[HEADER.size : end])
+    except ValueError:  # caught in the middle of a write
+        return began, {}, None
+    if not entry.get("arrays"):
+        return began, entry, None
+    arrays: dict[str, np.ndarray | None] = {}
+    for name, (dtype, shape) in entry["arrays"].items():
+        count = int(np.prod(shape))
+        arrays[name] = np.frombuffer(raw, dtype, count, end).reshape(shape).copy()
+        end += arrays[name].nbytes  # type: ignore[union-attr]
+    arrays |= dict.fromkeys(entry["absent"])
+    arguments = {n: tuple(v) if isinstance(v, list) else v for n, v in entry["arguments"].items()}
+    return began, entry, Case(entry["stem"], arrays, arguments)

@@ -1,0 +1,113 @@
+"""The requirements as the pages state them, and the decorator that ties a check to its requirement."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+LEVELS = ("must", "should", "may")
+HEADING = re.compile(r"^### (?P<id>[a-z0-9_]+(?:\.[a-z0-9-]+){2}) — (?P<level>must|should|may)$", re.M)
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One binding sentence of a page."""
+
+    identifier: str
+    level: str
+    sentence: str
+    goes_wrong: str
+    body: str  # everything below the heading
+    line: int
+
+    @property
+    def stem(self) -> str:
+        """The page, and the block, that it belongs to."""
+        return self.identifier.split(".")[0]
+
+    @property
+    def untestable(self) -> bool:
+        """Whether the page says why no check can enforce it."""
+        return bool(re.search(r"^Untestable: ", self.body, re.M))
+
+
+@functools.cache
+def pages() -> dict[str, str]:
+    """Stem -> text of its page."""
+    folder = resources.files("nnspec.spec")
+    return {p.name[:-3]: p.read_text("utf-8") for p in sorted(folder.iterdir(), key=str) if p.name.endswith(".md")}
+
+
+@functools.cache
+def requirements() -> dict[str, Requirement]:
+    """Identifier -> requirement, in the order of the pages."""
+    found = {}
+    for text in pages().values():
+        for heading in HEADING.finditer(text):
+            body = re.split(r"^##", text[heading.end() :], maxsplit=1, flags=re.M)[0].strip()
+            sentence, *rest = re.split(r"\n\s*\n", body)
+            wrong = next((p.removeprefix("*Goes wrong:*").strip() for p in rest if p.startswith("*Goes wrong:*")), "")
+            line = text.count("\n", 0, heading.start()) + 1
+            plain = " ".join(sentence.split()), " ".join(wrong.split())
+            found[heading["id"]] = Requirement(heading["id"], heading["level"], *plain, body, line)
+    return found
+
+
+@dataclass(frozen=True)
+class Check:
+    """One property that enforces one requirement. `cases` makes the strategy of its cases."""
+
+    identifier: str
+    body: Callable[..., None]
+    cases: Callable[..., Any]
+    choices: dict[str, Any] = field(default_factory=dict)  # passed on to `cases`
+    needs: tuple[str, ...] = ()  # without these arguments there is nothing to check: unsupported
+    forms: tuple[str, ...] = ("function", "class")
+    per_dtype: bool = True
+    effort: float = 1.0  # how many times longer a case takes than usual; so many times fewer are drawn
+
+    @property
+    def stem(self) -> str:
+        """The block that it belongs to."""
+        return self.identifier.split(".")[0]
+
+
+CHECKS: dict[str, Check] = {}
+
+
+def requirement(
+    identifier: str,
+    cases: Callable[..., Any],
+    *,
+    needs: tuple[str, ...] | str = (),
+    forms: tuple[str, ...] | str = ("function", "class"),
+    per_dtype: bool = True,
+    effort: float = 1.0,
+    **choices: Any,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Tie a property `body(subject, case)` to a requirement.
+
+    `cases(dtype=…, lacks=…, **choices)` makes the Hypothesis strategy; `lacks` holds the arguments that the subject does not
+    have and that stay neutral. What comes back is a pytest test that takes its trial from the fixture of that name.
+    """
+    needs = (needs,) if isinstance(needs, str) else needs
+    forms = (forms,) if isinstance(forms, str) else forms
+
+    def decorate(body: Callable[..., None]) -> Callable[..., None]:
+        if identifier in CHECKS and CHECKS[identifier].body.__qualname__ != body.__qualname__:
+            raise ValueError(f"{identifier}: a second check, {body.__name__}; one requirement has one check")
+        check = Check(identifier, body, cases, choices, needs, forms, per_dtype, effort)
+        CHECKS[identifier] = check
+
+        def test(trial: Any) -> None:
+            trial(check)
+
+        test.__name__, test.__doc__, test.__module__ = body.__name__, body.__doc__, body.__module__
+        test.check = check  # type: ignore[attr-defined]
+        return test
+
+    return decorate

@@ -1,0 +1,241 @@
+"""One check against one subject: cases drawn, calls watched, the smallest counterexample kept."""
+
+from __future__ import annotations
+
+import time
+import traceback
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis.errors import Flaky
+from nnspec.adapters.signatures import SIGNATURES
+from nnspec.adapters.subject import Subject, Unsupported
+from nnspec.conformance.cases import Case, minimise
+from nnspec.conformance.journal import Journal
+from nnspec.conformance.requirements import Check
+from nnspec.conformance.rule import Expected
+
+PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
+for _name, _cases in PROFILES.items():
+    settings.register_profile(
+        f"nnspec-{_name}",
+        max_examples=_cases,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        report_multiple_bugs=False,
+        print_blob=False,
+        verbosity=Verbosity.quiet,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+class Mismatch(AssertionError):
+    """The subject did something else than the requirement says."""
+
+    def __init__(self, message: str, actual: Any = None, expected: Expected | None = None) -> None:
+        super().__init__(message)
+        self.message, self.actual, self.expected = message, actual, expected
+        self.case: Case | None = None
+        self.calls: list[Call] = []
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the subject, for the script that replays it."""
+
+    case: Case
+    results: tuple[np.ndarray, ...] | None = None
+
+
+@dataclass
+class Outcome:
+    """What a trial came to."""
+
+    verdict: str
+    cases: int = 0
+    reason: str = ""
+    failure: Mismatch | None = None
+    worst: float = 0.0  # largest error / bound seen
+    seconds: float = 0.0
+    unsupported: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class Trial:
+    """A subject in one form and dtype, ready to be given checks. Inside a check it is what the body calls `subject`."""
+
+    subject: Subject
+    form: str
+    dtype: str
+    profile: str = "quick"
+    seed: int = 0
+    journal: Journal | None = None
+    worst: float = 0.0
+    calls: list[Call] = field(default_factory=list)
+
+    # -- what the bodies of checks use ---------------------------------------------------------------------------------
+
+    def __call__(self, case: Case) -> np.ndarray:
+        """Call the block; the first result. Operands are copied first, so that no subject can damage a case."""
+        return self.results(case)[0]
+
+    def results(self, case: Case, *, as_is: bool = False) -> tuple[np.ndarray, ...]:
+        """Call the block; all results. `as_is` hands over the arrays themselves, with the layout that they have."""
+        if self.journal:
+            self.journal.write(case)
+        given_case = case if as_is else case.map(lambda a: np.array(a))
+        self.calls.append(Call(case))
+        try:
+            results = self.subject.call(case.stem, self.form, given_case.arrays, given_case.arguments)
+        except (Unsupported, Mismatch):
+            raise
+        except Exception as error:
+            raise Mismatch(f"raised {_brief(error)}, expected a result") from None
+        self.calls[-1] = Call(case, results)
+        return results
+
+    def expect(self, actual: np.ndarray, expected: Expected, what: str = "the result") -> None:
+        """Every element within its bound; where the bound is 0, equal. The shape comes first."""
+        value = expected.value
+        if actual.shape != value.shape:
+            raise Mismatch(f"{what} has shape {actual.shape}, expected {value.shape}", actual, expected)
+        with np.errstate(all="ignore"):
+            error = np.abs(actual.astype(value.dtype) - value)
+            bound = np.broadcast_to(np.asarray(expected.bound), value.shape)
+            same = (actual == value) | (np.isnan(actual) & np.isnan(value))
+            wrong = ~(same | (error <= bound))
+            ratio = np.where(same | (bound == 0), 0.0, np.asarray(error / np.where(bound == 0, 1, bound), np.float64))
+        if wrong.any():
+            severity = np.where(np.isnan(error), np.inf, error)
+            index = np.unravel_index(np.argmax(np.where(wrong, severity, -1)), value.shape)
+            raise Mismatch(_difference(what, actual, expected, error, bound, index, int(wrong.sum())), actual, expected)
+        self.worst = max(self.worst, float(ratio.max(initial=0)))
+
+    def refuses(self, case: Case) -> None:
+        """The call must raise, whatever it raises, and return nothing."""
+        try:
+            results = self.results(case)
+        except Mismatch:
+            return
+        shapes = ", ".join(str(r.shape) for r in results)
+        raise Mismatch(f"accepted, and returned shape {shapes}; expected an exception", results[0])
+
+    # -- running a check -----------------------------------------------------------------------------------------------
+
+    def run(self, check: Check) -> Outcome:
+        """Draw cases, judge them, and keep the smallest that fails."""
+        started = time.perf_counter()
+        outcome = self._run(check)
+        outcome.seconds, outcome.worst = time.perf_counter() - started, self.worst
+        return outcome
+
+    def _run(self, check: Check) -> Outcome:
+        lacks = self.subject.lacks(check.stem, self.form)
+        if missing := [name for name in check.needs if name in lacks]:
+            return Outcome("unsupported", reason=f"the {self.form} has no argument {', '.join(missing)}")
+        limit = max(2, round(PROFILES[self.profile] / check.effort))
+        counts: Counter[str] = Counter()
+        unsupported: Counter[str] = Counter()
+        last: list[Mismatch] = []
+
+        def judge(case: Case) -> None:
+            self.calls = []
+            try:
+                check.body(self, case)
+                counts["judged"] += 1
+            except Unsupported as reason:
+                unsupported[str(reason) or "no reason given"] += 1
+            except Mismatch as mismatch:
+                mismatch.case, mismatch.calls = case, self.calls
+                last[:] = [mismatch]
+                raise
+
+        strategy = check.cases(dtype=self.dtype, lacks=lacks, **check.choices)
+        profile = settings(settings.get_profile(f"nnspec-{self.profile}"), max_examples=limit)
+        try:
+            profile(seed(self._seed(check))(given(case=strategy)(_keyword_only(judge))))()
+        except (Mismatch, Flaky) as error:
+            failure = self._smallest(check, last[0]) if isinstance(error, Mismatch) else last[0]
+            if isinstance(error, Flaky):
+                failure.message += " (and not every time: the same case also gave another result)"
+            return Outcome("fail", counts["judged"], failure.message, failure, unsupported=unsupported)
+        return self._conclude(counts["judged"], unsupported, limit)
+
+    def _conclude(self, judged: int, unsupported: Counter[str], limit: int) -> Outcome:
+        refused = sum(unsupported.values())
+        if judged == 0 and refused:
+            return Outcome("unsupported", 0, unsupported.most_common(1)[0][0], unsupported=unsupported)
+        if refused > judged or judged < min(limit, 5) / 2:
+            reason = f"only {judged} of {judged + refused} cases could be judged"
+            if unsupported:
+                reason += f" (unsupported: {unsupported.most_common(1)[0][0]})"
+            return Outcome("not run", judged, reason, unsupported=unsupported)
+        return Outcome("pass", judged, unsupported=unsupported)
+
+    def _smallest(self, check: Check, failure: Mismatch) -> Mismatch:
+        found = [failure]
+
+        def fails(case: Case) -> bool:
+            self.calls = []
+            try:
+                check.body(self, case)
+            except Mismatch as mismatch:
+                mismatch.case, mismatch.calls = case, self.calls
+                found.append(mismatch)
+                return True
+            except Unsupported:
+                pass
+            return False
+
+        assert failure.case is not None
+        if isinstance(failure.case, Case):
+            minimise(failure.case, fails)
+        return found[-1]
+
+    def _seed(self, check: Check) -> int:
+        """The same for the same check, whatever else is run beside it."""
+        return zlib.crc32(f"{self.seed} {check.identifier} {self.form} {self.dtype}".encode())
+
+    def copy(self) -> Trial:
+        """A fresh trial of the same subject."""
+        return replace(self, worst=0.0, calls=[])
+
+
+def _keyword_only(judge: Callable[[Case], None]) -> Callable[..., None]:
+    def test(*, case: Case) -> None:
+        judge(case)
+
+    return test
+
+
+def _brief(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "nnspec" not in f.filename]
+    where = f" at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{': ' + text[0] if text else ''}{where}"
+
+
+def _difference(
+    what: str, actual: np.ndarray, expected: Expected, error: Any, bound: Any, index: tuple[Any, ...], wrong: int
+) -> str:
+    place = f"[{', '.join(str(int(i)) for i in index)}]" if index else ""
+    allowed = f"allowed {float(bound[index]):.3g}" if bound[index] else "must be exact"
+    count = f"; {wrong} of {actual.size} elements are wrong" if actual.size > 1 else ""
+    return (
+        f"{what}{place} is {actual[index]!s}, expected {expected.value[index]!s} "
+        f"(error {float(error[index]):.3g}, {allowed}){count}"
+    )
+
+
+def forms(subject: Subject, check: Check) -> tuple[str, ...]:
+    """In which forms a check applies to a subject."""
+    return tuple(form for form in subject.forms(check.stem) if form in check.forms)
+
+
+__all__ = ["PROFILES", "SIGNATURES", "Call", "Mismatch", "Outcome", "Trial", "forms"]
