@@ -1,0 +1,130 @@
+"""Batch normalisation: each channel brought to mean 0, variance 1, then scaled and shifted. Page: spec/batch_norm.md"""
+
+import numpy as np
+from nnspec.reference.arguments import Array, length, rank
+from nnspec.reference.module import Buffer, Module, Parameter
+from numpy.typing import DTypeLike
+
+
+def batch_norm(
+    x: Array,
+    running_mean: Array | None,
+    running_var: Array | None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    *,
+    training: bool = False,  # [batch_norm.defaults.mode]
+    momentum: float = 0.1,  # [batch_norm.defaults.momentum]
+    eps: float = 1e-5,  # [batch_norm.defaults.eps]
+) -> tuple[Array, Array | None, Array | None]:
+    """x (N, C), (N, C, L) or (N, C, H, W), all else (C,) -> y like x, and the running mean and variance after the call.
+
+    Nothing is written to: in training the statistics returned are new, in evaluation they are those that came in.
+    Raises ValueError for whatever the page refuses (`batch_norm.refuses.*`).
+    """
+    n = _check(x, running_mean, running_var, weight, bias, training, eps)
+    if training and n == 0:  # [batch_norm.batch.empty] no values, no statistics: whatever was known stays
+        return x.copy(), running_mean, running_var
+    axes = (0, *range(2, x.ndim))  # [batch_norm.axes.rank-2] [batch_norm.axes.rank-3] [batch_norm.axes.rank-4]
+    channel_axis = (-1, *(1 for _ in x.shape[2:]))  # the shape that lays (C,) along axis 1, [batch_norm.input.layout]
+    if training:
+        wide = x.dtype if running_mean is None else running_mean.dtype  # [batch_norm.dtype.mixed]
+        mean = x.mean(axes, dtype=wide)  # [batch_norm.train.mean]
+        # [batch_norm.train.variance] divisor n; [batch_norm.train.offset] [batch_norm.train.constant] from what is left
+        # once the mean is off, for mean(x²) − mean² would cancel, even below zero
+        var = np.square(x - mean.reshape(channel_axis)).mean(axes)
+    elif running_mean is None or running_var is None:  # [batch_norm.refuses.absent]
+        raise ValueError("running_mean and running_var: expected both, or training=True")
+    else:
+        mean, var = running_mean, running_var  # [batch_norm.eval.frozen] [batch_norm.eval.row-independent]
+    # [batch_norm.arguments.together] (x − mean) · scale + bias as x · scale + (bias − mean · scale): a pass over x less
+    scale = 1 / np.sqrt(var + eps)  # [batch_norm.eps.inside-root]
+    if weight is not None:
+        scale *= weight  # [batch_norm.weight.scales]
+    shift = -mean * scale
+    if bias is not None:
+        shift += bias  # [batch_norm.bias.shifts]
+    y = x * scale.reshape(channel_axis)  # [batch_norm.output.fresh] [batch_norm.input.unchanged]
+    y += shift.reshape(channel_axis)  # [batch_norm.channel.independent] [batch_norm.nan.own-channel]
+    y = y.astype(x.dtype, copy=False)  # [batch_norm.output.dtype] [batch_norm.output.size]
+    if not training or running_mean is None or running_var is None:
+        return y, running_mean, running_var  # [batch_norm.eval.unchanged] [batch_norm.statistics.absent]
+    # [batch_norm.momentum.weighs-new] [batch_norm.running-mean.update]
+    new_mean = (1 - momentum) * running_mean + momentum * mean
+    # [batch_norm.running-var.update] the running variance takes the one with divisor n − 1
+    new_var = (1 - momentum) * running_var + momentum * (var * n / (n - 1))
+    return y, new_mean, new_var
+
+
+def _check(x, running_mean, running_var, weight, bias, training, eps):
+    """Refuse what the page refuses; the number of values per channel."""
+    if x.ndim < 2:  # [batch_norm.refuses.rank]
+        raise ValueError(f"x of shape {x.shape}: expected at least 2 dimensions, not {x.ndim}")
+    c = x.shape[1]
+    length("running_mean", running_mean, c)  # [batch_norm.refuses.running-mean]
+    length("running_var", running_var, c)  # [batch_norm.refuses.running-var]
+    length("weight", weight, c)  # [batch_norm.refuses.weight]
+    length("bias", bias, c)  # [batch_norm.refuses.bias]
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var: expected both or neither")
+    if eps <= 0:  # [batch_norm.refuses.eps]
+        raise ValueError(f"eps={eps}: expected more than 0")
+    n = x.shape[0] * int(np.prod(x.shape[2:]))
+    if training and n == 1:  # [batch_norm.refuses.one-value]
+        raise ValueError(f"x of shape {x.shape}: expected more than one value per channel in training")
+    return n
+
+
+class _BatchNorm(Module):
+    ranks: tuple[int, ...]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | None = None,  # as every module with parameters; nothing here is drawn
+    ) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        # [batch_norm.parameters.affine] [batch_norm.start.affine]
+        self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
+        self.bias = Parameter(np.zeros(num_features, dtype)) if affine else None
+        # [batch_norm.state.complete] [batch_norm.start.statistics]
+        self.running_mean = Buffer(np.zeros(num_features, dtype))
+        self.running_var = Buffer(np.ones(num_features, dtype))
+        self.num_batches_tracked = Buffer(np.array(0))
+
+    def forward(self, x: Array) -> Array:
+        """Like x; in training the buffers move as well, and they are all that is kept. [batch_norm.call.stateless]"""
+        rank("x", x, *self.ranks)  # [batch_norm.refuses.module-rank]
+        momentum = self.momentum
+        if momentum is None:  # [batch_norm.momentum.cumulative] the plain mean of all batches so far
+            momentum = 1 / (int(self.num_batches_tracked.data) + 1)
+        y, self.running_mean.data[...], self.running_var.data[...] = batch_norm(
+            x,
+            self.running_mean.data,
+            self.running_var.data,
+            self.weight and self.weight.data,
+            self.bias and self.bias.data,
+            training=self.training,  # [batch_norm.mode.switch] [batch_norm.mode.round-trip] nothing else has a say
+            momentum=momentum,
+            eps=self.eps,
+        )
+        self.num_batches_tracked.data += self.training  # [batch_norm.count.tracked]
+        return y
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch normalisation of (N, C) or (N, C, L), with weight, bias and running statistics of its own."""
+
+    ranks = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch normalisation of images (N, C, H, W), with weight, bias and running statistics of its own."""
+
+    ranks = (4,)
