@@ -1,0 +1,59 @@
+"""The residual block of ResNet-18 and -34: two convolutions, and a shortcut round them. Page: spec/basic_block.md"""
+
+from typing import Any
+
+import numpy as np
+from nnspec.reference.arguments import Array
+from nnspec.reference.batch_norm import BatchNorm2d
+from nnspec.reference.conv2d import Conv2d
+from nnspec.reference.module import Module
+from nnspec.reference.relu import relu
+from nnspec.reference.sequential import Sequential
+from numpy.typing import DTypeLike
+
+
+class ResidualBlock(Module):
+    """relu(branch(x) + shortcut(x)); the shortcut is x itself wherever the branch keeps its shape."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        made: dict[str, Any] = {"dtype": dtype, "rng": rng or np.random.default_rng()}
+        # [basic_block.branch.value] [basic_block.stride.first] [basic_block.stride.once] the first strides alone;
+        # [basic_block.refuses.stride] [basic_block.refuses.channels] [basic_block.refuses.rank] a convolution does;
+        # [basic_block.parameters.count] no biases, for the norms bring theirs
+        self.conv1 = Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False, **made)
+        # [basic_block.branch.norms] [basic_block.mode.train] [basic_block.mode.eval] each with its own statistics
+        self.bn1 = BatchNorm2d(out_channels, **made)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1, bias=False, **made)
+        self.bn2 = BatchNorm2d(out_channels, **made)
+        if stride == 1 and in_channels == out_channels:
+            self.downsample = None  # [basic_block.shortcut.identity]
+        else:
+            # [basic_block.projection.channels] [basic_block.projection.stride] every stride-th pixel, other channels,
+            # [basic_block.projection.norm] a norm of its own; [basic_block.state.complete] [basic_block.output.dtype]
+            self.downsample = Sequential(
+                Conv2d(in_channels, out_channels, 1, stride, bias=False, **made),
+                BatchNorm2d(out_channels, **made),
+            )
+
+    def forward(self, x: Array) -> Array:
+        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))"""
+        # Of the parts' making: [basic_block.batch.independent] [basic_block.batch.empty] [basic_block.input.layout]
+        # [basic_block.call.stateless]
+        y = relu(self.bn1(self.conv1(x)))  # [basic_block.relu.inner]
+        y = self.bn2(self.conv2(y))
+        # [basic_block.relu.none-before-add] [basic_block.shortcut.negative] both may be negative;
+        # y is ours to add to, and x is not: [basic_block.input.unchanged]
+        y += x if self.downsample is None else self.downsample(x)
+        return relu(y)  # [basic_block.relu.after-add] [basic_block.output.fresh]
+
+
+BasicBlock = ResidualBlock

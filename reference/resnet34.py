@@ -1,0 +1,64 @@
+"""ResNet-34: a stem, sixteen residual blocks in four stages, an average and a linear layer. Page: spec/resnet34.md"""
+
+from typing import Any
+
+import numpy as np
+from nnspec.reference.arguments import Array
+from nnspec.reference.basic_block import ResidualBlock
+from nnspec.reference.batch_norm import BatchNorm2d
+from nnspec.reference.conv2d import Conv2d
+from nnspec.reference.global_avg_pool2d import global_avg_pool2d
+from nnspec.reference.linear import Linear
+from nnspec.reference.max_pool2d import max_pool2d
+from nnspec.reference.module import Module
+from nnspec.reference.relu import relu
+from nnspec.reference.sequential import Sequential
+from numpy.typing import DTypeLike
+
+
+class ResNet34(Module):
+    """Images to one score per class. `width` channels leave the stem: 64 in ResNet-34, fewer in a small likeness."""
+
+    def __init__(
+        self,
+        in_channels: int = 3,  # [resnet34.defaults.sizes]
+        num_classes: int = 1000,
+        *,
+        width: int = 64,
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        rng = rng or np.random.default_rng()
+        made: dict[str, Any] = {"dtype": dtype, "rng": rng}  # [resnet34.output.dtype]
+
+        def stage(in_channels: int, out_channels: int, blocks: int, stride: int) -> Sequential:
+            first = ResidualBlock(in_channels, out_channels, stride, **made)
+            return Sequential(first, *(ResidualBlock(out_channels, out_channels, **made) for _ in range(blocks - 1)))
+
+        # [resnet34.stem.value] [resnet34.in-channels.respected] [resnet34.refuses.channels] [resnet34.refuses.rank]
+        self.conv1 = Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False, **made)
+        self.bn1 = BatchNorm2d(width, **made)
+        # [resnet34.stages.lengths] [resnet34.stages.channels] [resnet34.stages.stride]
+        self.layer1 = stage(width, width, blocks=3, stride=1)
+        self.layer2 = stage(width, 2 * width, blocks=4, stride=2)
+        self.layer3 = stage(2 * width, 4 * width, blocks=6, stride=2)
+        self.layer4 = stage(4 * width, 8 * width, blocks=3, stride=2)
+        # [resnet34.num-classes.respected] and with that [resnet34.parameters.count] [resnet34.state.complete]
+        # [resnet34.state.shapes] [resnet34.mode.train] [resnet34.mode.eval] nothing else has state or a mode
+        self.fc = Linear(8 * width, num_classes, **made)
+        for kernels in self.parameters():
+            if kernels.data.ndim == 4:  # [resnet34.start.convolutions]
+                o, _, kh, kw = kernels.data.shape
+                kernels.data[...] = rng.normal(0, np.sqrt(2 / (o * kh * kw)), kernels.data.shape)
+
+    def forward(self, x: Array) -> Array:
+        """(N, in_channels, H, W) -> (N, num_classes)"""
+        # [resnet34.output.fresh] [resnet34.call.stateless] [resnet34.input.unchanged] [resnet34.input.layout]
+        # [resnet34.batch.independent] [resnet34.batch.empty] all of its parts are so, and it is nothing but them
+        y = relu(self.bn1(self.conv1(x)))
+        y = max_pool2d(y, kernel_size=3, stride=2, padding=1)  # [resnet34.stem.pool]
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            y = stage(y)  # [resnet34.blocks.value]
+        y = global_avg_pool2d(y)  # [resnet34.pool.global] (N, 8·width), whatever H and W
+        return self.fc(y)  # [resnet34.scores.linear] [resnet34.output.size]
