@@ -6,7 +6,7 @@ from nnspec.reference.conv2d import Conv2d, conv2d
 
 
 def by_loops(x, weight, bias, stride, padding, dilation, groups):
-    (n, c, h, w), (o, cg, kh, kw) = x.shape, weight.shape
+    (n, _, h, w), (o, cg, kh, kw) = x.shape, weight.shape
     (sh, sw), (ph, pw), (dh, dw) = stride, padding, dilation
     oh, ow = (h + 2 * ph - dh * (kh - 1) - 1) // sh + 1, (w + 2 * pw - dw * (kw - 1) - 1) // sw + 1
     y = np.zeros((n, o, oh, ow))
@@ -51,3 +51,11 @@ def test_module_applies_its_weight_and_bias():
     x = np.arange(4.0 * 30).reshape(1, 4, 5, 6)
     expected = conv2d(x, layer.weight.data, layer.bias.data, stride=2, padding=(1, 0), groups=2)
     np.testing.assert_array_equal(layer(x), expected)
+
+
+def test_a_large_image_equals_its_rows_one_by_one():
+    rng = np.random.default_rng(0)
+    x, weight = rng.integers(-9, 10, (2, 64, 60, 40)).astype(float), rng.integers(-9, 10, (3, 64, 5, 5)).astype(float)
+    whole = conv2d(x, weight)
+    for r in range(whole.shape[2]):
+        np.testing.assert_array_equal(whole[:, :, r : r + 1], conv2d(x[:, :, r : r + 5], weight))
