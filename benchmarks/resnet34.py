@@ -1,0 +1,137 @@
+"""The forward pass of ResNet-34 in evaluation: CPU time of the reference ÷ torch, on one thread.
+
+    python benchmarks/resnet34.py           with OpenBLAS as the environment sets it
+    python benchmarks/resnet34.py --both    that, and once more with the kernels that OpenBLAS chooses by itself
+
+Exit status 1 if a ratio is above its bar. Beside each stands the ratio of the matrix products alone: what no amount of
+work on the rest could better.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported
+import numpy as np
+import torch
+from nnspec.reference.resnet34 import ResNet34
+from torch.nn import functional as F
+
+SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+BARS = {  # (dtype, N) -> at most, with the Haswell kernels and with those that OpenBLAS chooses
+    ("float32", 1): {"Haswell": 1.7, None: 1.15},
+    ("float32", 8): {"Haswell": 2.0, None: 1.3},
+    ("float64", 1): {"Haswell": 0.95, None: 0.95},
+}
+STAGES = ((64, 3, 56), (128, 4, 28), (256, 6, 14), (512, 3, 7))  # channels, blocks, rows (and columns) of the output
+
+
+def torch_forward(state, x):
+    """ResNet-34 as torch.nn.functional computes it, writing in place wherever that is possible."""
+
+    def conv(x, name, **hyper):
+        return F.conv2d(x, state[f"{name}.weight"], **hyper)
+
+    def norm(x, name):
+        return F.batch_norm(x, *(state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")))
+
+    x = F.relu_(norm(conv(x, "conv1", stride=2, padding=3), "bn1"))
+    x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+    for stage, (_, blocks, _) in enumerate(STAGES, start=1):
+        for block in range(blocks):
+            name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+            y = F.relu_(norm(conv(x, f"{name}.conv1", stride=stride, padding=1), f"{name}.bn1"))
+            y = norm(conv(y, f"{name}.conv2", padding=1), f"{name}.bn2")
+            if stride != 1:
+                x = norm(conv(x, f"{name}.downsample.0", stride=stride), f"{name}.downsample.1")
+            x = F.relu_(y.add_(x))
+    return F.linear(x.mean((2, 3)), state["fc.weight"], state["fc.bias"])
+
+
+def products(dtype, n):
+    """A call that does the matrix products of every convolution, and nothing else."""
+    shapes, c = [(64, 3 * 49, 112)], 64
+    for o, blocks, size in STAGES:
+        shapes += [(o, c * 9, size)] + [(o, o * 9, size)] * (2 * blocks - 1)
+        shapes += [(o, c, size)] if c != o else []
+        c = o
+    rng = np.random.default_rng(1)
+    operands = {
+        (o, k, size): (
+            rng.standard_normal((o, k)).astype(dtype),
+            rng.standard_normal((n, k, size * size)).astype(dtype),
+            np.empty((n, o, size * size), dtype),
+        )
+        for o, k, size in set(shapes)
+    }
+
+    def call():
+        for shape in shapes:
+            a, b, out = operands[shape]
+            np.matmul(a, b, out=out)
+
+    return call
+
+
+def measure(dtype, n, rounds):
+    """CPU time of the reference and of the products alone ÷ torch's: medians over rounds in which each runs once."""
+    rng = np.random.default_rng(0)
+    model = ResNet34(dtype=dtype, rng=rng).eval()
+    for _, buffer in model.named_buffers():  # statistics of a network that has seen images, so that no norm is idle
+        if buffer.data.ndim:
+            buffer.data[...] = rng.uniform(0.5, 1.5, buffer.data.shape)
+    x = rng.standard_normal((n, 3, 224, 224)).astype(dtype)
+    state, images = {key: torch.from_numpy(v) for key, v in model.state_dict().items()}, torch.from_numpy(x)
+    calls = {
+        "torch": lambda: torch_forward(state, images),
+        "reference": lambda: model(x),
+        "products": products(dtype, n),
+    }
+    with torch.inference_mode():
+        theirs, ours = calls["torch"]().numpy(), calls["reference"]()
+        assert np.abs(ours - theirs).max() < 1e-3 * np.abs(theirs).max(), "the two networks are not the same"
+        calls["products"]()
+        times = {name: [] for name in calls}
+        for _ in range(rounds):
+            for name, call in calls.items():
+                start = time.process_time()
+                call()
+                times[name].append(time.process_time() - start)
+    ratios = (
+        statistics.median(a / b for a, b in zip(times[name], times["torch"], strict=True))
+        for name in ("reference", "products")
+    )
+    return statistics.median(times["torch"]), *ratios
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--both", action="store_true", help="also run with OPENBLAS_CORETYPE and _L2_SIZE unset")
+    parser.add_argument("--rounds", type=int, default=11)
+    arguments = parser.parse_args()
+    if arguments.both:
+        native = {key: value for key, value in os.environ.items() if key not in SETTINGS}
+        command = [sys.executable, __file__, f"--rounds={arguments.rounds}"]
+        return max([subprocess.run(command, env=env).returncode for env in (dict(os.environ), native)])
+
+    torch.set_num_threads(1)
+    coretype = os.environ.get("OPENBLAS_CORETYPE")
+    print(", ".join(f"{name}={os.environ.get(name, '(unset)')}" for name in SETTINGS), "- one thread")
+    print("dtype    N   torch ms   products/torch   reference/torch   bar")
+    missed = False
+    for (dtype, n), bars in BARS.items():
+        seconds, reference, limit = measure(dtype, n, arguments.rounds)
+        bar = bars.get(coretype, float("inf"))
+        missed |= reference > bar
+        verdict = "" if reference <= bar else "   missed"
+        print(
+            f"{dtype}  {n}   {seconds * 1e3:8.1f}   {limit:14.2f}   {reference:15.2f}   {bar:.2f}{verdict}", flush=True
+        )
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
