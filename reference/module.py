@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from types import UnionType
+from typing import Any, TypeAlias
 
 import numpy as np
 from nnspec.reference.arguments import Array
@@ -26,86 +27,82 @@ class Buffer:
 
 
 class Module:
-    """Assigning a Parameter, a Buffer or a Module to an attribute registers it under that name."""
+    """Whatever Parameter, Buffer or Module is an attribute is registered under the attribute's name.
 
-    def __init__(self) -> None:
-        self._members: dict[str, Parameter | Buffer | Module | None] = {}
-        self.training = True  # [module.mode.default]
+    There is no registry beside the attributes, and so none that could disagree with them: reassigning, deleting and
+    asking for what is not there are Python's own. [module.register.by-assignment] [module.register.replaced]
+    [module.register.deleted] [module.register.none] [module.attribute.missing] [module.attribute.plain]
+    [module.register.before-init] [module.copy.equal] [module.copy.independent] [module.copy.ties]
+    """
+
+    training = True  # [module.mode.default] [module.mode.own]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, Parameter | Buffer | Module):
-            if "_members" not in self.__dict__:
-                raise TypeError(f"{type(self).__name__}.{name}: call super().__init__() before assigning it")
-            self.__dict__.pop(name, None)
-            self._members[name] = value  # [module.register.by-assignment]
-        elif name in self.__dict__.get("_members", ()):
-            if value is not None:
-                raise TypeError(f"{name}={value!r}: expected a Parameter, a Buffer, a Module or None, as before")
-            self._members[name] = None  # [module.register.replaced] a stale entry must not stay in the state
-        else:
-            object.__setattr__(self, name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        members = self.__dict__.get("_members", {})
-        if name not in members:  # [module.attribute.missing]
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        return members[name]
-
-    def __delattr__(self, name: str) -> None:
-        if name in self._members:
-            del self._members[name]
-        else:
-            object.__delattr__(self, name)
+        if isinstance(value, _Entry):
+            if not name or "." in name:  # [module.refuses.dotted-name] "a.b" is the key of b in a
+                raise ValueError(f"name {name!r}: expected a name without dots, and not an empty one")
+        elif value is not None and isinstance(vars(self).get(name), _Entry):  # [module.refuses.plain-array]
+            raise TypeError(f"{name}={value!r}: expected a Parameter, a Buffer, a Module or None, as {name} is one")
+        super().__setattr__(name, value)
 
     def register_buffer(self, name: str, data: Array | None, persistent: bool = True) -> None:
-        """Assign a Buffer; None holds the name without an entry in the state."""
-        self._members[name] = None if data is None else Buffer(data, persistent=persistent)
+        """Assign a Buffer; None holds the name without an entry in the state. [module.buffer.none]
 
-    def forward(self, *inputs: Array) -> Array:
-        """What the module computes."""
-        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+        Raises KeyError where the name belongs to something else than a buffer.
+        """
+        if not isinstance(getattr(self, name, None), Buffer | None):  # [module.refuses.taken-name]
+            raise KeyError(f"{name}: expected a free name or a buffer's, not that of {getattr(self, name)!r}")
+        setattr(self, name, None if data is None else Buffer(data, persistent=persistent))  # [module.buffer.again]
 
-    def __call__(self, *inputs: Array) -> Array:
-        return self.forward(*inputs)
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """What the module computes. Raises NotImplementedError where a class does not say."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")  # [module.refuses.no-forward]
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """The result of forward."""
+        return self.forward(*inputs, **named)  # [module.call.forward]
 
     # -- walking the tree ------------------------------------------------------------------------------------------
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """(path, module) of this module ("") and all below it, each path once, in the order of registration."""
-        yield prefix, self
-        for name, member in self._members.items():
-            if isinstance(member, Module):
-                yield from member.named_modules(f"{prefix}.{name}" if prefix else name)
-
-    def _named(self, kind: type) -> Iterator[tuple[str, Any]]:
-        for path, module in self.named_modules():
-            for name, member in module._members.items():
-                if isinstance(member, kind):
-                    yield f"{path}.{name}" if path else name, member  # [module.state.keys]
+    def _entries(self, kind: type | UnionType, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """(key, entry) here and below, a shared entry under each of its keys."""
+        for name, entry in vars(self).items():
+            if isinstance(entry, kind):
+                yield prefix + name, entry  # [module.state.keys] [module.state.shared-keys]
+            if isinstance(entry, Module):
+                yield from entry._entries(kind, f"{prefix}{name}.")
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """(key, parameter), a shared parameter once, under its first key."""
-        seen: set[int] = set()
-        for key, parameter in self._named(Parameter):
-            if id(parameter) not in seen:  # [module.parameters.shared-once]
-                seen.add(id(parameter))
-                yield key, parameter
+        """(key, parameter), here and below, each parameter once. [module.parameters.complete]"""
+        return _once(self._entries(Parameter))  # [module.parameters.shared-once]
 
     def parameters(self) -> Iterator[Parameter]:
-        """The parameters, each once."""
+        """The parameters, here and below, each once."""
         return (parameter for _, parameter in self.named_parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
-        """(key, buffer), persistent or not."""
-        return self._named(Buffer)
+        """(key, buffer), here and below, each buffer once, be it persistent or not. [module.buffers.complete]"""
+        return _once(self._entries(Buffer))  # [module.buffers.shared-once]
+
+    def buffers(self) -> Iterator[Buffer]:
+        """The buffers, here and below, each once."""
+        return (buffer for _, buffer in self.named_buffers())
+
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """(path, module): this module under "", and all below it, each once. [module.modules.complete]"""
+        return _once([("", self), *self._entries(Module)])  # [module.modules.shared-once]
+
+    def children(self) -> Iterator[Module]:
+        """The modules directly below this one, each once. [module.modules.children]"""
+        return (module for _, module in _once((k, m) for k, m in vars(self).items() if isinstance(m, Module)))
 
     # -- mode ------------------------------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> Module:
         """Set `training` here and in every module below; returns the module itself."""
-        for _, module in self.named_modules():
-            module.training = mode  # [module.mode.reaches-all]
-        return self
+        for _, module in self.named_modules():  # [module.mode.eval] [module.mode.train] and nowhere else:
+            module.training = mode  # [module.mode.subtree]
+        return self  # [module.mode.returns-self]
 
     def eval(self) -> Module:
         """train(False)."""
@@ -114,26 +111,39 @@ class Module:
     # -- state -----------------------------------------------------------------------------------------------------
 
     def _state(self) -> dict[str, Parameter | Buffer]:
-        # [module.buffer.non-persistent] and a shared entry appears under each of its keys
-        return {k: m for k, m in self._named(Parameter | Buffer) if isinstance(m, Parameter) or m.persistent}
+        # [module.buffer.persistent] [module.buffer.non-persistent]
+        return {k: e for k, e in self._entries(Parameter | Buffer) if isinstance(e, Parameter) or e.persistent}
 
     def state_dict(self) -> dict[str, Array]:
         """Key -> copy of the array, for every parameter and persistent buffer. [module.state.complete]"""
-        return {key: member.data.copy() for key, member in self._state().items()}
+        return {key: entry.data.copy() for key, entry in self._state().items()}  # [module.state.values]
 
     def load_state_dict(self, state: Mapping[str, Array], strict: bool = True) -> None:
-        """Copy the arrays in, keeping each entry's dtype. Refuses before anything is changed.
+        """Copy the arrays in. Refuses before anything is changed. [module.load.all-or-nothing]
 
         Raises KeyError for missing or unexpected keys (not where strict=False), ValueError for an array of another
         shape, be it one that would broadcast.
         """
         own = self._state()
+        # [module.refuses.missing-key] [module.refuses.unexpected-key] [module.refuses.extended-key]
         missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        if strict and (missing or unexpected):  # [module.load.missing] [module.load.unexpected] [module.load.lenient]
+        if strict and (missing or unexpected):
             raise KeyError(f"state: missing keys {missing}, unexpected keys {unexpected}")
-        common = own.keys() & state.keys()
-        for key in common:
-            if np.shape(state[key]) != own[key].data.shape:  # [module.load.shape]
-                raise ValueError(f"{key} of shape {np.shape(state[key])}: expected {own[key].data.shape}")
-        for key in common:
-            own[key].data[...] = state[key]  # [module.load.values] in place: whoever shares the entry sees it
+        arrays = {key: np.asarray(state[key]) for key in own if key in state}  # [module.load.lenient]
+        for key, array in arrays.items():
+            # [module.refuses.shape] [module.refuses.broadcast-shape] [module.refuses.lenient-shape]
+            if array.shape != own[key].data.shape:
+                raise ValueError(f"{key} of shape {array.shape}: expected {own[key].data.shape}")
+        for key, array in arrays.items():  # [module.load.values] [module.load.tied]
+            own[key].data[...] = array  # [module.load.in-place] [module.load.copies] [module.load.dtype]
+
+
+_Entry: TypeAlias = Parameter | Buffer | Module
+
+
+def _once(named: Any) -> Iterator[tuple[str, Any]]:
+    """Each object under the first of its keys. Objects, not values: two equal parameters are two."""
+    first: dict[int, tuple[str, Any]] = {}
+    for key, entry in named:
+        first.setdefault(id(entry), (key, entry))
+    return iter(first.values())
