@@ -1,0 +1,31 @@
+"""The mean of every channel. Page: spec/global_avg_pool2d.md"""
+
+import numpy as np
+from nnspec.reference.arguments import Array, rank
+from nnspec.reference.module import Module
+
+
+def global_avg_pool2d(x: Array) -> Array:
+    """x (N, C, H, W) -> (N, C), in x's dtype.
+
+    Raises ValueError for an x of another rank and for images without elements (`global_avg_pool2d.refuses.*`).
+    """
+    # [global_avg_pool2d.input.unchanged] [global_avg_pool2d.input.layout] x is only read, through NumPy's strides;
+    # [global_avg_pool2d.call.stateless] nothing is kept
+    rank("x", x, 4)  # [global_avg_pool2d.refuses.rank]
+    if 0 in x.shape[2:]:  # [global_avg_pool2d.image.empty]
+        raise ValueError(f"x of shape {x.shape}: expected H and W of at least 1")
+    # [global_avg_pool2d.output.value] [global_avg_pool2d.image.any-size] over all of H and W, whatever they are;
+    # [global_avg_pool2d.batch.independent] [global_avg_pool2d.batch.empty] not over N,
+    # [global_avg_pool2d.channel.independent] and not over C;
+    # [global_avg_pool2d.output.size] no axis of size 1 stays; [global_avg_pool2d.sum.wide] halves are summed in float32
+    y = x.mean(axis=(2, 3), dtype=np.result_type(x, np.float32))  # [global_avg_pool2d.output.fresh]
+    return y.astype(x.dtype, copy=False)  # [global_avg_pool2d.output.dtype]
+
+
+class GlobalAvgPool2d(Module):
+    """The mean of every channel."""
+
+    def forward(self, x: Array) -> Array:
+        """(N, C, H, W) -> (N, C)"""
+        return global_avg_pool2d(x)

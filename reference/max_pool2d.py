@@ -1,0 +1,81 @@
+"""The largest element of every window. Page: spec/max_pool2d.md"""
+
+import numpy as np
+from nnspec.reference.arguments import Array, Pair, pair, rank
+from nnspec.reference.module import Module
+from nnspec.reference.windows import pad, pooled_size, windows
+
+
+def max_pool2d(
+    x: Array,
+    *,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,  # [max_pool2d.padding.default]
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+) -> Array:
+    """x (N, C, H, W) -> (N, C, OH, OW), in x's dtype, floating-point or integer.
+
+    Raises ValueError for whatever the page refuses (`max_pool2d.refuses.*`).
+    """
+    # [max_pool2d.input.unchanged] [max_pool2d.input.layout] x is only read, through NumPy's strides;
+    # [max_pool2d.call.stateless] nothing is kept
+    kernel_size, stride, padding, dilation = _check(x, kernel_size, stride, padding, dilation)
+    # [max_pool2d.ceil-mode.last-window] stride − 1 more rows hold one more window, and not a whole one too many:
+    # [max_pool2d.ceil-mode.exact] none where the windows fit exactly
+    overhang = (stride[0] - 1, stride[1] - 1) if ceil_mode else (0, 0)
+    # [max_pool2d.output.size] [max_pool2d.refuses.window] [max_pool2d.ceil-mode.dropped]
+    oh, ow = pooled_size(x.shape[2:], kernel_size, stride, padding, dilation, overhang)
+    # [max_pool2d.padding.never-wins] [max_pool2d.window.all-padding] no element is less than this,
+    # [max_pool2d.dtype.integer] and x's dtype can hold it
+    least = np.iinfo(x.dtype).min if x.dtype.kind in "iu" else -np.inf
+    # [max_pool2d.kernel.rows-columns] [max_pool2d.stride.step] [max_pool2d.dilation.gap]: together they lay the windows
+    # [max_pool2d.arguments.together] of the padded image
+    view = windows(pad(x, padding, least, overhang), kernel_size, stride, dilation)[..., :oh, :ow]
+    # [max_pool2d.output.value] [max_pool2d.value.minus-infinity] the largest so far, beginning with the first element;
+    # [max_pool2d.batch.independent] [max_pool2d.batch.empty] [max_pool2d.channel.independent] N and C stay as they are
+    y = view[:, :, 0, 0].copy()  # [max_pool2d.output.dtype] [max_pool2d.output.fresh]
+    for i, j in np.ndindex(kernel_size):  # a whole image per step is much faster than view.max over short axes
+        np.maximum(y, view[:, :, i, j], out=y)  # [max_pool2d.nan.propagates] maximum keeps a NaN, be it first or second
+    return y
+
+
+def _check(x, kernel_size, stride, padding, dilation):
+    rank("x", x, 4)  # [max_pool2d.refuses.rank]
+    kernel_size = pair("kernel_size", kernel_size, 1)  # [max_pool2d.refuses.kernel-size]
+    # [max_pool2d.stride.default] [max_pool2d.refuses.stride]
+    stride = kernel_size if stride is None else pair("stride", stride, 1)
+    padding = pair("padding", padding, 0)  # [max_pool2d.refuses.padding]
+    dilation = pair("dilation", dilation, 1)  # [max_pool2d.refuses.dilation]
+    if any(p > k // 2 for p, k in zip(padding, kernel_size, strict=True)):  # [max_pool2d.refuses.padding-half]
+        raise ValueError(f"padding={padding}: expected at most half of kernel_size={kernel_size}")
+    return kernel_size, stride, padding, dilation
+
+
+class MaxPool2d(Module):
+    """The largest element of every window."""
+
+    def __init__(
+        self,
+        kernel_size: Pair,
+        stride: Pair | None = None,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        *,
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__()
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.dilation, self.ceil_mode = dilation, ceil_mode
+
+    def forward(self, x: Array) -> Array:
+        """(N, C, H, W) -> (N, C, OH, OW)"""
+        return max_pool2d(
+            x,
+            kernel_size=self.kernel_size,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            ceil_mode=self.ceil_mode,
+        )
