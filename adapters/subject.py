@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -65,22 +65,27 @@ class Subject:
         return tuple(form for form in FORMS if has[form])
 
     def lacks(self, stem: str, form: str) -> frozenset[str]:
-        """The operands and arguments of a block that the callable's signature does not have."""
+        """The operands and arguments of a block that the callable's signature does not have; and classes not there."""
         signature = SIGNATURES[stem]
         if form == "function":
             assert signature.function is not None
-            accepted = _parameters(self.functions[signature.function])
+            accepted = parameters(self.functions[signature.function])
             wanted = {*signature.operands[1:], *signature.arguments} - {"equation"}
         else:
-            accepted = _parameters(self._class(signature))
+            accepted = parameters(self._class(signature))
             wanted = set(signature.arguments) - {"training", "kernel_size"}
-        return frozenset() if accepted is None else frozenset(wanted - accepted)
+        missing = frozenset() if accepted is None else frozenset(wanted - accepted)
+        return missing if form == "function" else missing | {c for c in signature.classes if c not in self.classes}
 
     def call(self, stem: str, form: str, arrays: Arrays, arguments: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
         """One call of a block on NumPy arrays; the results as NumPy arrays, in the order of the block's signature."""
         if form == "function":
             return self._call_function(SIGNATURES[stem], arrays, arguments, self.lacks(stem, form))
         module, operands = self.build(stem, arrays, arguments)
+        return self.apply(stem, module, operands)
+
+    def apply(self, stem: str, module: Any, operands: Sequence[Any]) -> tuple[np.ndarray, ...]:
+        """One call of a module on native operands; what the block's signature says that a call results in."""
         y = self.framework.to_numpy(module(*operands))
         further = SIGNATURES[stem].results[1:]
         state = self.framework.state(module) if further else {}
@@ -100,17 +105,18 @@ class Subject:
             )
         return tuple(self.framework.to_numpy(r) for r in results)
 
-    def build(self, stem: str, arrays: Arrays, arguments: Mapping[str, Any]) -> tuple[Any, list[Any]]:
-        """A block as a module with the arrays as its state, in the mode that `training` says, and its native inputs."""
-        signature = SIGNATURES[stem]
-        cls = self._class(signature, arrays)
-        positional, keywords = signature.constructor(arrays, arguments)
-        training = keywords.pop("training", arguments.get("training", True))
-        accepted = _parameters(cls)
-        keywords = {n: v for n, v in keywords.items() if accepted is None or n in accepted}
+    def build(
+        self, stem: str, arrays: Arrays, arguments: Mapping[str, Any], *, new: bool = False
+    ) -> tuple[Any, list[Any]]:
+        """A block as a module with the arrays as its state, in the mode that `training` says, and its native inputs.
+
+        A new one keeps the state and, unless `training` is given, the mode that its constructor gave it.
+        """
+        cls = self._class(SIGNATURES[stem], arrays)
+        positional, keywords, training = self.constructor(stem, arrays, arguments)
         dtype = next(a.dtype for a in arrays.values() if a is not None)
         module = self.framework.construct(cls, positional, keywords, dtype)
-        entries = {n: a for n, a in arrays.items() if n != "x" and a is not None}
+        entries = {n: a for n, a in arrays.items() if n != "x" and a is not None and not new}
         try:
             self.framework.load_entries(module, entries)
         except KeyError as key:
@@ -118,7 +124,25 @@ class Subject:
         for name in {n for n, a in arrays.items() if a is None} & set(self.framework.state(module)):
             raise Unsupported(f"{cls.__name__} always has a {name}")
         self.framework.set_training(module, training)
-        return module, [self.framework.to_native(x) for n, x in arrays.items() if n == "x" and x is not None]
+        return module, self.inputs(arrays)
+
+    def inputs(self, arrays: Arrays) -> list[Any]:
+        """What a module is called on: native arrays."""
+        return [self.framework.to_native(x) for n, x in arrays.items() if n == "x" and x is not None]
+
+    def constructor(
+        self, stem: str, arrays: Arrays, arguments: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any], bool]:
+        """How a block is built as a module: positional and keyword arguments of its class, and the mode it is put in."""
+        positional, keywords = SIGNATURES[stem].constructor(arrays, arguments)
+        training = keywords.pop("training", arguments.get("training", True))
+        accepted = parameters(self._class(SIGNATURES[stem], arrays))
+        return positional, {n: v for n, v in keywords.items() if accepted is None or n in accepted}, training
+
+    def class_of(self, stem: str, arrays: Arrays) -> str:
+        """The name of the class that a call of a block would build."""
+        cls = self._class(SIGNATURES[stem], arrays)
+        return next(name for name, known in self.classes.items() if known is cls)
 
     def _class(self, signature: Signature, arrays: Arrays | None = None) -> Any:
         names = signature.classes
@@ -130,7 +154,7 @@ class Subject:
         raise Unsupported(f"there is no class {' or '.join(names)}")
 
 
-def _parameters(function: Callable[..., Any]) -> set[str] | None:
+def parameters(function: Callable[..., Any]) -> set[str] | None:
     """The names of a callable's parameters; None where it takes any keyword or does not tell."""
     try:
         parameters = inspect.signature(function).parameters.values()

@@ -1,4 +1,4 @@
-"""The verdict rule: how far a result may be from the exact one. Every bound here is derived; spec/conventions.md explains.
+"""The verdict rule: how far a result may be from the exact one. Every bound is derived; spec/conventions.md explains.
 
 For a multilinear block f the same reference gives, element by element, the value f(a, b), the magnitude f(|a|, |b|) and
 the number of terms f(a ≠ 0, b ≠ 0). A sum of k products rounded in any order, fused or not, is off by at most
@@ -8,7 +8,7 @@ is representable.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Format:
-    """A floating-point format: unit roundoff u, spacing of the subnormals eta, precision t, the reference's own dtype."""
+    """A floating-point format: unit roundoff u, spacing of subnormals eta, precision t, the reference's own dtype."""
 
     name: str
     precision: int
@@ -66,27 +66,31 @@ def sum_bound(terms: Array, magnitude: Array, dtype: Any) -> Array:
 def multilinear(function: Callable[..., Array], *operands: Array | None) -> Expected:
     """The expected result of a block that is linear in each operand but a trailing bias, with its bound.
 
-    `function` takes the operands; one that is None is passed on as None. With a bias as last of three operands, the bias
-    is one more term of the sum.
+    `function` takes the operands; one that is None is passed on as None. With a bias as last of three operands, the
+    bias is one more term of the sum.
     """
+    value, magnitude, terms = evaluate(function, *operands)
     present = [a for a in operands if a is not None]
-    form = FORMATS[present[0].dtype.name]
+    bound = sum_bound(terms, magnitude, present[0].dtype)
+    return Expected(value, np.where(exact(present, terms, magnitude, present[0].dtype), 0.0, bound))
+
+
+def evaluate(function: Callable[..., Array], *operands: Array | None) -> tuple[Array, Array, Array]:
+    """The value in the reference's wider dtype, the magnitude and the number of terms of a multilinear block."""
+    form = FORMATS[next(a for a in operands if a is not None).dtype.name]
 
     def apply(change: Callable[[Array], Array], dtype: Any) -> Array:
         return function(*(None if a is None else change(a).astype(dtype) for a in operands))
 
     value = apply(lambda a: a, form.wide)
-    magnitude = apply(np.abs, np.float64)
-    terms = np.rint(apply(lambda a: a != 0, np.float64))
-    bound = sum_bound(terms, magnitude, form.name)
-    return Expected(value, np.where(_exact(present, terms, magnitude, form), 0.0, bound))
+    return value, apply(np.abs, np.float64), np.rint(apply(lambda a: a != 0, np.float64))
 
 
-def _exact(operands: list[Array], terms: Array, magnitude: Array, form: Format) -> Array | bool:
+def exact(operands: Sequence[Array], terms: Array, magnitude: Array, dtype: Any) -> Array:
     """Where no order of summation can round: on a common grid with room for the magnitude, or a copy times ±2ʲ."""
     integers = all(np.array_equal(a, np.rint(a)) for a in operands)
     copies = terms <= 1 if sum(not _powers_of_two(a) for a in operands) <= 1 else False
-    return (magnitude <= 2.0**form.precision if integers else False) | np.asarray(copies)
+    return (magnitude <= 2.0 ** FORMATS[np.dtype(dtype).name].precision if integers else False) | np.asarray(copies)
 
 
 def _powers_of_two(a: Array) -> bool:

@@ -6,7 +6,8 @@ import time
 import traceback
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis.errors import Flaky
 from nnspec.adapters.signatures import SIGNATURES
-from nnspec.adapters.subject import Subject, Unsupported
+from nnspec.adapters.subject import Subject, Unsupported, parameters
 from nnspec.conformance.cases import Case, minimise
 from nnspec.conformance.journal import Journal
 from nnspec.conformance.requirements import Check
@@ -43,6 +44,7 @@ class Mismatch(AssertionError):
         self.message, self.actual, self.expected = message, actual, expected
         self.case: Case | None = None
         self.calls: list[Call] = []
+        self.script: list[str] | None = None  # the lines that reproduce it, where replaying the calls would not
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Call:
 
     case: Case
     results: tuple[np.ndarray, ...] | None = None
+    module: Built | None = None  # what was called, where it was built before; otherwise a call builds its own
 
 
 @dataclass
@@ -78,6 +81,7 @@ class Trial:
     journal: Journal | None = None
     worst: float = 0.0
     calls: list[Call] = field(default_factory=list)
+    module: Any = None  # where every call is to be one of this module
 
     # -- what the bodies of checks use ---------------------------------------------------------------------------------
 
@@ -91,14 +95,34 @@ class Trial:
             self.journal.write(case)
         given_case = case if as_is else case.map(lambda a: np.array(a))
         self.calls.append(Call(case))
-        try:
-            results = self.subject.call(case.stem, self.form, given_case.arrays, given_case.arguments)
-        except (Unsupported, Mismatch):
-            raise
-        except Exception as error:
-            raise Mismatch(f"raised {_brief(error)}, expected a result") from None
+        with _raising("a result"):
+            if self.module is None:
+                results = self.subject.call(case.stem, self.form, given_case.arrays, given_case.arguments)
+            else:
+                results = self.subject.apply(case.stem, self.module, self.subject.inputs(given_case.arrays))
         self.calls[-1] = Call(case, results)
         return results
+
+    def kept(self, case: Case) -> Trial:
+        """This trial with one module, built from the case, for all calls to come. In the function form, as it is."""
+        if self.form == "function":
+            return self
+        with _raising("a module"):
+            module, _ = self.subject.build(case.stem, case.arrays, case.arguments)
+        return replace(self, module=module)
+
+    def new(self, stem: str, *positional: Any, **keywords: Any) -> Any:
+        """A module as its constructor leaves it; Unsupported where that does not have one of the keywords."""
+        classes = self.subject.classes
+        cls = next(classes[name] for name in SIGNATURES[stem].classes if name in classes)
+        if missing := keywords.keys() - (parameters(cls) or keywords.keys()):
+            raise Unsupported(f"{cls.__name__} has no argument {min(missing)}")
+        with _raising("a module"):
+            return self.subject.framework.construct(cls, positional, keywords, np.dtype(self.dtype))
+
+    def state(self, module: Any) -> dict[str, np.ndarray]:
+        """Key -> copy, of a module's parameters and saved buffers."""
+        return self.subject.framework.state(module)
 
     def expect(self, actual: np.ndarray, expected: Expected, what: str = "the result") -> None:
         """Every element within its bound; where the bound is 0, equal. The shape comes first."""
@@ -207,6 +231,74 @@ class Trial:
         return replace(self, worst=0.0, calls=[])
 
 
+@contextmanager
+def _raising(expected: str) -> Iterator[None]:
+    """Whatever the subject raises becomes a Mismatch, but for Unsupported."""
+    try:
+        yield
+    except (Unsupported, Mismatch):
+        raise
+    except Exception as error:
+        raise Mismatch(f"raised {_brief(error)}, expected {expected}") from None
+
+
+@dataclass(eq=False)
+class Built:
+    """A module of the subject that lives through several calls. What it raises is a Mismatch, as in `Trial.results`."""
+
+    trial: Trial
+    native: Any
+    case: Case  # how it was built, and, once it was called, its last call
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Call the module; its result."""
+        self.case = self.case.but(x=x)
+        if self.trial.journal:
+            self.trial.journal.write(self.case)
+        self.trial.calls.append(Call(self.case, module=self))
+        framework = self.trial.subject.framework
+        with _no_exception():
+            result = framework.to_numpy(self.native(framework.to_native(np.array(x))))
+        self.trial.calls[-1] = Call(self.case, (result,), self)
+        return result
+
+    def train(self, mode: bool = True) -> Built:
+        """Put the module in training mode, or in evaluation mode; itself."""
+        with _no_exception():
+            self.trial.subject.framework.set_training(self.native, mode)
+        self.case = self.case.but(training=mode)
+        return self
+
+    def eval(self) -> Built:
+        """Put the module in evaluation mode; itself."""
+        return self.train(False)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Key -> copy, of its parameters and saved buffers."""
+        with _no_exception():
+            return self.trial.subject.framework.state(self.native)
+
+    def load(self, entries: Mapping[str, np.ndarray]) -> Built:
+        """Put arrays into its parameters and buffers by key; itself."""
+        try:
+            with _no_exception(KeyError):
+                self.trial.subject.framework.load_entries(self.native, entries)
+        except KeyError as key:
+            raise Unsupported(f"{type(self.native).__name__} has no state entry {key}") from None
+        return self
+
+
+@contextmanager
+def _no_exception(*but: type[Exception]) -> Iterator[None]:
+    """What the subject raises is a Mismatch, unless it says that it does not claim to do this."""
+    try:
+        yield
+    except (Unsupported, Mismatch, *but):
+        raise
+    except Exception as error:
+        raise Mismatch(f"raised {_brief(error)}, expected a result") from None
+
+
 def _keyword_only(judge: Callable[[Case], None]) -> Callable[..., None]:
     def test(*, case: Case) -> None:
         judge(case)
@@ -238,4 +330,4 @@ def forms(subject: Subject, check: Check) -> tuple[str, ...]:
     return tuple(form for form in subject.forms(check.stem) if form in check.forms)
 
 
-__all__ = ["PROFILES", "SIGNATURES", "Call", "Mismatch", "Outcome", "Trial", "forms"]
+__all__ = ["PROFILES", "SIGNATURES", "Built", "Call", "Mismatch", "Outcome", "Trial", "forms"]
