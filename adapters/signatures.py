@@ -51,7 +51,7 @@ def _conv_transpose2d(arrays, arguments):
 
 
 def _batch_norm(arrays, arguments):
-    settings = {name: arguments[name] for name in ("eps", "momentum")}
+    settings = {name: arguments[name] for name in ("eps", "momentum") if name in arguments}
     return (len(arrays["running_mean"]),), {**settings, "affine": arrays["weight"] is not None}
 
 

@@ -105,18 +105,13 @@ class Subject:
             )
         return tuple(self.framework.to_numpy(r) for r in results)
 
-    def build(
-        self, stem: str, arrays: Arrays, arguments: Mapping[str, Any], *, new: bool = False
-    ) -> tuple[Any, list[Any]]:
-        """A block as a module with the arrays as its state, in the mode that `training` says, and its native inputs.
-
-        A new one keeps the state and, unless `training` is given, the mode that its constructor gave it.
-        """
+    def build(self, stem: str, arrays: Arrays, arguments: Mapping[str, Any]) -> tuple[Any, list[Any]]:
+        """A block as a module with the arrays as its state, in the mode that `training` says, and its native inputs."""
         cls = self._class(SIGNATURES[stem], arrays)
         positional, keywords, training = self.constructor(stem, arrays, arguments)
         dtype = next(a.dtype for a in arrays.values() if a is not None)
         module = self.framework.construct(cls, positional, keywords, dtype)
-        entries = {n: a for n, a in arrays.items() if n != "x" and a is not None and not new}
+        entries = {n: a for n, a in arrays.items() if n != "x" and a is not None}
         try:
             self.framework.load_entries(module, entries)
         except KeyError as key:
@@ -133,7 +128,7 @@ class Subject:
     def constructor(
         self, stem: str, arrays: Arrays, arguments: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any], bool]:
-        """How a block is built as a module: positional and keyword arguments of its class, and the mode it is put in."""
+        """How a block is built as a module: positional and keyword arguments of its class, and the mode."""
         positional, keywords = SIGNATURES[stem].constructor(arrays, arguments)
         training = keywords.pop("training", arguments.get("training", True))
         accepted = parameters(self._class(SIGNATURES[stem], arrays))

@@ -6,7 +6,7 @@ import time
 import traceback
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -53,7 +53,7 @@ class Call:
 
     case: Case
     results: tuple[np.ndarray, ...] | None = None
-    module: Built | None = None  # what was called, where it was built before; otherwise a call builds its own
+    module: Built | None = field(default=None, repr=False)  # what was called, if it was built before the call
 
 
 @dataclass
@@ -110,6 +110,14 @@ class Trial:
         with _raising("a module"):
             module, _ = self.subject.build(case.stem, case.arrays, case.arguments)
         return replace(self, module=module)
+
+    def build(self, case: Case) -> Built:
+        """The block as a module with the case's arrays as its state, for several calls and what lies between them."""
+        if self.journal:
+            self.journal.write(case)
+        with _raising("a module"):
+            native, _ = self.subject.build(case.stem, case.map(np.array).arrays, case.arguments)
+        return Built(self, native, case)
 
     def new(self, stem: str, *positional: Any, **keywords: Any) -> Any:
         """A module as its constructor leaves it; Unsupported where that does not have one of the keywords."""
@@ -248,7 +256,7 @@ class Built:
 
     trial: Trial
     native: Any
-    case: Case  # how it was built, and, once it was called, its last call
+    case: Case  # its last call, or, before any, how it was built
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Call the module; its result."""
@@ -257,14 +265,14 @@ class Built:
             self.trial.journal.write(self.case)
         self.trial.calls.append(Call(self.case, module=self))
         framework = self.trial.subject.framework
-        with _no_exception():
+        with _raising("a result"):
             result = framework.to_numpy(self.native(framework.to_native(np.array(x))))
         self.trial.calls[-1] = Call(self.case, (result,), self)
         return result
 
     def train(self, mode: bool = True) -> Built:
         """Put the module in training mode, or in evaluation mode; itself."""
-        with _no_exception():
+        with _raising("a change of mode"):
             self.trial.subject.framework.set_training(self.native, mode)
         self.case = self.case.but(training=mode)
         return self
@@ -275,28 +283,14 @@ class Built:
 
     def state(self) -> dict[str, np.ndarray]:
         """Key -> copy, of its parameters and saved buffers."""
-        with _no_exception():
+        with _raising("its state"):
             return self.trial.subject.framework.state(self.native)
 
     def load(self, entries: Mapping[str, np.ndarray]) -> Built:
         """Put arrays into its parameters and buffers by key; itself."""
-        try:
-            with _no_exception(KeyError):
-                self.trial.subject.framework.load_entries(self.native, entries)
-        except KeyError as key:
-            raise Unsupported(f"{type(self.native).__name__} has no state entry {key}") from None
+        with _raising("a state loaded"):
+            self.trial.subject.framework.load_entries(self.native, entries)
         return self
-
-
-@contextmanager
-def _no_exception(*but: type[Exception]) -> Iterator[None]:
-    """What the subject raises is a Mismatch, unless it says that it does not claim to do this."""
-    try:
-        yield
-    except (Unsupported, Mismatch, *but):
-        raise
-    except Exception as error:
-        raise Mismatch(f"raised {_brief(error)}, expected a result") from None
 
 
 def _keyword_only(judge: Callable[[Case], None]) -> Callable[..., None]:
