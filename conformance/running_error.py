@@ -1,0 +1,79 @@
+"""Running error analysis: how far the result of blocks in a row may be from the exact one.
+
+Each block below takes what the subject's previous block may have given, as an interval around the reference's value,
+and returns such an interval for its own result. Errors are 0 where nothing could have been rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nnspec.conformance.rule import FORMATS, Array, Expected, exact, sum_bound
+
+
+@dataclass(frozen=True)
+class Approximate:
+    """An array of a subject in `dtype`: it is no further than `error` from `value`, element by element."""
+
+    value: Array  # as the reference has it, in its wider dtype
+    error: Array
+    dtype: str
+
+    @classmethod
+    def given(cls, x: Array) -> Approximate:
+        """An operand, which the subject has exactly."""
+        return cls(x.astype(FORMATS[x.dtype.name].wide), np.zeros(x.shape), x.dtype.name)
+
+    @property
+    def largest(self) -> Array:
+        """The largest absolute values that the subject's elements may have."""
+        return np.asarray(np.abs(self.value).astype(np.float64) + self.error)
+
+    @property
+    def expected(self) -> Expected:
+        """The verdict on a result."""
+        return Expected(self.value, self.error)
+
+
+def linear_block(
+    function: Callable[..., Array], x: Approximate, weight: Array, bias: Array | None = None
+) -> Approximate:
+    """function(x, weight, bias), which is linear in x but for the bias and sums products with the weight.
+
+    With x̂ for what the subject has, x for the reference's value, e for the error, y for the reference's result:
+
+        |ŷ − y| ≤ |ŷ − f(x̂)| + |f(x̂) − f(x)| + |f(x) − y|
+
+    The first and the last are the rounding of one sum, over |x̂| ≤ |x| + e; the middle one is at most Σ |weight|·e.
+    """
+    wide = FORMATS[x.dtype].wide
+
+    def apply(x: Array, change: Callable[[Array], Array], dtype: Any, bias: Array | None) -> Array:
+        weights = (None if a is None else change(a).astype(dtype) for a in (weight, bias))
+        return function(x.astype(dtype), *weights)
+
+    value = apply(x.value, lambda a: a, wide, bias)
+    magnitude = apply(x.largest, np.abs, np.float64, bias)
+    terms = np.rint(apply(x.largest != 0, lambda a: a != 0, np.float64, bias))
+    carried = apply(x.error, np.abs, np.float64, None)
+    carried *= 1 + 2 * terms * 2.0**-53  # it is itself a sum of rounded products
+    operands = [a for a in (x.value, weight, bias) if a is not None]
+    rounds = ~exact(operands, terms, magnitude, x.dtype) | (carried > 0)
+    return Approximate(value, carried + rounds * sum_bound(terms, magnitude, x.dtype), x.dtype)
+
+
+def relu(x: Approximate) -> Approximate:
+    """max(x, 0) is never further apart than its operands, and 0 on both sides where the whole interval is negative."""
+    return Approximate(np.maximum(x.value, 0), np.where(x.value + x.error <= 0, 0.0, x.error), x.dtype)
+
+
+def add(x: Approximate, y: Approximate) -> Approximate:
+    """x + y, one rounding of |x̂ + ŷ| ≤ |x + y| + the errors."""
+    form = FORMATS[x.dtype]
+    value, carried = x.value + y.value, x.error + y.error
+    rounding = (form.u + form.u_wide) * (np.abs(value).astype(np.float64) + carried) * (1 + 4 * form.u_wide)
+    rounds = ~exact([x.value, y.value], np.full(value.shape, 2), x.largest + y.largest, x.dtype) | (carried > 0)
+    return Approximate(value, carried * (1 + 2.0**-52) + rounds * rounding, x.dtype)
