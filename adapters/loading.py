@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.names import NAMED, plausible
 from nnspec.adapters.signatures import CANONICAL
 from nnspec.adapters.subject import Framework, Subject, SubjectError
 
-NAMED = ("reference", "torch")  # subjects that ship with nnspec: adapters/for_<name>.py
 FRAMEWORKS = {"numpy": "for_numpy", "torch": "for_torch"}
 
 
@@ -32,12 +32,10 @@ def load(spec: Any, framework: str | None = None) -> Subject:
     name = str(spec)
     if name in NAMED:
         return _named(name)
+    if message := plausible(name):
+        raise SubjectError(message)
     path, _, only = name.partition(":")
-    if path.endswith(".py"):
-        return _from_file(Path(path), only, framework)
-    raise SubjectError(
-        f"subject {name!r}: expected {', '.join(map(repr, NAMED))}, or a file such as 'my_layers.py' or 'my_layers.py:Conv2d'"
-    )
+    return _from_file(Path(path), only, framework)
 
 
 def _named(name: str) -> Subject:
@@ -65,8 +63,6 @@ def _from_file(path: Path, only: str, framework: str | None) -> Subject:
 
 
 def _run(path: Path) -> types.ModuleType:
-    if not path.exists():
-        raise SubjectError(f"{path}: there is no such file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

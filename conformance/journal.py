@@ -24,10 +24,21 @@ class Journal:
         with open(path, "w+b") as file:
             file.truncate(SIZE)
             self._memory = mmap.mmap(file.fileno(), SIZE)
+        self._folder = path.parent
+        self._about: dict[str, Any] = {"pid": os.getpid()}
+
+    def begin(self, identifier: str, form: str, dtype: str) -> None:
+        """A check begins; what is written from here on belongs to it."""
+        self._about |= {"check": [identifier, form, dtype], "since": time.time()}
+        self.note("between two calls")
+
+    def blocked(self, stem: str, form: str) -> bool:
+        """Whether so many checks of a block have ended the process that the rest are not tried."""
+        return (self._folder / f"blocked-{stem}-{form}").exists()
 
     def note(self, text: str) -> None:
         """What is going on where there is no case: a file being loaded, a check that begins."""
-        self._write(json.dumps({"pid": os.getpid(), "text": text}).encode(), b"")
+        self._write(json.dumps({**self._about, "text": text}).encode(), b"")
 
     def write(self, case: Case) -> None:
         """A case that is about to be put to the subject."""
@@ -37,7 +48,7 @@ class Journal:
             blob, arrays = b"", {}
         shapes = {n: [a.dtype.name, list(a.shape)] for n, a in arrays.items()}
         entry = {
-            "pid": os.getpid(),
+            **self._about,
             "text": str(case),
             "stem": case.stem,
             "arrays": shapes,

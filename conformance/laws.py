@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 from nnspec.conformance.cases import LAYOUTS, Case
 from nnspec.conformance.rule import Expected
@@ -42,43 +40,68 @@ def leaves_operands(subject: Trial, case: Case) -> None:
 
 
 def ignores_layout(subject: Trial, case: Case, expected: Expected) -> None:
-    """Operands that lie otherwise in memory give the expected result, in the arrays' and every other layout."""
+    """Operands that lie otherwise in memory give what their contiguous copies give, each within the bound."""
+    plain = _own(subject(case), expected)
     for layout, arrange in LAYOUTS.items():
         (result, *_) = subject.results(case.map(arrange), as_is=True)
-        subject.expect(result, expected, f"with operands laid out as {layout}, the result")
-    stretched = {n: a for n, a in case.arrays.items() if n == "x" and a is not None and a.ndim > 1}
-    for name, array in stretched.items():  # one row repeated by a stride of 0
-        repeated = np.broadcast_to(array[:1], array.shape)
-        plain = subject(case.but(**{name: np.array(repeated)}))
-        (result, *_) = subject.results(case.but(**{name: repeated}), as_is=True)
-        subject.expect(
-            result,
-            Expected(plain.astype(np.float64), 2 * np.asarray(expected.bound, np.float64).max(initial=0)),
-            f"with {name} repeated by a stride of 0, the result",
-        )
+        subject.expect(result, plain, f"with operands laid out as {layout}, the result")
+    for name, array in case.arrays.items():
+        if array is not None and array.ndim > 1:  # its first row repeated by a stride of 0
+            repeated = np.broadcast_to(array[:1], array.shape)
+            own = subject(case.but(**{name: np.array(repeated)}))
+            (result, *_) = subject.results(case.but(**{name: repeated}), as_is=True)
+            bound = np.asarray(plain.bound).max(initial=0)
+            subject.expect(
+                result, Expected(own.astype(np.float64), bound), f"with {name} repeated by a stride of 0, the result"
+            )
 
 
 def judges_images_alone(subject: Trial, case: Case, expected: Expected) -> None:
     """Image n of the result is what image n alone gives, whatever else is in the batch."""
+    together = _own(subject(case), expected)
     for n in range(len(case["x"])):
         alone = subject(case.but(x=case["x"][n : n + 1]))
-        bound = expected.bound if np.ndim(expected.bound) == 0 else np.asarray(expected.bound)[n : n + 1]
-        subject.expect(alone, Expected(expected.value[n : n + 1], bound), f"image {n} alone")
+        subject.expect(alone, _image(together, n), f"image {n} alone")
     if len(case["x"]) > 1:
         spoilt = np.array(case["x"])
         spoilt[1:] = np.nan
-        subject.expect(
-            subject(case.but(x=spoilt))[:1],
-            Expected(expected.value[:1], np.asarray(expected.bound)[:1] if np.ndim(expected.bound) else expected.bound),
-            "image 0, where every other image is NaN,",
-        )
+        subject.expect(subject(case.but(x=spoilt))[:1], _image(together, 0), "image 0, where every other image is NaN,")
+
+
+def returns_no_images(subject: Trial, case: Case) -> None:
+    """A batch of nothing gives a result of no images, in the shape that an image's result has."""
+    shape = (0, *subject(case).shape[1:])
+    empty = subject(case.but(x=case["x"][:0]))
+    if empty.shape != shape:
+        raise Mismatch(f"the result of an empty batch has shape {empty.shape}, expected {shape}")
 
 
 def forgets(subject: Trial, case: Case, other: Case) -> None:
-    """The same call gives the same before and after another one; for modules: other modules' calls, and its own."""
-    for layer in (subject, subject.kept(case))[: 1 if subject.form == "function" else 2]:
-        first = layer(case)
-        before = np.array(first)
-        with contextlib.suppress(Mismatch):  # another check judges that call
-            layer(other)
-        subject.expect(layer(case), Expected.exactly(before), "the result, after a call with other arguments,")
+    """A call gives the same whatever was called before."""
+    first = np.array(subject(case))
+    second = np.array(subject(other))
+    for again, before in ((case, first), (other, second), (case, first)):
+        subject.expect(subject(again), Expected.exactly(before), "the result, after a call with other arguments,")
+
+
+def _own(result: np.ndarray, expected: Expected) -> Expected:
+    """The subject's own result with twice the bound: two results may both be off, in opposite directions."""
+    bound = np.asarray(expected.bound)
+    return Expected(
+        result.astype(expected.value.dtype), 2 * (bound if bound.shape == result.shape else bound.max(initial=0))
+    )
+
+
+def _image(expected: Expected, n: int) -> Expected:
+    bound = np.asarray(expected.bound)
+    return Expected(expected.value[n : n + 1], bound[n : n + 1] if bound.ndim else bound)
+
+
+def refuses_to_build(subject: Trial, stem: str, *sizes: int) -> None:
+    """A module of these sizes must not come into being: its constructor raises."""
+    try:
+        module = subject.new(stem, *sizes)
+    except Mismatch:
+        return
+    shapes = {name: a.shape for name, a in subject.state(module).items()}
+    raise Mismatch(f"accepted sizes {', '.join(map(str, sizes))}, and made {shapes}; expected an exception")

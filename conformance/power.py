@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import multiprocessing
+import os
 import pkgutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 
 import nnspec.conformance
@@ -17,10 +20,15 @@ from nnspec.conformance.trial import Outcome, Trial, forms
 class Verdict:
     """What one fault met with one seed."""
 
-    fault: Fault
+    key: str
     seed: int
     killed: bool
-    outcome: Outcome | None  # None where its requirement has no check, or the check does not apply to it
+    why: str  # what the check said; or that there is none, or that it does not apply
+
+    @property
+    def stem(self) -> str:
+        """The block."""
+        return self.key.split(".")[0]
 
 
 def load_checks() -> None:
@@ -30,19 +38,29 @@ def load_checks() -> None:
             importlib.import_module(f"nnspec.conformance.{module.name}")
 
 
-def measure(faults: Iterable[Fault], profile: str, seeds: Iterable[int]) -> Iterator[Verdict]:
-    """Put each fault to its own check. The first dtype in which it fails kills it."""
+def measure(key: str, profile: str, seed: int) -> Verdict:
+    """Put a fault to its own check. The first form and dtype in which it fails kills it."""
     load_checks()
-    seeds = list(seeds)
-    for fault in faults:
-        subject = fault.subject()
-        for seed in seeds:
-            outcome = _judge(fault, subject, profile, seed)
-            yield Verdict(fault, seed, outcome is not None and outcome.verdict == "fail", outcome)
+    outcome = _judge(catalogue()[key], profile, seed)
+    if outcome is None:
+        return Verdict(key, seed, False, "no check applies")
+    return Verdict(key, seed, outcome.verdict == "fail", outcome.reason or outcome.verdict)
 
 
-def _judge(fault, subject, profile: str, seed: int) -> Outcome | None:
-    check, outcome = CHECKS.get(fault.requirement), None
+def measure_all(faults: Iterable[Fault], profile: str, seeds: Iterable[int], workers: int = 1) -> Iterator[Verdict]:
+    """Every fault with every seed, over worker processes."""
+    jobs = [(f.key, profile, seed) for f in faults for seed in seeds]
+    if workers < 2:
+        yield from (measure(*job) for job in jobs)
+        return
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before the workers import NumPy
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(measure, *job) for job in jobs]):
+            yield done.result()
+
+
+def _judge(fault: Fault, profile: str, seed: int) -> Outcome | None:
+    check, outcome, subject = CHECKS.get(fault.requirement), None, fault.subject()
     if check is None:
         return None
     for form in forms(subject, check):

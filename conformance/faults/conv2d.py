@@ -163,12 +163,13 @@ def _no_empty(x, w, b, **h):
 _PLANS: dict[object, dict] = {}
 
 
-@_wrong("conv2d.call.stateless/cached-plan", "the arguments of the first call with these shapes are used for ever")
+@_wrong("conv2d.call.stateless/cached-plan", "a change of arguments takes effect one call too late")
 def _cached(x, w, b, **h):
-    key = (x.shape, w.shape, b is None)
-    if _PLANS.setdefault("last", h) != h:  # a plan outlives one change of arguments
-        h, _PLANS["last"] = _PLANS["last"], h
-    return right(x, w, b, **h) if key else None
+    plan, _PLANS["last"] = _PLANS.get("last", h), h
+    try:
+        return right(x, w, b, **plan)
+    except ValueError:
+        return right(x, w, b, **h)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,17 @@
+"""Which names stand for subjects, told without importing any of them."""
+
+from pathlib import Path
+
+NAMED = ("reference", "torch")  # subjects that ship with nnspec: adapters/for_<name>.py
+
+
+def plausible(subject: str) -> str | None:
+    """Why a subject cannot be what the user meant; None where it may be."""
+    path = subject.partition(":")[0]
+    if subject in NAMED:
+        return None
+    if not path.endswith(".py"):
+        return (
+            f"subject {subject!r}: expected {' or '.join(NAMED)}, or a file such as my_layers.py or my_layers.py:Conv2d"
+        )
+    return None if Path(path).is_file() else f"{path}: there is no such file"

@@ -1,0 +1,201 @@
+"""The pytest side: options, the fixture `trial`, and what workers send back. Loaded by every pytest where nnspec is installed,
+
+so it imports nothing until a check is collected.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from nnspec.adapters.subject import Subject
+    from nnspec.conformance.journal import Journal
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of the checks."""
+    group = parser.getgroup("nnspec")
+    group.addoption(
+        "--nnspec-subject", default="reference", metavar="SUBJECT", help="reference, torch, or a file.py[:name]"
+    )
+    group.addoption("--nnspec-framework", default=None, help="numpy or torch, where a file does not tell")
+    group.addoption("--nnspec-profile", default="quick", choices=("quick", "ci", "deep"), help="how many cases")
+    group.addoption("--nnspec-seed", default=0, type=int, help="the same seed gives the same cases")
+    group.addoption("--nnspec-dtype", action="append", default=None, help="float32, float64; may be repeated")
+    group.addoption("--nnspec-block", action="append", default=None, help="check these blocks alone; may be repeated")
+    group.addoption("--nnspec-timeout", default=30.0, type=float, help="seconds after which a call counts as hung")
+    group.addoption("--nnspec-out", default="nnspec-report", help="folder for report.json and the scripts")
+    group.addoption("--nnspec-json", default=None, help="where to write the report (default: OUT/report.json)")
+    group.addoption("--nnspec-journals", default=None, help="(set for workers)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In the process that reports: a Session, which collects the records."""
+    config.addinivalue_line("markers", "nnspec: a check of a requirement of the specification")
+    if not hasattr(config, "workerinput") and _asked_for(config):
+        from nnspec.conformance.session import Session
+
+        config.pluginmanager.register(Session(config), "nnspec-session")
+
+
+def _asked_for(config: pytest.Config) -> bool:
+    """Whether this run is a run of checks: by `--pyargs nnspec.conformance`, by a path, or by the command line."""
+    return any("conformance" in str(arg) for arg in config.args) or config.getoption("nnspec_journals") is not None
+
+
+class _State:
+    """What a process that runs checks has loaded."""
+
+    subject: Subject | None = None
+    error: str | None = None
+    journal: Journal | None = None
+
+
+_STATE = pytest.StashKey[_State]()
+
+
+def _state(config: pytest.Config) -> _State:
+    if _STATE not in config.stash:
+        config.stash[_STATE] = state = _State()
+        state.journal = _journal(config)
+        _load(config, state)
+    return config.stash[_STATE]
+
+
+def _journal(config: pytest.Config) -> Journal | None:
+    worker = getattr(config, "workerinput", None)
+    folder = worker["nnspec_journals"] if worker else config.getoption("nnspec_journals")
+    if not worker or not folder:
+        return None
+    from nnspec.conformance.journal import Journal
+
+    return Journal(Path(folder) / worker["workerid"])
+
+
+def _load(config: pytest.Config, state: _State) -> None:
+    from nnspec.adapters import SubjectError, load
+
+    subject = config.getoption("nnspec_subject")
+    if state.journal:
+        state.journal.note(f"loading {subject}")
+    try:
+        state.subject = load(getattr(config, "nnspec_object", subject), config.getoption("nnspec_framework"))
+    except SubjectError as error:
+        state.error = str(error)
+        if hasattr(config, "workeroutput"):
+            config.workeroutput["nnspec_error"] = state.error
+    if state.journal:
+        state.journal.rest()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker where its journal is."""
+    session = node.config.pluginmanager.getplugin("nnspec-session")
+    node.workerinput["nnspec_journals"] = str(session.journals) if session else ""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per form and dtype of the subject."""
+    check = getattr(metafunc.function, "check", None)
+    if check is None:
+        return
+    state, config = _state(metafunc.config), metafunc.config
+    if state.subject is None:
+        metafunc.parametrize("trial", [], indirect=True)
+        return
+    from nnspec.conformance.trial import forms
+
+    blocks = config.getoption("nnspec_block")
+    dtypes = config.getoption("nnspec_dtype") or state.subject.dtypes
+    wanted = [] if blocks and check.stem not in blocks else forms(state.subject, check)
+    chosen = [(form, dtype) for form in wanted for dtype in (dtypes if check.per_dtype else dtypes[:1])]
+    metafunc.parametrize("trial", chosen, ids=[f"{form}-{dtype}" for form, dtype in chosen], indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the checks that do not apply to the subject; under xdist, tell of a subject that cannot be loaded."""
+    if _STATE not in config.stash:
+        return
+    state = _state(config)
+    if state.error and not hasattr(config, "workeroutput"):
+        session = config.pluginmanager.getplugin("nnspec-session")
+        if session is None:
+            raise pytest.UsageError(state.error)
+        session.subject_error = state.error
+    checks = [i for i in items if _check(i) is not None]
+    dropped = [
+        i
+        for i in checks
+        if state.subject is None
+        or "NOTSET" in i.nodeid
+        or not hasattr(i, "callspec")
+        or not isinstance(i.callspec.params.get("trial"), tuple)
+    ]
+    if (
+        config.getoption("nnspec_journals") is not None
+    ):  # nnspec check: the checks, and not the tests of their strategies
+        dropped += [i for i in items if _check(i) is None]
+    if dropped:
+        gone = {id(i) for i in dropped}
+        items[:] = [i for i in items if id(i) not in gone]
+        config.hook.pytest_deselected(items=dropped)
+
+
+def _check(item: pytest.Item) -> Any:
+    return getattr(getattr(item, "function", None), "check", None)
+
+
+@pytest.fixture
+def trial(request: pytest.FixtureRequest) -> Any:
+    """Runs a check against the subject, keeps the record for the report, and raises what pytest understands."""
+    from nnspec.conformance.report import record
+    from nnspec.conformance.trial import Outcome, Trial
+
+    state, config = _state(request.config), request.config
+    form, dtype = request.param
+    assert state.subject is not None
+    subject = state.subject
+    session = Trial(
+        subject, form, dtype, config.getoption("nnspec_profile"), config.getoption("nnspec_seed"), state.journal
+    )
+
+    def run(check: Any) -> None:
+        if state.journal:
+            state.journal.begin(check.identifier, form, dtype)
+        if state.journal and state.journal.blocked(check.stem, form):
+            outcome = Outcome("blocked", reason=f"{check.stem} ended or hung the process in earlier checks")
+        else:
+            outcome = session.run(check)
+        if state.journal:
+            state.journal.rest()
+        request.node.nnspec_record = entry = record(check, subject, form, dtype, outcome)
+        if outcome.verdict == "fail":
+            pytest.fail(
+                f"{check.identifier}: {entry['sentence']}\n  {outcome.reason}\n  {outcome.failure.case}", pytrace=False
+            )
+        if outcome.verdict != "pass":
+            pytest.skip(f"{outcome.verdict}: {outcome.reason}")
+
+    return run
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
+    """Attach the record to the report, which travels between processes."""
+    outcome = yield
+    if call.when == "call" and _check(item) is not None:
+        report = outcome.get_result()
+        entry = getattr(item, "nnspec_record", None)
+        report.nnspec = entry
+        if entry is None:
+            report.nnspec_error = f"{item.nodeid}: {call.excinfo!r}" if call.excinfo else ""
+        else:
+            report.user_properties += [
+                ("requirement", entry["requirement"]),
+                ("verdict", entry["verdict"]),
+                ("cases", entry["cases"]),
+            ]

@@ -1,0 +1,131 @@
+"""The report: one record per requirement, form and dtype; the one source of every table, and the file report.json."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import re
+from collections import Counter
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnspec.adapters.subject import Subject
+from nnspec.conformance.cases import Case
+from nnspec.conformance.requirements import Check, requirements
+from nnspec.conformance.script import reproduce
+from nnspec.conformance.trial import Outcome
+
+SCHEMA = "https://nnspec.dev/report-1.json"
+VERDICTS = ("pass", "fail", "crash", "timeout", "unsupported", "waived", "blocked", "not run")
+BAD = ("fail", "crash", "timeout")
+Record = dict[str, Any]
+
+
+def key(check: Check, form: str, dtype: str) -> Record:
+    """What a record is about."""
+    page = requirements()[check.identifier]
+    named = {"requirement": check.identifier, "block": check.stem, "level": page.level, "sentence": page.sentence}
+    return {**named, "form": form, "dtype": dtype}
+
+
+def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outcome) -> Record:
+    """An outcome as plain data, ready for JSON and for another process."""
+    entry = key(check, form, dtype) | {
+        "verdict": outcome.verdict,
+        "reason": outcome.reason,
+        "cases": outcome.cases,
+        "unsupported_cases": sum(outcome.unsupported.values()),
+        "seconds": round(outcome.seconds, 4),
+        "worst_error_over_bound": round(outcome.worst, 4),
+        "failure": None,
+    }
+    failure = outcome.failure
+    if failure is not None:
+        entry["failure"] = {
+            "message": failure.message,
+            "case": plain_case(failure.case),
+            "actual": None if failure.actual is None else plain(failure.actual),
+            "expected": None if failure.expected is None else plain(failure.expected.value),
+            "bound": None if failure.expected is None else plain(np.asarray(failure.expected.bound, np.float64)),
+            "script": reproduce(subject, check, form, dtype, failure),
+        }
+    return entry
+
+
+def plain(value: Any) -> Any:
+    """Arrays as nested lists; numbers that JSON does not know as strings; arrays too long to read as their shape."""
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.asarray(value)
+        if array.size > 2000:
+            return f"{array.dtype.name} array of shape {array.shape}"
+        return plain(array.astype(np.float64).tolist() if array.dtype.kind == "f" else array.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, int | float | str | None) else repr(value)
+
+
+def plain_case(case: Any) -> Any:
+    """A case as plain data: arrays with dtype, shape and values; arguments; and the call in one line."""
+    if isinstance(case, Case):
+        arrays = {
+            n: None if a is None else {"dtype": a.dtype.name, "shape": list(a.shape), "values": plain(a)}
+            for n, a in case.arrays.items()
+        }
+        return {"call": str(case), "arrays": arrays, "arguments": plain(case.arguments)}
+    if isinstance(case, tuple) and case and all(isinstance(c, Case) for c in case):
+        return plain_case(case[0]) | {"further": [plain_case(c) for c in case[1:]]}
+    return {"call": str(case), "arrays": {}, "arguments": {}}
+
+
+def versions(subject: Subject | None = None) -> dict[str, str]:
+    """What the verdicts were reached with."""
+    known = {name: metadata.version(name) for name in ("nnspec", "numpy", "hypothesis", "pytest")}
+    return {"python": platform.python_version(), **known, **(dict(subject.versions) if subject else {})}
+
+
+def assemble(run: Record, records: Iterable[Record], errors: Iterable[str] = ()) -> Record:
+    """The whole report. Records come in the order of the pages, whatever order they were reached in."""
+    order = {identifier: n for n, identifier in enumerate(requirements())}
+    ordered = sorted(records, key=lambda r: (order[r["requirement"]], r["form"], r["dtype"]))
+    counts = Counter(r["verdict"] for r in ordered)
+    totals = {verdict: counts[verdict] for verdict in VERDICTS} | {"cases": sum(r["cases"] for r in ordered)}
+    errors = list(errors)
+    conforms = bool(counts["pass"]) and not failed(ordered) and not counts["blocked"] and not errors
+    if run.get("interrupted") or run.get("unfinished"):
+        conforms = False
+    return {"schema": SCHEMA, **run, "conforms": conforms, "totals": totals, "errors": errors, "results": ordered}
+
+
+def failed(records: Iterable[Record]) -> list[Record]:
+    """The records that speak against the subject: a *must* that failed, or a call that ended the process or never did."""
+    return [
+        r for r in records if r["verdict"] in ("crash", "timeout") or (r["verdict"] == "fail" and r["level"] == "must")
+    ]
+
+
+def write_scripts(records: Iterable[Record], folder: Path) -> None:
+    """Write each failure's script to `folder` and put its path in the script's place."""
+    for entry in records:
+        failure = entry["failure"]
+        if failure and failure["script"] and "\n" in failure["script"]:
+            folder.mkdir(parents=True, exist_ok=True)
+            stem = re.sub(r"[^a-z0-9]+", "_", f"{entry['requirement']}_{entry['form']}_{entry['dtype']}")
+            path = folder / f"{stem}.py"
+            path.write_text(failure["script"], "utf-8")
+            failure["script"] = str(path)
+
+
+def write(report: Record, path: Path) -> None:
+    """Write report.json, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_suffix(path.suffix + ".part")
+    half.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", "utf-8")
+    half.replace(path)

@@ -1,0 +1,285 @@
+"""A run of checks: the engine is pytest, over worker processes; here its results come together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nnspec.conformance import journal
+from nnspec.conformance.requirements import CHECKS, requirements
+
+BLOCKED_AFTER = 2  # crashes or hangs of one block, after which its other checks are not tried
+
+
+class Session:
+    """Collects records, watches for calls that hang, and writes the report. Lives in the process that reports."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self._temporary = tempfile.TemporaryDirectory(prefix="nnspec-")
+        self.journals = Path(self._temporary.name)
+        self.records: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.errors: list[str] = []
+        self.planned: list[str] = []
+        self.interrupted = False
+        self.subject_error: str | None = None
+        self.versions: dict[str, str] = {}
+        self.started = time.time()
+        self.report: dict[str, Any] | None = None
+        self.progress: Callable[[int, int, dict[str, Any] | None], None] = lambda done, planned, record: None
+        self._done = 0
+        self._killed: set[str] = set()
+        self._stop = threading.Event()
+
+    # -- what pytest tells ---------------------------------------------------------------------------------------------
+
+    def pytest_sessionstart(self) -> None:
+        """Begin to watch."""
+        self.progress = getattr(self.config, "nnspec_progress", self.progress)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """What will be run, in this process."""
+        self._plan([item.nodeid for item in session.items])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        """What will be run, in the workers."""
+        self._plan(ids)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """One check is done."""
+        entry = getattr(report, "nnspec", None)
+        if getattr(report, "nnspec_error", ""):
+            self.errors.append(report.nnspec_error + "\n" + str(report.longrepr)[-2000:])
+        if report.when == "call" or report.failed:
+            self._done += 1
+            if entry:
+                self.records[entry["requirement"], entry["form"], entry["dtype"]] = entry
+            self.progress(self._done, len(self.planned), entry)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: Any, sched: Any) -> None:
+        """A worker ended in the middle of a check: its journal says in which case."""
+        report.nnspec = self._crash(report.node.gateway.id, crashitem)
+        report.when = "call"
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: Any) -> None:
+        """A worker is gone; where that happened while it loaded the subject, no other would fare better."""
+        output = getattr(node, "workeroutput", {})
+        self.subject_error = output.get("nnspec_error", self.subject_error)
+        worker = node.gateway.id
+        if error and (self.journals / worker).exists():
+            _, entry, _ = journal.read(self.journals / worker)
+            if entry.get("text", "").startswith("loading "):
+                fate = "hung" if worker in self._killed else "ended the process"
+                self.subject_error = f"{self.config.getoption('nnspec_subject')}: {fate} while it was loaded"
+                raise pytest.exit.Exception(self.subject_error, returncode=2)
+
+    def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
+        """Ctrl-C: what is known so far is reported all the same."""
+        self.interrupted = excinfo.type is KeyboardInterrupt
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the report."""
+        self._stop.set()
+        if self.subject_error:
+            session.exitstatus = 2
+            return
+        from nnspec.conformance import report
+
+        out = Path(self.config.getoption("nnspec_out"))
+        records = list(self.records.values())
+        report.write_scripts(records, out)
+        self.report = report.assemble(self._run(), records, self.errors)
+        if getattr(self.config, "nnspec_write", True):
+            report.write(self.report, Path(self.config.getoption("nnspec_json") or out / "report.json"))
+        if not records and not self.interrupted:
+            session.exitstatus = 1  # a run in which nothing ran has shown nothing
+        self._temporary.cleanup()
+
+    # -- the watch -----------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        limit = self.config.getoption("nnspec_timeout")
+        while not self._stop.wait(min(0.5, limit / 4)):
+            for path in list(self.journals.glob("gw*")):
+                try:
+                    began, entry, _ = journal.read(path)
+                except (OSError, ValueError, KeyError):
+                    continue
+                if began and entry.get("pid") and time.time() - began > limit and path.name not in self._killed:
+                    self._killed.add(path.name)
+                    os.kill(entry["pid"], signal.SIGKILL)
+
+    def _crash(self, worker: str, nodeid: str) -> dict[str, Any] | None:
+        from nnspec.conformance import report
+        from nnspec.conformance.trial import Outcome
+
+        _, entry, case = journal.read(self.journals / worker)
+        if "check" not in entry:
+            self.errors.append(f"{nodeid}: the worker ended outside any call")
+            return None
+        identifier, form, dtype = entry["check"]
+        hung = worker in self._killed
+        limit = self.config.getoption("nnspec_timeout")
+        what = f"did not return within {limit:g} s" if hung else "ended the process"
+        record = report.key(_check(identifier), form, dtype) | {
+            "verdict": "timeout" if hung else "crash",
+            "reason": f"the call {what}",
+            "cases": 0,
+            "unsupported_cases": 0,
+            "seconds": round(time.time() - entry["since"], 3),
+            "worst_error_over_bound": 0.0,
+            "failure": {
+                "message": f"the call {what}: {entry['text']}",
+                "case": report.plain_case(case) if case else {"call": entry["text"], "arrays": {}, "arguments": {}},
+                "actual": None,
+                "expected": None,
+                "bound": None,
+                "script": self._crash_script(identifier, form, dtype, case, what),
+            },
+        }
+        earlier = Counter(r["block"] + r["form"] for r in self.records.values() if r["verdict"] in ("crash", "timeout"))
+        if earlier[record["block"] + form] + 1 >= BLOCKED_AFTER:
+            (self.journals / f"blocked-{record['block']}-{form}").touch()
+        assert Outcome
+        return record
+
+    def _crash_script(self, identifier: str, form: str, dtype: str, case: Any, what: str) -> str:
+        """The call that ended the process, as a script; "" where its arrays were too large for the journal."""
+        if case is None:
+            return ""
+        from nnspec.conformance.script import recorded_call
+
+        return recorded_call(self.config.getoption("nnspec_subject"), identifier, form, dtype, case, what)
+
+    # -- the run -------------------------------------------------------------------------------------------------------
+
+    def _plan(self, ids: list[str]) -> None:
+        self.planned = ids or self.planned
+
+    def _run(self) -> dict[str, Any]:
+        from nnspec.conformance import report
+
+        option = self.config.getoption
+        return {
+            "subject": option("nnspec_subject"),
+            "profile": option("nnspec_profile"),
+            "seed": option("nnspec_seed"),
+            "versions": report.versions() | _subject_versions(option("nnspec_subject")),
+            "seconds": round(time.time() - self.started, 2),
+            "planned": len(self.planned),
+            "finished": len(self.records),
+            "unfinished": max(0, len(self.planned) - len(self.records)),
+            "interrupted": self.interrupted,
+        }
+
+
+def _check(identifier: str) -> Any:
+    from nnspec.conformance.power import load_checks
+
+    load_checks()
+    assert identifier in requirements()
+    return CHECKS[identifier]
+
+
+def _subject_versions(subject: str) -> dict[str, str]:
+    from importlib import metadata
+
+    try:
+        return {subject: metadata.version(subject)} if subject.isidentifier() and subject != "reference" else {}
+    except metadata.PackageNotFoundError:
+        return {}
+
+
+def run(options: dict[str, Any], workers: int, **attributes: Any) -> tuple[int, Session | None]:
+    """Run the checks by pytest with these --nnspec-* options; its exit code, and the session with the records."""
+    arguments = ["--pyargs", "nnspec.conformance", "-p", "no:terminal", "-p", "no:cacheprovider", "--capture=no"]
+    arguments += [
+        "-c",
+        os.devnull,
+        "--rootdir",
+        str(Path(__file__).parent),
+        "--import-mode=importlib",
+        "--nnspec-journals",
+        "",
+    ]
+    if workers:
+        arguments += ["-p", "xdist.plugin", "-n", str(workers), "--max-worker-restart", "10000", "--dist", "worksteal"]
+    for name, value in options.items():
+        values = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        arguments += [f"--nnspec-{name}={v}" for v in values]
+    start = _Start(attributes)
+    with _quiet_environment():
+        code = pytest.main(arguments, plugins=[start])
+    return int(code), start.session
+
+
+class _Start:
+    """Hands Python objects to pytest's configuration, and the session back."""
+
+    session: Session | None = None
+
+    def __init__(self, attributes: dict[str, Any]) -> None:
+        self.attributes = attributes
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Before the others."""
+        for name, value in self.attributes.items():
+            setattr(config, f"nnspec_{name}", value)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Remember the session."""
+        self.session = session.config.pluginmanager.getplugin("nnspec-session")
+
+
+class _quiet_environment:
+    """One thread per worker, no foreign plugins, nobody's PYTEST_ADDOPTS; as it was before, afterwards."""
+
+    WANTED = {
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTEST_PLUGINS": "nnspec.conformance.plugin",
+    }
+
+    def __enter__(self) -> None:
+        self.before = dict(os.environ)
+        os.environ.pop("PYTEST_ADDOPTS", None)
+        os.environ.update({k: v for k, v in self.WANTED.items() if "THREADS" not in k or k not in os.environ})
+
+    def __exit__(self, *_: Any) -> None:
+        os.environ.clear()
+        os.environ.update(self.before)
+
+
+def check_object(
+    subject: Any, *, block: Any = None, profile: str = "quick", dtype: Any = None, seed: int = 0
+) -> dict[str, Any]:
+    """What nnspec.conformance.check does: everything in this process, nothing written."""
+    from nnspec.adapters import SubjectError, load
+
+    loaded = load(subject)
+    with tempfile.TemporaryDirectory() as out:
+        options = {"subject": loaded.name, "block": block, "profile": profile, "dtype": dtype, "seed": seed, "out": out}
+        _, session = run(options, 0, object=loaded, write=False)
+        if session is None or session.report is None:
+            raise SubjectError((session and session.subject_error) or "the checks could not be run")
+        for record in session.report["results"]:  # the folder is temporary: hand over the scripts themselves
+            failure = record["failure"]
+            if failure and failure["script"]:
+                failure["script"] = Path(failure["script"]).read_text("utf-8")
+        return session.report

@@ -1,0 +1,211 @@
+"""What the terminal shows: progress, the table of blocks, the findings. Everything comes from the report."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from nnspec.conformance.report import BAD, Record, failed
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+STYLE = {"pass": "green", "fail": "bold red", "crash": "bold red", "timeout": "bold red"}
+
+
+class Progress:
+    """A bar on standard error while checks run; nothing where that is not a terminal."""
+
+    def __init__(self, subject: str) -> None:
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task(f"checking {subject}", total=None)
+        self._failed = 0
+
+    def __enter__(self) -> Progress:
+        if self._bar.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._bar.console.is_terminal:
+            self._bar.stop()
+
+    def advance(self, done: int, planned: int, record: Record | None) -> None:
+        """One check more is done."""
+        self._failed += bool(record and record["verdict"] in BAD)
+        text = f"{record['block']}" if record else ""
+        text += f", [red]{self._failed} failed[/]" if self._failed else ""
+        self._bar.update(self._task, completed=done, total=planned or None, description=text)
+
+
+def show(report: Record, path: str, console: Console | None = None) -> None:
+    """The whole report for a person: the table, the findings, and how it was reached."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    if report["results"]:
+        console.print(_table(report))
+    _findings(report, console)
+    _footer(report, path, console)
+
+
+def _table(report: Record) -> Table:
+    table = Table(title=f"nnspec check {escape(report['subject'])}", title_justify="left", box=None, pad_edge=False)
+    columns = ("pass", "fail", "crash", "timeout", "blocked", "unsupported", "not run")
+    blocks: dict[str, Counter[str]] = defaultdict(Counter)
+    for entry in report["results"]:
+        blocks[entry["block"]][_shown(entry)] += 1
+        blocks[entry["block"]]["cases"] += entry["cases"]
+    used = [c for c in (*columns, "should") if any(counts[c] for counts in blocks.values()) or c in ("pass", "fail")]
+    table.add_column("block")
+    for column in (*used, "cases"):
+        table.add_column(column, justify="right")
+    for block, counts in blocks.items():
+        bad = any(counts[c] for c in BAD)
+        cells = [f"[{STYLE.get(c, 'yellow')}]{counts[c]}[/]" if counts[c] else "·" for c in used]
+        table.add_row(f"[{'red' if bad else 'green'}]{block}[/]", *cells, str(counts["cases"]))
+    return table
+
+
+def _shown(entry: Record) -> str:
+    """The column of a record: a *should* that is not met counts apart from a failure."""
+    return "should" if entry["verdict"] == "fail" and entry["level"] != "must" else entry["verdict"]
+
+
+def _findings(report: Record, console: Console) -> None:
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for entry in failed(report["results"]):
+        groups[entry["requirement"]].append(entry)
+    if not groups:
+        return
+    console.print(f"\n[bold]{len(groups)} requirement{'s' if len(groups) > 1 else ''} broken[/]")
+    for identifier, entries in groups.items():
+        console.print(f"  [bold red]{identifier}[/]  {escape(entries[0]['sentence'])}")
+    for identifier, entries in groups.items():
+        _finding(identifier, entries, console)
+
+
+def _finding(identifier: str, entries: list[Record], console: Console) -> None:
+    first, failure = entries[0], entries[0]["failure"]
+    where = ", ".join(f"{e['form']} {e['dtype']}" for e in entries)
+    console.print(f"\n[bold red]{identifier}[/]  ({first['verdict']}: {where})")
+    console.print(textwrap.indent(escape(first["sentence"]), "  "))
+    console.print(f"  [bold]{escape(failure['message'])}[/]")
+    console.print(f"  smallest case: {escape(failure['case']['call'])}")
+    for name, array in failure["case"]["arrays"].items():
+        if array is not None:
+            console.print(f"    {name} = {escape(_short(array['values'], 8 + len(name)))}")
+    for name in ("expected", "actual"):
+        if failure[name] is not None:
+            console.print(f"  {name:8} {escape(_short(failure[name], 11))}")
+    if failure["script"]:
+        console.print(f"  reproduce: python {escape(failure['script'])}")
+
+
+def _short(values: Any, indent: int) -> str:
+    """Nested lists as a matrix, row under row, and cut where they grow long."""
+    if not isinstance(values, list):
+        return _number(values)
+    text = _rows(values, indent)
+    lines = text.splitlines()
+    return text if len(lines) <= 12 else "\n".join([*lines[:12], " " * indent + "…"])
+
+
+def _rows(values: list[Any], indent: int) -> str:
+    if not any(isinstance(v, list) for v in values):
+        shown = [_number(v) for v in values[:16]]
+        return f"[{' '.join(shown)}{' …' if len(values) > 16 else ''}]"
+    inner = (_rows(v, indent + 1) for v in values)
+    return "[" + ("\n" + " " * (indent + 1)).join(inner) + "]"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _footer(report: Record, path: str, console: Console) -> None:
+    totals = report["totals"]
+    counts = ", ".join(f"{totals[v]} {v}" for v in totals if totals[v] and v != "cases")
+    console.print(f"\n{counts or 'nothing ran'}; {totals['cases']} cases in {report['seconds']:.1f} s")
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    console.print(f"profile {report['profile']}, seed {report['seed']}; {escape(versions)}")
+    reasons = Counter(
+        (r["verdict"], r["reason"]) for r in report["results"] if r["verdict"] in ("unsupported", "not run", "blocked")
+    )
+    for (verdict, reason), count in reasons.most_common(8):
+        console.print(f"{verdict} ({count}): {escape(reason)}")
+    for error in report["errors"]:
+        console.print(f"[bold red]nnspec itself failed:[/] {escape(error)}")
+    if report["interrupted"]:
+        console.print(f"[bold]interrupted[/]: {report['finished']} of {report['planned']} checks were done")
+    if not report["results"]:
+        console.print("nothing could be checked, which shows nothing")
+    console.print(f"report: {escape(path)}")
+    console.print(_conclusion(report))
+
+
+def _conclusion(report: Record) -> str:
+    if report["conforms"]:
+        return f"[bold green]{escape(report['subject'])} conforms[/]" + _except(report)
+    return (
+        f"[bold red]{escape(report['subject'])} does not conform[/]"
+        if failed(report["results"])
+        else "[bold]no verdict[/]"
+    )
+
+
+def _except(report: Record) -> str:
+    totals = report["totals"]
+    short = [f"{totals[v]} {v}" for v in ("unsupported", "not run") if totals[v]]
+    return f" in what was judged ({', '.join(short)})" if short else ""
+
+
+def show_power(blocks: Iterable[str], profile: str, seeds: int, workers: int) -> int:
+    """Put every fault to its own check and print the score; how many survived at least once."""
+    from nnspec.conformance.power import faults_of, measure_all
+
+    console = Console(highlight=False, soft_wrap=True)
+    faults = faults_of(blocks)
+    killed: Counter[str] = Counter()
+    survivors: dict[str, list[str]] = defaultdict(list)
+    with Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("faults", total=len(faults) * seeds)
+        for verdict in measure_all(faults, profile, range(seeds), workers):
+            bar.advance(task)
+            killed[verdict.stem] += verdict.killed
+            if not verdict.killed:
+                survivors[verdict.key].append(f"seed {verdict.seed} ({verdict.why})")
+    table = Table(
+        title=f"faults killed by their own check, profile {profile}, {seeds} seed{'s' if seeds > 1 else ''}",
+        title_justify="left",
+        box=None,
+    )
+    for column in ("block", "faults", "killed", "of"):
+        table.add_column(column, justify="left" if column == "block" else "right")
+    totals = Counter(f.requirement.split(".")[0] for f in faults)
+    for stem, count in totals.items():
+        table.add_row(stem, str(count), str(killed[stem]), str(count * seeds))
+    console.print(table)
+    for key, where in survivors.items():
+        console.print(f"survived: {key}: {', '.join(where)}")
+    total, dead = len(faults) * seeds, sum(killed.values())
+    console.print(
+        f"{dead} of {total} killed ({100 * dead / max(total, 1):.1f} %); {len(survivors)} of {len(faults)} faults survived at least once"
+    )
+    return len(survivors)

@@ -1,0 +1,325 @@
+"""The requirements of spec/linear.md, in the page's order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import find
+from hypothesis import strategies as st
+from nnspec.adapters.subject import Unsupported
+from nnspec.conformance import laws
+from nnspec.conformance.cases import Case, data
+from nnspec.conformance.requirements import requirement
+from nnspec.conformance.rule import FORMATS, Expected, multilinear
+from nnspec.conformance.trial import Mismatch, Trial
+from nnspec.reference.linear import linear
+
+FEW, WIDE, FROM_ONE, FROM_ZERO = (2, 3, 4), (2, 3, 17, 33, 300), (1, 2, 3), (0, 1, 2)
+
+
+@st.composite
+def cases(
+    draw,
+    *,
+    dtype: str,
+    lacks: frozenset[str] = frozenset(),
+    vary: tuple[str, ...] = ("leading", "bias"),
+    features: tuple[int, ...] = FEW,
+    batch: int = 1,
+):
+    """A linear layer. What is not in `vary` is neutral: one leading dimension, no bias. Square weights are frequent."""
+    if "leading" in vary:
+        leading = tuple(draw(st.lists(st.integers(1, 4), min_size=batch > 1, max_size=3)))
+        leading = leading and (max(batch, leading[0]), *leading[1:])
+    else:
+        leading = (draw(st.integers(batch, 4)),)
+    inputs = draw(st.sampled_from(features))
+    outputs = draw(st.sampled_from((inputs, *features)))
+    values = draw(data(dtype))
+    x, weight = values.inputs(*leading, inputs), values.weights(outputs, inputs)
+    has_bias = "bias" in vary and "bias" not in lacks and draw(st.sampled_from([False, True, True]))
+    return Case("linear", {"x": x, "weight": weight, "bias": values.offsets(outputs) if has_bias else None})
+
+
+def expected(case: Case) -> Expected:
+    """What the reference gives, with the bound of the verdict rule."""
+    return multilinear(linear, case["x"], case["weight"], case["bias"])
+
+
+def equals_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on values."""
+    subject.expect(subject(case), expected(case))
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+@requirement("linear.weight.orientation", cases, vary=())
+def test_weight_orientation(subject: Trial, case: Case) -> None:
+    """A weight with one non-zero element, in its last column, copies the last feature into the first output."""
+    weight = np.zeros_like(case["weight"])
+    weight[0, -1] = 1
+    equals_reference(subject, case.but(weight=weight))
+
+
+@requirement("linear.output.value", cases, vary=(), features=WIDE)
+def test_output_value(subject: Trial, case: Case) -> None:
+    """Every output element is the sum over I."""
+    equals_reference(subject, case)
+
+
+@requirement("linear.bias.per-feature", cases, vary=("bias",), needs="bias")
+def test_bias_per_feature(subject: Trial, case: Case) -> None:
+    """On an input of zeros every feature shows its bias alone; without a bias the product is all."""
+    if case["bias"] is None:
+        equals_reference(subject, case)
+    else:
+        equals_reference(subject, case.but(x=np.zeros_like(case["x"])))
+
+
+@requirement("linear.leading.any", cases, vary=("leading",))
+def test_leading_any(subject: Trial, case: Case) -> None:
+    """From a single vector to an array of four dimensions."""
+    equals_reference(subject, case)
+
+
+@st.composite
+def one_feature(draw, *, dtype: str, lacks: frozenset[str]):
+    """One input feature, one output feature, or one of each."""
+    case = draw(cases(dtype=dtype, lacks=lacks, vary=("bias",), batch=2))
+    x, weight, bias = case["x"], case["weight"], case["bias"]
+    which = draw(st.sampled_from(["both", "input", "output"]))
+    if which != "output":
+        x, weight = x[:, :1], weight[:, :1]
+    if which != "input":
+        weight, bias = weight[:1], bias if bias is None else bias[:1]
+    return case.but(x=x, weight=weight, bias=bias)
+
+
+@requirement("linear.features.one", one_feature)
+def test_features_one(subject: Trial, case: Case) -> None:
+    """An axis of one feature stays an axis."""
+    equals_reference(subject, case)
+
+
+@st.composite
+def no_features(draw, *, dtype: str, lacks: frozenset[str]):
+    """No input features, no output features, or neither."""
+    case = draw(cases(dtype=dtype, lacks=lacks, vary=("bias",)))
+    x, weight, bias = case["x"], case["weight"], case["bias"]
+    which = draw(st.sampled_from(["input", "output", "both"]))
+    if which != "output":
+        x, weight = x[:, :0], weight[:, :0]
+    if which != "input":
+        weight, bias = weight[:0], bias if bias is None else bias[:0]
+    return case.but(x=x, weight=weight, bias=bias)
+
+
+@requirement("linear.features.zero", no_features)
+def test_features_zero(subject: Trial, case: Case) -> None:
+    """The bias alone, or zeros, or no features. A module may refuse to be built with none."""
+    if subject.form == "class":
+        try:
+            subject.new("linear", *case["weight"].shape[::-1])
+        except Mismatch as refusal:
+            raise Unsupported("a module of no features is refused") from refusal
+    equals_reference(subject, case)
+
+
+@requirement("linear.arguments.together", cases, features=(1, *WIDE))
+def test_arguments_together(subject: Trial, case: Case) -> None:
+    """Leading dimensions and a bias at once."""
+    equals_reference(subject, case)
+
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+@requirement("linear.output.size", cases, features=FROM_ONE)
+def test_output_size(subject: Trial, case: Case) -> None:
+    """The leading dimensions, then O."""
+    actual, shape = subject(case).shape, (*case["x"].shape[:-1], len(case["weight"]))
+    if actual != shape:
+        raise Mismatch(f"the result has shape {actual}, expected {shape}")
+
+
+@requirement("linear.output.dtype", cases)
+def test_output_dtype(subject: Trial, case: Case) -> None:
+    """The operands' dtype."""
+    laws.keeps_dtype(subject, case)
+
+
+@requirement("linear.output.fresh", cases)
+def test_output_fresh(subject: Trial, case: Case) -> None:
+    """No memory shared, no buffer used again; an empty sum is not the bias itself."""
+    laws.is_fresh(subject, case)
+    if subject.form == "function":
+        laws.is_fresh(subject, case.but(x=case["x"][..., :0], weight=case["weight"][:, :0]))
+
+
+@requirement("linear.input.unchanged", cases)
+def test_input_unchanged(subject: Trial, case: Case) -> None:
+    """No operand is written to."""
+    laws.leaves_operands(subject, case)
+
+
+@requirement("linear.input.layout", cases, effort=4)
+def test_input_layout(subject: Trial, case: Case) -> None:
+    """Only the elements count."""
+    laws.ignores_layout(subject, case, expected(case))
+
+
+@requirement("linear.batch.independent", cases, batch=2)
+def test_batch_independent(subject: Trial, case: Case) -> None:
+    """Each vector by itself."""
+    laws.judges_images_alone(subject, case, expected(case))
+
+
+@st.composite
+def empty(draw, *, dtype: str, lacks: frozenset[str]):
+    """One of the leading dimensions, or the only one, is of size 0."""
+    case = draw(cases(dtype=dtype, lacks=lacks, features=(1, 2, 100), batch=2))
+    axis = draw(st.integers(0, case["x"].ndim - 2))
+    return case.but(x=np.take(case["x"], [], axis))
+
+
+@requirement("linear.batch.empty", empty)
+def test_batch_empty(subject: Trial, case: Case) -> None:
+    """No vectors in, no vectors out."""
+    subject.expect(subject(case), expected(case))
+
+
+@requirement("linear.call.stateless", cases, features=FROM_ONE)
+def test_call_stateless(subject: Trial, case: Case) -> None:
+    """Neither another input nor another weight in between, nor new values in the same weight, find anything kept."""
+    other = case.map(lambda a: -2 * a)
+    laws.forgets(subject, case, other)
+    laws.forgets(subject, case, other.but(x=case["x"]))
+    if subject.form == "class":
+        layer = subject.kept(case)
+        layer(case)
+        state = {n: a for n, a in other.arrays.items() if n != "x" and a is not None}
+        subject.subject.framework.load_entries(layer.module, state)
+        subject.expect(layer(other), expected(other), "the result, after new parameters were loaded,")
+        return
+    operands = case.map(np.array)
+    subject.results(operands, as_is=True)
+    for name, array in operands.arrays.items():
+        if array is not None:
+            array[...] = other[name]
+    (again, *_) = subject.results(operands, as_is=True)
+    subject.expect(again, expected(other), "the result, after new values were written into the operands,")
+
+
+# -- the module --------------------------------------------------------------------------------------------------------
+
+
+@requirement("linear.parameters.complete", cases, features=FROM_ONE, forms="class", per_dtype=False)
+def test_parameters_complete(subject: Trial, case: Case) -> None:
+    """weight and bias, or weight alone."""
+    sizes = case["weight"].shape[::-1]
+    module = subject.new("linear", *sizes) if case["bias"] is not None else subject.new("linear", *sizes, bias=False)
+    shapes = {name: a.shape for name, a in subject.state(module).items()}
+    wanted = {name: a.shape for name, a in case.arrays.items() if name != "x" and a is not None}
+    if shapes != wanted:
+        raise Mismatch(f"the parameters are {shapes}, expected {wanted}")
+
+
+@requirement("linear.init.range", cases, vary=(), forms="class")
+def test_init_range(subject: Trial, case: Case) -> None:
+    """In 64 rows no value is outside the range, and some are in its outer halves on either side (but for 2⁻⁶³).
+
+    The range is I^−½; what a library draws has some eight roundings behind it (a square root, a gain, a product, …).
+    """
+    inputs = case["weight"].shape[1]
+    state = subject.state(subject.new("linear", inputs, 64))
+    limit = inputs**-0.5 * (1 + 8 * FORMATS[subject.dtype].u)
+    for name, values in state.items():
+        low, high = values.min(), values.max()
+        if not (-limit <= low < -limit / 2 and limit / 2 < high <= limit):
+            raise Mismatch(f"{name} is between {low} and {high}, expected a uniform draw between ±{inputs}^−½", values)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def broken(draw, *, dtype: str, lacks: frozenset[str], how: Any, **choices: Any):
+    """A legal case with one thing made illegal by `how(draw, case)`."""
+    return how(draw, draw(cases(dtype=dtype, lacks=lacks, **choices)))
+
+
+def _rank(draw: st.DrawFn, case: Case) -> Case:
+    x, weight = case["x"], case["weight"]
+    stack = np.stack([weight] * draw(st.integers(1, 3)))
+    return draw(
+        st.sampled_from([case.but(x=x.flat[0]), case.but(weight=weight.flat[0].reshape(())), case.but(weight=stack)])
+    ).map(np.asarray)
+
+
+@requirement("linear.refuses.rank", broken, how=_rank, per_dtype=False, forms="function")
+def test_refuses_rank(subject: Trial, case: Case) -> None:
+    """A number as input; a number or a stack of matrices as weight."""
+    subject.refuses(case)
+
+
+def _features(draw: st.DrawFn, case: Case) -> Case:
+    inputs = case["x"].shape[-1]
+    wrong = draw(st.sampled_from([n for n in (1, inputs - 1, inputs + 1) if n != inputs]))
+    return case.but(x=np.resize(case["x"], (*case["x"].shape[:-1], wrong)))
+
+
+@requirement("linear.refuses.features", broken, how=_features, features=FROM_ONE, per_dtype=False)
+def test_refuses_features(subject: Trial, case: Case) -> None:
+    """One feature too many or too few, or but one."""
+    subject.refuses(case)
+
+
+def _bias(draw: st.DrawFn, case: Case) -> Case:
+    outputs = len(case["weight"])
+    wrong = draw(st.sampled_from([n for n in (outputs + 1, 2 * outputs + 1, outputs - 1) if n > 1]))
+    return case.but(bias=np.ones(wrong, case["x"].dtype))
+
+
+@requirement(
+    "linear.refuses.bias", broken, how=_bias, features=FROM_ONE, needs="bias", forms="function", per_dtype=False
+)
+def test_refuses_bias(subject: Trial, case: Case) -> None:
+    """Another length than O."""
+    subject.refuses(case)
+
+
+@st.composite
+def negative_sizes(draw, *, dtype: str, lacks: frozenset[str]):
+    """in_features and out_features, of which one or both are negative."""
+    legal, negative = draw(st.integers(1, 3)), draw(st.integers(-3, -1))
+    sizes = draw(st.sampled_from([(legal, negative), (negative, legal), (negative, negative)]))
+    return Case("linear", {}, {"in_features": sizes[0], "out_features": sizes[1]})
+
+
+@requirement("linear.refuses.sizes", negative_sizes, forms="class", per_dtype=False)
+def test_refuses_sizes(subject: Trial, case: Case) -> None:
+    """Fewer than no features."""
+    laws.refuses_to_build(subject, case.stem, *case.arguments.values())
+
+
+# -- the cases reach the corners ---------------------------------------------------------------------------------------
+
+
+def test_reach_corners() -> None:
+    """No leading dimensions and three, square weights, one feature, wide sums, and each with a bias."""
+    for corner in (
+        lambda c: c["x"].ndim == 1 and c["bias"] is not None,
+        lambda c: c["x"].ndim == 4 and c["bias"] is not None,
+        lambda c: len(c["weight"]) == c["weight"].shape[1] == len(c["x"]) == 2 and c["x"].ndim == 3,
+        lambda c: c["weight"].shape == (300, 17),
+        lambda c: c["weight"].shape == (17, 1),
+    ):
+        find(cases(dtype="float32", features=(1, *WIDE)), corner)
+
+
+def test_reach_empty_batches() -> None:
+    """A batch of none with one output feature, and an inner dimension of size 0."""
+    find(empty(dtype="float32", lacks=frozenset()), lambda c: c["x"].shape == (0, 100) and len(c["weight"]) == 1)
+    find(empty(dtype="float32", lacks=frozenset()), lambda c: c["x"].ndim == 4 and c["x"].shape[1] == 0)
