@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from typing import Any
 
 import numpy as np
 from nnspec.adapters import for_numpy
@@ -11,7 +12,7 @@ from nnspec.adapters.subject import Subject
 
 def subject() -> Subject:
     """Every function and class that the reference's files define under a canonical name."""
-    found = {}
+    found: dict[str, Any] = {}
     for stem in SIGNATURES:
         module = importlib.import_module(f"nnspec.reference.{stem}")
         found |= {name: getattr(module, name) for name in CANONICAL if name in vars(module)}

@@ -57,14 +57,16 @@ def _from_file(path: Path, only: str, framework: str | None) -> Subject:
     chosen = {only: found[only]} if only else found
 
     def recipe(name: str) -> str:
-        return f"sys.path.insert(0, {str(path.resolve().parent)!r})\n{name} = runpy.run_path({str(path.resolve())!r})[{name!r}]"
+        whole = path.resolve()
+        return f"sys.path.insert(0, {str(whole.parent)!r})\n{name} = runpy.run_path({str(whole)!r})[{name!r}]"
 
     return _subject(str(path) + (f":{only}" if only else ""), chosen, framework, names, recipe)
 
 
 def _run(path: Path) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent))  # a file may import its neighbours
     sys.modules[path.stem] = module
@@ -150,7 +152,8 @@ def _detect(title: str, found: Mapping[str, Any], names: Mapping[str, Any]) -> s
     if any(modules.values()) and not all(modules.values()):
         mixed = ", ".join(n for n, is_torch in modules.items() if not is_torch)
         raise SubjectError(
-            f"{title}: some classes are torch modules and some are not ({mixed}); say --framework torch or --framework numpy"
+            f"{title}: some classes are torch modules and some are not ({mixed}); "
+            "say --framework torch or --framework numpy"
         )
     if modules:
         return "torch" if all(modules.values()) else "numpy"

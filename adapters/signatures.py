@@ -22,7 +22,7 @@ def _nothing(arrays: Arrays, arguments: Mapping[str, Any]) -> tuple[tuple[Any, .
 
 @dataclass(frozen=True)
 class Signature:
-    """One block: its operands (arrays), its arguments with their neutral values, its class names and how to build one."""
+    """One block: its operands (arrays), its arguments with their neutral values, its classes and how to build one."""
 
     operands: tuple[str, ...] = ("x",)
     arguments: Mapping[str, Any] = field(default_factory=dict)

@@ -141,8 +141,9 @@ class Subject:
 
     def _class(self, signature: Signature, arrays: Arrays | None = None) -> Any:
         names = signature.classes
-        if arrays is not None and "running_mean" in arrays and names[0] == "BatchNorm2d":
-            names = (("BatchNorm1d", "BatchNorm2d")[np.ndim(arrays["x"]) == 4],)
+        x = None if arrays is None else arrays.get("x")
+        if x is not None and names[0] == "BatchNorm2d":
+            names = ("BatchNorm2d",) if x.ndim == 4 else ("BatchNorm1d",)
         for name in names:
             if name in self.classes:
                 return self.classes[name]

@@ -173,7 +173,7 @@ def trial(request: pytest.FixtureRequest) -> Any:
         if state.journal:
             state.journal.rest()
         request.node.nnspec_record = entry = record(check, subject, form, dtype, outcome)
-        if outcome.verdict == "fail":
+        if outcome.failure is not None:
             pytest.fail(
                 f"{check.identifier}: {entry['sentence']}\n  {outcome.reason}\n  {outcome.failure.case}", pytrace=False
             )

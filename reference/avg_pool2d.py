@@ -22,31 +22,34 @@ def avg_pool2d(
     """
     # [avg_pool2d.input.unchanged] [avg_pool2d.input.layout] x is only read, through NumPy's strides;
     # [avg_pool2d.call.stateless] nothing is kept
-    kernel_size, stride, padding = _check(x, kernel_size, stride, padding, divisor_override)
+    (kh, kw), (sh, sw), (ph, pw) = _check(x, kernel_size, stride, padding, divisor_override)
     # [avg_pool2d.ceil-mode.last-window] stride − 1 more rows hold one more window, and not a whole one too many:
     # [avg_pool2d.ceil-mode.exact] none where the windows fit exactly
-    overhang = (stride[0] - 1, stride[1] - 1) if ceil_mode else (0, 0)
+    overhang = (sh - 1, sw - 1) if ceil_mode else (0, 0)
     # [avg_pool2d.output.size] [avg_pool2d.refuses.window] [avg_pool2d.ceil-mode.dropped]
-    oh, ow = pooled_size(x.shape[2:], kernel_size, stride, padding, (1, 1), overhang)
+    h, w = x.shape[2:]
+    oh, ow = pooled_size((h, w), (kh, kw), (sh, sw), (ph, pw), (1, 1), overhang)
 
-    def sums(image: Array) -> Array:
+    def sums(images: Array) -> Array:
         # [avg_pool2d.kernel.rows-columns] [avg_pool2d.stride.step]
-        view = windows(image, kernel_size, stride, (1, 1))[..., :oh, :ow]
+        view = windows(images, (kh, kw), (sh, sw), (1, 1))[..., :oh, :ow]
         # [avg_pool2d.sum.wide] float16 and bfloat16 are summed in float32
-        total = np.zeros((*view.shape[:2], oh, ow), np.result_type(image, np.float32))
-        for i, j in np.ndindex(kernel_size):  # a whole image per step is much faster than view.sum over short axes
-            total += view[:, :, i, j]  # [avg_pool2d.window.local]
+        total = np.zeros((*view.shape[:2], oh, ow), np.result_type(images, np.float32))
+        # One image at a time, so that it stays in the processor's cache: [avg_pool2d.batch.independent] no image sees
+        # another, [avg_pool2d.channel.independent] and no channel
+        for image, out in zip(view, total, strict=True):  # [avg_pool2d.batch.empty]
+            for i, j in np.ndindex(kh, kw):  # a whole image per step is much faster than image.sum over short axes
+                out += image[:, i, j]  # [avg_pool2d.window.local]
         return total
 
     divisor: Array | int | None = divisor_override  # [avg_pool2d.divisor.override]
     if divisor is None:
         # The sum of ones counts: [avg_pool2d.divisor.include-pad] [avg_pool2d.divisor.exclude-pad] the elements of the
         # padding where that is asked for, [avg_pool2d.divisor.overhang] those of the overhang never.
-        ones = pad(np.ones((1, 1, *x.shape[2:]), x.dtype), padding, 1 if count_include_pad else 0)
+        ones = pad(np.ones((1, 1, h, w), x.dtype), (ph, pw), 1 if count_include_pad else 0)
         divisor = sums(pad(ones, (0, 0), 0, overhang))
     # [avg_pool2d.output.value] [avg_pool2d.padding.zeros] [avg_pool2d.arguments.together] [avg_pool2d.output.fresh]
-    # [avg_pool2d.batch.independent] [avg_pool2d.batch.empty] [avg_pool2d.channel.independent] N and C stay as they are
-    y = sums(pad(x, padding, 0, overhang)) / divisor
+    y = sums(pad(x, (ph, pw), 0, overhang)) / divisor
     return y.astype(x.dtype, copy=False)  # [avg_pool2d.output.dtype]
 
 

@@ -108,8 +108,8 @@ class _BatchNorm(Module):
             x,
             self.running_mean.data,
             self.running_var.data,
-            self.weight and self.weight.data,
-            self.bias and self.bias.data,
+            None if self.weight is None else self.weight.data,
+            None if self.bias is None else self.bias.data,
             training=self.training,  # [batch_norm.mode.switch] [batch_norm.mode.round-trip] nothing else has a say
             momentum=momentum,
             eps=self.eps,

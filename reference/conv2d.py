@@ -21,23 +21,28 @@ def conv2d(
 
     Raises ValueError for whatever the page refuses (`conv2d.refuses.*`).
     """
-    stride, padding, dilation = _check(x, weight, bias, stride, padding, dilation, groups)
+    # [conv2d.input.unchanged] [conv2d.input.layout] operands are only read, by NumPy's own rules;
+    # [conv2d.call.stateless] nothing is kept
+    (sh, sw), (ph, pw), (dh, dw) = _check(x, weight, bias, stride, padding, dilation, groups)
     (n, c, h, w), (o, cg, kh, kw) = x.shape, weight.shape
-    oh, ow = output_size((h, w), (kh, kw), stride, padding, dilation)  # [conv2d.output.size] [conv2d.refuses.window]
+    # [conv2d.output.size] [conv2d.refuses.window]
+    oh, ow = output_size((h, w), (kh, kw), (sh, sw), (ph, pw), (dh, dw))
     # [conv2d.padding.zeros] zeros on both sides; then [conv2d.stride.step] every stride-th window
-    # of [conv2d.dilation.gap] every dilation-th row and column
-    view = windows(pad(x, padding), (kh, kw), stride, dilation)  # (N, C, KH, KW, OH, OW)
+    # of [conv2d.dilation.gap] every dilation-th row and column: [conv2d.arguments.together] none asks about another
+    view = windows(pad(x, (ph, pw)), (kh, kw), (sh, sw), (dh, dw))  # (N, C, KH, KW, OH, OW)
     kernels = weight.reshape(groups, o // groups, cg * kh * kw)
     y = np.empty((n, groups, o // groups, oh * ow), x.dtype)  # [conv2d.output.dtype] [conv2d.output.fresh]
-    # One image at a time, and of a large one so many rows that their windows, copied, stay in the processor's cache;
-    # [conv2d.batch.independent] no image sees another.
-    rows = max(1, 2**19 // (c * kh * kw * ow))
-    for image, out in zip(view, y, strict=True):  # [conv2d.batch.empty]
+    # The windows are copied as columns of a matrix: so few rows of a large image at a time that they stay in the
+    # processor's cache, and so many small images that the product is worth its start.
+    rows, images = max(1, 2**18 // (c * kh * kw * ow)), max(1, 400 // (oh * ow))
+    for i in range(0, n, images):  # [conv2d.batch.independent] each image has its own columns [conv2d.batch.empty]
         for r in range(0, oh, rows):
-            columns = image[..., r : r + rows, :].reshape(groups, cg * kh * kw, -1)
+            some = view[i : i + images, ..., r : r + rows, :]
+            columns = some.transpose(1, 2, 3, 0, 4, 5).reshape(groups, cg * kh * kw, -1)
             # [conv2d.output.value] [conv2d.kernel.orientation] the sum over C, KH and KW is a matrix product
             # [conv2d.groups.block-diagonal] of group g's kernels with group g's channels only
-            np.matmul(kernels, columns, out=out[..., r * ow : (r + rows) * ow])
+            product = (kernels @ columns).reshape(groups, o // groups, len(some), -1)
+            y[i : i + images, ..., r * ow : (r + rows) * ow] = product.transpose(2, 0, 1, 3)
     y = y.reshape(n, o, oh, ow)
     if bias is not None:
         y += bias[:, None, None]  # [conv2d.bias.per-channel]
@@ -89,10 +94,12 @@ class Conv2d(Module):
 
     def forward(self, x: Array) -> Array:
         """(N, C, H, W) -> (N, O, OH, OW)"""
-        hyper = {
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-        }
-        return conv2d(x, self.weight.data, self.bias and self.bias.data, **hyper)
+        return conv2d(
+            x,
+            self.weight.data,
+            None if self.bias is None else self.bias.data,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+        )

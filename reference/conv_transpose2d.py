@@ -24,12 +24,10 @@ def conv_transpose2d(
     """
     # [conv_transpose2d.input.unchanged] [conv_transpose2d.input.layout] operands are only read, by NumPy's own rules;
     # [conv_transpose2d.call.stateless] nothing is kept
-    stride, padding, output_padding, dilation = _check(
-        x, weight, bias, stride, padding, output_padding, dilation, groups
-    )
-    (n, c, h, w), (_, og, kh, kw), (ph, pw) = x.shape, weight.shape, padding
+    (sh, sw), (ph, pw), (eh, ew), (dh, dw) = _check(x, weight, bias, stride, padding, output_padding, dilation, groups)
+    (n, c, h, w), (_, og, kh, kw) = x.shape, weight.shape
     o = og * groups
-    oh, ow = _output_size((h, w), (kh, kw), stride, padding, output_padding, dilation)
+    oh, ow = _output_size((h, w), (kh, kw), (sh, sw), (ph, pw), (eh, ew), (dh, dw))
     # [conv_transpose2d.output-padding.computed] rows that padding crops are computed too: output_padding keeps some
     whole = np.zeros((n, o, oh + 2 * ph, ow + 2 * pw), x.dtype)  # [conv_transpose2d.output.dtype]
     # [conv_transpose2d.kernel.channels] weight's first axis is x's, and is summed over
@@ -42,7 +40,7 @@ def conv_transpose2d(
         columns = (kernels @ images[k]).reshape(1, o, kh, kw, h, w)
         # [conv_transpose2d.kernel.orientation] [conv_transpose2d.law.adjoint] added where convolution would read them,
         # [conv_transpose2d.stride.step] stride apart, [conv_transpose2d.dilation.gap] the kernel spread by dilation
-        scatter(columns, whole[k : k + 1], stride, dilation)
+        scatter(columns, whole[k : k + 1], (sh, sw), (dh, dw))
     # [conv_transpose2d.padding.crop] PH rows off above and below; [conv_transpose2d.output-padding.far-end]
     y = whole[:, :, ph : ph + oh, pw : pw + ow]  # [conv_transpose2d.arguments.together] [conv_transpose2d.output.fresh]
     if bias is not None:
@@ -115,11 +113,13 @@ class ConvTranspose2d(Module):
 
     def forward(self, x: Array) -> Array:
         """(N, C, H, W) -> (N, O, OH, OW)"""
-        hyper = {
-            "stride": self.stride,
-            "padding": self.padding,
-            "output_padding": self.output_padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-        }
-        return conv_transpose2d(x, self.weight.data, None if self.bias is None else self.bias.data, **hyper)
+        return conv_transpose2d(
+            x,
+            self.weight.data,
+            None if self.bias is None else self.bias.data,
+            stride=self.stride,
+            padding=self.padding,
+            output_padding=self.output_padding,
+            dilation=self.dilation,
+            groups=self.groups,
+        )

@@ -21,23 +21,27 @@ def max_pool2d(
     """
     # [max_pool2d.input.unchanged] [max_pool2d.input.layout] x is only read, through NumPy's strides;
     # [max_pool2d.call.stateless] nothing is kept
-    kernel_size, stride, padding, dilation = _check(x, kernel_size, stride, padding, dilation)
+    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = _check(x, kernel_size, stride, padding, dilation)
+    n, c, h, w = x.shape
     # [max_pool2d.ceil-mode.last-window] stride − 1 more rows hold one more window, and not a whole one too many:
     # [max_pool2d.ceil-mode.exact] none where the windows fit exactly
-    overhang = (stride[0] - 1, stride[1] - 1) if ceil_mode else (0, 0)
+    overhang = (sh - 1, sw - 1) if ceil_mode else (0, 0)
     # [max_pool2d.output.size] [max_pool2d.refuses.window] [max_pool2d.ceil-mode.dropped]
-    oh, ow = pooled_size(x.shape[2:], kernel_size, stride, padding, dilation, overhang)
+    oh, ow = pooled_size((h, w), (kh, kw), (sh, sw), (ph, pw), (dh, dw), overhang)
     # [max_pool2d.padding.never-wins] [max_pool2d.window.all-padding] no element is less than this,
     # [max_pool2d.dtype.integer] and x's dtype can hold it
     least = np.iinfo(x.dtype).min if x.dtype.kind in "iu" else -np.inf
     # [max_pool2d.kernel.rows-columns] [max_pool2d.stride.step] [max_pool2d.dilation.gap]: together they lay the windows
     # [max_pool2d.arguments.together] of the padded image
-    view = windows(pad(x, padding, least, overhang), kernel_size, stride, dilation)[..., :oh, :ow]
-    # [max_pool2d.output.value] [max_pool2d.value.minus-infinity] the largest so far, beginning with the first element;
-    # [max_pool2d.batch.independent] [max_pool2d.batch.empty] [max_pool2d.channel.independent] N and C stay as they are
-    y = view[:, :, 0, 0].copy()  # [max_pool2d.output.dtype] [max_pool2d.output.fresh]
-    for i, j in np.ndindex(kernel_size):  # a whole image per step is much faster than view.max over short axes
-        np.maximum(y, view[:, :, i, j], out=y)  # [max_pool2d.nan.propagates] maximum keeps a NaN, be it first or second
+    view = windows(pad(x, (ph, pw), least, overhang), (kh, kw), (sh, sw), (dh, dw))[..., :oh, :ow]
+    y = np.empty((n, c, oh, ow), x.dtype)  # [max_pool2d.output.dtype] [max_pool2d.output.fresh]
+    # One image at a time, so that it stays in the processor's cache: [max_pool2d.batch.independent] no image sees
+    # another, [max_pool2d.channel.independent] and no channel
+    for image, out in zip(view, y, strict=True):  # [max_pool2d.batch.empty]
+        # [max_pool2d.output.value] [max_pool2d.value.minus-infinity] the largest so far, from the first element on
+        out[...] = image[:, 0, 0]
+        for i, j in np.ndindex(kh, kw):  # a whole image per step is much faster than image.max over short axes
+            np.maximum(out, image[:, i, j], out=out)  # [max_pool2d.nan.propagates] be it the first or the second
     return y
 
 
