@@ -22,6 +22,7 @@ from nnspec.conformance.requirements import Check
 from nnspec.conformance.rule import Expected
 
 PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
+COSTLY = 10  # a check of this effort or more reports the first failing case: to look for a smaller one takes too long
 for _name, _cases in PROFILES.items():
     settings.register_profile(
         f"nnspec-{_name}",
@@ -39,9 +40,10 @@ for _name, _cases in PROFILES.items():
 class Mismatch(AssertionError):
     """The subject did something else than the requirement says."""
 
-    def __init__(self, message: str, actual: Any = None, expected: Expected | None = None) -> None:
+    def __init__(self, message: str, actual: Any = None, expected: Expected | None = None, *, holds: str = "") -> None:
         super().__init__(message)
         self.message, self.actual, self.expected = message, actual, expected
+        self.holds = holds  # where there is no expected value: what a script asks of `result`, the last one, in Python
         self.case: Case | None = None
         self.calls: list[Call] = []
         self.script: list[str] | None = None  # the lines that reproduce it, where replaying the calls would not
@@ -49,11 +51,15 @@ class Mismatch(AssertionError):
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the subject, for the script that replays it."""
+    """One thing done to the subject, for the script that replays it: a call, or what is done to a module between two."""
 
     case: Case
-    results: tuple[np.ndarray, ...] | None = None
-    module: Built | None = field(default=None, repr=False)  # what was called, if it was built before the call
+    results: tuple[np.ndarray, ...] | None = None  # None: it raised
+    copies: tuple[np.ndarray, ...] = ()  # the results as they were when it returned
+    given: Case | None = None  # the very arrays handed over, which the call may have written to
+    module: Any = None  # what was called, if it was built beforehand
+    step: str = "call"  # or build, mode, load, state
+    entries: Mapping[str, np.ndarray] = field(default_factory=dict)  # what was loaded or read
 
 
 @dataclass
@@ -190,6 +196,8 @@ class Trial:
 
         strategy = check.cases(dtype=self.dtype, lacks=lacks, **check.choices)
         profile = settings(settings.get_profile(f"nnspec-{self.profile}"), max_examples=limit)
+        if check.effort >= COSTLY:
+            profile = settings(profile, phases=(Phase.generate,))
         try:
             profile(seed(self._seed(check))(given(case=strategy)(_keyword_only(judge))))()
         except (Mismatch, Flaky) as error:
@@ -226,7 +234,7 @@ class Trial:
             return False
 
         assert failure.case is not None
-        if isinstance(failure.case, Case):
+        if isinstance(failure.case, Case) and check.effort < COSTLY:
             minimise(failure.case, fails)
         return found[-1]
 
