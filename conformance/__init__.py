@@ -1,4 +1,4 @@
-"""The specification as Hypothesis properties run by pytest. `check(obj)` judges an implementation and returns the report."""
+"""The specification as Hypothesis properties run by pytest. `check(obj)` judges an implementation."""
 
 from typing import Any
 

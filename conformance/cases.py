@@ -142,7 +142,7 @@ LAYOUTS: dict[str, Callable[[Array], Array]] = {
 
 
 def minimise(case: Case, fails: Callable[[Case], bool], calls: int = 200) -> Case:
-    """Set blocks of the data to zero, then single values to 1, as long as the case still fails; at most `calls` tries."""
+    """Set blocks of the data to zero, then single values to 1, while the case still fails; at most `calls` tries."""
     for smaller in _simplifications(case):
         if calls <= 0:
             break

@@ -58,7 +58,8 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=None,
         metavar="N",
-        help="worker processes (default: one per core, at most 8); 0: none, and no protection from a subject that aborts or hangs",
+        help="worker processes (default: one per core, at most 8); "
+        "0: none, and no protection from a subject that aborts or hangs",
     )
 
     explain = commands.add_parser("explain", help="a requirement, its reference lines, its check and its faults")

@@ -72,7 +72,7 @@ class Journal:
 def read(path: Path) -> tuple[float, dict[str, Any], Case | None]:
     """When the call began (0: none), what was noted, and the case where there is one."""
     raw = path.read_bytes()
-    began, text_size, data_size = HEADER.unpack_from(raw)
+    began, text_size, _ = HEADER.unpack_from(raw)
     end = HEADER.size + text_size
     try:
         entry = json.loads(raw[HEADER.size : end])

@@ -1,6 +1,6 @@
-"""The pytest side: options, the fixture `trial`, and what workers send back. Loaded by every pytest where nnspec is installed,
+"""The pytest side: options, the fixture `trial`, and what workers send back.
 
-so it imports nothing until a check is collected.
+Every pytest loads it where nnspec is installed, so it imports nothing until a check is collected.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def assemble(run: Record, records: Iterable[Record], errors: Iterable[str] = ())
 
 
 def failed(records: Iterable[Record]) -> list[Record]:
-    """The records that speak against the subject: a *must* that failed, or a call that ended the process or never did."""
+    """The records that speak against the subject: a *must* that failed, a call that ended the process or hung."""
     return [
         r for r in records if r["verdict"] in ("crash", "timeout") or (r["verdict"] == "fail" and r["level"] == "must")
     ]

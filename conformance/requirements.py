@@ -91,8 +91,9 @@ def requirement(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Tie a property `body(subject, case)` to a requirement.
 
-    `cases(dtype=…, lacks=…, **choices)` makes the Hypothesis strategy; `lacks` holds the arguments that the subject does not
-    have and that stay neutral. What comes back is a pytest test that takes its trial from the fixture of that name.
+    `cases(dtype=…, lacks=…, **choices)` makes the Hypothesis strategy; `lacks` holds the arguments that the subject
+    does not have and that stay neutral. What comes back is a pytest test that takes its trial from the fixture of that
+    name.
     """
     needs = (needs,) if isinstance(needs, str) else needs
     forms = (forms,) if isinstance(forms, str) else forms

@@ -44,7 +44,7 @@ def reproduce(subject: Subject, check: Check, form: str, dtype: str, failure: Mi
 
 
 def recorded_call(subject: str, identifier: str, form: str, dtype: str, case: Case, what: str) -> str:
-    """The script of a call that ended the process or hung. Only the name of the subject is known here: it is not loaded."""
+    """The script of a call that ended the process or hung. Of the subject only the name is known: it is not loaded."""
     arrays = "\n".join(f"    {n!r}: {'None' if a is None else literal(a)}," for n, a in case.arrays.items())
     return (
         f'"""{identifier} on {subject} ({form}, {dtype}): the call {what}."""\n\n'
@@ -80,7 +80,9 @@ def _replay(subject: Subject, form: str, calls: list[Call], failure: Mismatch) -
         *lines,
         f"actual = {actual}",
         'print("expected", expected, "actual", actual, sep="\\n")',
-        "same = actual.shape == expected.shape and np.all((abs(actual - expected) <= bound) | (actual == expected) | (np.isnan(actual) & np.isnan(expected)))",
+        "same = actual.shape == expected.shape and np.all(",
+        "    (abs(actual - expected) <= bound) | (actual == expected) | (np.isnan(actual) & np.isnan(expected))",
+        ")",
         'sys.exit(0 if same else "the result differs from what the specification says")',
     ]
 

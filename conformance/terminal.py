@@ -206,6 +206,7 @@ def show_power(blocks: Iterable[str], profile: str, seeds: int, workers: int) ->
         console.print(f"survived: {key}: {', '.join(where)}")
     total, dead = len(faults) * seeds, sum(killed.values())
     console.print(
-        f"{dead} of {total} killed ({100 * dead / max(total, 1):.1f} %); {len(survivors)} of {len(faults)} faults survived at least once"
+        f"{dead} of {total} killed ({100 * dead / max(total, 1):.1f} %); "
+        f"{len(survivors)} of {len(faults)} faults survived at least once"
     )
     return len(survivors)

@@ -306,7 +306,7 @@ def test_reach_everything_at_once() -> None:
 
 
 def test_reach_wide_images() -> None:
-    """More rows than columns and the other way round, one image and one channel, more channels than a vector register."""
+    """More rows than columns and the other way round, one image, one channel, more channels than a vector holds."""
     for corner in (
         lambda c: c["x"].shape[2] > c["x"].shape[3],
         lambda c: c["x"].shape[2] < c["x"].shape[3],
