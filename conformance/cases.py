@@ -33,6 +33,10 @@ class Case:
         rest = {n: v for n, v in changes.items() if n not in arrays}
         return replace(self, arrays=arrays, arguments={**self.arguments, **rest})
 
+    def without(self, *names: str) -> Case:
+        """The same case with arguments left out, so that the subject's own defaults stand in."""
+        return replace(self, arguments={n: v for n, v in self.arguments.items() if n not in names})
+
     def map(self, change: Callable[[Array], Array]) -> Case:
         """The same case with every array changed."""
         return replace(self, arrays={n: None if a is None else change(a) for n, a in self.arrays.items()})
@@ -127,6 +131,21 @@ def _channel_slice(a: Array) -> Array:
 
 def _negative_strides(a: Array) -> Array:
     return np.array(a[::-1], order="C")[::-1] if a.ndim else a
+
+
+def laid_out(values: Array, strides: tuple[int, ...]) -> Array:
+    """The values in an array of these strides (in bytes), with NaN in the gaps."""
+    reach = [stride * (size - 1) for stride, size in zip(strides, values.shape, strict=True)]
+    before, behind = -sum(min(0, r) for r in reach), sum(max(0, r) for r in reach)
+    store = np.full((before + behind) // values.itemsize + 1, np.nan, values.dtype)
+    view = np.lib.stride_tricks.as_strided(store[before // values.itemsize :], values.shape, strides)
+    view[...] = values
+    return view
+
+
+def as_laid_out(a: Array) -> Array:
+    """A copy of its own that lies in memory as the array does."""
+    return laid_out(a, a.strides) if a.size and a.dtype.kind == "f" else np.array(a)
 
 
 LAYOUTS: dict[str, Callable[[Array], Array]] = {

@@ -12,7 +12,8 @@ def keeps_dtype(subject: Trial, case: Case) -> None:
     """The result has the dtype of the operands."""
     dtype = subject(case).dtype
     if dtype != subject.dtype:
-        raise Mismatch(f"the result has dtype {dtype}, expected {subject.dtype}")
+        message = f"the result has dtype {dtype}, expected {subject.dtype}"
+        raise Mismatch(message, holds=f"result.dtype == np.{subject.dtype}")
 
 
 def is_fresh(subject: Trial, case: Case) -> None:
@@ -22,7 +23,8 @@ def is_fresh(subject: Trial, case: Case) -> None:
     (result, *_) = layer.results(operands, as_is=True)
     for name, array in operands.arrays.items():
         if array is not None and np.shares_memory(result, array):
-            raise Mismatch(f"the result shares memory with {name}")
+            message = f"the result shares memory with {name}"
+            raise Mismatch(message, holds=f"not np.shares_memory(result, {name.replace('.', '_')})")
     before = result.copy()
     layer(case.map(lambda a: a + 1))
     subject.expect(result, Expected.exactly(before), "the first result, after a second call,")
@@ -68,12 +70,30 @@ def judges_images_alone(subject: Trial, case: Case, expected: Expected) -> None:
         subject.expect(subject(case.but(x=spoilt))[:1], _image(together, 0), "image 0, where every other image is NaN,")
 
 
+def judges_channels_alone(subject: Trial, case: Case, expected: Expected) -> None:
+    """Channel c of the result is what channel c alone gives, whatever else is in the image."""
+    together, x = _own(subject(case), expected), case["x"]
+    bound = np.broadcast_to(together.bound, together.value.shape)
+    for c in range(x.shape[1]):
+        channel = Expected(together.value[:, c : c + 1], bound[:, c : c + 1])
+        subject.expect(subject(case.but(x=x[:, c : c + 1])), channel, f"channel {c} alone")
+        spoilt = np.where(np.arange(x.shape[1])[:, None, None] == c, x, np.asarray(np.nan, x.dtype))
+        result = subject(case.but(x=spoilt))[:, c : c + 1]
+        subject.expect(result, channel, f"channel {c}, where every other channel is NaN,")
+
+
+def agrees(subject: Trial, case: Case, other: Case, expected: Expected, what: str) -> None:
+    """Two cases give the same, each within the bound."""
+    subject.expect(subject(case), _own(subject(other), expected), what)
+
+
 def returns_no_images(subject: Trial, case: Case) -> None:
     """A batch of nothing gives a result of no images, in the shape that an image's result has."""
     shape = (0, *subject(case).shape[1:])
     empty = subject(case.but(x=case["x"][:0]))
     if empty.shape != shape:
-        raise Mismatch(f"the result of an empty batch has shape {empty.shape}, expected {shape}")
+        message = f"the result of an empty batch has shape {empty.shape}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
 def forgets(subject: Trial, case: Case, other: Case) -> None:
