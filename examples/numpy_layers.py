@@ -10,7 +10,7 @@ def linear(x, weight, bias=None):
     """x (..., I), weight (O, I), bias (O,) -> (..., O)"""
     expect(x.ndim >= 1 and weight.ndim == 2 and x.shape[-1] == weight.shape[1], "x (..., I) and weight (O, I)")
     expect(bias is None or bias.shape == weight.shape[:1], "bias (O,)")
-    y = np.einsum("...i,oi->...o", x, weight)
+    y = x @ weight.T
     return y if bias is None else y + bias
 
 
@@ -23,9 +23,7 @@ def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     """x (N, C, H, W), weight (O, C/groups, KH, KW), bias (O,) -> (N, O, OH, OW)"""
     expect(x.ndim == weight.ndim == 4, "x (N, C, H, W) and weight (O, C/groups, KH, KW)")
     (n, c, _, _), (o, cg, kh, kw) = x.shape, weight.shape
-    expect(
-        groups >= 1 and c == cg * groups and o % groups == 0, f"groups that divide C={c} and O={o}, and C/groups={cg}"
-    )
+    expect(groups >= 1 and c == cg * groups and o % groups == 0, f"groups that divide O={o}, and C={c} = {cg}·groups")
     expect(bias is None or bias.shape == (o,), f"bias ({o},)")
     stride, padding, dilation = pair(stride, 1), pair(padding, 0), pair(dilation, 1)
     oh, ow = size(x, (kh, kw), stride, padding, dilation)
