@@ -30,6 +30,7 @@ class Signature:
     classes: tuple[str, ...] = ()
     constructor: Constructor = _nothing
     results: tuple[str, ...] = ("y",)  # what a call returns, and in the class form: y, then these entries of the state
+    members: tuple[str, ...] = ()  # what the class offers besides being called
 
 
 def _linear(arrays, arguments):
@@ -79,6 +80,10 @@ def _square(size):
     return rows if rows == columns else (rows, columns)
 
 
+_WALKS = ("parameters", "named_parameters", "named_buffers", "named_modules", "children")
+_MODULE = ("register_buffer", *_WALKS, "train", "eval", "state_dict", "load_state_dict")
+_SEQUENCE = ("__len__", "__iter__", "__getitem__")
+
 SIGNATURES: dict[str, Signature] = {
     "einsum": Signature((), {"equation": None}, "einsum"),
     "linear": Signature(("x", "weight", "bias"), {}, "linear", ("Linear",), _linear),
@@ -127,13 +132,13 @@ SIGNATURES: dict[str, Signature] = {
         _pool,
     ),
     "global_avg_pool2d": Signature(("x",), {}, "global_avg_pool2d", ("GlobalAvgPool2d",)),
-    "module": Signature((), {}, None, ("Module",)),
-    "sequential": Signature((), {}, None, ("Sequential",)),
+    "module": Signature((), {}, None, ("Module",), members=_MODULE),
+    "sequential": Signature((), {}, None, ("Sequential",), members=(*_MODULE, "append", *_SEQUENCE)),
     "mlp": Signature(("x",), {}, None, ("MLP",), _mlp),
     "basic_block": Signature(
         ("x",), {"stride": 1, "training": False}, None, ("ResidualBlock", "BasicBlock"), _basic_block
     ),
     "resnet34": Signature(("x",), {"training": False}, None, ("ResNet34",), _resnet34),
-    "sgd": Signature((), {}, None, ("SGD",)),
+    "sgd": Signature((), {"momentum": 0.0, "weight_decay": 0.0}, None, ("SGD",), members=("step", "zero_grad")),
 }
 CANONICAL = {name for s in SIGNATURES.values() for name in (s.function, *s.classes) if name} | {"Parameter"}

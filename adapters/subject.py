@@ -65,17 +65,19 @@ class Subject:
         return tuple(form for form in FORMS if has[form])
 
     def lacks(self, stem: str, form: str) -> frozenset[str]:
-        """The operands and arguments of a block that the callable's signature does not have; and classes not there."""
+        """The operands and arguments of a block that the callable's signature does not have; members, and classes."""
         signature = SIGNATURES[stem]
         if form == "function":
             assert signature.function is not None
             accepted = parameters(self.functions[signature.function])
             wanted = {*signature.operands[1:], *signature.arguments} - {"equation"}
         else:
-            accepted = parameters(self._class(signature))
+            cls = self._class(signature)
+            accepted, absent = parameters(cls), frozenset(m for m in signature.members if not hasattr(cls, m))
+            absent |= {c for c in signature.classes if c not in self.classes}
             wanted = set(signature.arguments) - {"training", "kernel_size"}
         missing = frozenset() if accepted is None else frozenset(wanted - accepted)
-        return missing if form == "function" else missing | {c for c in signature.classes if c not in self.classes}
+        return missing if form == "function" else missing | absent
 
     def call(self, stem: str, form: str, arrays: Arrays, arguments: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
         """One call of a block on NumPy arrays; the results as NumPy arrays, in the order of the block's signature."""
