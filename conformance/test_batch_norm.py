@@ -1,0 +1,723 @@
+"""The requirements of spec/batch_norm.md, in the page's order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from hypothesis import find
+from hypothesis import strategies as st
+from nnspec.adapters.subject import Unsupported
+from nnspec.conformance import laws
+from nnspec.conformance.cases import LAYOUTS, Case, data
+from nnspec.conformance.requirements import requirement
+from nnspec.conformance.rule import Expected
+from nnspec.conformance.rule_batch_norm import expected
+from nnspec.conformance.trial import Built, Mismatch, Trial
+
+ALL = ("statistics", "weight", "bias", "momentum", "eps")
+ANY = (4, 2, 3, 4)
+RESULTS = ("the result", "the running mean", "the running variance")
+STATISTICS = ("running_mean", "running_var")
+
+
+@st.composite
+def cases(
+    draw,
+    *,
+    dtype: str,
+    lacks: frozenset[str] = frozenset(),
+    vary: tuple[str, ...] = (),
+    ranks: tuple[int, ...] = (),
+    modes: tuple[bool, ...] = (False, True),
+    kinds: tuple[str, ...] = ("integers", "normal"),
+    batch: int = 1,
+    channels: tuple[int, ...] = (2, 1, 3),
+    sizes: tuple[int, ...] = (1, 2, 3, 4),
+):
+    """Batch norm of several channels, each with its own mean and variance. What is not in `vary` is neutral.
+
+    The neutral momentum is 0.5, the same read either way. In a third of the cases all sizes are equal: where they are
+    not, an axis taken for another only raises.
+    """
+    vary = tuple(name for name in vary if name not in lacks)
+    rank = draw(st.sampled_from(ranks or ((2, 3) if "BatchNorm2d" in lacks else (4,))))
+    training = "training" not in lacks and draw(st.sampled_from(modes))
+    c = draw(st.sampled_from(channels))
+    size = st.just(c) if c in sizes and draw(st.sampled_from([False, False, True])) else st.sampled_from(sizes)
+    images, *image = (draw(size) for axis in range(rank) if axis != 1)
+    images = max(batch, images, 2 if training and np.prod(image) == 1 else 1)
+    values = draw(data(dtype, kinds))
+    weight, bias = np.ones(c, dtype), np.zeros(c, dtype)
+    absent = set(lacks)
+    if {"weight", "bias"} & {*vary} and draw(st.sampled_from([False, False, False, True])):
+        absent |= {"weight", "bias"}
+    arrays = {
+        "x": _along(np.arange(1, c + 1), rank) * values.inputs(images, c, *image) + _along(2 * np.arange(c), rank),
+        "running_mean": values.inputs(c) if "statistics" in vary else np.zeros(c),
+        "running_var": np.abs(values.inputs(c)) + 0.25 if "statistics" in vary else np.ones(c),
+        "weight": None if "weight" in absent else values.inputs(c) if "weight" in vary else weight,
+        "bias": None if "bias" in absent else values.inputs(c) if "bias" in vary else bias,
+    }
+    momentum = draw(st.sampled_from([0.1, 0.25, 0.9, 1.0, 0.0])) if "momentum" in vary else 0.5
+    eps = draw(st.sampled_from([1.0, 0.1, 1e-3, 1e-5])) if "eps" in vary else 1e-5
+    arguments = {"training": training, "momentum": 0.1 if "momentum" in lacks else momentum, "eps": eps}
+    return Case("batch_norm", arrays, arguments).map(lambda a: a.astype(dtype))
+
+
+@st.composite
+def altered(draw, *, dtype: str, lacks: frozenset[str] = frozenset(), how: Callable[..., Any], **choices: Any):
+    """A case, then changed by `how(draw, case)`."""
+    return how(draw, draw(cases(dtype=dtype, lacks=lacks, **choices)))
+
+
+def _along(vector: np.ndarray, rank: int) -> np.ndarray:
+    """One value per channel, laid along axis 1 of an array of so many dimensions."""
+    return vector.reshape(-1, *(1 for _ in range(rank - 2)))
+
+
+def equals_reference(subject: Trial, case: Case, *which: int) -> None:
+    """The one comparison behind every requirement on values: `which` of the three results, y if nothing is said."""
+    results, right = subject.results(case), expected(case)
+    for i in which or (0,):
+        subject.expect(results[i], right[i], RESULTS[i])
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+@requirement("batch_norm.train.mean", cases, vary=("statistics",), modes=(True,), needs="training")
+def test_train_mean(subject: Trial, case: Case) -> None:
+    """Up to one factor per channel, which is the variance's affair, the result is x with the mean of the batch off."""
+    y, right = subject(case), expected(case)[0]
+    if y.shape != right.value.shape:
+        raise Mismatch(f"the result has shape {y.shape}, expected {right.value.shape}")
+    axes = (0, *range(2, y.ndim))
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return values.sum(axes, keepdims=True)
+
+    # the factor that fits best, Σ y·ŷ / Σ y², is off by no more than Σ |y|·bound / Σ y²
+    length = np.maximum(total(right.value**2), np.finfo(np.float64).tiny)
+    factor = total(right.value * y) / length
+    slack = np.abs(right.value) * total(np.abs(right.value) * right.bound) / length
+    subject.expect(y, Expected(factor * right.value, right.bound + np.asarray(slack, np.float64)))
+
+
+@requirement("batch_norm.train.variance", cases, modes=(True,), sizes=(1, 2, 3, 4, 8), needs="training")
+def test_train_variance(subject: Trial, case: Case) -> None:
+    """Divided by the root of the variance with divisor n. At this size of x no usual eps is seen in float32."""
+    equals_reference(subject, case.but(x=case["x"] * 128))
+
+
+def _near_eps(draw: st.DrawFn, case: Case) -> Case:
+    """A variance of about eps: between a quarter of it and nine times as much."""
+    near = case["eps"] * 2.0 ** draw(st.integers(-2, 0))
+    return case.but(x=case["x"] * np.sqrt(near).astype(case["x"].dtype), running_var=case["running_var"] * near)
+
+
+@requirement("batch_norm.eps.inside-root", altered, how=_near_eps, vary=("statistics", "eps"), kinds=("normal",))
+def test_eps_inside_root(subject: Trial, case: Case) -> None:
+    """Where the variance is about as large as eps, a tenth of eps more or less is seen."""
+    equals_reference(subject, case)
+
+
+@requirement("batch_norm.weight.scales", cases, vary=("weight",), needs="weight")
+def test_weight_scales(subject: Trial, case: Case) -> None:
+    """Each channel times its weight; without one, as it is."""
+    equals_reference(subject, case)
+    if subject.form == "function":
+        equals_reference(subject, case.but(weight=None))
+
+
+@requirement("batch_norm.bias.shifts", cases, vary=("bias",), needs="bias")
+def test_bias_shifts(subject: Trial, case: Case) -> None:
+    """Each channel plus its bias; without one, as it is. A weight of 2 would show in the bias."""
+    two = None if case["weight"] is None else 2 * case["weight"]
+    equals_reference(subject, case.but(weight=two))
+    if subject.form == "function":
+        equals_reference(subject, case.but(bias=None))
+
+
+@requirement("batch_norm.axes.rank-2", cases, vary=("statistics",), ranks=(2,))
+def test_axes_rank_2(subject: Trial, case: Case) -> None:
+    """Channels on axis 1 of (N, C)."""
+    equals_reference(subject, case)
+
+
+@requirement("batch_norm.axes.rank-3", cases, vary=("statistics",), ranks=(3,))
+def test_axes_rank_3(subject: Trial, case: Case) -> None:
+    """Channels on axis 1 of (N, C, L)."""
+    equals_reference(subject, case)
+
+
+@requirement("batch_norm.axes.rank-4", cases, vary=("statistics",), ranks=(4,))
+def test_axes_rank_4(subject: Trial, case: Case) -> None:
+    """Channels on axis 1 of (N, C, H, W)."""
+    equals_reference(subject, case)
+
+
+@requirement("batch_norm.channel.independent", cases, vary=("statistics", "weight"), channels=(2, 3))
+def test_channel_independent(subject: Trial, case: Case) -> None:
+    """The first channel's results, whatever is in the others."""
+    other = case.map(np.array)
+    for array in other.arrays.values():
+        if array is not None:
+            array[(slice(None), slice(1, None)) if array.ndim > 1 else slice(1, None)] *= 4
+    bounds = (np.asarray(right.bound) for right in expected(case))
+    for first, second, bound, what in zip(subject.results(case), subject.results(other), bounds, RESULTS, strict=True):
+        channel = (slice(None), 0) if first.ndim > 1 else 0
+        own = Expected(first[channel].astype(np.longdouble), 2 * bound[channel] if bound.ndim else bound)
+        subject.expect(second[channel], own, f"channel 0 of {what}, after others were changed,")
+
+
+def _offset(draw: st.DrawFn, case: Case) -> Case:
+    return case.but(x=case["x"] + draw(st.sampled_from([1000, -1000])))
+
+
+@requirement(
+    "batch_norm.train.offset",
+    altered,
+    how=_offset,
+    modes=(True,),
+    kinds=("normal",),
+    batch=2,
+    channels=(3, 1, 2),
+    needs="training",
+)
+def test_train_offset(subject: Trial, case: Case) -> None:
+    """Mean 1000, standard deviation from 1: the bound is what two passes, or one with updates, keep."""
+    equals_reference(subject, case, 0, 2)
+
+
+def _constant(draw: st.DrawFn, case: Case) -> Case:
+    first = case["x"][(slice(1), slice(None), *(slice(1) for _ in case["x"].shape[2:]))]
+    return case.but(x=np.broadcast_to(100 * first, case["x"].shape).copy())
+
+
+@requirement(
+    "batch_norm.train.constant",
+    altered,
+    how=_constant,
+    vary=("bias",),
+    modes=(True,),
+    kinds=("normal",),
+    channels=(3, 1, 2),
+    needs="training",
+)
+def test_train_constant(subject: Trial, case: Case) -> None:
+    """One value all over a channel: its bias, and a variance of 0."""
+    equals_reference(subject, case, 0, 2)
+
+
+# -- running statistics ------------------------------------------------------------------------------------------------
+
+
+@requirement("batch_norm.running-mean.update", cases, vary=("statistics",), modes=(True,), needs="training")
+def test_running_mean_update(subject: Trial, case: Case) -> None:
+    """Half of the old, half of the batch's."""
+    equals_reference(subject, case, 1)
+
+
+@requirement("batch_norm.running-var.update", cases, vary=("statistics",), modes=(True,), needs="training")
+def test_running_var_update(subject: Trial, case: Case) -> None:
+    """Half of the old, half of the batch's with divisor n − 1."""
+    equals_reference(subject, case, 2)
+
+
+@requirement(
+    "batch_norm.momentum.weighs-new",
+    cases,
+    vary=("statistics", "momentum"),
+    modes=(True,),
+    needs=("training", "momentum"),
+)
+def test_momentum_weighs_new(subject: Trial, case: Case) -> None:
+    """0 and 1, and what lies between them, one half aside."""
+    equals_reference(subject, case, 1, 2)
+
+
+@st.composite
+def steps(draw, *, dtype: str, lacks: frozenset[str], least: int = 2, **choices: Any):
+    """Several batches for one module, one case for each, in which the state before the first is the same."""
+    first = draw(cases(dtype=dtype, lacks=lacks, **choices))
+    shape = first["x"].shape
+    further = [draw(data(dtype, ("integers", "normal"))).inputs(*shape) for _ in range(draw(st.integers(least, 4)) - 1)]
+    return (first, *(first.but(x=x) for x in further))
+
+
+@requirement(
+    "batch_norm.momentum.cumulative",
+    steps,
+    least=1,
+    vary=("statistics",),
+    modes=(True,),
+    needs="momentum",
+    forms="class",
+    effort=2,
+)
+def test_momentum_cumulative(subject: Trial, case: tuple[Case, ...]) -> None:
+    """After every step the plain mean of the statistics of the batches so far; the initial ones have no share."""
+    layer = subject.build(case[0].but(momentum=None))
+    running: dict[str, Expected] = {n: Expected.exactly(case[0][n]) for n in STATISTICS}
+    for count, step in enumerate(case, start=1):
+        layer(step["x"])
+        before = {n: r.value.astype(subject.dtype) for n, r in running.items()}
+        after = dict(zip(STATISTICS, expected(step.but(**before, momentum=1 / count))[1:], strict=True))
+        for name, right in after.items():
+            # what was off before keeps the weight 1 − 1/count; `before` was rounded once more than need be
+            carried = (1 - 1 / count) * (running[name].bound + np.abs(before[name]) * np.finfo(subject.dtype).eps)
+            running[name] = Expected(right.value, np.asarray(right.bound + carried, np.float64))
+            subject.expect(entry(layer, name), running[name], f"{name}, after {count} batches,")
+
+
+def entry(layer: Built, name: str) -> np.ndarray:
+    """One entry of a module's state."""
+    state = layer.state()
+    if name not in state:
+        raise Unsupported(f"the state has no entry {name}")
+    return state[name]
+
+
+@requirement("batch_norm.count.tracked", steps, modes=(True,), forms="class", per_dtype=False)
+def test_count_tracked(subject: Trial, case: tuple[Case, ...]) -> None:
+    """Batches in training, and nothing else."""
+    layer = subject.build(case[0])
+    count = int(entry(layer, "num_batches_tracked"))
+    for step in case:
+        for mode in (True, False):
+            layer.train(mode)(step["x"])
+            count += mode
+            tracked = entry(layer, "num_batches_tracked")
+            if tracked != count:
+                raise Mismatch(f"num_batches_tracked is {tracked}, expected {count}", tracked)
+
+
+# -- evaluation and modes ----------------------------------------------------------------------------------------------
+
+
+@requirement("batch_norm.eval.frozen", cases, vary=("statistics",), modes=(False,))
+def test_eval_frozen(subject: Trial, case: Case) -> None:
+    """Running statistics that are not those of the batch."""
+    equals_reference(subject, case)
+
+
+@requirement("batch_norm.eval.unchanged", cases, vary=("statistics",), modes=(False,))
+def test_eval_unchanged(subject: Trial, case: Case) -> None:
+    """Statistics, and in a module the whole state, are equal afterwards."""
+    if subject.form == "function":
+        equals_reference(subject, case, 1, 2)
+        return
+    layer = subject.build(case)
+    before = layer.state()
+    layer(case["x"])
+    for name, array in layer.state().items():
+        subject.expect(array, Expected.exactly(before[name]), f"{name}, after a call in evaluation,")
+
+
+@requirement(
+    "batch_norm.eval.row-independent", cases, vary=("statistics",), modes=(False,), batch=2, sizes=(1, 2, 3), effort=2
+)
+def test_eval_row_independent(subject: Trial, case: Case) -> None:
+    """Each image by itself, be it of one pixel."""
+    laws.judges_images_alone(subject, case, expected(case)[0])
+
+
+@requirement("batch_norm.mode.switch", cases, vary=("statistics",), modes=(True,), forms="class", effort=2)
+def test_mode_switch(subject: Trial, case: Case) -> None:
+    """Evaluation, training, evaluation, of one batch; each by the mode alone."""
+    layer = subject.build(case)
+    for mode in (False, True, False):
+        own = {name: entry(layer, name) for name in STATISTICS}
+        y, right = layer.train(mode)(case["x"]), expected(case.but(**own, training=mode))
+        for actual, value, what in zip((y, *(entry(layer, n) for n in STATISTICS)), right, RESULTS, strict=True):
+            subject.expect(actual, value, f"{what}, after {'train' if mode else 'eval'}(),")
+
+
+@requirement("batch_norm.mode.round-trip", steps, vary=("statistics",), modes=(True,), forms="class", effort=2)
+def test_mode_round_trip(subject: Trial, case: tuple[Case, ...]) -> None:
+    """Training again goes on from the statistics that training left, whatever evaluation did."""
+    layer = subject.build(case[0])
+    layer(case[0]["x"])
+    for step in case[1:]:
+        left = {name: entry(layer, name) for name in STATISTICS}
+        layer.eval()(step["x"])
+        layer.train()(step["x"])
+        for name, right in zip(STATISTICS, expected(step.but(**left))[1:], strict=True):
+            subject.expect(entry(layer, name), right, f"{name}, in training again,")
+
+
+@requirement("batch_norm.arguments.together", cases, vary=ALL, sizes=(1, 2, 3, 4, 8), channels=(2, 1, 3, 17))
+def test_arguments_together(subject: Trial, case: Case) -> None:
+    """Everything at once; all results."""
+    equals_reference(subject, case, 0, 1, 2)
+
+
+# -- defaults, and how a module begins ---------------------------------------------------------------------------------
+
+
+def _unsaid(*names: str) -> Callable[..., Case]:
+    """The case with some arguments left out of the call."""
+
+    def how(draw: st.DrawFn, case: Case) -> Case:
+        return Case(case.stem, case.arrays, {n: v for n, v in case.arguments.items() if n not in names})
+
+    return how
+
+
+@requirement("batch_norm.defaults.mode", altered, how=_unsaid("training"), vary=("statistics",), forms="function")
+def test_defaults_mode(subject: Trial, case: Case) -> None:
+    """The running statistics normalise, and stay."""
+    equals_reference(subject, case, 0, 1, 2)
+
+
+@requirement(
+    "batch_norm.defaults.momentum",
+    altered,
+    how=_unsaid("momentum"),
+    vary=("statistics",),
+    modes=(True,),
+    needs="training",
+)
+def test_defaults_momentum(subject: Trial, case: Case) -> None:
+    """A tenth of the batch's."""
+    equals_reference(subject, case, 1)
+
+
+def _default_eps(draw: st.DrawFn, case: Case) -> Case:
+    return _unsaid("eps")(draw, _near_eps(draw, case))
+
+
+@requirement("batch_norm.defaults.eps", altered, how=_default_eps, vary=("statistics",), kinds=("normal",))
+def test_defaults_eps(subject: Trial, case: Case) -> None:
+    """A variance of about 1e-5 shows it."""
+    equals_reference(subject, case)
+
+
+def new(subject: Trial, case: Case, **keywords: Any) -> Built:
+    """A module for the case as its constructor leaves it."""
+    return Built(subject, subject.new("batch_norm", case["x"].shape[1], **keywords), case)
+
+
+@requirement("batch_norm.start.affine", cases, forms="class", effort=4)
+def test_start_affine(subject: Trial, case: Case) -> None:
+    """Ones and zeros."""
+    layer, c = new(subject, case), case["x"].shape[1]
+    for name, start in (("weight", 1.0), ("bias", 0.0)):
+        subject.expect(entry(layer, name), Expected.exactly(np.full(c, start)), f"{name} of a new module")
+
+
+@requirement("batch_norm.start.statistics", cases, forms="class", effort=4)
+def test_start_statistics(subject: Trial, case: Case) -> None:
+    """Zeros and ones, a count of 0, and an evaluation that divides by √(1 + eps)."""
+    layer, c = new(subject, case), case["x"].shape[1]
+    for name, start in (("running_mean", 0.0), ("running_var", 1.0)):
+        subject.expect(entry(layer, name), Expected.exactly(np.full(c, start)), f"{name} of a new module")
+    count = layer.state().get("num_batches_tracked", 0)
+    if count != 0:
+        raise Mismatch(f"num_batches_tracked of a new module is {count}, expected 0")
+    neutral = _unsaid("momentum", "eps")(None, case.but(training=False))  # cases are neutral: such statistics
+    subject.expect(layer.eval()(case["x"]), expected(neutral)[0], "the result of a new module")
+
+
+@st.composite
+def with_or_without(draw, **given: Any):
+    """A case and whether the module is to have weight and bias."""
+    return draw(cases(**given)), draw(st.sampled_from([True, True, False]))
+
+
+@requirement("batch_norm.parameters.affine", with_or_without, forms="class", per_dtype=False, effort=4)
+def test_parameters_affine(subject: Trial, case: tuple[Case, bool]) -> None:
+    """Two of C values, or none."""
+    plain, affine = case
+    layer = new(subject, plain, **({} if affine else {"affine": False}))
+    if not hasattr(layer.native, "named_parameters"):
+        raise Unsupported("the module has no named_parameters")
+    found = sorted(name for name, _ in layer.native.named_parameters())
+    if len(found) != 2 * affine or {*found} & {*STATISTICS}:
+        raise Mismatch(f"the parameters are {found}, expected {['bias', 'weight'] if affine else []}")
+
+
+@requirement("batch_norm.state.complete", steps, vary=("statistics", "weight", "bias"), modes=(True,), forms="class")
+def test_state_complete(subject: Trial, case: tuple[Case, ...]) -> None:
+    """What one module learned, another that was given its state does alike."""
+    first, *rest = case
+    layer, x = subject.build(first), first["x"]
+    for step in rest:
+        layer(step["x"])
+    other = subject.build(first.map(lambda a: a + 1)).load(layer.state())
+    subject.expect(other.eval()(x), Expected.exactly(layer.eval()(x)), "the result of a module with the state loaded")
+
+
+@requirement("batch_norm.state.keys", cases, forms="class", per_dtype=False, effort=4)
+def test_state_keys(subject: Trial, case: Case) -> None:
+    """The five names."""
+    layer = new(subject, case)
+    if not hasattr(layer.native, "state_dict"):
+        raise Unsupported("the module has no state_dict")
+    found, wanted = sorted(layer.state()), ["bias", "num_batches_tracked", "running_mean", "running_var", "weight"]
+    if found != wanted:
+        raise Mismatch(f"the keys are {found}, expected {wanted}")
+
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+@requirement("batch_norm.output.size", cases, vary=ALL, ranks=ANY)
+def test_output_size(subject: Trial, case: Case) -> None:
+    """The shape of x; statistics of C values."""
+    vector = case["running_mean"].shape
+    for actual, shape, what in zip(subject.results(case), (case["x"].shape, vector, vector), RESULTS, strict=True):
+        if actual.shape != shape:
+            raise Mismatch(f"{what} has shape {actual.shape}, expected {shape}")
+
+
+@requirement("batch_norm.output.dtype", cases, vary=ALL)
+def test_output_dtype(subject: Trial, case: Case) -> None:
+    """The operands' dtype, for all results."""
+    for actual, what in zip(subject.results(case), RESULTS, strict=True):
+        if actual.dtype != subject.dtype:
+            raise Mismatch(f"{what} has dtype {actual.dtype}, expected {subject.dtype}")
+
+
+def _half(draw: st.DrawFn, case: Case) -> Case:
+    return case.map(lambda a: a.astype(np.float32)).but(x=case["x"].astype(np.float16))
+
+
+@requirement(
+    "batch_norm.dtype.mixed", altered, how=_half, vary=("statistics", "weight"), forms="function", per_dtype=False
+)
+def test_dtype_mixed(subject: Trial, case: Case) -> None:
+    """x of 16 bits beside float32: y of 16 bits, and statistics that keep all of their 32."""
+    results = subject.results(case)
+    for actual, dtype, what in zip(results, ("float16", "float32", "float32"), RESULTS, strict=True):
+        if actual.dtype != dtype:
+            raise Mismatch(f"{what} has dtype {actual.dtype}, expected {dtype}")
+    for actual, right, what in zip(results[1:], expected(case)[1:], RESULTS[1:], strict=True):
+        subject.expect(actual, right, what)
+
+
+@requirement("batch_norm.output.fresh", cases, vary=ALL)
+def test_output_fresh(subject: Trial, case: Case) -> None:
+    """No memory shared, no buffer used again."""
+    laws.is_fresh(subject, case)
+
+
+@requirement("batch_norm.input.unchanged", cases, vary=ALL)
+def test_input_unchanged(subject: Trial, case: Case) -> None:
+    """No operand is written to, running statistics included."""
+    laws.leaves_operands(subject, case)
+
+
+@requirement("batch_norm.input.layout", cases, vary=ALL, ranks=ANY, channels=(2, 3), effort=4)
+def test_input_layout(subject: Trial, case: Case) -> None:
+    """Every layout gives what the contiguous copy gives, each within the bound."""
+    arranged = {layout: case.map(arrange) for layout, arrange in LAYOUTS.items()}
+    arranged["its first image, repeated by a stride of 0"] = case.but(x=np.broadcast_to(case["x"][:1], case["x"].shape))
+    for layout, other in arranged.items():
+        contiguous = subject.results(other)  # copied on the way
+        results = subject.results(other, as_is=True)
+        for actual, own, right, what in zip(results, contiguous, expected(other), RESULTS, strict=True):
+            twice = Expected(own.astype(np.longdouble), 2 * np.asarray(right.bound))
+            subject.expect(actual, twice, f"with operands laid out as {layout}, {what}")
+
+
+@requirement("batch_norm.batch.empty", cases, vary=("statistics",), ranks=ANY)
+def test_batch_empty(subject: Trial, case: Case) -> None:
+    """No images, or images of no size."""
+    x = case["x"]
+    for empty in (x[:0], x[..., :0])[: 1 if x.ndim == 2 else 2]:
+        equals_reference(subject, case.but(x=empty), 0, 1, 2)
+
+
+@st.composite
+def two_calls(draw, *, dtype: str, lacks: frozenset[str]):
+    """Two batches for one module that differ in their sizes, and where a module allows it in their rank."""
+    case = draw(cases(dtype=dtype, lacks=lacks, vary=ALL, ranks=(4,) if "BatchNorm1d" in lacks else (3, 2, 4)))
+    c, image = case["x"].shape[1], {2: (2,), 3: (), 4: (1, 3)}[case["x"].ndim]
+    return case, case.but(x=draw(data(dtype, ("integers", "normal"))).inputs(3, c, *image))
+
+
+@requirement("batch_norm.call.stateless", two_calls, effort=2)
+def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
+    """A call in between, of another rank or size, changes only running statistics, which y in training does not see."""
+    first, second = case
+    layer = subject.kept(first)
+    before = np.array(layer(first))
+    layer(second)
+    subject.expect(layer(first), Expected.exactly(before), "the result, after a call on another shape,")
+
+
+def _nan(draw: st.DrawFn, case: Case) -> Case:
+    x = case["x"]
+    x[(0, draw(st.integers(0, x.shape[1] - 1)), *(0 for _ in x.shape[2:]))] = np.nan
+    return case
+
+
+@requirement("batch_norm.nan.own-channel", altered, how=_nan, vary=("statistics",))
+def test_nan_own_channel(subject: Trial, case: Case) -> None:
+    """A NaN in one place of one channel."""
+    equals_reference(subject, case, 0, 1, 2)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+def _rank(draw: st.DrawFn, case: Case) -> Case:
+    vector = case["x"].reshape(len(case["x"]), -1)[0, : case["x"].shape[1]]
+    return case.but(x=draw(st.sampled_from([np.resize(vector, case["x"].shape[1]), np.array(vector[0])])))
+
+
+@requirement("batch_norm.refuses.rank", altered, how=_rank, vary=ALL, per_dtype=False, forms="function")
+def test_refuses_rank(subject: Trial, case: Case) -> None:
+    """One dimension, of C values, and none."""
+    subject.refuses(case)
+
+
+@st.composite
+def misfit(draw, **given: Any):
+    """A legal case for a class, and an x with a dimension too many or too few for it."""
+    case = draw(cases(**given, ranks=(4,) if "BatchNorm1d" in given["lacks"] else (4, 2, 3)))
+    x = case["x"]
+    more, fewer = x[..., None], x[..., 0]
+    return case, {2: fewer, 3: more, 4: draw(st.sampled_from([fewer, more]))}[x.ndim]
+
+
+@requirement("batch_norm.refuses.module-rank", misfit, forms="class", per_dtype=False)
+def test_refuses_module_rank(subject: Trial, case: tuple[Case, np.ndarray]) -> None:
+    """One and four dimensions for BatchNorm1d, three and five for BatchNorm2d."""
+    legal, x = case
+    layer = subject.build(legal)
+    try:
+        y = layer(x)
+    except Mismatch:
+        return
+    raise Mismatch(f"accepted x of shape {x.shape}, and returned shape {y.shape}; expected an exception", y)
+
+
+def _length(name: str, *of: int) -> Any:
+    """A vector of 1, of C + 1 or of other lengths."""
+
+    def how(draw: st.DrawFn, case: Case) -> Case:
+        c = case["x"].shape[1]
+        return case.but(**{name: np.ones(draw(st.sampled_from([1, c + 1, *of])), case["x"].dtype)})
+
+    return how
+
+
+def _vectors(name: str, *of: int) -> dict[str, Any]:
+    """The choices of a refusal of a vector: there are at least two channels, so that a length of 1 is wrong."""
+    return {"how": _length(name, *of), "channels": (2, 3), "forms": "function", "per_dtype": False}
+
+
+@requirement("batch_norm.refuses.running-mean", altered, **_vectors("running_mean", 0))
+def test_refuses_running_mean(subject: Trial, case: Case) -> None:
+    """Of another length than C, in training and in evaluation."""
+    subject.refuses(case)
+
+
+@requirement("batch_norm.refuses.running-var", altered, **_vectors("running_var", 0))
+def test_refuses_running_var(subject: Trial, case: Case) -> None:
+    """Of another length than C, in training and in evaluation."""
+    subject.refuses(case)
+
+
+@requirement("batch_norm.refuses.weight", altered, needs="weight", **_vectors("weight"))
+def test_refuses_weight(subject: Trial, case: Case) -> None:
+    """Of another length than C."""
+    subject.refuses(case)
+
+
+@requirement("batch_norm.refuses.bias", altered, needs="bias", **_vectors("bias"))
+def test_refuses_bias(subject: Trial, case: Case) -> None:
+    """Of another length than C."""
+    subject.refuses(case)
+
+
+def _absent(draw: st.DrawFn, case: Case) -> Case:
+    names = draw(st.sampled_from([STATISTICS, STATISTICS[:1], STATISTICS[1:]]))
+    return case.but(**dict.fromkeys(names))
+
+
+@requirement(
+    "batch_norm.refuses.absent", altered, how=_absent, vary=ALL, modes=(False,), forms="function", per_dtype=False
+)
+def test_refuses_absent(subject: Trial, case: Case) -> None:
+    """No running mean, no running variance, or neither."""
+    subject.refuses(case)
+
+
+def _one_value(draw: st.DrawFn, case: Case) -> Case:
+    return case.but(x=case["x"][(slice(1), slice(None), *(slice(1) for _ in case["x"].shape[2:]))])
+
+
+@requirement(
+    "batch_norm.refuses.one-value",
+    altered,
+    how=_one_value,
+    vary=ALL,
+    ranks=ANY,
+    modes=(True,),
+    needs="training",
+    per_dtype=False,
+)
+def test_refuses_one_value(subject: Trial, case: Case) -> None:
+    """One image of one pixel."""
+    subject.refuses(case)
+
+
+def _negative_eps(draw: st.DrawFn, case: Case) -> Case:
+    return case.but(eps=-draw(st.sampled_from([1.0, 0.1, 1e-5])))
+
+
+@requirement("batch_norm.refuses.eps", altered, how=_negative_eps, needs="eps", per_dtype=False)
+def test_refuses_eps(subject: Trial, case: Case) -> None:
+    """Below 0."""
+    subject.refuses(case)
+
+
+# -- the cases reach the corners ---------------------------------------------------------------------------------------
+
+
+def test_reach_equal_and_distinct_sizes() -> None:
+    """All sizes equal, and all of them distinct, in each rank."""
+    for rank in (2, 3, 4):
+        for distinct in (1, rank):
+            find(
+                cases(dtype="float32", ranks=(rank,)),
+                lambda c, d=distinct: len({*c["x"].shape}) == d and min(c["x"].shape) > 1,
+            )
+
+
+def test_reach_everything_at_once() -> None:
+    """Training and evaluation with nothing neutral, in few values and in hundreds."""
+    together = cases(dtype="float32", vary=ALL, sizes=(1, 2, 3, 4, 8), channels=(2, 1, 3, 17))
+    for training in (False, True):
+        for corner in (
+            lambda n, c: 1 < n <= 5 and c > 1,
+            lambda n, c: n == 512,
+            lambda n, c: c == 17,
+        ):
+            find(
+                together,
+                lambda case, t=training, corner=corner: (
+                    case["training"] == t
+                    and case["momentum"] not in (0, 0.5)
+                    and case["eps"] != 1e-5
+                    and case["weight"] is not None
+                    and corner(case["x"].size // case["x"].shape[1], case["x"].shape[1])
+                ),
+            )
+
+
+def test_reach_variance_of_the_size_of_eps() -> None:
+    """Batch variances below and above eps, down to the smallest eps."""
+    strategy = altered(dtype="float32", how=_near_eps, vary=("statistics", "eps"), kinds=("normal",))
+    for corner in (lambda v: 0 < v < 1e-5, lambda v: v > 1e-5):
+        find(strategy, lambda c, corner=corner: c["training"] and c["eps"] == 1e-5 and corner(c["x"][:, 0].var()))
+
+
+def test_reach_absent_weight_and_bias() -> None:
+    """Both absent; the function's check takes them away one by one."""
+    find(cases(dtype="float32", vary=("weight",)), lambda c: c["weight"] is None and c["bias"] is None)
