@@ -31,6 +31,7 @@ class Journal:
         """A check begins; what is written from here on belongs to it."""
         self._about |= {"check": [identifier, form, dtype], "since": time.time()}
         self.note("between two calls")
+        self.rest()  # drawing cases and judging results is our own time
 
     def blocked(self, stem: str, form: str) -> bool:
         """Whether so many checks of a block have ended the process that the rest are not tried."""

@@ -87,6 +87,13 @@ def _load(config: pytest.Config, state: _State) -> None:
         state.error = str(error)
         if hasattr(config, "workeroutput"):
             config.workeroutput["nnspec_error"] = state.error
+    if state.subject is not None:
+        versions = dict(state.subject.versions)
+        session = config.pluginmanager.getplugin("nnspec-session")
+        if session:
+            session.versions |= versions
+        elif hasattr(config, "workeroutput"):
+            config.workeroutput["nnspec_versions"] = versions
     if state.journal:
         state.journal.rest()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.signatures import CANONICAL
 from nnspec.adapters.subject import Subject
 from nnspec.conformance.cases import Case
 from nnspec.conformance.requirements import Check, requirements
@@ -38,7 +39,8 @@ def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outco
         "verdict": outcome.verdict,
         "reason": outcome.reason,
         "cases": outcome.cases,
-        "unsupported_cases": sum(outcome.unsupported.values()),
+        "unsupported": dict(outcome.unsupported),
+        "held": sorted(n for n in subject.lacks(check.stem, form) if n not in CANONICAL),
         "seconds": round(outcome.seconds, 4),
         "worst_error_over_bound": round(outcome.worst, 4),
         "failure": None,
@@ -51,7 +53,7 @@ def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outco
             "actual": None if failure.actual is None else plain(failure.actual),
             "expected": None if failure.expected is None else plain(failure.expected.value),
             "bound": None if failure.expected is None else plain(np.asarray(failure.expected.bound, np.float64)),
-            "script": reproduce(subject, check, form, dtype, failure),
+            "script": reproduce(subject, check, form, dtype, failure) or None,
         }
     return entry
 
@@ -85,10 +87,10 @@ def plain_case(case: Any) -> Any:
     return {"call": str(case), "arrays": {}, "arguments": {}}
 
 
-def versions(subject: Subject | None = None) -> dict[str, str]:
-    """What the verdicts were reached with."""
+def versions() -> dict[str, str]:
+    """What the verdicts were reached with, beside what the subject brings."""
     known = {name: metadata.version(name) for name in ("nnspec", "numpy", "hypothesis", "pytest")}
-    return {"python": platform.python_version(), **known, **(dict(subject.versions) if subject else {})}
+    return {"python": platform.python_version(), **known}
 
 
 def assemble(run: Record, records: Iterable[Record], errors: Iterable[str] = ()) -> Record:

@@ -1,120 +1,284 @@
-"""A standalone script for a failed requirement: the calls that failed, as a user would write them."""
+"""A standalone script for a failed requirement: what was done to the subject, as a user would write it."""
 
 from __future__ import annotations
 
 import inspect
+import json
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from importlib import resources
 from typing import Any
 
 import jinja2
 import numpy as np
+from nnspec.adapters import load
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
-from nnspec.conformance.cases import Case
+from nnspec.conformance.cases import Case, laid_out
 from nnspec.conformance.requirements import Check, requirements
+from nnspec.conformance.rule import Expected
 from nnspec.conformance.trial import Call, Mismatch
 
 LARGEST = 20_000  # elements written out; a script with more would be no help
+Crash = tuple[str, str, str, Case, str]  # requirement, form, dtype, case, what happened
+BRIDGE = ("to_native", "to_numpy", "construct", "load_entries", "state", "set_training")
 
 
 def reproduce(subject: Subject, check: Check, form: str, dtype: str, failure: Mismatch) -> str:
-    """The text of the script; "" where the arrays are too large to be written out."""
-    calls = failure.calls
-    if failure.script is None and (not calls or sum(_size(c) for c in calls) > LARGEST):
+    """The text of the script; "" where the arrays are too large to be written out, or steps are not known."""
+    if failure.script is None and sum(_size(c) for c in failure.calls) > LARGEST:
         return ""
-    lines = failure.script if failure.script is not None else _replay(subject, form, calls, failure)
-    template = resources.files("nnspec.conformance").joinpath("reproduce.py.jinja").read_text("utf-8")
-    framework = inspect.getmodule(subject.framework.to_native)
-    used = [n for n in ("to_native", "to_numpy", "construct", "load_entries", "state", "set_training")]
-    text = jinja2.Template(template, keep_trailing_newline=True).render(
+    lines = failure.script if failure.script is not None else list(_Replay(subject, form, failure).lines())
+    if not lines:
+        return ""
+    names = _names(subject, form, failure.calls, check)
+    return _render(
+        subject,
+        names,
+        lines,
         requirement=check.identifier,
         sentence=requirements()[check.identifier].sentence,
-        subject=subject.name,
-        form=form,
-        dtype=dtype,
-        message=failure.message.replace('"""', "'''").replace("\\", "/"),
-        imports="import torch\nfrom torch import nn" if hasattr(framework, "torch") else "import inspect",
-        framework="\n\n".join(inspect.getsource(getattr(framework, n)).rstrip() for n in used)
-        .replace("Mapping[str, Any]", "dict")
-        .replace("Mapping[str, np.ndarray]", "dict"),
-        recipes="\n".join(subject.recipe(n) for n in sorted(_names(subject, form, calls, check))),
-        lines=lines,
+        about=f"{subject.name} ({form}, {dtype}) breaks it: {failure.message}",
     )
-    return text
 
 
-def recorded_call(subject: str, identifier: str, form: str, dtype: str, case: Case, what: str) -> str:
-    """The script of a call that ended the process or hung. Of the subject only the name is known: it is not loaded."""
-    arrays = "\n".join(f"    {n!r}: {'None' if a is None else literal(a)}," for n, a in case.arrays.items())
-    return (
-        f'"""{identifier} on {subject} ({form}, {dtype}): the call {what}."""\n\n'
-        "import numpy as np\n\nfrom nnspec.adapters import load\n\nnan, inf = np.nan, np.inf\n"
-        f"arrays = {{\n{arrays}\n}}\n"
-        f"print(load({subject!r}).call({case.stem!r}, {form!r}, arrays, {case.arguments!r}))\n"
+def reproduce_crash(subject: Subject, identifier: str, form: str, dtype: str, case: Case, what: str) -> str:
+    """The script of a call that ended the process or hung; "" where it cannot be written."""
+    if _size(Call(case)) > LARGEST:
+        return ""
+    replay = _Replay(subject, form, Mismatch(what))
+    lines = [*replay.step(Call(case)), 'print("returned", result, sep="\\n")']
+    return _render(
+        subject,
+        _names(subject, form, [Call(case)], None),
+        lines,
+        requirement=identifier,
+        sentence=requirements()[identifier].sentence,
+        about=f"{subject.name} ({form}, {dtype}): the call {what}.",
     )
+
+
+def crash_scripts(subject: str, framework: str | None, crashes: list[Crash]) -> list[str]:
+    """The scripts of calls that ended the process, written by a process of its own: the subject has to be loaded for it."""
+    command = [sys.executable, "-m", "nnspec.conformance.script"]
+    try:
+        data = pickle.dumps((subject, framework, crashes))
+        done = subprocess.run(command, input=data, capture_output=True, timeout=120, check=True)
+        return list(json.loads(done.stdout.splitlines()[-1]))
+    except (subprocess.SubprocessError, OSError, ValueError, IndexError):
+        return [""] * len(crashes)
+
+
+def _main() -> None:
+    name, framework, crashes = pickle.load(sys.stdin.buffer)
+    subject = load(name, framework)
+    print("\n" + json.dumps([reproduce_crash(subject, *crash) for crash in crashes]))
+
+
+def _render(subject: Subject, names: set[str], lines: list[str], **text: str) -> str:
+    body, framework = "\n".join(lines), inspect.getmodule(subject.framework.to_native)
+    used = [inspect.getsource(getattr(framework, n)).rstrip() for n in BRIDGE if f"{n}(" in body]
+    if "laid_out(" in body:
+        used.append(inspect.getsource(laid_out).rstrip())
+    template = resources.files("nnspec.conformance").joinpath("reproduce.py.jinja").read_text("utf-8")
+    rendered: str = jinja2.Template(template, keep_trailing_newline=True).render(
+        {name: value.replace("\\", "/").replace('"""', "'''") for name, value in text.items()},
+        torch=hasattr(framework, "torch"),
+        bridge="\n\n\n".join(used).replace("Mapping[str, Any]", "dict").replace("Mapping[str, np.ndarray]", "dict"),
+        recipes="\n".join(subject.recipe(n) for n in sorted(names)),
+        lines=body,
+    )
+    return rendered
 
 
 def _size(call: Call) -> int:
-    return sum(a.size for a in call.case.arrays.values() if a is not None)
+    arrays = [*call.case.arrays.values(), *call.entries.values()]
+    return sum(a.size for a in arrays if a is not None)
 
 
-def _names(subject: Subject, form: str, calls: list[Call], check: Check) -> set[str]:
-    stems = {c.case.stem for c in calls} or {check.stem}
+def _names(subject: Subject, form: str, calls: list[Call], check: Check | None) -> set[str]:
+    stems = {c.case.stem for c in calls} or {check.stem if check else ""}
     if form == "function":
         return {name for stem in stems if (name := SIGNATURES[stem].function)}
-    return {name for stem in stems for name in SIGNATURES[stem].classes if name in subject.classes}
+    return {subject.class_of(c.case.stem, c.case.arrays) for c in calls if c.step in ("build", "call")}
 
 
-def _replay(subject: Subject, form: str, calls: list[Call], failure: Mismatch) -> list[str]:
-    lines: list[str] = []
-    for number, call in enumerate(calls, start=1):
-        lines += _one_call(subject, form, call, number)
-    if failure.expected is None:
-        return [*lines, f"sys.exit({('the last call: ' + failure.message)!r})"]
-    same = [n for n, c in enumerate(calls, 1) if c.results is not None and failure.actual is c.results[0]]
-    value = np.asarray(failure.expected.value, np.float64 if failure.expected.value.dtype.kind == "f" else None)
-    bound = np.broadcast_to(np.asarray(failure.expected.bound, np.float64), value.shape)
-    lines += [f"expected = {literal(value)}", f"bound = {literal(bound) if bound.any() else 0}"]
-    actual = f"result{same[-1]}" if same else literal(np.asarray(failure.actual))
-    return [
-        *lines,
-        f"actual = {actual}",
-        'print("expected", expected, "actual", actual, sep="\\n")',
-        "same = actual.shape == expected.shape and np.all(",
-        "    (abs(actual - expected) <= bound) | (actual == expected) | (np.isnan(actual) & np.isnan(expected))",
-        ")",
-        'sys.exit(0 if same else "the result differs from what the specification says")',
-    ]
+class _Replay:
+    """Writes the steps down one after the other; what they gave has the number of the step in its name."""
+
+    def __init__(self, subject: Subject, form: str, failure: Mismatch) -> None:
+        self.subject, self.form, self.failure = subject, form, failure
+        self.number = 0
+        self.layers: dict[int, str] = {}  # modules that live through several steps, by identity
+        self.written: dict[str, np.ndarray | None] = {}  # arrays as the script has them by now
+        self.wanted = ""  # the end of the script, which may ask for results as they first were
+
+    def lines(self) -> Iterator[str]:
+        """The whole script; nothing where its end would not follow from the steps."""
+        failure = self.failure
+        end = self._end()
+        if end is None:
+            return
+        self.wanted = "\n".join(end)
+        for call in failure.calls:
+            if failure.holds == "result is None" and call is failure.calls[-1]:
+                *before, last = self.step(call, keep=False)
+                yield from before
+                yield from ["try:", f"    {last}", "except Exception as error:"]
+                yield from ["    print(f'refused: {type(error).__name__}: {error}')", "    sys.exit(0)"]
+            else:
+                yield from self.step(call)
+        yield from end
+
+    def _end(self) -> list[str] | None:
+        failure = self.failure
+        if failure.expected is not None:
+            return self._compare(failure.actual, failure.expected)
+        if failure.holds == "result is None":
+            return [f"sys.exit({failure.message!r})"] if failure.calls else None
+        if failure.holds:
+            return ['print("result", result, sep="\\n")', f"sys.exit(0 if {failure.holds} else {failure.message!r})"]
+        last = failure.calls[-1] if failure.calls else None
+        raised = last and last.results is None and (last.step == "call" or (last.step == "build" and not last.module))
+        return ["sys.exit(0)"] if raised else None
+
+    def _compare(self, actual: Any, expected: Expected) -> list[str] | None:
+        value = np.asarray(expected.value, np.float64 if expected.value.dtype.kind == "f" else None)
+        place = self._place(actual)
+        if place is None:
+            return None
+        bound = np.broadcast_to(np.asarray(expected.bound, np.float64), value.shape)
+        return [
+            f"expected = {self._earlier(value) or literal(value)}",
+            f"bound = {literal(bound) if bound.any() else 0}",
+            f"actual = {place}",
+            'print("expected", expected, "actual", actual, sep="\\n")',
+            "if actual.shape != expected.shape:",
+            '    sys.exit("the result has another shape than the specification says")',
+            "same = (abs(actual - expected) <= bound) | (actual == expected) | (np.isnan(actual) & np.isnan(expected))",
+            'sys.exit(0 if np.all(same) else "the result differs from what the specification says")',
+        ]
+
+    def _place(self, actual: Any) -> str | None:
+        """What the script calls the array that was judged: a result, some of its images, an operand or an entry."""
+        if not isinstance(actual, np.ndarray):
+            return None
+        for number, call in reversed(list(enumerate(self.failure.calls, start=1))):
+            for n, result in enumerate(call.results or ()):
+                name = f"result{number}" if n == 0 else f"results{number}[{n}]"
+                if actual is result:
+                    return name
+                if result.shape[1:] == actual.shape[1:] and np.shares_memory(actual, result):
+                    begin = (actual.ctypes.data - result.ctypes.data) // max(result.strides[0], 1)
+                    return f"{name}[{begin}:{begin + len(actual)}]"
+            for name, array in (call.given.arrays if call.given else {}).items():
+                if actual is array:
+                    return _variable(name)
+            for key, array in call.entries.items():
+                if actual is array and call.step == "state":
+                    return f"state{number}[{key!r}]"
+        return None
+
+    def _earlier(self, value: np.ndarray) -> str | None:
+        """The result of a step that is what was expected, as it was then: laws compare a subject with itself."""
+        for number, call in enumerate(self.failure.calls, start=1):
+            for copy in call.copies[:1]:
+                if _equal(copy, value):
+                    return f"first{number}"
+                for n in range(len(copy) if copy.ndim else 0):
+                    if _equal(copy[n : n + 1], value):
+                        return f"first{number}[{n}:{n + 1}]"
+        return None
+
+    def step(self, call: Call, *, keep: bool = True) -> Iterator[str]:
+        """The lines of one step; without `keep` the last of them is the call, and its result is only named."""
+        self.number += 1
+        if call.step in ("build", "call"):
+            yield from self._operands(call)
+            layer = self.layers.get(id(call.module)) if call.module is not None else None
+            if self.form == "class" and layer is None:
+                layer = f"layer{self.number}"
+                yield from self._build(call, layer)
+                self.layers[id(call.module)] = layer
+            if call.step == "call":
+                yield from self._call(call, layer, keep)
+            return
+        layer = self.layers[id(call.module)]
+        if call.step == "mode":
+            yield f"set_training({layer}, {call.case.arguments['training']})"
+        elif call.step == "state":
+            yield f"state{self.number} = state({layer})"
+        else:
+            entries = ", ".join(f"{key!r}: {literal(array)}" for key, array in call.entries.items())
+            yield f"load_entries({layer}, {{{entries}}})"
+
+    def _operands(self, call: Call) -> Iterator[str]:
+        for name, array in call.case.arrays.items():
+            if name not in self.written or not _same(self.written[name], array):
+                yield f"{_variable(name)} = {'None' if array is None else written(array)}"
+                self.written[name] = array
+
+    def _build(self, call: Call, layer: str) -> Iterator[str]:
+        case = call.case
+        cls = self.subject.class_of(case.stem, case.arrays)
+        positional, keywords, training = self.subject.constructor(case.stem, case.arrays, case.arguments)
+        dtype = next(a.dtype.name for a in case.arrays.values() if a is not None)
+        given = [f"{n!r}: {_variable(n)}" for n, a in case.arrays.items() if n != "x" and a is not None]
+        yield f"{layer} = construct({cls}, {positional!r}, {keywords!r}, np.dtype({dtype!r}))"
+        if given:
+            yield f"load_entries({layer}, {{{', '.join(given)}}})"
+        yield f"set_training({layer}, {training})"
+
+    def _call(self, call: Call, layer: str | None, keep: bool) -> Iterator[str]:
+        case, signature, number = call.case, SIGNATURES[call.case.stem], self.number
+        copy = "" if call.given else ".copy()"  # what the subject does to a copy shows nowhere else
+        if layer is None:
+            lacks = self.subject.lacks(case.stem, self.form)
+            arrays = {_variable(n): a for n, a in case.arrays.items() if n not in lacks}
+            given = ["None" if a is None else f"to_native({n}{copy})" for n, a in arrays.items()]
+            if "equation" in case.arguments:
+                given.insert(0, repr(case.arguments["equation"]))
+            given += [f"{n}={v!r}" for n, v in case.arguments.items() if n not in lacks and n != "equation"]
+            called = f"{signature.function}({', '.join(given)})"
+        else:
+            called = f"{layer}(to_native(x{copy}))"
+        if not keep:
+            yield f"result = {called}"
+        elif len(signature.results) == 1:
+            yield f"result = result{number} = to_numpy({called})"
+        elif layer is None:
+            yield f"results{number} = [to_numpy(r) for r in {called}]"
+            yield f"result = result{number} = results{number}[0]"
+        else:
+            yield f"result = result{number} = to_numpy({called})"
+            further = "".join(f", state({layer})[{n!r}]" for n in signature.results[1:])
+            yield f"results{number} = [result{further}]"
+        if re.search(rf"first{number}\b", self.wanted):
+            yield f"first{number} = result.copy()"
 
 
-def _one_call(subject: Subject, form: str, call: Call, number: int) -> list[str]:
-    case, stem, lines = call.case, SIGNATURES[call.case.stem], []
-    for name, array in case.arrays.items():
-        lines.append(f"{_identifier(name)} = {'None' if array is None else literal(array)}")
-    lacks = subject.lacks(case.stem, form)
-    if form == "function":
-        arrays = [n for n in case.arrays if n not in lacks]
-        operands = [f"{_identifier(n)} if {_identifier(n)} is None else to_native({_identifier(n)})" for n in arrays]
-        if "equation" in case.arguments:
-            operands.insert(0, repr(case.arguments["equation"]))
-        keywords = [f"{n}={v!r}" for n, v in case.arguments.items() if n not in lacks and n != "equation"]
-        called = f"{stem.function}({', '.join(operands + keywords)})"
-    else:
-        cls = subject.class_of(case.stem, case.arrays)
-        positional, keywords_given, training = subject.constructor(case.stem, case.arrays, case.arguments)
-        entries = ", ".join(f"{n!r}: {_identifier(n)}" for n, a in case.arrays.items() if n != "x" and a is not None)
-        dtype = next(a.dtype for a in case.arrays.values() if a is not None)
-        lines.append(f"layer = construct({cls}, {positional!r}, {keywords_given!r}, np.dtype({dtype.name!r}))")
-        lines += [f"load_entries(layer, {{{entries}}})", f"set_training(layer, {training})"]
-        called = "layer(to_native(x))"
-    lines.append(f"result{number} = {called}")
-    if len(stem.results) > 1 and form == "function":
-        lines.append(f"result{number} = result{number}[0]")
-    return [*lines, f"result{number} = to_numpy(result{number})"]
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and bool(np.array_equal(a.astype(b.dtype), b, equal_nan=b.dtype.kind == "f"))
 
 
-def _identifier(name: str) -> str:
+def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a.dtype == b.dtype and a.strides == b.strides and _equal(a, b)
+
+
+def _variable(name: str) -> str:
     return name.replace(".", "_")
+
+
+def written(array: np.ndarray) -> str:
+    """An array as Python source, with its layout where that is not the plain one."""
+    if array.flags.c_contiguous or not array.size:
+        return literal(array)
+    return f"laid_out({literal(array)}, {array.strides})"
 
 
 def literal(array: np.ndarray) -> str:
@@ -125,7 +289,8 @@ def literal(array: np.ndarray) -> str:
     first = array.flat[0]
     if array.size > 8 and np.all(array == first):
         return f"np.full({array.shape}, {first.item()!r}, np.{kind})"
-    return f"np.array({np.asarray(array).tolist()!r}, np.{kind})"
+    return f"np.array({array.tolist()!r}, np.{kind})"
 
 
-__all__: list[Any] = ["literal", "reproduce"]
+if __name__ == "__main__":
+    _main()

@@ -7,7 +7,6 @@ import signal
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +15,8 @@ import pytest
 from nnspec.conformance import journal
 from nnspec.conformance.requirements import CHECKS, requirements
 
-BLOCKED_AFTER = 2  # crashes or hangs of one block, after which its other checks are not tried
+BLOCKED_AFTER = 10  # checks of a block that crash or hang, where none came to an end: its others are not tried then
+LOADING = 10.0  # seconds that loading the subject may take longer than a call: importing a framework takes its time
 
 
 class Session:
@@ -32,6 +32,7 @@ class Session:
         self.interrupted = False
         self.subject_error: str | None = None
         self.versions: dict[str, str] = {}
+        self.crashes: list[tuple[dict[str, Any], Any]] = []  # records that still lack their scripts, and the cases
         self.started = time.time()
         self.report: dict[str, Any] | None = None
         self.progress: Callable[[int, int, dict[str, Any] | None], None] = lambda done, planned, record: None
@@ -76,6 +77,7 @@ class Session:
     def pytest_testnodedown(self, node: Any, error: Any) -> None:
         """A worker is gone; where that happened while it loaded the subject, no other would fare better."""
         output = getattr(node, "workeroutput", {})
+        self.versions |= output.get("nnspec_versions", {})
         self.subject_error = output.get("nnspec_error", self.subject_error)
         worker = node.gateway.id
         if error and (self.journals / worker).exists():
@@ -100,6 +102,7 @@ class Session:
 
         out = Path(self.config.getoption("nnspec_out"))
         records = list(self.records.values())
+        self._write_crash_scripts()
         report.write_scripts(records, out)
         self.report = report.assemble(self._run(), records, self.errors)
         if getattr(self.config, "nnspec_write", True):
@@ -118,7 +121,8 @@ class Session:
                     began, entry, _ = journal.read(path)
                 except (OSError, ValueError, KeyError):
                     continue
-                if began and entry.get("pid") and time.time() - began > limit and path.name not in self._killed:
+                allowed = limit + LOADING * entry.get("text", "").startswith("loading ")
+                if began and entry.get("pid") and time.time() - began > allowed and path.name not in self._killed:
                     self._killed.add(path.name)
                     os.kill(entry["pid"], signal.SIGKILL)
 
@@ -137,7 +141,8 @@ class Session:
             "verdict": "timeout" if hung else "crash",
             "reason": f"the call {what}",
             "cases": 0,
-            "unsupported_cases": 0,
+            "unsupported": {},
+            "held": [],
             "seconds": round(time.time() - entry["since"], 3),
             "worst_error_over_bound": 0.0,
             "failure": {
@@ -146,21 +151,26 @@ class Session:
                 "actual": None,
                 "expected": None,
                 "bound": None,
-                "script": self._crash_script(identifier, form, dtype, case, what),
+                "script": None,
             },
         }
-        earlier = Counter(r["block"] + r["form"] for r in self.records.values() if r["verdict"] in ("crash", "timeout"))
-        if earlier[record["block"] + form] + 1 >= BLOCKED_AFTER:
+        if case is not None:
+            self.crashes.append((record, case))
+        others = [r["verdict"] for r in self.records.values() if (r["block"], r["form"]) == (record["block"], form)]
+        if len(others) + 1 >= BLOCKED_AFTER and set(others) <= {"crash", "timeout"}:
             (self.journals / f"blocked-{record['block']}-{form}").touch()
         return record
 
-    def _crash_script(self, identifier: str, form: str, dtype: str, case: Any, what: str) -> str:
-        """The call that ended the process, as a script; "" where its arrays were too large for the journal."""
-        if case is None:
-            return ""
-        from nnspec.conformance.script import recorded_call
+    def _write_crash_scripts(self) -> None:
+        from nnspec.conformance.script import crash_scripts
 
-        return recorded_call(self.config.getoption("nnspec_subject"), identifier, form, dtype, case, what)
+        if not self.crashes:
+            return
+        option = self.config.getoption
+        asked = [(r["requirement"], r["form"], r["dtype"], case, r["reason"]) for r, case in self.crashes]
+        texts = crash_scripts(option("nnspec_subject"), option("nnspec_framework"), asked)
+        for (record, _), text in zip(self.crashes, texts, strict=True):
+            record["failure"]["script"] = text or None
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
@@ -175,7 +185,7 @@ class Session:
             "subject": option("nnspec_subject"),
             "profile": option("nnspec_profile"),
             "seed": option("nnspec_seed"),
-            "versions": report.versions() | _subject_versions(option("nnspec_subject")),
+            "versions": report.versions() | self.versions,
             "seconds": round(time.time() - self.started, 2),
             "planned": len(self.planned),
             "finished": len(self.records),
@@ -190,15 +200,6 @@ def _check(identifier: str) -> Any:
     load_checks()
     assert identifier in requirements()
     return CHECKS[identifier]
-
-
-def _subject_versions(subject: str) -> dict[str, str]:
-    from importlib import metadata
-
-    try:
-        return {subject: metadata.version(subject)} if subject.isidentifier() and subject != "reference" else {}
-    except metadata.PackageNotFoundError:
-        return {}
 
 
 def run(options: dict[str, Any], workers: int, **attributes: Any) -> tuple[int, Session | None]:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis.errors import Flaky
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject, Unsupported, parameters
-from nnspec.conformance.cases import Case, minimise
+from nnspec.conformance.cases import Case, as_laid_out, minimise
 from nnspec.conformance.journal import Journal
 from nnspec.conformance.requirements import Check
 from nnspec.conformance.rule import Expected
@@ -51,12 +52,12 @@ class Mismatch(AssertionError):
 
 @dataclass(frozen=True)
 class Call:
-    """One thing done to the subject, for the script that replays it: a call, or what is done to a module between two."""
+    """One thing done to the subject, for the script that replays it: a call, or what happens to a module between two."""
 
     case: Case
     results: tuple[np.ndarray, ...] | None = None  # None: it raised
     copies: tuple[np.ndarray, ...] = ()  # the results as they were when it returned
-    given: Case | None = None  # the very arrays handed over, which the call may have written to
+    given: Case | None = None  # the very arrays, where they were handed over and no copies
     module: Any = None  # what was called, if it was built beforehand
     step: str = "call"  # or build, mode, load, state
     entries: Mapping[str, np.ndarray] = field(default_factory=dict)  # what was loaded or read
@@ -97,32 +98,29 @@ class Trial:
 
     def results(self, case: Case, *, as_is: bool = False) -> tuple[np.ndarray, ...]:
         """Call the block; all results. `as_is` hands over the arrays themselves, with the layout that they have."""
-        if self.journal:
-            self.journal.write(case)
-        given_case = case if as_is else case.map(lambda a: np.array(a))
-        self.calls.append(Call(case))
-        with _raising("a result"):
+        given = case if as_is else case.map(lambda a: np.array(a))
+        call = Call(case.map(as_laid_out), given=case, module=self.module) if as_is else Call(case, module=self.module)
+        self.calls.append(call)
+        with self.watched(case, "a result"):
             if self.module is None:
-                results = self.subject.call(case.stem, self.form, given_case.arrays, given_case.arguments)
+                results = self.subject.call(case.stem, self.form, given.arrays, given.arguments)
             else:
-                results = self.subject.apply(case.stem, self.module, self.subject.inputs(given_case.arrays))
-        self.calls[-1] = Call(case, results)
+                results = self.subject.apply(case.stem, self.module, self.subject.inputs(given.arrays))
+        self.calls[-1] = replace(call, results=results, copies=tuple(np.array(r) for r in results))
         return results
 
     def kept(self, case: Case) -> Trial:
         """This trial with one module, built from the case, for all calls to come. In the function form, as it is."""
         if self.form == "function":
             return self
-        with _raising("a module"):
-            module, _ = self.subject.build(case.stem, case.arrays, case.arguments)
-        return replace(self, module=module)
+        return replace(self, module=self.build(case).native)
 
     def build(self, case: Case) -> Built:
         """The block as a module with the case's arrays as its state, for several calls and what lies between them."""
-        if self.journal:
-            self.journal.write(case)
-        with _raising("a module"):
+        self.calls.append(Call(case, step="build"))
+        with self.watched(case, "a module"):
             native, _ = self.subject.build(case.stem, case.map(np.array).arrays, case.arguments)
+        self.calls[-1] = replace(self.calls[-1], module=native)
         return Built(self, native, case)
 
     def new(self, stem: str, *positional: Any, **keywords: Any) -> Any:
@@ -131,12 +129,25 @@ class Trial:
         cls = next(classes[name] for name in SIGNATURES[stem].classes if name in classes)
         if missing := keywords.keys() - (parameters(cls) or keywords.keys()):
             raise Unsupported(f"{cls.__name__} has no argument {min(missing)}")
-        with _raising("a module"):
+        given = [*map(repr, positional), *(f"{n}={v!r}" for n, v in keywords.items())]
+        with self.watched(f"{cls.__name__}({', '.join(given)})", "a module"):
             return self.subject.framework.construct(cls, positional, keywords, np.dtype(self.dtype))
 
     def state(self, module: Any) -> dict[str, np.ndarray]:
         """Key -> copy, of a module's parameters and saved buffers."""
         return self.subject.framework.state(module)
+
+    @contextmanager
+    def watched(self, what: Case | str, expected: str) -> Iterator[None]:
+        """Around the subject's own code: in the journal while it runs; what it raises becomes a Mismatch."""
+        if self.journal:
+            self.journal.write(what) if isinstance(what, Case) else self.journal.note(what)
+        try:
+            with _raising(expected):
+                yield
+        finally:
+            if self.journal:
+                self.journal.rest()
 
     def expect(self, actual: np.ndarray, expected: Expected, what: str = "the result") -> None:
         """Every element within its bound; where the bound is 0, equal. The shape comes first."""
@@ -162,7 +173,8 @@ class Trial:
         except Mismatch:
             return
         shapes = ", ".join(str(r.shape) for r in results)
-        raise Mismatch(f"accepted, and returned shape {shapes}; expected an exception", results[0])
+        message = f"accepted, and returned shape {shapes}; expected an exception"
+        raise Mismatch(message, results[0], holds="result is None")
 
     # -- running a check -----------------------------------------------------------------------------------------------
 
@@ -176,7 +188,7 @@ class Trial:
     def _run(self, check: Check) -> Outcome:
         lacks = self.subject.lacks(check.stem, self.form)
         if missing := [name for name in check.needs if name in lacks]:
-            return Outcome("unsupported", reason=f"the {self.form} has no argument {', '.join(missing)}")
+            return Outcome("unsupported", reason=f"the {self.form} lacks {', '.join(missing)}")
         limit = max(2, round(PROFILES[self.profile] / check.effort))
         counts: Counter[str] = Counter()
         unsupported: Counter[str] = Counter()
@@ -190,18 +202,30 @@ class Trial:
             except Unsupported as reason:
                 unsupported[str(reason) or "no reason given"] += 1
             except Mismatch as mismatch:
-                mismatch.case, mismatch.calls = case, self.calls
+                mismatch.case, mismatch.calls = mismatch.case or case, self.calls
                 last[:] = [mismatch]
                 raise
+
+        def begin() -> RuleBasedStateMachine:
+            machine = strategy()
+            check.body(self, machine)
+            counts["judged"] += 1
+            return machine
 
         strategy = check.cases(dtype=self.dtype, lacks=lacks, **check.choices)
         profile = settings(settings.get_profile(f"nnspec-{self.profile}"), max_examples=limit)
         if check.effort >= COSTLY:
             profile = settings(profile, phases=(Phase.generate,))
         try:
-            profile(seed(self._seed(check))(given(case=strategy)(_keyword_only(judge))))()
+            if isinstance(strategy, type):  # a state machine, which draws as it goes
+                run_state_machine_as_test(seed(self._seed(check))(begin), settings=profile)
+            else:
+                profile(seed(self._seed(check))(given(case=strategy)(_keyword_only(judge))))()
+        except Unsupported as reason:
+            return Outcome("unsupported", reason=str(reason))
         except (Mismatch, Flaky) as error:
-            failure = self._smallest(check, last[0]) if isinstance(error, Mismatch) else last[0]
+            last = last or [e for e in getattr(error, "exceptions", ()) if isinstance(e, Mismatch)]
+            failure = self._smallest(check, error) if isinstance(error, Mismatch) else last[0]
             if isinstance(error, Flaky):
                 failure.message += " (and not every time: the same case also gave another result)"
             return Outcome("fail", counts["judged"], failure.message, failure, unsupported=unsupported)
@@ -226,7 +250,7 @@ class Trial:
             try:
                 check.body(self, case)
             except Mismatch as mismatch:
-                mismatch.case, mismatch.calls = case, self.calls
+                mismatch.case, mismatch.calls = mismatch.case or case, self.calls
                 found.append(mismatch)
                 return True
             except Unsupported:
@@ -254,7 +278,9 @@ def _raising(expected: str) -> Iterator[None]:
         yield
     except (Unsupported, Mismatch):
         raise
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit too must not end the run
         raise Mismatch(f"raised {_brief(error)}, expected {expected}") from None
 
 
@@ -269,20 +295,19 @@ class Built:
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Call the module; its result."""
         self.case = self.case.but(x=x)
-        if self.trial.journal:
-            self.trial.journal.write(self.case)
-        self.trial.calls.append(Call(self.case, module=self))
+        self.trial.calls.append(Call(self.case, module=self.native))
         framework = self.trial.subject.framework
-        with _raising("a result"):
+        with self.trial.watched(self.case, "a result"):
             result = framework.to_numpy(self.native(framework.to_native(np.array(x))))
-        self.trial.calls[-1] = Call(self.case, (result,), self)
+        self.trial.calls[-1] = replace(self.trial.calls[-1], results=(result,), copies=(np.array(result),))
         return result
 
     def train(self, mode: bool = True) -> Built:
         """Put the module in training mode, or in evaluation mode; itself."""
-        with _raising("a change of mode"):
+        with self.trial.watched("train()" if mode else "eval()", "a change of mode"):
             self.trial.subject.framework.set_training(self.native, mode)
         self.case = self.case.but(training=mode)
+        self.trial.calls.append(Call(self.case, module=self.native, step="mode"))
         return self
 
     def eval(self) -> Built:
@@ -291,13 +316,17 @@ class Built:
 
     def state(self) -> dict[str, np.ndarray]:
         """Key -> copy, of its parameters and saved buffers."""
-        with _raising("its state"):
-            return self.trial.subject.framework.state(self.native)
+        with self.trial.watched("state_dict()", "its state"):
+            entries = self.trial.subject.framework.state(self.native)
+        self.trial.calls.append(Call(self.case, module=self.native, step="state", entries=entries))
+        return entries
 
     def load(self, entries: Mapping[str, np.ndarray]) -> Built:
         """Put arrays into its parameters and buffers by key; itself."""
-        with _raising("a state loaded"):
+        with self.trial.watched("load_state_dict(…)", "a state loaded"):
             self.trial.subject.framework.load_entries(self.native, entries)
+        copies = {key: np.array(value) for key, value in entries.items()}
+        self.trial.calls.append(Call(self.case, module=self.native, step="load", entries=copies))
         return self
 
 
@@ -308,7 +337,7 @@ def _keyword_only(judge: Callable[[Case], None]) -> Callable[..., None]:
     return test
 
 
-def _brief(error: Exception) -> str:
+def _brief(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "nnspec" not in f.filename]
     where = f" at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""
