@@ -1,6 +1,7 @@
 """The verdict rule of batch norm: what a call must result in, and how far from it a correct one may round.
 
-Per channel, over its n values: μ the mean, d = x − μ, v the mean of d², s = 1 / √(v + eps).
+Per channel, over its n values: μ the mean, d = x − μ, v the mean of d², s = 1 / √(v + eps). What the subject has in
+place of x may itself be off, where blocks come before it: by e at most, element by element.
 """
 
 from __future__ import annotations
@@ -13,56 +14,61 @@ DEFAULTS = {"training": False, "momentum": 0.1, "eps": 1e-5}
 ROOM = 8  # roundings, a few for each value and each level of a tree of partial sums, beside the n of the sum itself
 
 
-def expected(case: Case) -> tuple[Expected, Expected, Expected]:
-    """y, the running mean and the running variance after the call."""
+def expected(case: Case, off: Array | float = 0.0) -> tuple[Expected, Expected, Expected]:
+    """y, the running mean and the running variance after the call, whose x may be off by `off`."""
     form = FORMATS[case["running_mean"].dtype.name]
     u = form.u + form.u_wide  # what is expected is rounded too
     wide = case.map(lambda a: np.asarray(a, form.wide)).arrays
     settings = {**DEFAULTS, **case.arguments}
     with np.errstate(all="ignore"):  # NaN and its channel
         if not settings["training"]:
-            return _evaluation(wide, settings["eps"], u)
+            return _evaluation(wide, np.asarray(off), settings["eps"], u)
         if not wide["x"].size:
             return tuple(Expected.exactly(wide[n]) for n in ("x", "running_mean", "running_var"))  # type: ignore
-        return _training(wide, settings["momentum"], settings["eps"], u)
+        return _training(wide, np.asarray(off), settings["momentum"], settings["eps"], u)
 
 
-def _evaluation(a: dict[str, Array], eps: float, u: float) -> tuple[Expected, Expected, Expected]:
-    """As (x − r)·s·w + b or folded into a scale and a shift: 3u for s, 4u for what follows, and u for their products."""
+def _evaluation(a: dict[str, Array], e: Array, eps: float, u: float) -> tuple[Expected, Expected, Expected]:
+    """As (x − r)·s·w + b or folded into a scale and a shift: 3u for s, 4u for what follows, u for their products."""
     x, mean, weight, bias = a["x"], *(_along(a, n) for n in ("running_mean", "weight", "bias"))
     scale = weight / np.sqrt(_along(a, "running_var") + eps)
-    bound = 8 * u * np.abs(scale) * (np.abs(x) + np.abs(mean)) + 2 * u * np.abs(bias)
+    bound = np.abs(scale) * (e + 8 * u * (np.abs(x) + e + np.abs(mean))) + 2 * u * np.abs(bias)
     y = Expected((x - mean) * scale + bias, np.asarray(bound, np.float64))
     return y, Expected.exactly(a["running_mean"]), Expected.exactly(a["running_var"])
 
 
-def _training(a: dict[str, Array], momentum: float, eps: float, u: float) -> tuple[Expected, Expected, Expected]:
+def _training(
+    a: dict[str, Array], e: Array, momentum: float, eps: float, u: float
+) -> tuple[Expected, Expected, Expected]:
     x, weight, bias = a["x"], _along(a, "weight"), _along(a, "bias")
     axes = (0, *range(2, x.ndim))
     n = x.size // x.shape[1]
     q = (n + ROOM + 4 * np.log2(n)) * u
 
     def mean(values: Array) -> Array:
-        return values.mean(axes, keepdims=True)
+        return np.broadcast_to(values, x.shape).mean(axes, keepdims=True)
 
     mu = mean(x)
     d = x - mu
     v = mean(d**2)
     s = 1 / np.sqrt(v + eps)
 
+    # an x that is off moves μ by mean(e), and v by 2·mean(|d|·e) + mean(e²) at most, for Σ d is 0
+    largest, mu_carried, v_carried = np.abs(x) + e, mean(e), mean(2 * np.abs(d) * e + e**2)
     # a sum of n terms in any order is off by n·u of the sum of their absolute values
-    mu_off = q * mean(np.abs(x))
+    mu_rounded = q * mean(largest)
     # two passes: q·v, and (μ̂ − μ)² for the mean that was taken off. One pass with updates (Welford), or parts put
     # together (Chan): up to q·κ·v with κ²·v = v + μ². One pass about some value of the channel: sums of squares up to
     # v + max d². Not covered, on purpose: mean(x²) − mean(x)², whose errors are of the size u·μ², whatever v is.
-    updated = q * (v + 2 * np.sqrt(v * mean(x**2)))
-    shifted = 3 * q * (v + (d**2).max(axes, keepdims=True))
-    v_off = np.maximum(updated, shifted) + mu_off**2 * (1 + q)
+    v_most, d_most = v + v_carried, (np.abs(d) + e + mu_carried).max(axes, keepdims=True)
+    updated = q * (v_most + 2 * np.sqrt(v_most * mean(largest**2)))
+    shifted = 3 * q * (v_most + d_most**2)
+    mu_off, v_off = mu_carried + mu_rounded, v_carried + np.maximum(updated, shifted) + mu_rounded**2 * (1 + q)
     # s falls with v; eps rounded, the sum, the root and the quotient, or a reciprocal root good to 2 units, are 6u
     s_high, s_low = 1 / np.sqrt(np.maximum(v - v_off, 0) + eps), 1 / np.sqrt(v + v_off + eps)
     s_off = np.maximum(s_high - s, s - s_low) + 6 * u * s_high
-    # d̂ is off by that of the mean; the folded form x·scale + (bias − mean·scale) rounds numbers as large as x and μ are
-    d_off = mu_off + 4 * u * (np.abs(x) + np.abs(mu))
+    # d is off as x and μ are; the folded form x·scale + (bias − mean·scale) rounds numbers as large as x and μ
+    d_off = e + mu_off + 4 * u * (largest + np.abs(mu))
     bound = np.abs(weight) * (s_off * np.abs(d) + (s + s_off) * d_off) + 2 * u * np.abs(bias)
 
     y = Expected(d * s * weight + bias, np.asarray(bound, np.float64))

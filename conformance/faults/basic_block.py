@@ -1,0 +1,419 @@
+"""Wrong residual blocks."""
+
+import functools
+
+import numpy as np
+from nnspec.conformance.faults import fault
+from nnspec.reference.basic_block import ResidualBlock as Right
+from nnspec.reference.batch_norm import BatchNorm2d
+from nnspec.reference.conv2d import Conv2d, conv2d
+from nnspec.reference.relu import relu
+from nnspec.reference.sequential import Sequential
+
+
+class _Block(Right):
+    """The right block in pieces, so that each can be replaced by a wrong one."""
+
+    def __init__(self, in_channels, out_channels, stride=1, *, dtype=np.float32, rng=None):
+        made = {"dtype": dtype, "rng": rng or np.random.default_rng()}
+        super().__init__(in_channels, out_channels, stride, **made)
+        self.change(in_channels, out_channels, stride, made)
+
+    def change(self, in_channels, out_channels, stride, made):
+        """What is made otherwise."""
+
+    def branch(self, x):
+        return self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
+
+    def shortcut(self, x):
+        return x if self.downsample is None else self.downsample(x)
+
+    def forward(self, x):
+        return relu(self.branch(x) + self.shortcut(x))
+
+
+def _wrong(key, mistake, **pieces):
+    """A fault whose methods are those of `_Block`, but for these."""
+    fault(f"basic_block.{key}", mistake, ResidualBlock=type("ResidualBlock", (_Block,), pieces))
+
+
+def _method(key, mistake, name):
+    """Decorate the wrong method `name`."""
+
+    def add(method):
+        _wrong(key, mistake, **{name: method})
+        return method
+
+    return add
+
+
+_branch = functools.partial(_method, name="branch")
+_shortcut = functools.partial(_method, name="shortcut")
+_forward = functools.partial(_method, name="forward")
+_change = functools.partial(_method, name="change")
+
+
+def _projects(block):
+    return block.downsample is not None
+
+
+# -- branch ------------------------------------------------------------------------------------------------------------
+
+_branch("branch.value/one-convolution", "one convolution does for both")(
+    lambda self, x: self.bn2((self.conv1 if x.shape[1] == self.conv2.weight.data.shape[1] else self.conv2)(
+        relu(self.bn1(self.conv1(x)))
+    ))
+)  # fmt: skip
+
+
+@_branch("branch.value/edge", "the border is repeated in place of zeros")
+def _edge(self, x):
+    def padded(a):
+        return np.pad(a, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge" if a.size else "constant")
+
+    y = relu(self.bn1(conv2d(padded(x), self.conv1.weight.data, stride=self.conv1.stride)))
+    return self.bn2(conv2d(padded(y), self.conv2.weight.data))
+
+
+_branch("branch.value/second-left-out", "the second convolution is left out")(
+    lambda self, x: self.bn2(relu(self.bn1(self.conv1(x))))
+)
+_branch("branch.norms/shared", "one norm does for both")(
+    lambda self, x: self.bn1(self.conv2(relu(self.bn1(self.conv1(x)))))
+)
+_branch("branch.norms/only-first", "no norm before the addition")(
+    lambda self, x: self.conv2(relu(self.bn1(self.conv1(x))))
+)
+_branch("branch.norms/after-relu", "the first norm comes after the relu")(
+    lambda self, x: self.bn2(self.conv2(self.bn1(relu(self.conv1(x)))))
+)
+_branch("relu.inner/none", "no relu between the convolutions")(
+    lambda self, x: self.bn2(self.conv2(self.bn1(self.conv1(x))))
+)
+_branch("relu.inner/leaky", "a relu with a slope on the negative side")(
+    lambda self, x: self.bn2(self.conv2(np.maximum(y := self.bn1(self.conv1(x)), y * 2**-7)))
+)
+_branch("relu.none-before-add/relu", "a relu at the end of the branch")(lambda self, x: relu(_Block.branch(self, x)))
+_forward("relu.after-add/none", "no relu after the addition")(lambda self, x: self.branch(x) + self.shortcut(x))
+_forward("relu.after-add/before-add", "the last relu comes before the addition")(
+    lambda self, x: relu(self.branch(x)) + self.shortcut(x)
+)
+
+# -- shortcut ----------------------------------------------------------------------------------------------------------
+
+_forward("shortcut.identity/dropped", "the shortcut is computed and forgotten")(lambda self, x: relu(self.branch(x)))
+
+
+def _projection(in_channels, out_channels, stride, made, norm=BatchNorm2d):
+    return Sequential(Conv2d(in_channels, out_channels, 1, stride, bias=False, **made), norm(out_channels, **made))
+
+
+@_change("shortcut.identity/projected", "a projection where none belongs")
+def _always_projected(self, in_channels, out_channels, stride, made):
+    self.downsample = _projection(in_channels, out_channels, stride, made)
+
+
+_shortcut("shortcut.negative/relu", "a relu on the shortcut")(lambda self, x: relu(_Block.shortcut(self, x)))
+_forward("shortcut.negative/relu-on-projection", "a relu on the projection")(
+    lambda self, x: relu(self.branch(x) + (relu(self.downsample(x)) if _projects(self) else x))
+)
+_forward("shortcut.negative/pre-activation", "a relu in place on what the shortcut still needs")(
+    lambda self, x: _Block.forward(self, relu(x))
+)
+
+
+def _fitted(x, like):
+    """Every so many pixels of x, and as many channels: surplus ones dropped, missing ones zero."""
+    (channels, rows, columns), fitted = like.shape[1:], np.zeros_like(like)
+    x = x[:, :channels, :: -(-x.shape[2] // rows), :: -(-x.shape[3] // columns)]
+    fitted[:, : x.shape[1], : x.shape[2], : x.shape[3]] = x
+    return fitted
+
+
+@_forward("projection.channels/zeros", "missing channels are zeros")
+def _zeros(self, x):
+    y = self.branch(x)
+    return relu(y + (_fitted(x, y) if _projects(self) and self.conv1.stride == 1 else self.shortcut(x)))
+
+
+class _OnlyWithStride(_Block):
+    def change(self, in_channels, out_channels, stride, made):
+        if stride == 1:
+            self.downsample = None
+
+    def forward(self, x):
+        y = self.branch(x)
+        return relu(y + (self.downsample(x) if _projects(self) else _fitted(x, y)))
+
+
+class _OnlyWithChannels(_OnlyWithStride):
+    def change(self, in_channels, out_channels, stride, made):
+        if in_channels == out_channels:
+            self.downsample = None
+
+
+fault(
+    "basic_block.projection.channels/only-with-stride",
+    "a projection only where the stride is not 1",
+    ResidualBlock=_OnlyWithStride,
+)
+fault(
+    "basic_block.projection.stride/only-with-channels",
+    "a projection only where channels change",
+    ResidualBlock=_OnlyWithChannels,
+)
+
+
+def _projecting(prepare):
+    """Shortcuts that project `prepare(x, stride)` without a stride."""
+
+    def shortcut(self, x):
+        if not _projects(self):
+            return x
+        s = self.conv1.stride
+        rows, columns = (-(-n // s) for n in x.shape[2:])
+        y = conv2d(prepare(x, s), self.downsample[0].weight.data)
+        return self.downsample[1](y[:, :, :rows, :columns])
+
+    return shortcut
+
+
+def _last_pixels(x, s):
+    return np.pad(x, ((0, 0), (0, 0), (0, s - 1), (0, s - 1)), mode="edge")[:, :, s - 1 :: s, s - 1 :: s]
+
+
+def _means(x, s):
+    padded = np.pad(x, ((0, 0), (0, 0), (0, -x.shape[2] % s), (0, -x.shape[3] % s)))
+    n, c, h, w = padded.shape
+    return padded.reshape(n, c, h // s, s, w // s, s).mean((3, 5))
+
+
+_shortcut("projection.stride/cropped", "the projection does not stride, and what is too much is cut off")(
+    _projecting(lambda x, s: x)
+)
+_shortcut("projection.stride/last-pixels", "the projection takes the last pixel of every stride")(
+    _projecting(_last_pixels)
+)
+_shortcut("projection.stride/pooled", "the shortcut averages in place of striding")(_projecting(_means))
+_shortcut("projection.norm/none", "no norm after the projection")(
+    lambda self, x: self.downsample[0](x) if _projects(self) else x
+)
+_shortcut("projection.norm/shared", "the branch's last norm does for the projection")(
+    lambda self, x: self.bn2(self.downsample[0](x)) if _projects(self) else x
+)
+
+# -- stride ------------------------------------------------------------------------------------------------------------
+
+
+@_change("stride.first/second", "the stride is the second convolution's")
+def _second(self, in_channels, out_channels, stride, made):
+    self.conv1.stride, self.conv2.stride = 1, stride
+
+
+@_change("stride.once/twice", "both convolutions stride, and the shortcut once more")
+def _twice(self, in_channels, out_channels, stride, made):
+    self.conv2.stride = stride
+    if _projects(self):
+        self.downsample[0].stride = stride * stride
+
+
+def _always(value):
+    def change(self, in_channels, out_channels, stride, made):
+        if stride != 1:
+            self.conv1.stride = self.downsample[0].stride = value
+
+    return change
+
+
+_change("stride.once/ignored", "the stride is ignored")(_always(1))
+_change("stride.once/two", "any stride is 2")(_always(2))
+
+# -- modes and state ---------------------------------------------------------------------------------------------------
+
+
+def _fixed(mode, *names):
+    """The norms of these names (`shortcut`: that of the projection) are in `mode` whatever the block is in."""
+
+    def forward(self, x):
+        norms = [getattr(self, n) for n in names if n != "shortcut"]
+        norms += [self.downsample[1]] if "shortcut" in names and _projects(self) else []
+        before = [norm.training for norm in norms]
+        for norm in norms:
+            norm.training = mode
+        y = _Block.forward(self, x)
+        for norm, training in zip(norms, before, strict=True):
+            norm.training = training
+        return y
+
+    return forward
+
+
+_forward("mode.train/projection", "the projection's norm never trains")(_fixed(False, "shortcut"))
+_forward("mode.train/last-norm", "the branch's last norm never trains")(_fixed(False, "bn2"))
+
+
+@_forward("mode.train/not-kept", "the statistics of the batch are used, and not kept")
+def _not_kept(self, x):
+    kept = [(b, b.data.copy()) for b in self.buffers()]
+    y = _Block.forward(self, x)
+    for buffer, data in kept:
+        buffer.data[...] = data
+    return y
+
+
+@_forward("mode.train/moved-twice", "the statistics move as if the batch had been seen twice")
+def _moved_twice(self, x):
+    if self.training:
+        self.branch(x)
+    return _Block.forward(self, x)
+
+
+_forward("mode.eval/projection", "the projection's norm goes on training, where it can")(
+    lambda self, x: _fixed(len(x) * x.shape[2] * x.shape[3] > self.conv1.stride**2, "shortcut")(self, x)
+)
+
+
+@_forward("mode.eval/drifts", "the statistics move in evaluation too")
+def _drifts(self, x):
+    self.bn1.running_mean.data[...] += 0.125 * self.conv1(x).mean((0, 2, 3))
+    return _Block.forward(self, x)
+
+
+@_change("parameters.count/biases", "the convolutions have biases")
+def _biases(self, in_channels, out_channels, stride, made):
+    self.conv1 = Conv2d(in_channels, out_channels, 3, stride, 1, **made)
+    self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1, **made)
+
+
+@_change("parameters.count/unused-projection", "a projection that is built and not used")
+def _unused(self, in_channels, out_channels, stride, made):
+    self.unused = None if _projects(self) else _projection(in_channels, out_channels, stride, made)
+
+
+@_change("state.complete/plain-list", "the projection's parts are in a list, where nothing finds them")
+def _plain_list(self, in_channels, out_channels, stride, made):
+    parts, self.downsample = self.downsample, None
+    self.parts = [parts] if parts else []
+
+
+class _Uncounting(BatchNorm2d):
+    def __init__(self, channels, **made):
+        super().__init__(channels, **made)
+        self.num_batches_tracked.persistent = False
+
+
+@_change("state.complete/no-count", "the second norm's count is not saved")
+def _no_count(self, in_channels, out_channels, stride, made):
+    self.bn2 = _Uncounting(out_channels, **made)
+
+
+class _Shortcut(_Block):
+    def change(self, in_channels, out_channels, stride, made):
+        self.shortcut_path, self.downsample = self.downsample, None
+
+    def shortcut(self, x):
+        return x if self.shortcut_path is None else self.shortcut_path(x)
+
+
+fault("basic_block.state.keys/shortcut", "the projection has another name", ResidualBlock=_Shortcut)
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+_forward("output.dtype/float32", "the result is float32 whatever came in")(
+    lambda self, x: _Block.forward(self, x).astype(np.float32)
+)
+_forward("output.dtype/float64", "the result is float64 whatever came in")(
+    lambda self, x: _Block.forward(self, x).astype(np.float64)
+)
+
+
+@_forward("output.fresh/reused-buffer", "the result's memory is kept and used again")
+def _reused(self, x):
+    y = _Block.forward(self, x)
+    store = vars(self).setdefault(f"store{y.shape}", y)
+    store[...] = y
+    return store
+
+
+@_forward("output.fresh/in-place", "the result is written over the input, where it has its shape")
+def _returned(self, x):
+    y = _Block.forward(self, x)
+    if y.shape != x.shape:
+        return y
+    np.copyto(x, y)
+    return x
+
+
+@_forward("input.unchanged/added-to", "the branch is added to the input in place")
+def _added_to(self, x):
+    y = self.branch(x)
+    if _projects(self):
+        return relu(y + self.downsample(x))
+    x += y
+    return relu(x)
+
+
+@_forward("input.unchanged/relu", "a relu in place on the input, after the last use of it")
+def _relu_in_place(self, x):
+    y = _Block.forward(self, x)
+    np.maximum(x, 0, out=x)
+    return y
+
+
+@_forward("input.layout/memory-order", "the memory is read as if it were contiguous")
+def _memory_order(self, x):
+    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+    return _Block.forward(self, x.transpose(order).reshape(x.shape))
+
+
+_forward("batch.independent/mean", "every image sees the batch's mean")(
+    lambda self, x: _Block.forward(self, x + (x.mean(0) - x[:1] if len(x) > 1 else 0))
+)
+_forward("batch.independent/batch-statistics", "statistics of the batch, where it has more than one image")(
+    lambda self, x: _fixed(self.training or len(x) > 1, "bn1", "bn2")(self, x)
+)
+
+
+@_forward("batch.empty/refused", "a batch of nothing raises")
+def _no_empty(self, x):
+    if not len(x):
+        raise ValueError("empty batch")
+    return _Block.forward(self, x)
+
+
+@_branch("call.stateless/workspace", "a workspace is kept, and its border shows what a larger image left there")
+def _workspace(self, x):
+    n, c, h, w = x.shape
+    space = getattr(self, "space", np.zeros((0, 0, 0, 0)))
+    if space.shape[0] < n or space.shape[2] <= h or space.shape[3] <= w:
+        self.space = space = np.zeros((n, c, h + 1, w + 1), x.dtype)
+    space[:n, :, :h, :w] = x
+    rows, columns = (-(-size // self.conv1.stride) for size in (h, w))
+    y = self.conv1(space[:n, :, : h + 1, : w + 1])[:, :, :rows, :columns]
+    return self.bn2(self.conv2(relu(self.bn1(y))))
+
+
+@_forward("call.stateless/first-scale", "every call sees a trace of the call before")
+def _trace(self, x):
+    last, self.last = getattr(self, "last", 0), float(np.abs(x).sum())
+    return _Block.forward(self, x) + x.dtype.type(last * 2**-20)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+_forward("refuses.channels/fitted", "channels are dropped or repeated until they fit")(
+    lambda self, x: _Block.forward(self, np.resize(x, (len(x), self.conv1.weight.data.shape[1], *x.shape[2:])))
+)
+_forward("refuses.rank/made-up", "missing dimensions are made up, surplus ones dropped")(
+    lambda self, x: _Block.forward(
+        self, np.resize(x, (1, self.conv1.weight.data.shape[1], *x.shape[-2:])) if x.ndim != 4 else x
+    )
+)
+
+
+class _AnyStride(_Block):
+    def __init__(self, in_channels, out_channels, stride=1, *, dtype=np.float32, rng=None):
+        super().__init__(in_channels, out_channels, max(1, stride), dtype=dtype, rng=rng)
+
+
+fault("basic_block.refuses.stride/one", "a stride of 0 and below is taken for 1", ResidualBlock=_AnyStride)

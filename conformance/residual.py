@@ -1,0 +1,114 @@
+"""Running error analysis of residual blocks and of ResNet-34, as spec/basic_block.md and spec/resnet34.md draw them.
+
+Beside what running_error.py has: max pool, and the mean over an image.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from nnspec.conformance import rule_batch_norm
+from nnspec.conformance.cases import Case
+from nnspec.conformance.rule import FORMATS, Array, Expected
+from nnspec.conformance.running_error import Approximate, add, linear_block, relu
+from nnspec.reference.conv2d import conv2d
+from nnspec.reference.linear import linear
+from nnspec.reference.max_pool2d import max_pool2d
+from nnspec.reference.windows import pad, windows
+
+STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # channels and blocks
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Kernels (O, C, K, K) with one value each, a power of two: a convolution only copies, and is exact."""
+
+    channel: Array  # (O,), and so are the next three: where the value lies, and what it is
+    row: Array
+    column: Array
+    value: Array
+    shape: tuple[int, int, int, int]
+
+    def dense(self, dtype: Any) -> Array:
+        """The kernels as an array."""
+        kernels = np.zeros(self.shape, dtype)
+        kernels[np.arange(self.shape[0]), self.channel, self.row, self.column] = self.value
+        return kernels
+
+    def apply(self, x: Approximate, stride: int, padding: int) -> Approximate:
+        """The convolution of an image with them."""
+
+        def copy(a: Array, factors: Array) -> Array:
+            view = windows(pad(a, (padding, padding)), self.shape[2:], (stride, stride), (1, 1))
+            copied: Array = view[:, self.channel, self.row, self.column] * factors.astype(a.dtype)[:, None, None]
+            return copied
+
+        return Approximate(copy(x.value, self.value), copy(x.error, np.abs(self.value)), x.dtype)
+
+
+Entries = Mapping[str, Array | Copies]
+
+
+@dataclass
+class Run:
+    """One call of a module that has these entries as its state. Names end in a dot where something follows."""
+
+    entries: Entries
+    training: bool = False
+    statistics: dict[str, Expected] = field(default_factory=dict)  # of the norms, after the call
+
+    def convolution(self, x: Approximate, name: str, stride: int = 1, padding: int = 0) -> Approximate:
+        """(N, C, H, W) -> (N, O, OH, OW)"""
+        kernels = self.entries[f"{name}.weight"]
+        if isinstance(kernels, Copies):
+            return kernels.apply(x, stride, padding)
+        return linear_block(functools.partial(_conv2d, stride=stride, padding=padding), x, kernels)
+
+    def norm(self, x: Approximate, name: str) -> Approximate:
+        """Batch norm, by the statistics that the state has, or, in training, by those of x."""
+        operands = {key: self.entries[f"{name}.{key}"] for key in ("weight", "bias", "running_mean", "running_var")}
+        call = Case("batch_norm", {"x": x.value, **operands}, {"training": self.training})
+        y, mean, variance = rule_batch_norm.expected(call, x.error)
+        self.statistics |= {f"{name}.running_mean": mean, f"{name}.running_var": variance}
+        return Approximate(y.value, np.asarray(y.bound), x.dtype)
+
+    def block(self, x: Approximate, name: str = "", stride: int = 1) -> Approximate:
+        """A residual block."""
+        y = relu(self.norm(self.convolution(x, f"{name}conv1", stride, 1), f"{name}bn1"))
+        y = self.norm(self.convolution(y, f"{name}conv2", 1, 1), f"{name}bn2")
+        if stride != 1 or x.value.shape[1] != y.value.shape[1]:
+            x = self.norm(self.convolution(x, f"{name}downsample.0", stride), f"{name}downsample.1")
+        return relu(add(y, x))
+
+    def network(self, x: Approximate) -> Approximate:
+        """ResNet-34."""
+        x = max_pool(relu(self.norm(self.convolution(x, "conv1", 2, 3), "bn1")))
+        for stage, (_, blocks) in enumerate(STAGES, start=1):
+            for number in range(blocks):
+                x = self.block(x, f"layer{stage}.{number}.", 2 if stage > 1 and number == 0 else 1)
+        return linear_block(linear, mean_of_image(x), self.entries["fc.weight"], self.entries["fc.bias"])
+
+
+def _conv2d(x: Array, weight: Array, bias: None, **hyper: int) -> Array:
+    return conv2d(x, weight, **hyper)
+
+
+# -- pools -------------------------------------------------------------------------------------------------------------
+
+
+def max_pool(x: Approximate) -> Approximate:
+    """The stem's: a maximum is no further off than the element of its window that is furthest off."""
+    pool = functools.partial(max_pool2d, kernel_size=3, stride=2, padding=1)
+    return Approximate(pool(x.value), pool(x.error), x.dtype)
+
+
+def mean_of_image(x: Approximate) -> Approximate:
+    """(N, C, H, W) -> (N, C): the mean of the errors, and n additions and a division by n."""
+    form = FORMATS[x.dtype]
+    n = x.value.shape[2] * x.value.shape[3]
+    error = x.error.mean((2, 3)) + (n + 1) * (form.u + form.u_wide) * x.largest.mean((2, 3))
+    return Approximate(x.value.mean((2, 3)), error, x.dtype)

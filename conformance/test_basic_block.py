@@ -1,0 +1,371 @@
+"""The requirements of spec/basic_block.md, in the page's order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import find
+from hypothesis import strategies as st
+from nnspec.conformance import laws
+from nnspec.conformance.cases import Case, Data, data
+from nnspec.conformance.requirements import requirement
+from nnspec.conformance.residual import Run
+from nnspec.conformance.rule import Array, Expected
+from nnspec.conformance.running_error import Approximate
+from nnspec.conformance.trial import Mismatch, Trial
+
+NORMS = ("bn1", "bn2", "downsample.1")
+
+
+@st.composite
+def cases(
+    draw,
+    *,
+    dtype: str,
+    lacks: frozenset[str] = frozenset(),
+    strides: tuple[int, ...] = (1, 2, 3),
+    channels: str = "any",
+    norms: tuple[str, ...] = NORMS,
+    signed: bool = True,
+    batch: int = 1,
+    modes: tuple[bool, ...] = (False,),
+):
+    """A block with its whole state. Norms not in `norms` are as new. Unless `signed`, nothing is ever negative.
+
+    `channels` says whether as many go out as come in: "same", "other" or "any". In training there are two images, so
+    that every norm sees more than one value.
+    """
+    stride = draw(st.sampled_from([1] if "stride" in lacks else strides))
+    inputs = draw(st.integers(1, 3))
+    outputs = inputs if channels == "same" else draw(st.integers(1, 3))
+    if channels == "other" and outputs == inputs:
+        outputs = inputs % 3 + 1
+    size = [(draw(st.integers(1, 4)) - 1) * stride + 1 + draw(st.integers(0, stride - 1)) for _ in range(2)]
+    training = draw(st.sampled_from(modes))
+    values = draw(data(dtype))
+    sign = (lambda a: a) if signed else np.abs
+
+    arrays = {"x": sign(values.inputs(draw(st.integers(2 if training else batch, 3)), inputs, *size))}
+    shapes = {"1": (outputs, inputs, 3, 3), "2": (outputs, outputs, 3, 3)}
+    for number, shape in shapes.items():
+        arrays[f"conv{number}.weight"] = sign(values.weights(*shape))
+        arrays |= _norm(values, f"bn{number}", outputs, norms, signed)
+    if stride != 1 or inputs != outputs:
+        arrays["downsample.0.weight"] = sign(values.weights(outputs, inputs, 1, 1))
+        arrays |= _norm(values, "downsample.1", outputs, norms, signed)
+    return Case("basic_block", arrays, {"stride": stride, "training": training})
+
+
+def _norm(values: Data, name: str, channels: int, vary: tuple[str, ...], signed: bool) -> dict[str, Array]:
+    """The state of a norm: quarters of small integers. Not signed, it neither negates nor lowers anything."""
+    rng, ones = values.rng, np.ones(channels, values.dtype)
+    if name not in vary:
+        entries = (ones, 0 * ones, 0 * ones, ones)
+    else:
+        weight, bias, mean, variance = rng.integers(1, 9, (4, channels)) / 4
+        if signed:
+            weight, bias, mean = (a * rng.choice([-1, 1], channels) for a in (weight, bias, mean))
+        entries = (weight, bias, mean if signed else -mean, variance)
+    keys = ("weight", "bias", "running_mean", "running_var")
+    return {f"{name}.{key}": a.astype(values.dtype) for key, a in zip(keys, entries, strict=True)}
+
+
+def ending(case: Case, norm: str, value: Array | float) -> Case:
+    """The same case with a norm that gives `value`, whatever goes in."""
+    zeros = np.zeros_like(case[f"{norm}.weight"])
+    return case.but(**{f"{norm}.weight": zeros, f"{norm}.bias": zeros + np.asarray(value, zeros.dtype)})
+
+
+def run(case: Case) -> tuple[Expected, dict[str, Expected]]:
+    """The result of a call, and the statistics of the norms after it."""
+    once = Run(case.arrays, case["training"])  # type: ignore[arg-type]
+    return once.block(Approximate.given(case["x"]), stride=case["stride"]).expected, once.statistics
+
+
+def equals_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on values. Other keys are another matter, other entries are not."""
+    entries = case.arrays.keys() - {"x"}
+    state = subject.state(new(subject, case))
+    if entries - state.keys() and _sizes(state) != _sizes({n: case[n] for n in entries}):
+        missing = min(entries - state.keys())
+        raise Mismatch(f"the state has no entry {missing}, nor one like it under another key")
+    subject.expect(subject(case), run(case)[0])
+
+
+def _sizes(state: dict[str, Array]) -> list[tuple[int, ...]]:
+    return sorted(a.shape for a in state.values() if a.ndim)
+
+
+def new(subject: Trial, case: Case) -> Any:
+    """A new block of the case's sizes."""
+    outputs, inputs = case["conv1.weight"].shape[:2]
+    stride = {} if case["stride"] == 1 else {"stride": case["stride"]}
+    return subject.new("basic_block", inputs, outputs, **stride)
+
+
+# -- branch ------------------------------------------------------------------------------------------------------------
+
+
+@requirement("basic_block.branch.value", cases, strides=(1,), channels="same", norms=(), signed=False)
+def test_branch_value(subject: Trial, case: Case) -> None:
+    """Two 3×3 convolutions with padding 1."""
+    equals_reference(subject, case)
+
+
+@requirement("basic_block.branch.norms", cases, strides=(1,), channels="same")
+def test_branch_norms(subject: Trial, case: Case) -> None:
+    """A norm of its own for each of them."""
+    equals_reference(subject, case)
+
+
+@requirement("basic_block.relu.inner", cases, strides=(1,), channels="same", norms=("bn1",))
+def test_relu_inner(subject: Trial, case: Case) -> None:
+    """What is negative after the first norm does not reach the second convolution."""
+    equals_reference(subject, case.but(**{n: np.abs(case[n]) for n in ("x", "conv2.weight")}))
+
+
+@requirement("basic_block.relu.none-before-add", cases, strides=(1,), channels="same", norms=("bn2",))
+def test_relu_none_before_add(subject: Trial, case: Case) -> None:
+    """A branch that is negative everywhere lowers the sum, which is positive all the same."""
+    below = -np.abs(case["bn2.bias"])
+    equals_reference(subject, ending(case.but(x=np.abs(case["x"]) - below.min()), "bn2", below))
+
+
+@requirement("basic_block.relu.after-add", cases, strides=(1,), channels="same", norms=("bn2",))
+def test_relu_after_add(subject: Trial, case: Case) -> None:
+    """Where the sum is negative, the result is 0."""
+    equals_reference(subject, ending(case, "bn2", case["bn2.bias"]))
+
+
+# -- shortcut ----------------------------------------------------------------------------------------------------------
+
+
+@requirement("basic_block.shortcut.identity", cases, strides=(1,), channels="same", norms=("bn1",))
+def test_shortcut_identity(subject: Trial, case: Case) -> None:
+    """A branch of zeros leaves an input that has nothing negative as it is."""
+    case = ending(case.but(x=np.abs(case["x"])), "bn2", 0)
+    equals_reference(subject, case)
+    subject.expect(subject(case), Expected.exactly(case["x"]))
+
+
+@requirement("basic_block.shortcut.negative", cases, norms=())
+def test_shortcut_negative(subject: Trial, case: Case) -> None:
+    """A negative input lowers a sum that the branch keeps positive."""
+    weights = {n: np.abs(a) for n, a in case.arrays.items() if n == "downsample.0.weight" and a is not None}
+    case = case.but(x=-np.abs(case["x"]), **weights)
+    most = np.abs(run(ending(case.but(x=-case["x"]), "bn2", 0))[0].value).max(initial=0)
+    equals_reference(subject, ending(case, "bn2", np.ceil(float(most))))
+
+
+@requirement("basic_block.projection.channels", cases, strides=(1,), channels="other", norms=(), signed=False)
+def test_projection_channels(subject: Trial, case: Case) -> None:
+    """Beside a branch of zeros, the result is a 1×1 convolution."""
+    equals_reference(subject, ending(case, "bn2", 0))
+
+
+@requirement(
+    "basic_block.projection.stride", cases, strides=(2, 3), channels="same", norms=(), signed=False, needs="stride"
+)
+def test_projection_stride(subject: Trial, case: Case) -> None:
+    """Beside a branch of zeros, the result is a 1×1 convolution with that stride."""
+    equals_reference(subject, ending(case, "bn2", 0))
+
+
+@requirement("basic_block.projection.norm", cases, channels="other", norms=("downsample.1",), signed=False)
+def test_projection_norm(subject: Trial, case: Case) -> None:
+    """And then a norm."""
+    equals_reference(subject, ending(case, "bn2", 0))
+
+
+# -- stride ------------------------------------------------------------------------------------------------------------
+
+
+@requirement("basic_block.stride.first", cases, strides=(2, 3), norms=(), signed=False, needs="stride")
+def test_stride_first(subject: Trial, case: Case) -> None:
+    """Beside a shortcut of zeros, the result is the branch, whose first convolution strides."""
+    equals_reference(subject, ending(case, "downsample.1", 0))
+
+
+@requirement("basic_block.stride.once", cases, strides=(1, 2, 3, 4), needs="stride")
+def test_stride_once(subject: Trial, case: Case) -> None:
+    """As many rows and columns as multiples of the stride there are."""
+    rows, columns = (-(-n // case["stride"]) for n in case["x"].shape[2:])
+    shape = (len(case["x"]), len(case["conv1.weight"]), rows, columns)
+    actual = subject(case).shape
+    if actual != shape:
+        raise Mismatch(f"the result has shape {actual}, expected {shape}")
+
+
+# -- modes and state ---------------------------------------------------------------------------------------------------
+
+
+@requirement("basic_block.mode.train", cases, batch=2, modes=(True,))
+def test_mode_train(subject: Trial, case: Case) -> None:
+    """Built in evaluation and put in training: the statistics of the batch count, and move those kept."""
+    block = subject.build(case.but(training=False)).train()
+    y, statistics = run(case)
+    subject.expect(block(case["x"]), y)
+    state = block.state()
+    for key, expected in statistics.items():
+        subject.expect(state[key], expected, f"{key}, after the call,")
+    for key in (key for key in state if key.endswith("num_batches_tracked")):
+        subject.expect(state[key], Expected.exactly(np.array(1)), f"{key}, after the call,")
+
+
+@requirement("basic_block.mode.eval", cases)
+def test_mode_eval(subject: Trial, case: Case) -> None:
+    """Built in training and put in evaluation: the statistics kept count, and stay."""
+    block = subject.build(case.but(training=True)).eval()
+    before = block.state()
+    subject.expect(block(case["x"]), run(case)[0])
+    for key, value in block.state().items():
+        subject.expect(value, Expected.exactly(before[key]), f"{key}, after the call,")
+
+
+@requirement("basic_block.parameters.count", cases, per_dtype=False)
+def test_parameters_count(subject: Trial, case: Case) -> None:
+    """As many numbers as the convolutions' kernels and the norms' four vectors have, and none beside them."""
+    actual = sum(a.size for a in subject.state(new(subject, case)).values() if a.ndim)
+    expected = sum(a.size for n, a in case.arrays.items() if n != "x" and a is not None)
+    if actual != expected:
+        statistics = sum(a.size for n, a in case.arrays.items() if ".running" in n and a is not None)
+        raise Mismatch(
+            f"{actual} numbers in the state, expected {expected}: {expected - statistics} parameters and "
+            f"{statistics} running statistics"
+        )
+
+
+@requirement("basic_block.state.complete", cases, per_dtype=False)
+def test_state_complete(subject: Trial, case: Case) -> None:
+    """12 entries, or 18."""
+    state = subject.state(new(subject, case))
+    expected = 18 if "downsample.0.weight" in case.arrays else 12
+    if len(state) != expected:
+        raise Mismatch(f"the state has {len(state)} entries, {', '.join(state)}; expected {expected}")
+
+
+@requirement("basic_block.state.keys", cases, per_dtype=False)
+def test_state_keys(subject: Trial, case: Case) -> None:
+    """torchvision's keys."""
+    counts = {f"{n.removesuffix('.running_var')}.num_batches_tracked" for n in case.arrays if n.endswith("running_var")}
+    actual, expected = set(subject.state(new(subject, case))), (set(case.arrays) - {"x"}) | counts
+    if actual != expected:
+        more, fewer = sorted(actual - expected), sorted(expected - actual)
+        raise Mismatch(
+            f"the state's keys: without {', '.join(fewer) or 'nothing'}, beyond {', '.join(more) or 'nothing'}"
+        )
+
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+@requirement("basic_block.output.dtype", cases, modes=(False, True))
+def test_output_dtype(subject: Trial, case: Case) -> None:
+    """The operands' dtype."""
+    laws.keeps_dtype(subject, case)
+
+
+@requirement("basic_block.output.fresh", cases)
+def test_output_fresh(subject: Trial, case: Case) -> None:
+    """No memory shared, no buffer used again."""
+    laws.is_fresh(subject, case)
+
+
+@requirement("basic_block.input.unchanged", cases, modes=(False, True))
+def test_input_unchanged(subject: Trial, case: Case) -> None:
+    """The input is not written to."""
+    laws.leaves_operands(subject, case)
+
+
+@requirement("basic_block.input.layout", cases, effort=4)
+def test_input_layout(subject: Trial, case: Case) -> None:
+    """Only the elements count."""
+    laws.ignores_layout(subject, case, run(case)[0])
+
+
+@requirement("basic_block.batch.independent", cases, batch=2)
+def test_batch_independent(subject: Trial, case: Case) -> None:
+    """Each image by itself."""
+    laws.judges_images_alone(subject, case, run(case)[0])
+
+
+@requirement("basic_block.batch.empty", cases, modes=(False, True))
+def test_batch_empty(subject: Trial, case: Case) -> None:
+    """No images in, no images out."""
+    laws.returns_no_images(subject, case)
+
+
+@requirement("basic_block.call.stateless", cases)
+def test_call_stateless(subject: Trial, case: Case) -> None:
+    """A call on an image of another size changes nothing."""
+    larger = case.but(x=np.pad(case["x"], ((0, 0), (0, 0), (1, 2), (0, 1))))
+    laws.forgets(subject.kept(case), case, larger)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def broken(draw, *, dtype: str, lacks: frozenset[str], how: Any, **choices: Any):
+    """A legal case with one thing made illegal by `how(draw, case)`."""
+    return how(draw, draw(cases(dtype=dtype, lacks=lacks, **choices)))
+
+
+def _channels(draw: st.DrawFn, case: Case) -> Case:
+    x = case["x"]
+    more = draw(st.booleans()) or x.shape[1] == 1
+    return case.but(x=np.concatenate([x, x[:, :1]], axis=1) if more else x[:, 1:])
+
+
+@requirement("basic_block.refuses.channels", broken, how=_channels, per_dtype=False)
+def test_refuses_channels(subject: Trial, case: Case) -> None:
+    """One channel too many or too few."""
+    subject.refuses(case)
+
+
+def _rank(draw: st.DrawFn, case: Case) -> Case:
+    return case.but(x=draw(st.sampled_from([case["x"][0, 0], case["x"][None], case["x"][0]])))
+
+
+@requirement("basic_block.refuses.rank", broken, how=_rank, per_dtype=False)
+def test_refuses_rank(subject: Trial, case: Case) -> None:
+    """Two, three and five dimensions."""
+    subject.refuses(case)
+
+
+@requirement(
+    "basic_block.refuses.stride",
+    broken,
+    how=lambda draw, case: case.but(stride=draw(st.sampled_from([0, -1, -2]))),
+    strides=(2,),
+    needs="stride",
+    per_dtype=False,
+)
+def test_refuses_stride(subject: Trial, case: Case) -> None:
+    """0 and below."""
+    subject.refuses(case)
+
+
+# -- the cases reach the corners ---------------------------------------------------------------------------------------
+
+
+def test_reach_every_kind_of_shortcut() -> None:
+    """Channels that change with stride 1, and a stride with as many channels; rows left over; one row, one column."""
+    for corner in (
+        lambda c: c["stride"] == 1 and c["conv1.weight"].shape[0] != c["conv1.weight"].shape[1],
+        lambda c: c["stride"] == 2 and c["conv1.weight"].shape[0] == c["conv1.weight"].shape[1],
+        lambda c: c["stride"] == 3 and c["x"].shape[2] % 3 == 2 and c["x"].shape[2] != c["x"].shape[3],
+        lambda c: c["x"].shape[2:] == (1, 1),
+    ):
+        find(cases(dtype="float32"), corner)
+
+
+def test_reach_values_on_both_sides_of_every_relu() -> None:
+    """A branch that is negative where the shortcut is not, and the other way round."""
+
+    def corner(case: Case) -> bool:
+        branch = run(ending(case, "downsample.1", 0) if "downsample.1.weight" in case.arrays else case)[0].value
+        return bool((case["x"] < 0).any() and (case["x"] > 0).any() and (branch == 0).any() and (branch > 0).any())
+
+    find(cases(dtype="float32"), corner)
