@@ -1,0 +1,338 @@
+"""Wrong maximum pools."""
+
+import numpy as np
+from nnspec.conformance.cases import as_pair
+from nnspec.conformance.faults import fault, wrong
+from nnspec.reference.max_pool2d import max_pool2d as right
+from nnspec.reference.windows import pad, pooled_size, windows
+
+
+def _wrong(key, mistake):
+    """The fault is called with every argument given, each as a pair but `ceil_mode`."""
+
+    def add(function):
+        def max_pool2d(x, *, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
+            stride = kernel_size if stride is None else stride
+            pairs = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
+            return function(x, **{n: as_pair(v) for n, v in pairs.items()}, ceil_mode=ceil_mode)
+
+        fault(key, mistake, max_pool2d=max_pool2d)
+        return function
+
+    return add
+
+
+def _view(x, value, kernel_size, stride, padding, dilation, ceil_mode):
+    """Every element of every window, in axes 2 and 3; padding and overhang are `value`."""
+    overhang = tuple(s - 1 for s in stride) if ceil_mode else (0, 0)
+    rows, columns = pooled_size(x.shape[2:], kernel_size, stride, padding, dilation, overhang)
+    return windows(pad(x, padding, value, overhang), kernel_size, stride, dilation)[..., :rows, :columns]
+
+
+def _reduced(x, value, maximum, h, start=None):
+    """The elements of every window, one after the other, through maximum(so far, next)."""
+    view = _view(x, value, **h)
+    y = view[:, :, 0, 0].copy() if start is None else np.full_like(view[:, :, 0, 0], start)
+    for i, j in np.ndindex(h["kernel_size"]):
+        y = maximum(y, view[:, :, i, j])
+    return y
+
+
+def _keep_unless_greater(a, b):
+    return np.where(b > a, b, a)
+
+
+def _take_unless_greater(a, b):
+    return np.where(a > b, a, b)
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+_wrong("max_pool2d.output.value/minimum", "the smallest element")(lambda x, **h: -right(-x, **h))
+_wrong("max_pool2d.output.value/absolute", "the largest absolute value")(lambda x, **h: right(np.abs(x), **h))
+
+
+@_wrong("max_pool2d.output.value/last-column", "the last column of every window is missed")
+def _last_column(x, *, kernel_size, **h):
+    (rows, columns), width = kernel_size, h["dilation"][1]
+    if columns == 1:
+        return right(x, kernel_size=kernel_size, **h)
+    return right(x[..., :-width], kernel_size=(rows, columns - 1), **h)
+
+
+@_wrong("max_pool2d.output.value/blocks", "a window of equal elements beyond one block gives the starting value")
+def _blocks(x, **h):
+    y = right(x, **h)
+    return np.full_like(y, -np.inf) if np.prod(h["kernel_size"]) > 8192 and (x == x.flat[:1]).all() else y
+
+
+_wrong("max_pool2d.kernel.rows-columns/swapped", "rows and columns are exchanged")(
+    lambda x, kernel_size, **h: right(x, kernel_size=kernel_size[::-1], **h)
+)
+_wrong("max_pool2d.kernel.rows-columns/truncated", "the second number is dropped")(
+    lambda x, kernel_size, **h: right(x, kernel_size=kernel_size[0], **h)
+)
+
+
+@_wrong("max_pool2d.channel.independent/last-packet", "beyond the last four channels together, a NaN gets lost")
+def _last_packet(x, **h):
+    whole = x.shape[1] // 4 * 4
+    rest = _reduced(x[:, whole:], -np.inf, _take_unless_greater, h)
+    return np.concatenate([right(x[:, :whole], **h), rest], axis=1)
+
+
+_wrong("max_pool2d.channel.independent/largest-channel", "every channel shows the largest of the image")(
+    lambda x, **h: np.broadcast_to(right(x, **h).max(axis=1, keepdims=True), right(x, **h).shape).copy()
+)
+_wrong("max_pool2d.nan.propagates/kept-if-first", "`b if b > a else a` keeps a NaN that comes first, and loses others")(
+    lambda x, **h: _reduced(x, -np.inf, _keep_unless_greater, h)
+)
+_wrong("max_pool2d.nan.propagates/kept-if-last", "`a if a > b else b` keeps a NaN that comes last, and loses others")(
+    lambda x, **h: _reduced(x, -np.inf, _take_unless_greater, h)
+)
+_wrong("max_pool2d.nan.propagates/ignored", "NaN counts as a missing value")(
+    lambda x, **h: _reduced(x, -np.inf, np.fmax, h)
+)
+
+
+@_wrong("max_pool2d.nan.propagates/whole-image", "one NaN spoils its whole channel")
+def _whole_image(x, **h):
+    return np.where(np.isnan(x).any((2, 3), keepdims=True), np.asarray(np.nan, x.dtype), right(x, **h))
+
+
+_wrong("max_pool2d.value.minus-infinity/finite-start", "the running maximum starts at the most negative finite number")(
+    lambda x, **h: _reduced(x, -np.inf, np.maximum, h, start=np.finfo(x.dtype).min)
+)
+_wrong("max_pool2d.value.minus-infinity/small-start", "the running maximum starts at −10⁹")(
+    lambda x, **h: _reduced(x, -np.inf, np.maximum, h, start=-1e9)
+)
+
+# -- stride, padding, dilation -----------------------------------------------------------------------------------------
+
+
+@wrong("max_pool2d.stride.default/one", "the stride is 1 unless it is given")
+def max_pool2d(x, *, kernel_size, stride=1, padding=0, dilation=1, ceil_mode=False):
+    """Another default."""
+    return right(x, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode)
+
+
+@wrong("max_pool2d.stride.default/two", "the stride is 2 unless it is given")
+def max_pool2d(x, *, kernel_size, stride=2, padding=0, dilation=1, ceil_mode=False):  # noqa: F811
+    """Another default."""
+    return right(x, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode)
+
+
+@wrong("max_pool2d.padding.default/one", "the padding is 1 unless it is given")
+def max_pool2d(x, *, kernel_size, stride=None, padding=1, dilation=1, ceil_mode=False):  # noqa: F811
+    """Another default."""
+    return right(x, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode)
+
+
+@wrong("max_pool2d.padding.default/same", "the padding is half of the kernel unless it is given")
+def max_pool2d(x, *, kernel_size, stride=None, padding=None, dilation=1, ceil_mode=False):  # noqa: F811
+    """Another default."""
+    padding = tuple(k // 2 for k in as_pair(kernel_size)) if padding is None else padding
+    return right(x, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode)
+
+
+for _name, _rule, _neutral in (("stride", "step", None), ("dilation", "gap", 1), ("padding", "never-wins", 0)):
+    _wrong(f"max_pool2d.{_name}.{_rule}/ignored", f"the {_name} is ignored")(
+        lambda x, _n=_name, _v=_neutral, **h: right(x, **{**h, _n: _v})
+    )
+    _wrong(f"max_pool2d.{_name}.{_rule}/swapped", f"{_name}: rows and columns are exchanged")(
+        lambda x, _n=_name, **h: right(x, **{**h, _n: h[_n][::-1]})
+    )
+    _wrong(f"max_pool2d.{_name}.{_rule}/rows-for-both", f"the {_name} of the rows serves the columns too")(
+        lambda x, _n=_name, **h: right(x, **{**h, _n: h[_n][0]})
+    )
+for _name, _value in (("zeros", lambda x: 0), ("billion", lambda x: -1e9), ("finite", lambda x: np.finfo(x.dtype).min)):
+    _wrong(f"max_pool2d.padding.never-wins/{_name}", f"padding is a number: {_name}")(
+        lambda x, padding, _v=_value, **h: right(pad(x, padding, _v(x)), padding=0, **h)
+    )
+
+
+@_wrong("max_pool2d.padding.never-wins/before-after", "the pair is read as (before, after)")
+def _before_after(x, *, padding, **h):
+    sides = [(0, 0), (0, 0), padding, padding]
+    return right(np.pad(x, sides, constant_values=-np.inf), padding=0, **h)
+
+
+_wrong("max_pool2d.dilation.gap/off-by-one", "the gap is counted without the element itself")(
+    lambda x, dilation, **h: right(x, dilation=tuple(max(1, d - 1) for d in dilation), **h)
+)
+_wrong("max_pool2d.dilation.gap/filled", "the elements between count too")(
+    lambda x, dilation, kernel_size, **h: right(
+        x, kernel_size=tuple(d * (k - 1) + 1 for k, d in zip(kernel_size, dilation, strict=True)), **h
+    )
+)
+
+# -- ceil_mode ---------------------------------------------------------------------------------------------------------
+
+_wrong("max_pool2d.ceil-mode.last-window/ignored", "`ceil_mode` is ignored")(
+    lambda x, ceil_mode, **h: right(x, ceil_mode=False, **h)
+)
+
+
+@_wrong("max_pool2d.ceil-mode.last-window/zeros", "the overhang is filled with zeros")
+def _zero_overhang(x, *, ceil_mode, **h):
+    return _reduced(pad(x, h["padding"], -np.inf), 0, np.maximum, {**h, "padding": (0, 0), "ceil_mode": ceil_mode})
+
+
+@_wrong("max_pool2d.ceil-mode.last-window/rows-only", "only the rows are rounded up")
+def _rows_only(x, **h):
+    return right(x, **h)[..., : right(x, **{**h, "ceil_mode": False}).shape[-1]]
+
+
+@_wrong("max_pool2d.ceil-mode.exact/one-more", "floor(…) + 2 in place of ceil(…) + 1")
+def _one_more(x, *, ceil_mode, **h):
+    y = right(x, ceil_mode=False, **h)
+    return np.pad(y, ((0, 0), (0, 0), (0, 1), (0, 1)), mode="edge") if ceil_mode else y
+
+
+@_wrong("max_pool2d.ceil-mode.dropped/kept", "a window that begins in the padding gives −∞")
+def _kept(x, *, stride, ceil_mode, **h):
+    extent = [d * (k - 1) + 1 for k, d in zip(h["kernel_size"], h["dilation"], strict=True)]
+    size = zip(x.shape[2:], h["padding"], extent, stride, strict=True)
+    wanted = [-(-(n + 2 * p - e) // s) + 1 for n, p, e, s in size]
+    y = right(x, stride=stride, ceil_mode=ceil_mode, **h)
+    more = [(0, max(0, w - n)) for w, n in zip(wanted, y.shape[2:], strict=True)]
+    return np.pad(y, [(0, 0), (0, 0), *more], constant_values=-np.inf) if ceil_mode else y
+
+
+@_wrong("max_pool2d.arguments.together/stride-for-dilation", "stride and dilation are exchanged where neither is 1")
+def _stride_for_dilation(x, *, stride, dilation, **h):
+    if min(stride + dilation) > 1:
+        stride, dilation = dilation, stride
+    return right(x, stride=stride, dilation=dilation, **h)
+
+
+_wrong("max_pool2d.arguments.together/ceil-without-dilation", "`ceil_mode` is forgotten as soon as there is dilation")(
+    lambda x, ceil_mode, **h: right(x, ceil_mode=ceil_mode and h["dilation"] == (1, 1), **h)
+)
+_wrong("max_pool2d.arguments.together/padding-with-dilation", "the padding counts 0 as soon as there is dilation")(
+    lambda x, padding, dilation, **h: (
+        right(x, padding=padding, dilation=dilation, **h)
+        if dilation == (1, 1)
+        else _reduced(x, 0, np.maximum, {"padding": padding, "dilation": dilation, **h})
+    )
+)
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+@_wrong("max_pool2d.output.size/from-stride", "the size follows from the stride alone")
+def _from_stride(x, **h):
+    rows, columns = (n // s for n, s in zip(x.shape[2:], h["stride"], strict=True))
+    y = right(x, **h)
+    return np.pad(y, ((0, 0), (0, 0), (0, rows), (0, columns)), mode="edge")[:, :, :rows, :columns]
+
+
+@_wrong("max_pool2d.output.size/division-first", "(H − K + 1) // S in place of (H − K) // S + 1")
+def _division_first(x, **h):
+    y = right(x, **h)
+    sizes = zip(x.shape[2:], h["kernel_size"], h["stride"], h["padding"], h["dilation"], strict=True)
+    rows, columns = ((n + 2 * p - d * (k - 1)) // s for n, k, s, p, d in sizes)
+    return y[:, :, :rows, :columns]
+
+
+_wrong("max_pool2d.output.dtype/float64", "the result is float64 whatever came in")(
+    lambda x, **h: right(x, **h).astype(np.float64 if x.dtype == np.float32 else np.float32)
+)
+_wrong("max_pool2d.dtype.integer/float", "integers become float64")(
+    lambda x, **h: right(x.astype(np.float64) if x.dtype.kind in "iu" else x, **h)
+)
+_wrong("max_pool2d.dtype.integer/zeros", "integers are padded with zeros")(
+    lambda x, **h: _reduced(x, 0, np.maximum, h) if x.dtype.kind in "iu" else right(x, **h)
+)
+_STORE: dict[object, np.ndarray] = {}
+
+
+@_wrong("max_pool2d.output.fresh/reused-buffer", "the result's memory is kept and used again")
+def _reused(x, **h):
+    y = right(x, **h)
+    store = _STORE.setdefault((y.shape, y.dtype), y)
+    store[...] = y
+    return store
+
+
+_wrong("max_pool2d.output.fresh/view", "a window of one element is a view of the input")(
+    lambda x, **h: (
+        x[:, :, :: h["stride"][0], :: h["stride"][1]]
+        if h["kernel_size"] == (1, 1) and not h["ceil_mode"]
+        else right(x, **h)
+    )
+)
+
+
+@_wrong("max_pool2d.input.unchanged/in-place", "the maximum is collected in the input")
+def _in_place(x, **h):
+    y = right(x, **h)
+    rows, columns = y.shape[2:]
+    x[:, :, :rows, :columns] = y[:, :, : x.shape[2], : x.shape[3]]
+    return y
+
+
+@_wrong("max_pool2d.input.layout/memory-order", "the memory is read as if it were contiguous")
+def _memory_order(x, **h):
+    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+    return right(x.transpose(order).reshape(x.shape), **h)
+
+
+@_wrong("max_pool2d.batch.independent/running", "the maximum runs on from image to image")
+def _running(x, **h):
+    return np.maximum.accumulate(right(x, **h), axis=0)
+
+
+@_wrong("max_pool2d.batch.empty/refused", "a batch of nothing raises")
+def _no_empty(x, **h):
+    if not len(x):
+        raise ValueError("empty batch")
+    return right(x, **h)
+
+
+_PLANS: dict[str, dict] = {}
+
+
+@_wrong("max_pool2d.call.stateless/cached-plan", "a change of arguments takes effect one call too late")
+def _cached(x, **h):
+    plan, _PLANS["last"] = _PLANS.get("last", h), h
+    try:
+        return right(x, **plan)
+    except ValueError:
+        return right(x, **h)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+_wrong("max_pool2d.refuses.rank/last-axes", "the last two axes are pooled, whatever comes before them")(
+    lambda x, **h: right(x.reshape(1, -1, *x.shape[-2:]), **h)
+)
+for _name, _rule, _least in (
+    ("kernel_size", "kernel-size", 1),
+    ("stride", "stride", 1),
+    ("padding", "padding", 0),
+    ("dilation", "dilation", 1),
+):
+    _wrong(f"max_pool2d.refuses.{_rule}/clipped", f"an illegal {_name} is silently made legal")(
+        lambda x, _n=_name, _v=_least, **h: right(x, **{**h, _n: tuple(max(_v, v) for v in h[_n])})
+    )
+
+
+@_wrong("max_pool2d.refuses.padding-half/any", "any padding is accepted")
+def _any_padding(x, *, padding, **h):
+    return right(pad(x, padding, -np.inf), padding=0, **h)
+
+
+@_wrong("max_pool2d.refuses.padding-half/larger-half", "the larger side of the kernel decides for both")
+def _larger_half(x, *, padding, **h):
+    if max(padding) > max(h["kernel_size"]) // 2:
+        raise ValueError(f"padding={padding}")
+    return right(pad(x, padding, -np.inf), padding=0, **h)
+
+
+@_wrong("max_pool2d.refuses.window/empty", "a window larger than the image gives an empty result")
+def _empty_result(x, **h):
+    try:
+        return right(x, **h)
+    except ValueError:
+        return np.zeros((*x.shape[:2], 0, 0), x.dtype)
