@@ -165,6 +165,6 @@ def subject() -> Subject:
         framework=__import__("sys").modules[__name__],
         functions=functions | {n: f for n, f in _OURS.items() if not isinstance(f, type)},
         classes=classes | {n: c for n, c in _OURS.items() if isinstance(c, type)},
-        versions={"torch": torch.__version__},
+        versions={"torch": str(torch.__version__)},
         recipe=recipe,
     )

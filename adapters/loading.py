@@ -127,7 +127,7 @@ def _subject(
         raise SubjectError(f"framework {kind!r}: expected one of {', '.join(FRAMEWORKS)}")
     arrays: Framework = importlib.import_module(f"nnspec.adapters.{FRAMEWORKS[kind]}")
     classes = {n: c for n, c in found.items() if inspect.isclass(c)}
-    versions = {"numpy": np.__version__} | ({"torch": sys.modules["torch"].__version__} if kind == "torch" else {})
+    versions = {"numpy": np.__version__} | ({"torch": str(sys.modules["torch"].__version__)} if kind == "torch" else {})
     return Subject(
         name=title,
         framework=arrays,

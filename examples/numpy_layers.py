@@ -44,8 +44,9 @@ def max_pool2d(x, *, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=
     expect(all(p <= k // 2 for p, k in zip(padding, kernel_size, strict=True)), "padding of at most half the window")
     extra = [s - 1 for s in stride] if ceil_mode else [0, 0]  # rows and columns that let one more window begin
     oh, ow = size(x, kernel_size, stride, padding, dilation, extra)
-    y = np.full((*x.shape[:2], oh, ow), -np.inf, x.dtype)
-    for _, pixels in taps(pad(x, padding, -np.inf, extra), kernel_size, stride, dilation, (oh, ow)):
+    least = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+    y = np.full((*x.shape[:2], oh, ow), least, x.dtype)
+    for _, pixels in taps(pad(x, padding, least, extra), kernel_size, stride, dilation, (oh, ow)):
         y = np.maximum(y, pixels)
     return y
 
@@ -70,7 +71,7 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, *, training
     if training:
         running_mean = (1 - momentum) * running_mean + momentum * mean
         running_var = (1 - momentum) * running_var + momentum * var * (n / (n - 1))  # divisor n − 1 here, n above
-    return y, running_mean, running_var
+    return y.astype(x.dtype), running_mean, running_var
 
 
 # -- windows: sizes are pairs, rows first ------------------------------------------------------------------------------

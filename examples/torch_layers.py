@@ -57,6 +57,8 @@ class BatchNorm2d(nn.Module):
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True):
         super().__init__()
+        if eps <= 0:
+            raise ValueError(f"{eps=}: expected more than 0")
         self.eps, self.momentum = eps, momentum
         self.weight = nn.Parameter(torch.ones(num_features)) if affine else None
         self.bias = nn.Parameter(torch.zeros(num_features)) if affine else None
