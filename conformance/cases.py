@@ -191,7 +191,7 @@ def _setting(name: str, where: slice, value: float) -> Callable[[Case], Case | N
     def change(case: Case) -> Case | None:
         array = np.array(case.arrays[name])
         part = array.reshape(-1)[where]
-        if not part.any() or (value and abs(part[0]) == 1):  # nothing to gain
+        if not part.any() or (value and (part[0] == value or part[0] * value < 0)):  # nothing to gain; a sign stays
             return None
         part[...] = value
         return case.but(**{name: array})
