@@ -35,6 +35,8 @@ def reproduce(subject: Subject, check: Check, form: str, dtype: str, failure: Mi
     if not lines:
         return ""
     names = _names(subject, form, failure.calls, check)
+    if failure.script is not None:  # a program says itself what it uses
+        names = set(re.findall(r"\w+", "\n".join(lines))) & subject.classes.keys()
     return _render(
         subject,
         names,
@@ -62,7 +64,7 @@ def reproduce_crash(subject: Subject, identifier: str, form: str, dtype: str, ca
 
 
 def crash_scripts(subject: str, framework: str | None, crashes: list[Crash]) -> list[str]:
-    """The scripts of calls that ended the process, written by a process of its own: the subject has to be loaded for it."""
+    """The scripts of calls that ended the process, written by another process, which loads the subject."""
     command = [sys.executable, "-m", "nnspec.conformance.script"]
     try:
         data = pickle.dumps((subject, framework, crashes))
