@@ -1,0 +1,404 @@
+"""Wrong optimisers."""
+
+import weakref
+
+import numpy as np
+from nnspec.conformance.faults import fault
+from nnspec.reference.module import Buffer, Module, Parameter
+from nnspec.reference.sgd import SGD as Right
+from nnspec.reference.sgd import sgd_step
+
+
+def _step(key, mistake):
+    """The fault is one step: (parameter, gradient, velocity, numbers) -> (parameter, velocity)."""
+
+    def add(move):
+        class SGD(Right):
+            """Steps as the fault does."""
+
+            def step(self):
+                """Move every parameter that has a gradient."""
+                for i, p in enumerate(self.params):
+                    if p.grad is not None:
+                        p.data[...], self.velocities[i] = move(p.data, p.grad, self.velocities[i], **self.hyper)
+
+        fault(key, mistake, SGD=SGD)
+        return move
+
+    return add
+
+
+def _optimiser(key, mistake):
+    """The fault is a class of its own."""
+
+    def add(cls):
+        fault(key, mistake, SGD=cls)
+        return cls
+
+    return add
+
+
+def _without(name):
+    return lambda p, g, v, **h: sgd_step(p, g, v, **{**h, name: 0.0})
+
+
+# -- steps -------------------------------------------------------------------------------------------------------------
+
+_step("sgd.step.value/ascent", "the gradient is added")(lambda p, g, v, **h: sgd_step(p, -g, v, **h))
+_step("sgd.step.value/normalised", "the gradient is divided by its norm")(
+    lambda p, g, v, **h: sgd_step(p, g / max(1, np.sqrt(np.sum(g * g))), v, **h)
+)
+_step("sgd.step.value/sign", "only the gradient's sign counts")(lambda p, g, v, **h: sgd_step(p, np.sign(g), v, **h))
+_step("sgd.step.value/half-precision", "the gradient is rounded to float16 on the way")(
+    lambda p, g, v, **h: sgd_step(p, g.astype(np.float16).astype(g.dtype), v, **h)
+)
+
+
+@_optimiser("sgd.step.every-parameter/first-alone", "only the first parameter is moved")
+class _FirstAlone(Right):
+    def __init__(self, params, *numbers, **named):
+        super().__init__(list(params)[:1], *numbers, **named)
+
+
+@_optimiser("sgd.step.every-parameter/first-gradient", "the first gradient's mean moves all parameters")
+class _FirstGradient(Right):
+    def step(self):
+        kept = [p.grad for p in self.params]
+        known = [g for g in kept if g is not None and g.size]
+        for p, g in zip(self.params, kept, strict=True):
+            p.grad = None if g is None else np.full_like(g, known[0].mean() if len(self.params) > 1 and known else g)
+        super().step()
+        for p, g in zip(self.params, kept, strict=True):
+            p.grad = g
+
+
+_step("sgd.step.elementwise/nan-skipped", "a step whose gradient has a NaN anywhere is left out")(
+    lambda p, g, v, **h: (p, v) if np.isnan(g).any() else sgd_step(p, g, v, **h)
+)
+
+
+@_step("sgd.step.elementwise/multiplied-by-zero", "weight decay of 0 is multiplied, and 0·∞ is NaN")
+def _multiplied(p, g, v, *, lr, momentum, weight_decay):
+    with np.errstate(invalid="ignore"):
+        return sgd_step(p, g + weight_decay * p, v, lr=lr, momentum=momentum)
+
+
+_step("sgd.lr.zero/default", "a learning rate of 0 is taken for none, and becomes 0.01")(
+    lambda p, g, v, **h: sgd_step(p, g, v, **{**h, "lr": h["lr"] or 0.01})
+)
+_step("sgd.lr.zero/decay-regardless", "weight decay is not multiplied by the learning rate where that is 0")(
+    lambda p, g, v, **h: sgd_step(p if h["lr"] else p * (1 - h["weight_decay"]), g, v, **h)
+)
+
+# -- momentum ----------------------------------------------------------------------------------------------------------
+
+_step("sgd.momentum.first-step/dampened", "the velocity begins as (1 − momentum)·gradient")(
+    lambda p, g, v, **h: sgd_step(p, g * (1 - h["momentum"]) if v is None else g, v, **h)
+)
+_step("sgd.momentum.first-step/nesterov", "the first step looks ahead by one more momentum")(
+    lambda p, g, v, **h: sgd_step(p, g * (1 + h["momentum"]), v, **h) if v is None else sgd_step(p, g, v, **h)
+)
+_step("sgd.momentum.accumulates/ignored", "momentum is ignored")(_without("momentum"))
+_step("sgd.momentum.accumulates/mean", "a weighted mean in place of the sum, from the second step on")(
+    lambda p, g, v, **h: sgd_step(p, g if v is None else g * (1 - h["momentum"]), v, **h)
+)
+
+
+@_step("sgd.momentum.accumulates/former-velocity", "each later step is taken with the velocity before it")
+def _former(p, g, v, *, lr, **h):
+    _, new = sgd_step(p, g, v, lr=lr, **h)
+    return p - lr * (new if v is None else v), new
+
+
+@_step("sgd.momentum.accumulates/first-two", "the velocity is kept for one step alone")
+def _forgets(p, g, v, **h):
+    moved, _ = sgd_step(p, g, v, **h)
+    return moved, g.copy()
+
+
+@_optimiser("sgd.momentum.per-parameter/one-velocity", "parameters of one shape share a velocity")
+class _OneVelocity(Right):
+    def step(self):
+        shared = {}
+        for p in self.params:
+            if p.grad is not None:
+                velocity = shared.get(p.data.shape, getattr(self, "shared", {}).get(p.data.shape))
+                p.data[...], shared[p.data.shape] = sgd_step(p.data, p.grad, velocity, **self.hyper)
+        self.shared = {**getattr(self, "shared", {}), **shared}
+
+
+@_optimiser("sgd.momentum.per-parameter/by-position", "velocities are matched by position among those with a gradient")
+class _ByPosition(Right):
+    def step(self):
+        moving = [p for p in self.params if p.grad is not None]
+        for i, p in enumerate(moving):
+            velocity = self.velocities[i]
+            if velocity is not None and velocity.shape != p.data.shape:
+                velocity = None
+            p.data[...], self.velocities[i] = sgd_step(p.data, p.grad, velocity, **self.hyper)
+
+
+@_optimiser("sgd.momentum.per-optimiser/in-the-parameter", "the velocity is kept with the parameter")
+class _InTheParameter(Right):
+    def step(self):
+        self.velocities = [getattr(p, "velocity", None) for p in self.params]
+        super().step()
+        for p, velocity in zip(self.params, self.velocities, strict=True):
+            p.velocity = velocity
+
+
+@_step("sgd.momentum.kept/alias", "the first velocity is the gradient's own array")
+def _alias(p, g, v, *, lr, momentum, weight_decay):
+    if v is None and not weight_decay:
+        return p - lr * g, g
+    return sgd_step(p, g, v, lr=lr, momentum=momentum, weight_decay=weight_decay)
+
+
+# -- weight decay ------------------------------------------------------------------------------------------------------
+
+_step("sgd.weight-decay.gradient/ignored", "weight decay is ignored")(_without("weight_decay"))
+_step("sgd.weight-decay.gradient/sign", "weight decay pushes away from 0")(
+    lambda p, g, v, **h: sgd_step(p, g, v, **{**h, "weight_decay": -h["weight_decay"]})
+)
+_step("sgd.weight-decay.gradient/l1", "the decay goes by the parameter's sign")(
+    lambda p, g, v, **h: sgd_step(p, g + h.pop("weight_decay") * np.sign(p), v, **h)
+)
+_step("sgd.weight-decay.gradient/where-there-is-a-gradient", "a gradient of 0 is taken for none")(
+    lambda p, g, v, **h: sgd_step(p, g, v, **h) if g.any() else (p, v)
+)
+_step("sgd.weight-decay.gradient/not-by-lr", "the decay is not multiplied by the learning rate")(
+    lambda p, g, v, *, weight_decay, **h: sgd_step(p - weight_decay * p, g, v, **h)
+)
+
+
+@_step("sgd.weight-decay.velocity/decoupled", "the decay is taken off the parameter, past the velocity")
+def _decoupled(p, g, v, *, lr, momentum, weight_decay):
+    return sgd_step(p - lr * weight_decay * p, g, v, lr=lr, momentum=momentum)
+
+
+_step("sgd.arguments.together/exchanged", "momentum and weight decay are exchanged where both are given")(
+    lambda p, g, v, *, lr, momentum, weight_decay: (
+        sgd_step(p, g, v, lr=lr, momentum=weight_decay, weight_decay=momentum)
+        if momentum and weight_decay
+        else sgd_step(p, g, v, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    )
+)
+
+
+@_step("sgd.arguments.together/lr-twice", "with momentum and weight decay, lr is in the velocity and in the step")
+def _twice(p, g, v, *, lr, momentum, weight_decay):
+    both = lr if momentum and weight_decay else 1
+    return sgd_step(p, both * g, v, lr=lr, momentum=momentum, weight_decay=weight_decay)
+
+
+# -- which arrays move -------------------------------------------------------------------------------------------------
+
+
+@_optimiser("sgd.parameters.without-gradient/decays", "a parameter without a gradient has one of zeros")
+class _DecaysAtRest(Right):
+    def step(self):
+        resting = [p for p in self.params if p.grad is None]
+        for p in resting:
+            p.grad = np.zeros_like(p.data)
+        super().step()
+        for p in resting:
+            p.grad = None
+
+
+@_optimiser("sgd.parameters.without-gradient/stops", "the first parameter without a gradient ends the step")
+class _StopsAtRest(Right):
+    def step(self):
+        params = self.params
+        self.params = params[: next((i for i, p in enumerate(params) if p.grad is None), len(params))]
+        super().step()
+        self.params = params
+
+
+@_optimiser("sgd.parameters.in-place/copies", "the optimiser moves copies of its own")
+class _Copies(Right):
+    def step(self):
+        own = [Parameter(p.data) for p in self.params]
+        for copy, p in zip(own, self.params, strict=True):
+            copy.grad = p.grad
+        self.params = own
+        super().step()
+
+
+class _EveryName(Module):
+    def parameters(self):
+        return (parameter for _, parameter in self._entries(Parameter))
+
+
+fault(
+    "sgd.parameters.tied/once-per-name",
+    "a parameter that a model names several times moves as often",
+    Module=_EveryName,
+)
+
+_EXISTING = weakref.WeakSet()
+
+
+class _Known(Parameter):
+    def __init__(self, data):
+        super().__init__(data)
+        _EXISTING.add(self)
+
+
+class _Everything(Right):
+    def step(self):
+        given = {id(p) for p in self.params}
+        super().step()
+        for p in _EXISTING:
+            if id(p) not in given and p.grad is not None:
+                p.data[...], _ = sgd_step(p.data, p.grad, **self.hyper)
+
+
+class _EverythingDecays(Right):
+    def step(self):
+        given = {id(p) for p in self.params}
+        super().step()
+        for p in _EXISTING:
+            if id(p) not in given:
+                p.data[...] *= 1 - self.hyper["lr"] * self.hyper["weight_decay"] / 2
+
+
+fault("sgd.parameters.others/with-a-gradient", "whatever has a gradient is moved", SGD=_Everything, Parameter=_Known)
+fault("sgd.parameters.others/decay", "all that exists decays", SGD=_EverythingDecays, Parameter=_Known)
+
+
+@_optimiser("sgd.parameters.iterable/exhausted", "a generator is read in the first step, and gives nothing after it")
+class _Exhausted(Right):
+    def __init__(self, params, *numbers, **named):
+        self.once = not isinstance(params, list)
+        super().__init__(params, *numbers, **named)
+
+    def step(self):
+        super().step()
+        if self.once:
+            self.params = []
+
+
+@_optimiser("sgd.parameters.list-kept/alias", "the caller's list is the optimiser's")
+class _Alias(Right):
+    def __init__(self, params, *numbers, **named):
+        params = params if isinstance(params, list) else list(params)
+        super().__init__(params, *numbers, **named)
+        self.params = params
+
+
+@_optimiser("sgd.parameters.list-kept/emptied", "the caller's list is emptied as it is read")
+class _Emptied(Right):
+    def __init__(self, params, *numbers, **named):
+        super().__init__(params, *numbers, **named)
+        if isinstance(params, list):
+            params.clear()
+
+
+@_optimiser("sgd.parameters.dtype/promoted", "a float64 learning rate makes the parameter float64")
+class _Promoted(Right):
+    def step(self):
+        before = [p.data for p in self.params]
+        super().step()
+        for p, data in zip(self.params, before, strict=True):
+            p.data = data.astype(np.result_type(data, type(self.hyper["lr"])(0)))
+
+
+@_optimiser("sgd.parameters.dtype/flattened", "a parameter without dimensions becomes one of shape (1,)")
+class _Flattened(Right):
+    def step(self):
+        super().step()
+        for p in self.params:
+            p.data = np.atleast_1d(p.data)
+            p.grad = None if p.grad is None else np.atleast_1d(p.grad)
+        self.velocities = [None if v is None else np.atleast_1d(v) for v in self.velocities]
+
+
+class _WithBuffers(Module):
+    def parameters(self):
+        return (entry for _, entry in self._entries(Parameter | Buffer))
+
+
+class _DecaysAll(Right):
+    def step(self):
+        for p in self.params:
+            if isinstance(p, Buffer):
+                p.grad = np.zeros_like(p.data)
+        super().step()
+
+
+fault(
+    "sgd.buffers.unmoved/decay",
+    "buffers are collected with the parameters, and decay",
+    Module=_WithBuffers,
+    SGD=_DecaysAll,
+)
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+@_step("sgd.gradient.unchanged/decay-in-place", "the decay is added to the gradient itself")
+def _in_place(p, g, v, *, lr, momentum, weight_decay):
+    g += weight_decay * p
+    return sgd_step(p, g, v, lr=lr, momentum=momentum)
+
+
+@_step("sgd.gradient.unchanged/velocity-in-place", "the gradient becomes the velocity, in place")
+def _velocity_in_place(p, g, v, **h):
+    p, v = sgd_step(p, g, v, **h)
+    g[...] = v
+    return p, v
+
+
+@_optimiser("sgd.zero-grad.clears/nothing", "zero_grad does nothing")
+class _ZeroNothing(Right):
+    def zero_grad(self):
+        pass
+
+
+@_optimiser("sgd.zero-grad.clears/first-alone", "zero_grad clears the first parameter alone")
+class _ZeroFirst(Right):
+    def zero_grad(self):
+        self.params[0].grad = None
+
+
+@_optimiser("sgd.zero-grad.clears/parameters-too", "zero_grad sets the parameters to 0 as well")
+class _ZeroAll(Right):
+    def zero_grad(self):
+        super().zero_grad()
+        for p in self.params:
+            p.data[...] = 0
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@_optimiser("sgd.refuses.no-parameters/accepted", "an optimiser of nothing is made")
+class _OfNothing(Right):
+    def __init__(self, params, *numbers, **named):
+        super().__init__(list(params) or [Parameter(np.zeros(0))], *numbers, **named)
+
+
+@_optimiser("sgd.refuses.no-parameters/generator", "an empty generator is not seen to be empty")
+class _OfAnEmptyGenerator(Right):
+    def __init__(self, params, *numbers, **named):
+        given = list(params)
+        super().__init__(given if isinstance(params, list) else given or [Parameter(np.zeros(0))], *numbers, **named)
+
+
+for _name in ("lr", "momentum", "weight_decay"):
+
+    class _Clipped(Right):
+        name = _name
+
+        def __init__(self, params, lr, momentum=0.0, weight_decay=0.0):
+            numbers = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+            super().__init__(params, **numbers | {self.name: max(0.0, numbers[self.name])})
+
+    fault(f"sgd.refuses.{_name.replace('_', '-')}/clipped", f"a negative {_name} is silently taken for 0", SGD=_Clipped)
+
+_step("sgd.refuses.gradient-shape/broadcast", "a gradient of another shape is broadcast")(
+    lambda p, g, v, **h: sgd_step(p, np.broadcast_to(g, p.shape).copy(), v, **h)
+)
+_step("sgd.refuses.gradient-shape/resized", "a gradient of another shape is cut or repeated to fit")(
+    lambda p, g, v, **h: sgd_step(p, np.resize(g, p.shape), v, **h)
+)

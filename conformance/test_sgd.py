@@ -1,0 +1,420 @@
+"""The requirements of spec/sgd.md, in the page's order. A case is run as a program: parameters, an optimiser, steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from hypothesis import find
+from hypothesis import strategies as st
+from nnspec.adapters.subject import Unsupported
+from nnspec.conformance.cases import Array, data
+from nnspec.conformance.programs import Program
+from nnspec.conformance.requirements import requirement
+from nnspec.conformance.rule import Expected
+from nnspec.conformance.rule_sgd import moved
+from nnspec.conformance.script import literal
+from nnspec.conformance.trial import Trial
+
+ALL = ("momentum", "weight_decay")
+NAMES = "pqr"  # of up to three parameters
+SHAPES = [(1,), (2,), (), (2, 3), (0,)]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Parameters, their gradients in each step (None: it has none in this step), and the optimiser's numbers."""
+
+    start: tuple[Array, ...]
+    gradients: tuple[tuple[Array | None, ...], ...]
+    numbers: dict[str, float]
+
+    def expected(self, parameter: int, steps: int) -> Expected:
+        """Where a parameter must be after so many steps."""
+        return moved(self.start[parameter], [g[parameter] for g in self.gradients[:steps]], **self.numbers)
+
+    @property
+    def arguments(self) -> str:
+        """The numbers, as a call says them."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.numbers.items())
+
+
+@st.composite
+def trainings(
+    draw,
+    *,
+    dtype: str,
+    lacks: frozenset[str] = frozenset(),
+    vary: tuple[str, ...] = ALL,
+    parameters: tuple[int, int] = (1, 1),
+    steps: tuple[int, int] = (1, 1),
+    rests: bool = False,
+    shapes: Sequence[tuple[int, ...]] = SHAPES,
+):
+    """Some parameters and steps. Powers of two on integers are exact; the other numbers are rounded. `rests`: some
+    parameters have no gradient in some steps."""
+    values = draw(data(dtype, ("integers", "normal")))
+    numbers = {"lr": draw(st.sampled_from([1.0, 0.5, 0.1]))}
+    for name, choices in (("momentum", [0.5, 1.0, 0.9]), ("weight_decay", [0.5, 1.0, 0.01])):
+        if name in vary and name not in lacks:
+            numbers[name] = draw(st.sampled_from(choices))
+    start = tuple(
+        np.asarray(values.inputs(*shape))
+        for shape in draw(st.lists(st.sampled_from(shapes), min_size=parameters[0], max_size=parameters[1]))
+    )
+
+    def gradient(p: Array) -> Array | None:
+        return None if rests and draw(st.booleans()) else np.asarray(values.inputs(*p.shape))
+
+    gradients = tuple(tuple(gradient(p) for p in start) for _ in range(draw(st.integers(*steps))))
+    return Training(start, gradients, numbers)
+
+
+def native(array: Array | None) -> str:
+    """An array in the words of a program."""
+    return "None" if array is None else f"to_native({literal(array)})"
+
+
+def parameters(subject: Trial, training: Training, *needs: str) -> Program:
+    """A program that defines p, q, …"""
+    program = Program(subject, "Parameter", *needs)
+    for name, values in zip(NAMES, training.start, strict=False):
+        program.run(f"{name} = Parameter({native(values)})")
+    return program
+
+
+def optimised(subject: Trial, training: Training) -> Program:
+    """A program that defines p, q, … and an optimiser of them."""
+    names = ", ".join(NAMES[: len(training.start)])
+    return parameters(subject, training).run(f"sgd = SGD([{names}], {training.arguments})")
+
+
+def step(program: Program, gradients: Sequence[Array | None]) -> None:
+    """Give the parameters their gradients, and step."""
+    for name, gradient in zip(NAMES, gradients, strict=False):
+        program.run(f"{name}.grad = {native(gradient)}")
+    program.run("sgd.step()")
+
+
+def follows(program: Program, training: Training) -> None:
+    """Take the steps, and compare every parameter after each of them."""
+    for done, gradients in enumerate(training.gradients, start=1):
+        step(program, gradients)
+        for i in range(len(training.start)):
+            program.gives(f"{NAMES[i]}.data", training.expected(i, done))
+
+
+def equals_reference(subject: Trial, training: Training) -> None:
+    """The one comparison behind every requirement on values."""
+    follows(optimised(subject, training), training)
+
+
+# -- steps -------------------------------------------------------------------------------------------------------------
+
+
+@requirement("sgd.step.value", trainings, vary=())
+def test_step_value(subject: Trial, case: Training) -> None:
+    """One step, with nothing but a learning rate."""
+    equals_reference(subject, case)
+
+
+@requirement("sgd.step.every-parameter", trainings, vary=(), parameters=(2, 3))
+def test_step_every_parameter(subject: Trial, case: Training) -> None:
+    """Two or three parameters of all kinds of shapes."""
+    equals_reference(subject, case)
+
+
+@st.composite
+def with_specials(draw, **choices: Any):
+    """A training in which one gradient is NaN and one parameter infinite, in elements of their own."""
+    training = draw(trainings(vary=(), shapes=[(3,)], **choices))
+    (start,), ((gradient,),) = training.start, training.gradients
+    nan, infinite, _ = draw(st.permutations(range(3)))
+    gradient[nan], start[infinite] = np.nan, draw(st.sampled_from([np.inf, -np.inf]))
+    return training, nan, infinite
+
+
+@requirement("sgd.step.elementwise", with_specials)
+def test_step_elementwise(subject: Trial, case: tuple[Training, int, int]) -> None:
+    """NaN and infinity stay in their elements; the third moves as if they were not there."""
+    training, nan, infinite = case
+    (start,), ((gradient,),) = training.start, training.gradients
+    clean, plain = start.copy(), gradient.copy()
+    clean[infinite], plain[nan] = 1, 1
+    expected = moved(clean, [plain], **training.numbers)
+    expected.value[[nan, infinite]] = np.nan, start[infinite]
+    program = optimised(subject, training)
+    step(program, (gradient,))
+    program.gives("p.data", expected)
+
+
+@requirement("sgd.lr.zero", trainings, steps=(1, 2))
+def test_lr_zero(subject: Trial, case: Training) -> None:
+    """Nothing moves, not even by weight decay or momentum."""
+    program = optimised(subject, replace(case, numbers=case.numbers | {"lr": 0.0}))
+    for gradients in case.gradients:
+        step(program, gradients)
+    program.gives("p.data", case.start[0])
+
+
+@requirement("sgd.momentum.first-step", trainings, vary=("momentum",), needs="momentum")
+def test_momentum_first_step(subject: Trial, case: Training) -> None:
+    """One step with momentum."""
+    equals_reference(subject, case)
+
+
+@requirement("sgd.momentum.accumulates", trainings, vary=("momentum",), steps=(2, 4), needs="momentum")
+def test_momentum_accumulates(subject: Trial, case: Training) -> None:
+    """Two to four steps with momentum."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "sgd.momentum.per-parameter",
+    trainings,
+    vary=("momentum",),
+    parameters=(2, 3),
+    steps=(2, 3),
+    rests=True,
+    shapes=[(1,), (2,)],
+    needs="momentum",
+)
+def test_momentum_per_parameter(subject: Trial, case: Training) -> None:
+    """Parameters of the same shape, which have their first gradients at different times."""
+    equals_reference(subject, case)
+
+
+@requirement("sgd.momentum.per-optimiser", trainings, vary=("momentum",), steps=(2, 2), needs="momentum")
+def test_momentum_per_optimiser(subject: Trial, case: Training) -> None:
+    """A second optimiser of the same parameter begins without a velocity, and the first goes on with its own."""
+    program = optimised(subject, case).run(f"other = SGD([p], {case.arguments})")
+    numbers = {n: v for n, v in case.numbers.items() if n != "momentum"}
+    (first,), (second,) = case.gradients
+    step(program, (first,))
+    before = program.array("p.data")
+    program.run(f"p.grad = {native(second)}", "other.step()")
+    program.gives("p.data", moved(before, [second], **numbers))
+
+
+@requirement("sgd.momentum.kept", trainings, vary=("momentum",), steps=(2, 3), needs="momentum")
+def test_momentum_kept(subject: Trial, case: Training) -> None:
+    """Each gradient is written over the one before it, into the same array."""
+    program = optimised(subject, case)
+    for done, (gradient,) in enumerate(case.gradients, start=1):
+        program.run(f"p.grad = {native(gradient)}" if done == 1 else f"p.grad[...] = {native(gradient)}")
+        program.run("sgd.step()")
+        program.gives("p.data", case.expected(0, done))
+
+
+@requirement("sgd.weight-decay.gradient", trainings, vary=("weight_decay",), needs="weight_decay")
+def test_weight_decay_gradient(subject: Trial, case: Training) -> None:
+    """One step with weight decay, and one in which the gradient is 0."""
+    equals_reference(subject, case)
+    equals_reference(subject, Training(case.start, tuple((g[0] * 0,) for g in case.gradients), case.numbers))
+
+
+@requirement("sgd.weight-decay.velocity", trainings, steps=(2, 3), needs=ALL)
+def test_weight_decay_velocity(subject: Trial, case: Training) -> None:
+    """The velocity that the first step leaves has the decay in it."""
+    equals_reference(subject, case)
+
+
+@requirement("sgd.arguments.together", trainings, parameters=(1, 3), steps=(1, 4))
+def test_arguments_together(subject: Trial, case: Training) -> None:
+    """Everything at once."""
+    equals_reference(subject, case)
+
+
+# -- which arrays move -------------------------------------------------------------------------------------------------
+
+
+@requirement("sgd.parameters.without-gradient", trainings, parameters=(1, 2), steps=(1, 3), rests=True)
+def test_parameters_without_gradient(subject: Trial, case: Training) -> None:
+    """Parameters rest for a step or for all of them."""
+    equals_reference(subject, case)
+
+
+@requirement("sgd.parameters.in-place", trainings, steps=(1, 2))
+def test_parameters_in_place(subject: Trial, case: Training) -> None:
+    """A module that holds the parameter sees it moved."""
+    program = parameters(subject, case, "Module").run("net = Module()", "net.weight = p")
+    program.run(f"sgd = SGD([p], {case.arguments})")
+    for done, gradients in enumerate(case.gradients, start=1):
+        step(program, gradients)
+        program.holds("net.weight is p")
+        program.gives("net.weight.data", case.expected(0, done))
+
+
+@requirement("sgd.parameters.tied", trainings, steps=(1, 2))
+def test_parameters_tied(subject: Trial, case: Training) -> None:
+    """One parameter under two names of a model, the second of which may lie in a module below."""
+    program = parameters(subject, case, "Module").run(
+        "net = Module()", "net.body = Module()", "net.weight = net.tied = net.body.weight = p"
+    )
+    follows(program.run(f"sgd = SGD(net.parameters(), {case.arguments})"), case)
+
+
+@requirement("sgd.parameters.others", trainings, parameters=(2, 2), steps=(1, 2), rests=True)
+def test_parameters_others(subject: Trial, case: Training) -> None:
+    """The second parameter is not the optimiser's."""
+    program = parameters(subject, case).run(f"sgd = SGD([p], {case.arguments})")
+    for gradients in case.gradients:
+        step(program, gradients)
+        program.gives("q.data", case.start[1])
+
+
+@requirement("sgd.parameters.iterable", trainings, vary=(), parameters=(1, 2), steps=(2, 3))
+def test_parameters_iterable(subject: Trial, case: Training) -> None:
+    """A generator of parameters, and several steps."""
+    names = ", ".join(NAMES[: len(case.start)])
+    follows(parameters(subject, case).run(f"sgd = SGD((each for each in [{names}]), {case.arguments})"), case)
+
+
+@requirement("sgd.parameters.list-kept", trainings, vary=(), parameters=(2, 2))
+def test_parameters_list_kept(subject: Trial, case: Training) -> None:
+    """A list that is changed after the optimiser was made."""
+    program = parameters(subject, case).run("params = [p]", f"sgd = SGD(params, {case.arguments})")
+    program.holds("len(params) == 1 and params[0] is p")
+    program.run("params[:] = [q]")
+    step(program, case.gradients[0])
+    program.gives("p.data", case.expected(0, 1))
+    program.gives("q.data", case.start[1])
+    program.holds("len(params) == 1 and params[0] is q")
+
+
+@requirement("sgd.parameters.dtype", trainings, steps=(2, 3))
+def test_parameters_dtype(subject: Trial, case: Training) -> None:
+    """Shape and dtype as before, also where the numbers are NumPy's float64."""
+    for arguments in (case.arguments, ", ".join(f"{n}=np.float64({v!r})" for n, v in case.numbers.items())):
+        program = parameters(subject, case).run(f"sgd = SGD([p], {arguments})")
+        for gradients in case.gradients:
+            step(program, gradients)
+            program.equals("to_numpy(p.data).dtype.name", subject.dtype)
+            program.equals("tuple(to_numpy(p.data).shape)", case.start[0].shape)
+
+
+@requirement("sgd.buffers.unmoved", trainings, parameters=(3, 3), steps=(1, 2))
+def test_buffers_unmoved(subject: Trial, case: Training) -> None:
+    """A model with two buffers, one of them in a module below, and an optimiser of all its parameters."""
+    weight, mean, below = case.start
+    program = Program(subject, "Parameter", "Module").run(
+        f"p = Parameter({native(weight)})", "net = Module()", "net.weight, net.body = p, Module()"
+    )
+    if "register_buffer" in subject.subject.lacks("module", "class"):
+        raise Unsupported("Module has no register_buffer")
+    program.run(
+        f"net.register_buffer('mean', {native(mean)})",
+        f"net.body.register_buffer('mean', {native(below)})",
+        f"sgd = SGD(net.parameters(), {case.arguments})",
+    )
+    for gradients in case.gradients:
+        step(program, gradients[:1])
+        program.gives("net.state_dict()['mean']", mean)
+        program.gives("net.state_dict()['body.mean']", below)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+@requirement("sgd.gradient.unchanged", trainings, steps=(1, 2))
+def test_gradient_unchanged(subject: Trial, case: Training) -> None:
+    """The gradient after the step is the one before it."""
+    program = optimised(subject, case)
+    for gradients in case.gradients:
+        step(program, gradients)
+        program.gives("p.grad", gradients[0])
+
+
+@requirement("sgd.zero-grad.clears", trainings, parameters=(1, 3), rests=True, needs="zero_grad")
+def test_zero_grad_clears(subject: Trial, case: Training) -> None:
+    """No gradient or zeros, and the parameters unmoved."""
+    program = optimised(subject, case)
+    names = NAMES[: len(case.start)]
+    for name, gradient in zip(names, case.gradients[0], strict=True):
+        program.run(f"{name}.grad = {native(gradient)}")
+    program.run("sgd.zero_grad()")
+    for name, start in zip(names, case.start, strict=True):
+        program.holds(f"{name}.grad is None or not np.any(to_numpy({name}.grad))")
+        program.gives(f"{name}.data", start)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@requirement("sgd.refuses.no-parameters", trainings, per_dtype=False)
+def test_refuses_no_parameters(subject: Trial, case: Training) -> None:
+    """An empty list, and an empty generator."""
+    for nothing in ("[]", "iter([])"):
+        Program(subject).refuses(f"SGD({nothing}, {case.arguments})")
+
+
+@st.composite
+def with_negative(draw, *, name: str, **choices: Any):
+    """A training in which one number is below 0."""
+    training = draw(trainings(**choices))
+    return replace(training, numbers=training.numbers | {name: draw(st.sampled_from([-1.0, -0.5, -1e-3, -1e-30]))})
+
+
+def refuses_numbers(subject: Trial, case: Training) -> None:
+    """The constructor raises."""
+    parameters(subject, case).refuses(f"SGD([p], {case.arguments})")
+
+
+@requirement("sgd.refuses.lr", with_negative, name="lr", per_dtype=False)
+def test_refuses_lr(subject: Trial, case: Training) -> None:
+    """Below 0, be it ever so little."""
+    refuses_numbers(subject, case)
+
+
+@requirement("sgd.refuses.momentum", with_negative, name="momentum", needs="momentum", per_dtype=False)
+def test_refuses_momentum(subject: Trial, case: Training) -> None:
+    """Below 0, be it ever so little."""
+    refuses_numbers(subject, case)
+
+
+@requirement("sgd.refuses.weight-decay", with_negative, name="weight_decay", needs="weight_decay", per_dtype=False)
+def test_refuses_weight_decay(subject: Trial, case: Training) -> None:
+    """Below 0, be it ever so little."""
+    refuses_numbers(subject, case)
+
+
+@st.composite
+def with_other_shape(draw, **choices: Any):
+    """A training, and a gradient of another shape: often one that would broadcast."""
+    training = draw(trainings(**choices))
+    shape = training.start[0].shape
+    wrong = draw(st.sampled_from([s for s in ((), (1,), (1, *shape), (2, *shape), (*shape[:-1], 4)) if s != shape]))
+    return training, np.ones(wrong, training.start[0].dtype)
+
+
+@requirement("sgd.refuses.gradient-shape", with_other_shape, shapes=[(2,), (1,), (2, 3), ()], per_dtype=False)
+def test_refuses_gradient_shape(subject: Trial, case: tuple[Training, Array]) -> None:
+    """Other shapes, as many elements or not."""
+    training, gradient = case
+    optimised(subject, training).refuses(f"p.grad = {native(gradient)}", "sgd.step()")
+
+
+# -- the cases reach the corners ---------------------------------------------------------------------------------------
+
+
+def test_reach_exact_and_rounded_steps() -> None:
+    """Both kinds of verdict, with momentum and weight decay, over several steps."""
+    for exact in (True, False):
+        find(
+            trainings(dtype="float32", steps=(1, 4)),
+            lambda t, exact=exact: (
+                t.start[0].size > 0 and len(t.gradients) > 2 and (not np.any(t.expected(0, 3).bound)) == exact
+            ),
+        )
+
+
+def test_reach_late_first_gradients() -> None:
+    """A parameter whose first gradient comes in the second step, beside one that rests in that step."""
+
+    def corner(training: Training) -> bool:
+        present = [[g is not None for g in gradients[:2]] for gradients in training.gradients]
+        return present[:2] == [[True, False], [False, True]]
+
+    find(trainings(dtype="float32", parameters=(2, 3), steps=(2, 3), rests=True), corner)
