@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import inspect
 import sys
 import traceback
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nnspec.adapters.names import NAMED, plausible
-from nnspec.adapters.signatures import CANONICAL
-from nnspec.adapters.subject import Framework, Subject, SubjectError
+from nnspec.adapters.signatures import CANONICAL, SIGNATURES
+from nnspec.adapters.subject import Framework, Subject, SubjectError, Unsupported
 
 FRAMEWORKS = {"numpy": "for_numpy", "torch": "for_torch"}
+KNOWN_DTYPES = ("float32", "float64")
+SMALLEST: dict[str, tuple[int, ...]] = {  # what the constructors of a block's classes take at the least
+    "module": (),
+    "sequential": (),
+    "linear": (1, 1),
+    "relu": (),
+    "mlp": (1, 1, 1),
+    "conv2d": (1, 1, 1),
+    "conv_transpose2d": (1, 1, 1),
+    "batch_norm": (1,),
+    "max_pool2d": (1,),
+    "avg_pool2d": (1,),
+    "global_avg_pool2d": (),
+    "basic_block": (1, 1),
+    "resnet34": (1, 1),
+}
 
 
 def load(spec: Any, framework: str | None = None) -> Subject:
@@ -46,52 +63,53 @@ def _named(name: str) -> Subject:
 
 
 def _from_file(path: Path, only: str, framework: str | None) -> Subject:
-    namespace = _run(path.resolve())
-    names = vars(namespace)
+    names = vars(_run(path))
     found = {n: names[n] for n in sorted(CANONICAL) if callable(names.get(n))}
     if only and only not in found:
         known = f"it has {', '.join(found)}" if found else "it has none of nnspec's names"
         raise SubjectError(f"{path}: no {only!r} to check; {known} (nnspec list shows the names that are known)")
     if not found:
-        raise SubjectError(f"{path}: none of the names that nnspec checks, such as {_some_names()} (see nnspec list)")
+        raise SubjectError(f"{path}: none of the names that nnspec checks, {_nearest(names)} (see nnspec list)")
     chosen = {only: found[only]} if only else found
 
     def recipe(name: str) -> str:
-        whole = path.resolve()
-        return f"sys.path.insert(0, {str(whole.parent)!r})\n{name} = runpy.run_path({str(whole)!r})[{name!r}]"
+        file = path.resolve()
+        return f"sys.path.insert(0, {str(file.parent)!r})\n{name} = runpy.run_path({str(file)!r})[{name!r}]"
 
     return _subject(str(path) + (f":{only}" if only else ""), chosen, framework, names, recipe)
 
 
 def _run(path: Path) -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
+    name = path.stem if path.stem not in sys.modules else f"nnspec_subject_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent))  # a file may import its neighbours
-    sys.modules[path.stem] = module
+    sys.path.insert(0, str(path.resolve().parent))  # a file may import its neighbours
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
+        return module
+    except KeyboardInterrupt:
+        raise
     except SyntaxError as error:
-        raise SubjectError(f"{path}: not valid Python: {error.msg} (line {error.lineno})") from None
+        where = f" (line {error.lineno})" if error.lineno else ""
+        file = Path(error.filename or path)
+        shown = path if file.resolve() == path.resolve() else file
+        message = f"{shown}: not valid Python: {error.msg}{where}"
     except ModuleNotFoundError as error:
-        raise SubjectError(
-            f"{path}: imports {error.name!r}, which is not installed here ({_where(path, error)})"
-        ) from None
+        message = f"{path}: imports {error.name!r}, which is not installed here ({_where(path, error)})"
     except SystemExit as error:
-        raise SubjectError(
-            f"{path}: calls sys.exit({error.code!r}) while it is imported ({_where(path, error)})"
-        ) from None
-    except Exception as error:
-        message = f"{type(error).__name__}: {error}"
-        raise SubjectError(f"{path}: raises {message} while it is imported ({_where(path, error)})") from None
+        message = f"{path}: calls sys.exit({error.code!r}) while it is imported ({_where(path, error)})"
+    except BaseException as error:
+        message = f"{path}: raises {type(error).__name__}: {error} while it is imported ({_where(path, error)})"
     finally:
-        sys.path.remove(str(path.parent))
-    return module
+        sys.path.remove(str(path.resolve().parent))
+    del sys.modules[name]
+    raise SubjectError(message)
 
 
 def _where(path: Path, error: BaseException) -> str:
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path.resolve())]
     return f"line {lines[-1]}" if lines else "in a file that it imports"
 
 
@@ -106,7 +124,7 @@ def _from_object(thing: Any, framework: str | None) -> Subject:
         names, title = {n: getattr(thing, n) for n in dir(thing)}, repr(thing)
     found = {n: names[n] for n in sorted(CANONICAL) if callable(names.get(n))}
     if not found:
-        raise SubjectError(f"{title}: none of the names that nnspec checks, such as {_some_names()} (see nnspec list)")
+        raise SubjectError(f"{title}: none of the names that nnspec checks, {_nearest(names)} (see nnspec list)")
 
     def recipe(name: str) -> str:
         module = getattr(found[name], "__module__", None)
@@ -115,8 +133,13 @@ def _from_object(thing: Any, framework: str | None) -> Subject:
     return _subject(title, found, framework, names, recipe)
 
 
-def _some_names() -> str:
-    return "conv2d, Conv2d, batch_norm, BatchNorm2d"
+def _nearest(names: Mapping[str, Any]) -> str:
+    """A name that was probably meant, or some names that are known."""
+    known = {canonical.lower(): canonical for canonical in sorted(CANONICAL)}
+    for name in names:
+        if close := difflib.get_close_matches(name.lower(), known, 1, 0.85):
+            return f"though {name!r} is close to {known[close[0]]!r}"
+    return "such as conv2d, Conv2d, batch_norm, BatchNorm2d"
 
 
 def _subject(
@@ -128,19 +151,43 @@ def _subject(
     arrays: Framework = importlib.import_module(f"nnspec.adapters.{FRAMEWORKS[kind]}")
     classes = {n: c for n, c in found.items() if inspect.isclass(c)}
     versions = {"numpy": np.__version__} | ({"torch": str(sys.modules["torch"].__version__)} if kind == "torch" else {})
-    return Subject(
+    subject = Subject(
         name=title,
         framework=arrays,
         functions={n: f for n, f in found.items() if n not in classes},
         classes=classes,
-        dtypes=tuple(names.get("DTYPES", ("float32", "float64"))),
+        dtypes=_dtypes(title, names),
         versions=versions,
         recipe=recipe,
     )
+    _build_each(subject)
+    return subject
+
+
+def _dtypes(title: str, names: Mapping[str, Any]) -> tuple[str, ...]:
+    claimed = tuple(map(str, names.get("DTYPES", KNOWN_DTYPES)))
+    if not claimed or set(claimed) - set(KNOWN_DTYPES):
+        raise SubjectError(f"{title}: DTYPES = {list(claimed)}: expected some of {', '.join(KNOWN_DTYPES)}")
+    return claimed
+
+
+def _build_each(subject: Subject) -> None:
+    """Build a smallest module of each class: one that cannot be built at all cannot be checked."""
+    for stem, positional in SMALLEST.items():
+        for name in set(SIGNATURES[stem].classes) & subject.classes.keys():
+            try:
+                subject.framework.construct(subject.classes[name], positional, {}, np.dtype(subject.dtypes[0]))
+            except (Unsupported, KeyboardInterrupt):
+                pass
+            except BaseException as error:
+                called = f"{name}({', '.join(map(str, positional))})"
+                raise SubjectError(
+                    f"{subject.name}: {name} cannot be built: {called} raises {type(error).__name__}: {error}"
+                ) from None
 
 
 def _detect(title: str, found: Mapping[str, Any], names: Mapping[str, Any]) -> str:
-    """torch where the classes are torch modules, or the file has imported it; otherwise numpy."""
+    """torch where the classes are torch modules, or the functions use torch; otherwise numpy."""
     if "torch" not in sys.modules:
         return "numpy"
     torch = sys.modules["torch"]
@@ -157,9 +204,23 @@ def _detect(title: str, found: Mapping[str, Any], names: Mapping[str, Any]) -> s
         )
     if modules:
         return "torch" if all(modules.values()) else "numpy"
-    imported = any(v is torch or getattr(v, "__name__", "").startswith("torch.") for v in names.values())
-    return "torch" if imported or _annotated(found) else "numpy"
+    if any("torch" in str(a) for f in found.values() for a in getattr(f, "__annotations__", {}).values()):
+        return "torch"
+    used = _libraries(found.values()) or {_library(value) for value in names.values()} & FRAMEWORKS.keys()
+    if len(used) > 1:
+        raise SubjectError(f"{title}: uses both torch and NumPy; say --framework torch or --framework numpy")
+    return used.pop() if used else "numpy"
 
 
-def _annotated(found: Mapping[str, Any]) -> bool:
-    return any("torch" in str(a) for f in found.values() for a in getattr(f, "__annotations__", {}).values())
+def _libraries(functions: Iterable[Any]) -> set[str]:
+    """Which of the array libraries the functions name in their code."""
+    found = set()
+    for function in map(inspect.unwrap, functions):
+        code, known = getattr(function, "__code__", None), getattr(function, "__globals__", {})
+        found |= {_library(known.get(name)) for name in (code.co_names if code else ())} | {_library(function)}
+    return found & FRAMEWORKS.keys()
+
+
+def _library(value: Any) -> str:
+    module = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
+    return str(module).partition(".")[0]

@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any
 
+from nnspec.conformance.requirements import unknown_block
+
 CONFORMS, DEVIATES, MISUSE, HARNESS, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -88,20 +90,18 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command is None:
         known.print_help()
         return MISUSE
-    return {"check": _check, "explain": _explain, "list": _list, "power": _power}[options.command](options)
+    try:
+        return {"check": _check, "explain": _explain, "list": _list, "power": _power}[options.command](options)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CONFORMS
 
 
 def _misuse(message: str) -> int:
     print(f"nnspec: {message}", file=sys.stderr)
     return MISUSE
-
-
-def _unknown_blocks(blocks: list[str] | None) -> str | None:
-    from nnspec.conformance.requirements import pages
-
-    known = [stem for stem in pages() if stem != "conventions"]
-    unknown = [b for b in blocks or () if b not in known]
-    return f"--block {unknown[0]}: expected one of {', '.join(known)}" if unknown else None
 
 
 def cores() -> int:
@@ -110,8 +110,8 @@ def cores() -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    if message := _unknown_blocks(options.block):
-        return _misuse(message)
+    if message := unknown_block(options.block):
+        return _misuse(f"--block {message}")
     if options.timeout <= 0:
         return _misuse(f"--timeout {options.timeout}: expected more than 0 seconds")
     if options.workers is not None and options.workers < 0:
@@ -161,8 +161,8 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    if message := _unknown_blocks([options.block] if options.block else None):
-        return _misuse(message.replace("--block ", ""))
+    if options.block and (message := unknown_block([options.block])):
+        return _misuse(message)
     from nnspec.conformance.explain import overview, requirements_of
 
     print(requirements_of(options.block) if options.block else overview())
@@ -170,8 +170,8 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _power(options: argparse.Namespace) -> int:
-    if message := _unknown_blocks(options.block):
-        return _misuse(message)
+    if message := unknown_block(options.block):
+        return _misuse(f"--block {message}")
     if options.seeds < 1:
         return _misuse(f"--seeds {options.seeds}: expected at least 1")
     from nnspec.conformance.terminal import show_power

@@ -24,7 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--nnspec-framework", default=None, help="numpy or torch, where a file does not tell")
     group.addoption("--nnspec-profile", default="quick", choices=("quick", "ci", "deep"), help="how many cases")
     group.addoption("--nnspec-seed", default=0, type=int, help="the same seed gives the same cases")
-    group.addoption("--nnspec-dtype", action="append", default=None, help="float32, float64; may be repeated")
+    group.addoption(
+        "--nnspec-dtype",
+        action="append",
+        default=None,
+        choices=("float32", "float64"),
+        help="float32, float64; may be repeated",
+    )
     group.addoption("--nnspec-block", action="append", default=None, help="check these blocks alone; may be repeated")
     group.addoption("--nnspec-timeout", default=30.0, type=float, help="seconds after which a call counts as hung")
     group.addoption("--nnspec-out", default="nnspec-report", help="folder for report.json and the scripts")
@@ -36,8 +42,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """In the process that reports: a Session, which collects the records."""
     config.addinivalue_line("markers", "nnspec: a check of a requirement of the specification")
     if not hasattr(config, "workerinput") and _asked_for(config):
+        from nnspec.conformance.requirements import unknown_block
         from nnspec.conformance.session import Session
 
+        if message := unknown_block(config.getoption("nnspec_block")):
+            raise pytest.UsageError(f"--nnspec-block {message}")
         config.pluginmanager.register(Session(config), "nnspec-session")
 
 
@@ -78,17 +87,20 @@ def _journal(config: pytest.Config) -> Journal | None:
 def _load(config: pytest.Config, state: _State) -> None:
     from nnspec.adapters import SubjectError, load
 
-    subject = config.getoption("nnspec_subject")
+    subject, asked = config.getoption("nnspec_subject"), config.getoption("nnspec_dtype")
     if state.journal:
         state.journal.note(f"loading {subject}")
     try:
-        state.subject = load(getattr(config, "nnspec_object", subject), config.getoption("nnspec_framework"))
+        loaded = load(getattr(config, "nnspec_object", subject), config.getoption("nnspec_framework"))
+        if asked and not set(asked) & set(loaded.dtypes):
+            raise SubjectError(f"{subject}: says that it has {', '.join(loaded.dtypes)}, and not {', '.join(asked)}")
+        state.subject = loaded
     except SubjectError as error:
         state.error = str(error)
         if hasattr(config, "workeroutput"):
             config.workeroutput["nnspec_error"] = state.error
-    if state.subject is not None:
-        versions = dict(state.subject.versions)
+    else:
+        versions = dict(loaded.versions)
         session = config.pluginmanager.getplugin("nnspec-session")
         if session:
             session.versions |= versions
@@ -117,7 +129,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from nnspec.conformance.trial import forms
 
     blocks = config.getoption("nnspec_block")
-    dtypes = config.getoption("nnspec_dtype") or state.subject.dtypes
+    asked = config.getoption("nnspec_dtype") or state.subject.dtypes
+    dtypes = [dtype for dtype in dict.fromkeys(asked) if dtype in state.subject.dtypes]
     wanted = [] if blocks and check.stem not in blocks else forms(state.subject, check)
     chosen = [(form, dtype) for form in wanted for dtype in (dtypes if check.per_dtype else dtypes[:1])]
     metafunc.parametrize("trial", chosen, ids=[f"{form}-{dtype}" for form, dtype in chosen], indirect=True)

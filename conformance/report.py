@@ -23,6 +23,11 @@ from nnspec.conformance.trial import Outcome
 SCHEMA = "https://nnspec.dev/report-1.json"
 VERDICTS = ("pass", "fail", "crash", "timeout", "unsupported", "waived", "blocked", "not run")
 BAD = ("fail", "crash", "timeout")
+# The requirements, of any block, whose checks compare a subject with itself (laws.py)
+OWN = (
+    "output.dtype", "output.fresh", "input.unchanged", "input.layout",
+    "batch.independent", "batch.empty", "call.stateless", "channel.independent",
+)  # fmt: skip
 Record = dict[str, Any]
 
 
@@ -111,6 +116,11 @@ def failed(records: Iterable[Record]) -> list[Record]:
     return [
         r for r in records if r["verdict"] in ("crash", "timeout") or (r["verdict"] == "fail" and r["level"] == "must")
     ]
+
+
+def findings(records: Iterable[Record]) -> list[Record]:
+    """What failed, the most telling first: a requirement that compares a subject with itself is broken by nothing else."""
+    return sorted(failed(records), key=lambda r: r["requirement"].partition(".")[2] not in OWN)
 
 
 def write_scripts(records: Iterable[Record], folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -55,6 +55,13 @@ def requirements() -> dict[str, Requirement]:
             plain = " ".join(sentence.split()), " ".join(wrong.split())
             found[heading["id"]] = Requirement(heading["id"], heading["level"], *plain, body, line)
     return found
+
+
+def unknown_block(blocks: Iterable[str] | None) -> str | None:
+    """What to say of the first block that has no page."""
+    known = [stem for stem in pages() if stem != "conventions"]
+    unknown = [block for block in blocks or () if block not in known]
+    return f"{unknown[0]}: expected one of {', '.join(known)}" if unknown else None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 from nnspec.conformance import journal
-from nnspec.conformance.requirements import CHECKS, requirements
+from nnspec.conformance.requirements import CHECKS, requirements, unknown_block
 
 BLOCKED_AFTER = 10  # checks of a block that crash or hang, where none came to an end: its others are not tried then
 LOADING = 10.0  # seconds that loading the subject may take longer than a call: importing a framework takes its time
@@ -111,6 +111,16 @@ class Session:
             session.exitstatus = 1  # a run in which nothing ran has shown nothing
         self._temporary.cleanup()
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Under plain pytest: what is wrong with the subject, or where the report is."""
+        if self.subject_error:
+            terminalreporter.write_line(f"nnspec: {self.subject_error}", red=True)
+        elif self.report:
+            counts = ", ".join(f"{n} {verdict}" for verdict, n in self.report["totals"].items() if n)
+            path = self.config.getoption("nnspec_json") or f"{self.config.getoption('nnspec_out')}/report.json"
+            terminalreporter.write_line(f"nnspec: {self.report['subject']}: {counts}; report: {path}")
+
     # -- the watch -----------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
@@ -205,6 +215,7 @@ def _check(identifier: str) -> Any:
 def run(options: dict[str, Any], workers: int, **attributes: Any) -> tuple[int, Session | None]:
     """Run the checks by pytest with these --nnspec-* options; its exit code, and the session with the records."""
     arguments = ["--pyargs", "nnspec.conformance", "-p", "no:terminal", "-p", "no:cacheprovider", "--capture=no"]
+    arguments += ["-p", "no:faulthandler"]  # a subject that aborts is reported, not dumped
     arguments += [
         "-c",
         os.devnull,
@@ -266,12 +277,26 @@ class _quiet_environment:
 
 
 def check_object(
-    subject: Any, *, block: Any = None, profile: str = "quick", dtype: Any = None, seed: int = 0
+    subject: Any,
+    *,
+    block: Any = None,
+    profile: str = "quick",
+    dtype: Any = None,
+    seed: int = 0,
+    framework: str | None = None,
 ) -> dict[str, Any]:
     """What nnspec.conformance.check does: everything in this process, nothing written."""
     from nnspec.adapters import SubjectError, load
+    from nnspec.conformance.rule import FORMATS
+    from nnspec.conformance.trial import PROFILES
 
-    loaded = load(subject)
+    blocks, dtypes = ([value] if isinstance(value, str) else value for value in (block, dtype))
+    if message := unknown_block(blocks):
+        raise ValueError(f"block {message}")
+    for name, given, known in (("profile", [profile], PROFILES), ("dtype", dtypes or (), FORMATS)):
+        if unknown := [value for value in given if value not in known]:
+            raise ValueError(f"{name} {unknown[0]!r}: expected one of {', '.join(known)}")
+    loaded = load(subject, framework)
     with tempfile.TemporaryDirectory() as out:
         options = {"subject": loaded.name, "block": block, "profile": profile, "dtype": dtype, "seed": seed, "out": out}
         _, session = run(options, 0, object=loaded, write=False)

@@ -50,9 +50,13 @@ class Mismatch(AssertionError):
         self.script: list[str] | None = None  # the lines that reproduce it, where replaying the calls would not
 
 
+class Blocked(Exception):
+    """The call that a law starts from fails by itself: other checks judge that, and this one has nothing to go by."""
+
+
 @dataclass(frozen=True)
 class Call:
-    """One thing done to the subject, for the script that replays it: a call, or what happens to a module between two."""
+    """One thing done to the subject, for the script that replays it: a call, or something to a module between two."""
 
     case: Case
     results: tuple[np.ndarray, ...] | None = None  # None: it raised
@@ -108,6 +112,13 @@ class Trial:
                 results = self.subject.apply(case.stem, self.module, self.subject.inputs(given.arrays))
         self.calls[-1] = replace(call, results=results, copies=tuple(np.array(r) for r in results))
         return results
+
+    def presumed(self, case: Case) -> np.ndarray:
+        """The result of a call that another check judges. Blocked where it fails."""
+        try:
+            return self(case)
+        except Mismatch as mismatch:
+            raise Blocked(mismatch.message) from None
 
     def kept(self, case: Case) -> Trial:
         """This trial with one module, built from the case, for all calls to come. In the function form, as it is."""
@@ -192,6 +203,7 @@ class Trial:
         limit = max(2, round(PROFILES[self.profile] / check.effort))
         counts: Counter[str] = Counter()
         unsupported: Counter[str] = Counter()
+        blocked: Counter[str] = Counter()
         last: list[Mismatch] = []
 
         def judge(case: Case) -> None:
@@ -201,6 +213,8 @@ class Trial:
                 counts["judged"] += 1
             except Unsupported as reason:
                 unsupported[str(reason) or "no reason given"] += 1
+            except Blocked as reason:
+                blocked[str(reason)] += 1
             except Mismatch as mismatch:
                 mismatch.case, mismatch.calls = mismatch.case or case, self.calls
                 last[:] = [mismatch]
@@ -229,6 +243,9 @@ class Trial:
             if isinstance(error, Flaky):
                 failure.message += " (and not every time: the same case also gave another result)"
             return Outcome("fail", counts["judged"], failure.message, failure, unsupported=unsupported)
+        if sum(blocked.values()) > counts["judged"]:
+            reason = f"the call itself fails: {blocked.most_common(1)[0][0]}"
+            return Outcome("blocked", counts["judged"], reason, unsupported=unsupported)
         return self._conclude(counts["judged"], unsupported, limit)
 
     def _conclude(self, judged: int, unsupported: Counter[str], limit: int) -> Outcome:
@@ -253,7 +270,7 @@ class Trial:
                 mismatch.case, mismatch.calls = mismatch.case or case, self.calls
                 found.append(mismatch)
                 return True
-            except Unsupported:
+            except (Unsupported, Blocked):
                 pass
             return False
 
