@@ -1,0 +1,672 @@
+"""Wrong batch norms."""
+
+import numpy as np
+from nnspec.conformance.faults import fault
+from nnspec.reference.batch_norm import BatchNorm1d as Right1d
+from nnspec.reference.batch_norm import BatchNorm2d as Right2d
+from nnspec.reference.batch_norm import batch_norm as right
+from nnspec.reference.module import Buffer, Parameter
+
+
+def _wrong(key, mistake):
+    """The fault calls as `batch_norm` does, with every argument given."""
+
+    def add(function):
+        def batch_norm(x, running_mean, running_var, weight=None, bias=None, *, training=False, momentum=0.1, eps=1e-5):
+            settings = {"training": training, "momentum": momentum, "eps": eps}
+            return function(x, running_mean, running_var, weight, bias, **settings)
+
+        fault(key, mistake, batch_norm=batch_norm)
+        return function
+
+    return add
+
+
+def _along(vector, x):
+    return np.reshape(vector, (-1, *(1 for _ in x.shape[2:])))
+
+
+def _statistics(x, axes=None):
+    """Mean and variance with divisor n, over all axes but the channels' or over others, with their dimensions kept."""
+    axes = (0, *range(2, x.ndim)) if axes is None else axes
+    mean = x.mean(axes, keepdims=True)
+    return mean, np.square(x - mean).mean(axes, keepdims=True)
+
+
+def _apply(x, mean, var, w, b, eps):
+    """Normalise with statistics that already lie along x."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        y = (x - mean) / np.sqrt(var + eps)
+    y = y if w is None else y * _along(w, x)
+    return (y if b is None else y + _along(b, x)).astype(x.dtype)
+
+
+def _training_with(key, mistake):
+    """In training `statistics(x, running_mean, running_var)` normalise; the rest is right."""
+
+    def add(statistics):
+        @_wrong(key, mistake)
+        def _(x, m, v, w, b, **h):
+            y, *running = right(x, m, v, w, b, **h)
+            if h["training"] and x.size:
+                y = _apply(x, *statistics(x, m, v), w, b, h["eps"])
+            return y, *running
+
+        return statistics
+
+    return add
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+_training_with("batch_norm.train.mean/running-mean", "the running mean is taken off in training")(
+    lambda x, m, v: (_along(m, x), _statistics(x)[1])
+)
+_training_with("batch_norm.train.mean/per-image", "each image's own mean is taken off")(
+    lambda x, m, v: (_statistics(x, tuple(range(2, x.ndim)))[0], _statistics(x)[1])
+)
+_training_with("batch_norm.train.variance/divisor-n-minus-1", "the variance with divisor n − 1 normalises")(
+    lambda x, m, v: (_statistics(x)[0], x.var((0, *range(2, x.ndim)), keepdims=True, ddof=1))
+)
+_training_with("batch_norm.train.variance/running-var", "the running variance normalises in training")(
+    lambda x, m, v: (_statistics(x)[0], _along(v, x))
+)
+_training_with("batch_norm.train.variance/no-root", "divided by the variance")(
+    lambda x, m, v: (_statistics(x)[0], _statistics(x)[1] ** 2)
+)
+
+
+@_wrong("batch_norm.train.variance/one-element", "one element is off by one part in a thousand")
+def _one_element(x, m, v, w, b, **h):
+    y, *running = right(x, m, v, w, b, **h)
+    y[-1:] *= y.dtype.type(1.001)
+    return y, *running
+
+
+@_wrong("batch_norm.eps.inside-root/outside", "eps is added to the standard deviation")
+def _outside(x, m, v, w, b, **h):
+    running = right(x, m, v, w, b, **h)[1:]
+    mean, var = _statistics(x) if h["training"] else (_along(m, x), _along(v, x))
+    return _apply(x, mean, np.square(np.sqrt(var) + h["eps"]), w, b, 0), *running
+
+
+_wrong("batch_norm.eps.inside-root/a-tenth-more", "eps is a tenth larger than it says")(
+    lambda x, m, v, w, b, **h: right(x, m, v, w, b, **{**h, "eps": 1.1 * h["eps"]})
+)
+_wrong("batch_norm.eps.inside-root/ignored", "eps is 1e-5 whatever it says")(
+    lambda x, m, v, w, b, **h: right(x, m, v, w, b, **{**h, "eps": 1e-5})
+)
+_wrong("batch_norm.eps.inside-root/evaluation-only", "eps is left out in training")(
+    lambda x, m, v, w, b, **h: right(x, m, v, w, b, **{**h, "eps": 1e-30 if h["training"] else h["eps"]})
+)
+
+
+@_wrong("batch_norm.weight.scales/before-the-mean", "x is scaled before it is normalised, where the weight cancels")
+def _early(x, m, v, w, b, **h):
+    return right(x if w is None or not h["training"] else x * _along(w, x), m, v, None, b, **h)
+
+
+_wrong("batch_norm.weight.scales/first-for-all", "one weight serves all channels")(
+    lambda x, m, v, w, b, **h: right(x, m, v, w if w is None else np.repeat(w[:1], len(w)), b, **h)
+)
+_wrong("batch_norm.weight.scales/from-one", "the weight is what is added to 1")(
+    lambda x, m, v, w, b, **h: right(x, m, v, w if w is None else 1 + w, b, **h)
+)
+_wrong("batch_norm.bias.shifts/scaled", "the bias is multiplied by the weight")(
+    lambda x, m, v, w, b, **h: right(x, m, v, w, b if b is None or w is None else b * w, **h)
+)
+_wrong("batch_norm.bias.shifts/dropped-in-evaluation", "in evaluation the bias is left out")(
+    lambda x, m, v, w, b, **h: right(x, m, v, w, b if h["training"] else None, **h)
+)
+_wrong("batch_norm.bias.shifts/first-for-all", "one bias serves all channels")(
+    lambda x, m, v, w, b, **h: right(x, m, v, w, b if b is None else np.repeat(b[:1], len(b)), **h)
+)
+
+
+def _axes(rank, key, mistake, axes):
+    """Statistics of the batch over other axes, for one rank."""
+    _training_with(f"batch_norm.axes.rank-{rank}/{key}", mistake)(
+        lambda x, m, v: _statistics(x, axes if x.ndim == rank else None)
+    )
+
+
+_axes(2, "rows", "each row is normalised by itself", (1,))
+_axes(3, "positions", "each position has its own statistics", (0,))
+_axes(4, "images", "each image has its own statistics", (2, 3))
+_axes(4, "positions", "each position has its own statistics", (0,))
+_axes(4, "last-axis", "the last axis is taken for the channels", (0, 1, 2))
+for _rank in (3, 4):
+
+    @_wrong(f"batch_norm.axes.rank-{_rank}/broadcast", "vectors are laid along the last axis where they fit there")
+    def _broadcast(x, m, v, w, b, _rank=_rank, **h):
+        if x.ndim != _rank or x.shape[-1] != x.shape[1]:
+            return right(x, m, v, w, b, **h)
+        y, *running = right(x.swapaxes(1, -1), m, v, w, b, **h)
+        return y.swapaxes(1, -1), *running
+
+
+_training_with("batch_norm.channel.independent/one-variance", "all channels are divided by one standard deviation")(
+    lambda x, m, v: (_statistics(x)[0], _statistics(x)[1].mean())
+)
+_wrong("batch_norm.channel.independent/largest-variance", "running variances are clipped at a fraction of the largest")(
+    lambda x, m, v, w, b, **h: right(x, m, np.maximum(v, v.max(initial=0) / 2), w, b, **h)
+)
+
+
+def _one_pass(x, least):
+    axes = (0, *range(2, x.ndim))
+    mean = x.mean(axes, keepdims=True)
+    return mean, np.maximum((x * x).mean(axes, keepdims=True) - mean * mean, x.dtype.type(least))
+
+
+_training_with("batch_norm.train.offset/one-pass", "the variance is mean(x²) − mean(x)², clipped at 0")(
+    lambda x, m, v: _one_pass(x, 0)
+)
+_training_with("batch_norm.train.constant/one-pass", "the variance is mean(x²) − mean(x)²; at times it is below −eps")(
+    lambda x, m, v: _one_pass(x, -np.inf)
+)
+
+
+@_training_with("batch_norm.train.constant/no-eps", "where the variance is 0, eps is forgotten")
+def _no_eps(x, m, v):
+    mean, var = _statistics(x)
+    return mean, np.where(np.ptp(x, (0, *range(2, x.ndim)), keepdims=True) == 0, np.nan, var)
+
+
+# -- running statistics ------------------------------------------------------------------------------------------------
+
+
+def _keeping(key, mistake):
+    """In training the statistics kept are those of `keep(new, old, x, settings)`, each a pair; the rest is right."""
+
+    def add(keep):
+        @_wrong(key, mistake)
+        def _(x, m, v, w, b, **h):
+            y, *new = right(x, m, v, w, b, **h)
+            if h["training"] and x.size:
+                new = [a.astype(x.dtype) for a in keep(new, (m, v), x, h)]
+            return y, *new
+
+        return keep
+
+    return add
+
+
+def _again(x, old, h, momentum):
+    return right(x, *old, **{**h, "momentum": momentum})[1:]
+
+
+def _count(x):
+    return x.size // x.shape[1]
+
+
+_keeping("batch_norm.running-mean.update/kept", "the running mean never moves")(lambda new, old, x, h: (old[0], new[1]))
+_keeping("batch_norm.running-mean.update/exchanged", "mean and variance are exchanged")(
+    lambda new, old, x, h: new[::-1]
+)
+_keeping("batch_norm.running-mean.update/first-taken-whole", "a running mean of 0 counts as none")(
+    lambda new, old, x, h: (np.where(old[0] == 0, _again(x, old, h, 1)[0], new[0]), new[1])
+)
+_keeping("batch_norm.running-mean.update/sum", "the old value keeps its full weight")(
+    lambda new, old, x, h: (new[0] + h["momentum"] * old[0], new[1])
+)
+_keeping("batch_norm.running-var.update/divisor-n", "the variance kept has divisor n")(
+    lambda new, old, x, h: (new[0], (1 - h["momentum"]) * old[1] + h["momentum"] * _statistics(x)[1].ravel())
+)
+_keeping("batch_norm.running-var.update/around-the-running-mean", "deviations from the running mean are squared")(
+    lambda new, old, x, h: (
+        new[0],
+        (1 - h["momentum"]) * old[1]
+        + h["momentum"] * _statistics((x - _along(old[0], x)) ** 2)[0].ravel() * _count(x) / (_count(x) - 1),
+    )
+)
+_keeping("batch_norm.running-var.update/root", "the standard deviation is kept")(
+    lambda new, old, x, h: (
+        new[0],
+        (1 - h["momentum"]) * old[1] + h["momentum"] * x.std((0, *range(2, x.ndim)), ddof=1),
+    )
+)
+_keeping("batch_norm.momentum.weighs-new/reversed", "momentum is the weight of the old value")(
+    lambda new, old, x, h: _again(x, old, h, 1 - h["momentum"])
+)
+_keeping("batch_norm.momentum.weighs-new/ignored", "momentum is 0.5 whatever it says")(
+    lambda new, old, x, h: _again(x, old, h, 0.5)
+)
+_keeping("batch_norm.momentum.weighs-new/variance-reversed", "momentum is the weight of the old variance")(
+    lambda new, old, x, h: (new[0], _again(x, old, h, 1 - h["momentum"])[1])
+)
+
+
+def _module(key, mistake, **methods):
+    """A layer with other methods than the right one."""
+    fault(key, mistake, BatchNorm2d=type("BatchNorm2d", (Right2d,), methods))
+
+
+def _forward(key, mistake):
+    """A layer with another forward."""
+
+    def add(forward):
+        _module(key, mistake, forward=forward)
+        return forward
+
+    return add
+
+
+def _momentum(key, mistake, momentum):
+    """A layer whose momentum, in a call in training, is `momentum(the one that was given, the count before)`."""
+
+    @_forward(key, mistake)
+    def _(layer, x):
+        own = layer.momentum
+        layer.momentum = momentum(own, int(layer.num_batches_tracked.data))
+        y = Right2d.forward(layer, x)
+        layer.momentum = own
+        return y
+
+
+def _cumulative(name, mistake, momentum):
+    """`momentum(count)` takes the place of None."""
+    _momentum(
+        f"batch_norm.momentum.cumulative/{name}", mistake, lambda own, count: momentum(count) if own is None else own
+    )
+
+
+_momentum(
+    "batch_norm.running-mean.update/first-of-a-module",
+    "a module takes its first batch whole",
+    lambda own, count: own if count else 1.0,
+)
+_cumulative("none-as-0", "without momentum nothing is kept", lambda count: 0.0)
+_cumulative("default", "without momentum it is 0.1", lambda count: 0.1)
+_cumulative("late", "the batch at hand is not counted before its share is taken", lambda count: 1 / max(1, count))
+_cumulative("early", "the initial values count as a batch", lambda count: 1 / (count + 2))
+
+
+def _counting(name, mistake, more):
+    """`more(layer, x)` is what the count rises by, beside the right number."""
+
+    @_forward(f"batch_norm.count.tracked/{name}", mistake)
+    def _(layer, x):
+        y = Right2d.forward(layer, x)
+        layer.num_batches_tracked.data += more(layer, x)
+        return y
+
+
+_counting("images", "images are counted", lambda layer, x: layer.training * (len(x) - 1))
+_counting("evaluation", "calls in evaluation are counted", lambda layer, x: not layer.training)
+_counting("never", "nothing is counted", lambda layer, x: -int(layer.training))
+
+
+# -- evaluation and modes ----------------------------------------------------------------------------------------------
+
+
+@_wrong("batch_norm.eval.frozen/batch", "the batch's statistics are used in evaluation too")
+def _batch(x, m, v, w, b, **h):
+    y, *running = right(x, m, v, w, b, **h)
+    return y if h["training"] or not x.size else _apply(x, *_statistics(x), w, b, h["eps"]), *running
+
+
+_wrong("batch_norm.eval.frozen/deviation", "the running variance is taken for a standard deviation")(
+    lambda x, m, v, w, b, **h: (
+        right(x, m, v if h["training"] else v * v, w, b, **h)[0],
+        *right(x, m, v, w, b, **h)[1:],
+    )
+)
+
+
+@_wrong("batch_norm.eval.unchanged/moving", "evaluation moves the running statistics")
+def _moving(x, m, v, w, b, **h):
+    y = right(x, m, v, w, b, **h)[0]
+    new = _again(x, (m, v), {**h, "training": True}, 0.5) if _count(x) > 1 else (x.mean(), v)
+    return (y, *new) if not h["training"] else right(x, m, v, w, b, **h)
+
+
+@_forward("batch_norm.eval.unchanged/moving-module", "a module moves its running mean in evaluation")
+def _moving_module(layer, x):
+    y = Right2d.forward(layer, x)
+    if not layer.training:
+        layer.running_mean.data += layer.momentum * (x.mean((0, 2, 3)) - layer.running_mean.data)
+    return y
+
+
+@_wrong("batch_norm.eval.row-independent/refused", "a batch of one is refused in evaluation")
+def _refused(x, m, v, w, b, **h):
+    if len(x) == 1:
+        raise ValueError("expected more than one image")
+    return right(x, m, v, w, b, **h)
+
+
+@_wrong("batch_norm.eval.row-independent/itself", "a batch of one is normalised with itself")
+def _itself(x, m, v, w, b, **h):
+    y, *running = right(x, m, v, w, b, **h)
+    return _apply(x, *_statistics(x), w, b, h["eps"]) if len(x) == 1 else y, *running
+
+
+def _mode(name, mistake, trains):
+    """`trains(layer, x)` says whether a call is one in training."""
+
+    @_forward(f"batch_norm.mode.switch/{name}", mistake)
+    def _(layer, x):
+        own, layer.training = layer.training, trains(layer, x)
+        y = Right2d.forward(layer, x)
+        layer.training = own
+        return y
+
+
+_mode("batch-size", "a batch of one is evaluated, whatever the mode", lambda layer, x: layer.training and len(x) > 1)
+_mode("always-training", "eval() is not heard", lambda layer, x: True)
+_mode("always-evaluation", "train() is not heard", lambda layer, x: False)
+
+
+@_forward("batch_norm.mode.switch/late", "running statistics wait for a backward pass")
+def _late(layer, x):
+    before = layer.running_mean.data.copy(), layer.running_var.data.copy()
+    y = Right2d.forward(layer, x)
+    layer.running_mean.data[...], layer.running_var.data[...] = before
+    return y
+
+
+def _reset(layer, mode=True):
+    if mode and not layer.training:
+        layer.running_mean.data[...], layer.running_var.data[...] = 0, 1
+    return Right2d.train(layer, mode)
+
+
+_module("batch_norm.mode.round-trip/reset", "train() begins anew", train=_reset)
+
+
+@_forward("batch_norm.mode.round-trip/cached", "the statistics are for ever those that the first evaluation found")
+def _cached(layer, x):
+    if not layer.training and not hasattr(layer, "found"):
+        layer.found = layer.running_mean.data.copy(), layer.running_var.data.copy()
+    if hasattr(layer, "found"):
+        layer.running_mean.data[...], layer.running_var.data[...] = layer.found
+    return Right2d.forward(layer, x)
+
+
+@_wrong(
+    "batch_norm.arguments.together/folded-mean",
+    "folded in evaluation, the shift is bias − mean · s, without the weight",
+)
+def _folded(x, m, v, w, b, **h):
+    if h["training"] or w is None:
+        return right(x, m, v, w, b, **h)
+    s = 1 / np.sqrt(v + h["eps"])
+    return (x * _along(s * w, x) + _along((0 if b is None else b) - m * s, x)).astype(x.dtype), m, v
+
+
+_wrong("batch_norm.arguments.together/eps-forgotten-with-weight", "eps is 1e-5 as soon as there is a weight")(
+    lambda x, m, v, w, b, **h: right(x, m, v, w, b, **(h if w is None or np.all(w == 1) else {**h, "eps": 1e-5}))
+)
+
+
+# -- defaults, and how a module begins ---------------------------------------------------------------------------------
+
+
+def _unsaid(key, mistake, training=False, momentum=0.1, eps=1e-5):
+    """A function with other defaults."""
+    own = {"training": training, "momentum": momentum, "eps": eps}
+    fault(key, mistake, batch_norm=lambda *operands, **said: right(*operands, **{**own, **said}))
+
+
+def _unsaid_module(key, mistake, **own):
+    """A module with other defaults."""
+
+    def begin(layer, num_features, affine=True, *, dtype=np.float32, **said):
+        Right2d.__init__(layer, num_features, affine=affine, dtype=dtype, **{**own, **said})
+
+    _module(key, mistake, __init__=begin)
+
+
+_unsaid("batch_norm.defaults.mode/training", "a call that says nothing trains", training=True)
+_unsaid("batch_norm.defaults.momentum/of-the-old-value", "momentum is 0.9 where nothing is said", momentum=0.9)
+_unsaid_module(
+    "batch_norm.defaults.momentum/module", "a module's momentum is 0.01 where nothing is said", momentum=0.01
+)
+_unsaid("batch_norm.defaults.eps/1e-3", "eps is 1e-3 where nothing is said", eps=1e-3)
+_unsaid("batch_norm.defaults.eps/1.1e-5", "eps is 1.1e-5 where nothing is said", eps=1.1e-5)
+_unsaid_module("batch_norm.defaults.eps/module", "a module's eps is 1e-6 where nothing is said", eps=1e-6)
+
+
+def _beginning(key, mistake):
+    """A module that `change(module)` alters when it is made."""
+
+    def add(change):
+        def begin(layer, *sizes, dtype=np.float32, **arguments):
+            Right2d.__init__(layer, *sizes, dtype=dtype, **arguments)
+            change(layer)
+
+        _module(key, mistake, __init__=begin)
+        return change
+
+    return add
+
+
+@_beginning("batch_norm.start.affine/weight-0", "the weight begins at 0")
+def _weight_0(layer):
+    if layer.weight:
+        layer.weight.data *= 0
+
+
+@_beginning("batch_norm.start.affine/bias-random", "the bias begins at random")
+def _bias_random(layer):
+    if layer.bias:
+        layer.bias.data += np.random.default_rng(0).standard_normal(len(layer.bias.data)).astype(layer.bias.data.dtype)
+
+
+@_beginning("batch_norm.start.statistics/variance-0", "the running variance begins at 0")
+def _variance_0(layer):
+    layer.running_var.data *= 0
+
+
+@_beginning("batch_norm.start.statistics/count-1", "the count begins at 1")
+def _count_1(layer):
+    layer.num_batches_tracked.data += 1
+
+
+@_beginning("batch_norm.parameters.affine/statistics", "the running statistics are parameters")
+def _statistics_too(layer):
+    for name in ("running_mean", "running_var"):
+        setattr(layer, name, Parameter(getattr(layer, name).data))
+
+
+@_beginning("batch_norm.parameters.affine/left-behind", "affine=False leaves a weight of ones behind")
+def _left_behind(layer):
+    layer.weight = layer.weight or Parameter(np.ones_like(layer.running_mean.data))
+
+
+@_beginning("batch_norm.state.complete/plain", "the running statistics are not part of the state")
+def _plain(layer):
+    for name in ("running_mean", "running_var"):
+        setattr(layer, name, Buffer(getattr(layer, name).data, persistent=False))
+
+
+@_beginning("batch_norm.state.complete/variance-only", "the running mean is not part of the state")
+def _plain_mean(layer):
+    layer.running_mean = Buffer(layer.running_mean.data, persistent=False)
+
+
+@_beginning("batch_norm.state.keys/step", "the state has one entry more")
+def _step(layer):
+    layer.step = Buffer(np.array(0))
+
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+def _output(key, mistake):
+    """`change(y, mean, var)` alters the results."""
+
+    def add(change):
+        _wrong(key, mistake)(lambda x, m, v, w, b, **h: change(*right(x, m, v, w, b, **h)))
+        return change
+
+    return add
+
+
+_output("batch_norm.output.size/four-dimensions", "(N, C) is answered with (N, C, 1, 1)")(
+    lambda y, m, v: (y.reshape(*y.shape, 1, 1) if y.ndim == 2 else y, m, v)
+)
+_output("batch_norm.output.size/statistics-along", "the statistics are returned as (1, C)")(
+    lambda y, m, v: (y, m[None], v[None])
+)
+_output("batch_norm.output.dtype/float64", "y is float64 whatever came in")(
+    lambda y, m, v: (y.astype(np.float64 if y.dtype == np.float32 else np.float32), m, v)
+)
+_output("batch_norm.output.dtype/float32-statistics", "the statistics are float32 whatever came in")(
+    lambda y, m, v: (y, m.astype(np.float32), v.astype(np.float32))
+)
+_output("batch_norm.dtype.mixed/statistics-of-16-bits", "beside 16 bits the statistics are rounded to them")(
+    lambda y, m, v: (y, *(a.astype(y.dtype).astype(a.dtype) for a in (m, v)))
+)
+
+
+@_wrong("batch_norm.output.fresh/in-place", "x itself is normalised and returned")
+def _in_place(x, m, v, w, b, **h):
+    x[...], *running = right(x, m, v, w, b, **h)
+    return x, *running
+
+
+_STORE: dict[object, np.ndarray] = {}
+
+
+@_wrong("batch_norm.output.fresh/reused-buffer", "the result's memory is kept and used again")
+def _reused(x, m, v, w, b, **h):
+    y, *running = right(x, m, v, w, b, **h)
+    store = _STORE.setdefault((y.shape, y.dtype), y)
+    store[...] = y
+    return store, *running
+
+
+@_wrong("batch_norm.input.unchanged/centred", "the mean is taken off x in place")
+def _centred(x, m, v, w, b, **h):
+    results = right(x, m, v, w, b, **h)
+    x -= x.dtype.type(1)
+    return results
+
+
+@_wrong("batch_norm.input.unchanged/statistics", "the running statistics are moved in place as well as returned")
+def _moved(x, m, v, w, b, **h):
+    y, mean, var = right(x, m, v, w, b, **h)
+    m[...], v[...] = mean, var
+    return y, mean, var
+
+
+@_wrong("batch_norm.input.layout/memory-order", "the memory is read as if it were contiguous")
+def _memory_order(x, m, v, w, b, **h):
+    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+    return right(x.transpose(order).reshape(x.shape), m, v, w, b, **h)
+
+
+@_wrong("batch_norm.batch.empty/nan", "the mean of nothing is averaged in")
+def _nan(x, m, v, w, b, **h):
+    y, mean, var = right(x, m, v, w, b, **h)
+    return (y, mean, var) if x.size or not h["training"] else (y, mean * np.nan, var)
+
+
+@_wrong("batch_norm.batch.empty/variance-shrinks", "of nothing the running variance keeps its old share alone")
+def _shrinks(x, m, v, w, b, **h):
+    y, mean, var = right(x, m, v, w, b, **h)
+    return (y, mean, var) if x.size or not h["training"] else (y, mean, ((1 - h["momentum"]) * var).astype(var.dtype))
+
+
+@_wrong("batch_norm.batch.empty/refused", "a batch of nothing raises")
+def _no_empty(x, m, v, w, b, **h):
+    if not x.size:
+        raise ValueError("empty batch")
+    return right(x, m, v, w, b, **h)
+
+
+_LAST: dict[str, int] = {}
+
+
+@_wrong("batch_norm.call.stateless/axes-remembered", "the axes of the last call are used where the rank changes")
+def _axes_remembered(x, m, v, w, b, **h):
+    y, *running = right(x, m, v, w, b, **h)
+    rank, _LAST["rank"] = _LAST.get("rank", x.ndim), x.ndim
+    if rank != x.ndim and h["training"] and x.size:
+        y = _apply(x, *_statistics(x, tuple(a for a in (0, *range(2, rank)) if a < x.ndim)), w, b, h["eps"])
+    return y, *running
+
+
+class _Remembers:
+    """Gives every further call the shape of the first."""
+
+    shape = None
+
+    def forward(self, x):
+        """As the right one, of what fits the first shape."""
+        self.shape = self.shape or x.shape
+        return super().forward(x if x.shape == self.shape else np.resize(x, self.shape))
+
+
+fault(
+    "batch_norm.call.stateless/shape-remembered",
+    "every further call is given the shape of the first",
+    BatchNorm1d=type("BatchNorm1d", (_Remembers, Right1d), {}),
+    BatchNorm2d=type("BatchNorm2d", (_Remembers, Right2d), {}),
+)
+
+
+_wrong("batch_norm.nan.own-channel/clipped", "NaN counts as 0")(
+    lambda x, m, v, w, b, **h: right(np.where(np.isnan(x), x.dtype.type(0), x), m, v, w, b, **h)
+)
+_training_with("batch_norm.nan.own-channel/spread", "the means are taken in one product, through which NaN spreads")(
+    lambda x, m, v: (_statistics(x)[0] + 0 * x.mean(), _statistics(x)[1])
+)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@_wrong("batch_norm.refuses.rank/promoted", "what has too few dimensions is taken for one image")
+def _promoted(x, m, v, w, b, **h):
+    if x.ndim >= 2:
+        return right(x, m, v, w, b, **h)
+    y, *running = right(np.resize(x, (2, len(m))), m, v, w, b, **h)
+    return y[0].reshape(-1)[: x.size].reshape(x.shape), *running
+
+
+fault(
+    "batch_norm.refuses.module-rank/any",
+    "modules take any rank",
+    BatchNorm1d=type("BatchNorm1d", (Right1d,), {"ranks": (2, 3, 4)}),
+    BatchNorm2d=type("BatchNorm2d", (Right2d,), {"ranks": (3, 4, 5)}),
+)
+
+
+@_forward("batch_norm.refuses.module-rank/one-image", "(C, H, W) is taken for one image")
+def _one_image(layer, x):
+    return Right2d.forward(layer, x[None] if x.ndim == 3 else x)
+
+
+for _place, _name in enumerate(("running-mean", "running-var", "weight", "bias")):
+
+    @_wrong(f"batch_norm.refuses.{_name}/broadcast", "a vector of any length is repeated or cut")
+    def _resized(x, m, v, w, b, _place=_place, **h):
+        vectors = [m, v, w, b]
+        if vectors[_place] is not None:
+            vectors[_place] = np.resize(vectors[_place], x.shape[1])
+        return right(x, *vectors, **h)
+
+
+@_wrong("batch_norm.refuses.absent/batch", "without running statistics those of the batch serve in evaluation")
+def _absent(x, m, v, w, b, **h):
+    if m is not None and v is not None:
+        return right(x, m, v, w, b, **h)
+    c = x.shape[1]
+    y = _apply(x, *_statistics(x), w, b, h["eps"])
+    return y, np.zeros(c, x.dtype) if m is None else m, np.ones(c, x.dtype) if v is None else v
+
+
+@_wrong("batch_norm.refuses.one-value/accepted", "of one value the variance is 0")
+def _accepted(x, m, v, w, b, **h):
+    if not h["training"] or x.size != x.shape[1]:
+        return right(x, m, v, w, b, **h)
+    y, mean, var = right(np.concatenate([x, x]), m, v, w, b, **h)
+    return y[:1], mean, var
+
+
+_wrong("batch_norm.refuses.eps/absolute", "the sign of eps is dropped")(
+    lambda x, m, v, w, b, **h: right(x, m, v, w, b, **{**h, "eps": abs(h["eps"])})
+)
