@@ -23,10 +23,10 @@ from nnspec.conformance.trial import Outcome
 SCHEMA = "https://nnspec.dev/report-1.json"
 VERDICTS = ("pass", "fail", "crash", "timeout", "unsupported", "waived", "blocked", "not run")
 BAD = ("fail", "crash", "timeout")
-# The requirements, of any block, whose checks compare a subject with itself (laws.py)
+# The requirements, of any block, whose checks compare a subject with itself (laws.py), the most telling first
 OWN = (
-    "output.dtype", "output.fresh", "input.unchanged", "input.layout",
-    "batch.independent", "batch.empty", "call.stateless", "channel.independent",
+    "call.stateless", "output.dtype", "output.fresh", "input.unchanged",
+    "channel.independent", "batch.independent", "batch.empty", "input.layout",
 )  # fmt: skip
 Record = dict[str, Any]
 
@@ -119,8 +119,13 @@ def failed(records: Iterable[Record]) -> list[Record]:
 
 
 def findings(records: Iterable[Record]) -> list[Record]:
-    """What failed, the most telling first: a requirement that compares a subject with itself is broken by nothing else."""
-    return sorted(failed(records), key=lambda r: r["requirement"].partition(".")[2] not in OWN)
+    """What failed, the most telling first: what compares a subject with itself is broken by one mistake alone."""
+
+    def place(entry: Record) -> int:
+        name = entry["requirement"].partition(".")[2]
+        return OWN.index(name) if name in OWN else len(OWN)
+
+    return sorted(failed(records), key=place)
 
 
 def write_scripts(records: Iterable[Record], folder: Path) -> None:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from nnspec.conformance.report import BAD, Record, failed
+from nnspec.conformance.report import BAD, Record, failed, findings
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -83,7 +83,7 @@ def _shown(entry: Record) -> str:
 
 def _findings(report: Record, console: Console) -> None:
     groups: dict[str, list[Record]] = defaultdict(list)
-    for entry in failed(report["results"]):
+    for entry in findings(report["results"]):
         groups[entry["requirement"]].append(entry)
     if not groups:
         return
