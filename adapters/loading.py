@@ -82,7 +82,8 @@ def _from_file(path: Path, only: str, framework: str | None) -> Subject:
 def _run(path: Path) -> types.ModuleType:
     name = path.stem if path.stem not in sys.modules else f"nnspec_subject_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path.resolve())
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.resolve().parent))  # a file may import its neighbours
     sys.modules[name] = module

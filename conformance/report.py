@@ -20,7 +20,7 @@ from nnspec.conformance.requirements import Check, requirements
 from nnspec.conformance.script import reproduce
 from nnspec.conformance.trial import Outcome
 
-SCHEMA = "https://nnspec.dev/report-1.json"
+SCHEMA = "urn:nnspec:report:1"  # the $id of report.schema.json
 VERDICTS = ("pass", "fail", "crash", "timeout", "unsupported", "waived", "blocked", "not run")
 BAD = ("fail", "crash", "timeout")
 # The requirements, of any block, whose checks compare a subject with itself (laws.py), the most telling first
@@ -45,7 +45,7 @@ def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outco
         "reason": outcome.reason,
         "cases": outcome.cases,
         "unsupported": dict(outcome.unsupported),
-        "held": sorted(n for n in subject.lacks(check.stem, form) if n not in CANONICAL),
+        "held": sorted(name for name in subject.lacks(check.stem, form) if name not in CANONICAL),
         "seconds": round(outcome.seconds, 4),
         "worst_error_over_bound": round(outcome.worst, 4),
         "failure": None,

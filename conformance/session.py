@@ -195,6 +195,8 @@ class Session:
             "subject": option("nnspec_subject"),
             "profile": option("nnspec_profile"),
             "seed": option("nnspec_seed"),
+            "blocks": option("nnspec_block"),
+            "dtypes": option("nnspec_dtype"),
             "versions": report.versions() | self.versions,
             "seconds": round(time.time() - self.started, 2),
             "planned": len(self.planned),

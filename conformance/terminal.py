@@ -143,6 +143,14 @@ def _footer(report: Record, path: str, console: Console) -> None:
     )
     for (verdict, reason), count in reasons.most_common(8):
         console.print(f"{verdict} ({count}): {escape(reason)}")
+    declined = Counter[tuple[str, str]]()
+    for entry in report["results"]:
+        declined.update({(entry["block"], reason): n for reason, n in entry["unsupported"].items()})
+    for (block, reason), count in declined.most_common(8):
+        console.print(f"{block}: {count} case{'s' if count > 1 else ''} declined: {escape(reason)}")
+    for block, form, held in sorted({(r["block"], r["form"], ", ".join(r["held"])) for r in report["results"]}):
+        if held:
+            console.print(f"{block} as a {form} does not take {held}: held neutral, and not judged")
     for error in report["errors"]:
         console.print(f"[bold red]nnspec itself failed:[/] {escape(error)}")
     if report["interrupted"]:
