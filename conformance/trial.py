@@ -121,8 +121,8 @@ class Trial:
             raise Blocked(mismatch.message) from None
 
     def kept(self, case: Case) -> Trial:
-        """This trial with one module, built from the case, for all calls to come. In the function form, as it is."""
-        if self.form == "function":
+        """This trial with one module, built from the case, for all calls to come. As it is where that is so already."""
+        if self.form == "function" or self.module is not None:
             return self
         return replace(self, module=self.build(case).native)
 
