@@ -1,0 +1,34 @@
+"""The bound of a sum of products of several factors, contracted in any order.
+
+However the factors are paired and partial sums taken, the computation is a tree of multiplications and additions. Take
+one term of the sum, a product of p factors, and count the roundings that it passes through on its way up:
+
+- multiplications: p − 1, one wherever two of its factors, or partial sums with them, meet;
+- additions: at most k − 1, for k terms in all. By induction: a partial sum of kᵢ terms adds at most kᵢ − 1. Multiplied,
+  partial sums of k₁ and k₂ terms have k₁·k₂ terms and (k₁ − 1) + (k₂ − 1) ≤ k₁·k₂ − 1 additions behind them; a sum of m
+  such products, each of at least one term, adds m − 1 more, and has at least k₁·k₂ + m − 1 terms.
+
+So each term carries at most n = k + p − 2 factors 1 + δ with |δ| ≤ u, and the result is off by at most
+((1 + u)ⁿ − 1)·magnitude ≤ n·u·(1 + n·u)·magnitude while n·u ≤ 1. (The sharper n·u is proved for one sum of products of
+two, not for sums within sums.) 1 + 2·n·u in place of 1 + n·u covers that the magnitude is itself a rounded sum.
+
+A product that underflows is off by η/2, which the factors that follow, each at most L, may enlarge: in all by at most
+k·(p − 1)·L^(p−2)·η/2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from nnspec.conformance.rule import FORMATS, Array, Expected, evaluate, exact
+from nnspec.reference.einsum import einsum
+
+
+def sum_of_products(equation: str, *operands: Array) -> Expected:
+    """The expected result of an einsum, with its bound."""
+    value, magnitude, terms = evaluate(lambda *present: einsum(equation, *present), *operands)
+    form, factors = FORMATS[operands[0].dtype.name], len(operands)
+    n = np.where(terms > 0, terms + factors - 2, 0)
+    largest = max(1.0, *(float(np.abs(a).max(initial=0)) for a in operands))
+    underflow = terms * (factors - 1) * largest ** max(0, factors - 2) * form.eta / 2
+    bound = n * (form.u + form.u_wide) * (1 + 2 * n * form.u) * magnitude + underflow
+    return Expected(value, np.where(exact(operands, terms, magnitude, form.name), 0.0, bound))
