@@ -21,7 +21,7 @@ class Case:
     """One call of a block: its operands, and its arguments."""
 
     stem: str
-    arrays: dict[str, Array | None]
+    arrays: dict[str, Any]  # each an Array, or None where it is absent
     arguments: dict[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
