@@ -1,0 +1,153 @@
+"""Cases: what they are drawn from, how they lie in memory, and how a failing one is made small."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import find, given, settings
+from hypothesis import strategies as st
+from nnspec.conformance.cases import KINDS, LAYOUTS, Case, as_laid_out, as_pair, data, laid_out, minimise, pairs
+
+
+def case(**arrays):
+    return Case("linear", {n: None if a is None else np.array(a, np.float32) for n, a in arrays.items()})
+
+
+# -- drawing -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_data_is_the_same_each_time(kind):
+    def fill():
+        values = find(data("float32", (kind,)), lambda d: d.seed >= 5)
+        return values.inputs(2, 3), values.weights(2, 3), values.offsets(2)
+
+    for a, b in zip(fill(), fill(), strict=True):
+        assert a.dtype == np.float32
+        assert np.array_equal(a, b)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data("float64", ("integers",)))
+def test_integers_are_small_and_not_zero(values):
+    array = values.inputs(5, 5)
+    assert np.array_equal(array, np.rint(array))
+    assert np.all((abs(array) >= 1) & (abs(array) <= 8))
+
+
+@settings(max_examples=30, deadline=None)
+@given(data("float32", ("one-hot",)), st.integers(1, 4), st.integers(1, 4))
+def test_one_hot_weights_copy(values, outputs, inputs):
+    weight = values.weights(outputs, inputs, 2)
+    assert np.all(np.count_nonzero(weight.reshape(outputs, -1), axis=1) == 1)
+    assert np.all(np.frexp(abs(weight[weight != 0]))[0] == 0.5)
+    assert not values.offsets(outputs).any()
+    assert values.inputs(3, 3).all()
+
+
+def test_weights_may_be_empty():
+    values = find(data("float32", ("one-hot",)), lambda d: True)
+    assert values.weights(0, 3).shape == (0, 3)
+    assert values.weights(3, 0).shape == (3, 0)
+
+
+def test_pairs_are_an_int_where_both_are_equal():
+    assert find(pairs(1, 3), lambda p: True) == 1
+    assert find(pairs(1, 3), lambda p: as_pair(p)[0] != as_pair(p)[1]) in ((1, 2), (2, 1))
+    assert find(pairs(0, 2), lambda p: as_pair(p) == (2, 2)) == 2
+    assert as_pair(3) == (3, 3)
+
+
+# -- changing ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_case_reads_like_a_call():
+    drawn = Case("conv2d", {"x": np.zeros((1, 2)), "bias": None}, {"stride": (1, 2)})
+    assert str(drawn) == "conv2d(x(1, 2), stride=(1, 2))"
+    assert drawn["stride"] == (1, 2)
+    assert drawn["bias"] is None
+
+
+def test_but_leaves_the_case_alone():
+    drawn = Case("conv2d", {"x": np.zeros(2), "bias": None}, {"stride": 1})
+    other = drawn.but(x=np.ones(2), stride=2)
+    assert (other["stride"], drawn["stride"]) == (2, 1)
+    assert other["x"].all()
+    assert not drawn["x"].any()
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+SHAPES = [(), (3,), (2, 3), (2, 3, 4), (2, 3, 4, 5), (1, 1, 1, 1), (0, 3), (2, 0, 3, 1)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_keep_the_values(layout, shape):
+    a = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    arranged = LAYOUTS[layout](a)
+    assert arranged.dtype == a.dtype
+    assert np.array_equal(arranged, a)
+    assert not np.shares_memory(arranged, a) or a.ndim == 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_are_not_the_plain_one(layout):
+    a = np.random.default_rng(0).standard_normal((2, 3, 4, 5))
+    assert not LAYOUTS[layout](a).flags.c_contiguous
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_copy_keeps_the_layout(layout):
+    a = LAYOUTS[layout](np.random.default_rng(0).standard_normal((2, 3, 4, 5)))
+    copy = as_laid_out(a)
+    assert copy.strides == a.strides
+    assert np.array_equal(copy, a)
+    assert not np.shares_memory(copy, a)
+
+
+def test_a_copy_keeps_a_stride_of_zero():
+    a = np.broadcast_to(np.arange(3.0), (4, 3))
+    assert as_laid_out(a).strides == (0, 8)
+    assert np.array_equal(laid_out(np.array(a), (0, 8)), a)
+
+
+# -- smaller -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_does_not_matter_becomes_zero():
+    rng = np.random.default_rng(0)
+    large = case(x=rng.standard_normal((4, 8)), weight=rng.standard_normal((3, 8)), bias=None)
+    small = minimise(large, lambda c: c["x"][2, 5] != 0 and c["weight"][1, 5] != 0)
+    assert np.count_nonzero(small["x"]) == 1
+    assert np.count_nonzero(small["weight"]) == 1
+    assert abs(small["x"][2, 5]) == abs(small["weight"][1, 5]) == 1
+    assert np.count_nonzero(large["x"]) == 32, "the case itself is left alone"
+
+
+def test_a_sign_that_matters_is_kept():
+    small = minimise(case(x=[3.5, -2.5, 7]), lambda c: (c["x"] < 0).any())
+    assert small["x"].tolist() == [0, -1, 0]
+
+
+def test_a_value_that_matters_is_kept():
+    assert minimise(case(x=[3.5, -2.5]), lambda c: c["x"][0] == 3.5)["x"].tolist() == [3.5, 0]
+
+
+def test_not_a_number_that_matters_is_kept():
+    small = minimise(case(x=[3.5, np.nan]), lambda c: bool(np.isnan(c["x"]).any()))
+    assert np.isnan(small["x"][1])
+    assert small["x"][0] == 0
+
+
+def test_tries_are_bounded():
+    tries = []
+    minimise(case(x=np.ones(1000) * 3), lambda c: bool(tries.append(c)), calls=50)
+    assert len(tries) == 50
+
+
+def test_the_result_fails():
+    def fails(c):
+        return c["x"].sum() > 10
+
+    assert fails(minimise(case(x=np.arange(12) * 1.5), fails))

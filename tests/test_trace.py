@@ -1,0 +1,139 @@
+"""Page, reference, check and fault of every requirement are tied by its identifier, and no tie is loose."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from importlib import resources
+
+import pytest
+from nnspec.adapters.signatures import SIGNATURES
+from nnspec.conformance.explain import reference_sites
+from nnspec.conformance.faults import catalogue
+from nnspec.conformance.power import load_checks
+from nnspec.conformance.requirements import CHECKS, HEADING, pages, requirements
+
+STEMS = sorted(SIGNATURES)
+KNOWN = requirements()
+CITED = re.compile(r"# (?:[^#\n]*?)\[([a-z0-9_]+(?:\.[a-z0-9-]+)+)\]")
+SHARED = {"__init__", "module", "arguments", "windows"}  # files of the reference that several stems share
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _checks():
+    load_checks()
+
+
+def files(package: str, prefix: str = "") -> dict[str, str]:
+    folder = resources.files(f"nnspec.{package}")
+    found = [p for p in folder.iterdir() if p.name.startswith(prefix) and p.name.endswith(".py")]
+    return {p.name[len(prefix) : -3]: p.read_text("utf-8") for p in found}
+
+
+def of(stem: str, level: str = "must") -> list[str]:
+    return [r.identifier for r in KNOWN.values() if r.stem == stem and r.level == level and not r.untestable]
+
+
+def nothing(found: list[str], what: str) -> None:
+    assert not found, f"{len(found)} {what}: {', '.join(found)}"
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_block_has_a_page_a_reference_checks_and_faults(stem):
+    places = {
+        f"spec/{stem}.md": pages(),
+        f"reference/{stem}.py": files("reference"),
+        f"conformance/test_{stem}.py": files("conformance", "test_"),
+        f"conformance/faults/{stem}.py": files("conformance.faults"),
+    }
+    nothing([path for path, known in places.items() if stem not in known], "files missing")
+
+
+def test_no_file_belongs_to_no_block():
+    assert set(pages()) - {"conventions"} == set(STEMS)
+    assert set(files("reference")) - SHARED <= set(STEMS)
+    assert set(files("conformance", "test_")) <= set(STEMS)
+    assert set(files("conformance.faults")) - {"__init__"} <= set(STEMS)
+
+
+@pytest.mark.parametrize("stem", [*STEMS, "conventions"])
+def test_headings_are_well_formed(stem):
+    text = pages()[stem]
+    section = text.partition("\n## Requirements\n")[2].partition("\n## ")[0]
+    headings = re.findall(r"^###+ .*$", section, re.M)
+    nothing([h for h in headings if not HEADING.match(h)], "headings that are no requirement")
+    nothing(
+        [h["id"] for h in HEADING.finditer(text) if not h["id"].startswith(f"{stem}.")], "identifiers of another page"
+    )
+    assert len(list(HEADING.finditer(text))) == len(headings), "a requirement outside the section of that name"
+
+
+def test_no_identifier_is_used_twice():
+    found = Counter(heading["id"] for text in pages().values() for heading in HEADING.finditer(text))
+    nothing([identifier for identifier, n in found.items() if n > 1], "used twice")
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_requirements_say_what_they_bind_and_what_goes_wrong(stem):
+    mine = [r for r in KNOWN.values() if r.stem == stem]
+    assert mine, f"spec/{stem}.md requires nothing"
+    nothing([r.identifier for r in mine if not r.sentence.rstrip().endswith((".", ".)"))], "sentences that do not end")
+    nothing([r.identifier for r in mine if r.level == "must" and not r.goes_wrong], "that do not say what goes wrong")
+    nothing([r.identifier for r in mine if r.level == "must" and "```python" not in r.body], "without an example")
+
+
+@pytest.mark.parametrize("stem", sorted(files("reference")))
+def test_what_the_reference_cites_exists(stem):
+    cited = CITED.findall(files("reference")[stem])
+    nothing(sorted(set(cited) - set(KNOWN)), "cited, but on no page")
+
+
+def test_what_checks_and_faults_cite_exists():
+    nothing(sorted(set(CHECKS) - set(KNOWN)), "checked, but on no page")
+    nothing(sorted({f.requirement for f in catalogue().values()} - set(KNOWN)), "faulty, but on no page")
+    nothing(
+        sorted(f.key for f in catalogue().values() if not re.fullmatch(r"[^/]+/[a-z0-9][a-z0-9.-]*", f.key)),
+        "keys that are not requirement/what-was-done",
+    )
+
+
+@pytest.mark.parametrize("stem", sorted(files("conformance", "test_")))
+def test_checks_are_in_the_file_of_their_block(stem):
+    mine = [c for c in CHECKS.values() if c.body.__module__.endswith(f".test_{stem}")]
+    nothing([c.identifier for c in mine if c.stem != stem], "checks of another block")
+    nothing([c.identifier for c in mine if not (c.body.__doc__ or "").strip()], "checks without a sentence")
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_must_has_a_line_in_the_reference(stem):
+    nothing(
+        [identifier for identifier in of(stem) if not reference_sites(KNOWN[identifier])], "not cited in the reference"
+    )
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_must_has_a_check(stem):
+    text = files("conformance", "test_").get(stem, "")
+    nothing([identifier for identifier in of(stem) if identifier not in CHECKS], "without a check")
+    nothing(
+        [i for i in of(stem) if len(re.findall(rf'@\w+\(\s*"{re.escape(i)}"', text)) != 1],
+        "not checked exactly once",
+    )
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_must_has_a_fault(stem):
+    faulty = {f.requirement for f in catalogue().values()}
+    nothing([identifier for identifier in of(stem) if identifier not in faulty], "without a fault")
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_checks_come_in_the_order_of_the_page(stem):
+    order = list(KNOWN)
+    mine = [identifier for identifier in CHECKS if identifier.startswith(f"{stem}.")]
+    assert mine == sorted(mine, key=order.index)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_cases_are_shown_to_reach_their_corners(stem):
+    assert re.search(r"^def test_reach_", files("conformance", "test_").get(stem, ""), re.M), "no reach check"
