@@ -286,6 +286,7 @@ def test_refuses_padding(subject: Trial, case: Case) -> None:
     vary=("kernel_size", "dilation"),
     kernels=(1, 2, 5, 6),
     needs="padding",
+    effort=0.5,
 )
 def test_refuses_padding_half(subject: Trial, case: Case) -> None:
     """More than half of the dilated window, on one axis or on both."""

@@ -1,0 +1,124 @@
+"""Wrong means of channels."""
+
+import numpy as np
+from nnspec.conformance.faults import fault
+from nnspec.reference.global_avg_pool2d import global_avg_pool2d as right
+
+
+def _wrong(key, mistake):
+    def add(function):
+        def global_avg_pool2d(x):
+            return function(x)
+
+        fault(key, mistake, global_avg_pool2d=global_avg_pool2d)
+        return function
+
+    return add
+
+
+_wrong("global_avg_pool2d.output.value/sum", "the sum without the division")(lambda x: x.sum((2, 3)))
+_wrong("global_avg_pool2d.output.value/square", "the division by H² in place of H·W")(
+    lambda x: right(x) * np.asarray(x.shape[3] / x.shape[2], x.dtype)
+)
+_wrong("global_avg_pool2d.output.value/channels-last", "the mean over axes 1 and 2")(lambda x: x.mean((1, 2)))
+_wrong("global_avg_pool2d.output.value/last-element", "the last element is missed")(
+    lambda x: right(x) - (x[:, :, -1, -1] / np.asarray(x[0, 0].size if x.size else 1, x.dtype))
+)
+_wrong("global_avg_pool2d.output.value/half-precision", "the input is rounded to float16 on the way")(
+    lambda x: right(x.astype(np.float16).astype(x.dtype))
+)
+_wrong("global_avg_pool2d.image.any-size/seven", "the first 7×7 elements alone")(lambda x: right(x[:, :, :7, :7]))
+
+
+@_wrong("global_avg_pool2d.image.any-size/blocks", "rows beyond the last full block of eight are left out")
+def _blocks(x):
+    return right(x[:, :, : x.shape[2] // 8 * 8] if x.shape[2] > 8 else x)
+
+
+@_wrong("global_avg_pool2d.image.any-size/fixed-divisor", "large images are divided by 7·7")
+def _fixed_divisor(x):
+    return right(x) if x[0, 0].size < 50 else x.sum((2, 3)) / np.asarray(49, x.dtype)
+
+
+_wrong("global_avg_pool2d.channel.independent/mean", "every channel shows the mean of all")(
+    lambda x: np.broadcast_to(right(x).mean(1, keepdims=True), x.shape[:2]).copy()
+)
+
+
+@_wrong("global_avg_pool2d.channel.independent/not-a-number", "a NaN in one channel reaches the others")
+def _not_a_number(x):
+    y = right(x)
+    return np.where(np.isnan(y).any(1, keepdims=True), np.asarray(np.nan, x.dtype), y)
+
+
+_wrong("global_avg_pool2d.output.size/axes-kept", "(N, C, 1, 1)")(lambda x: right(x)[:, :, None, None])
+_wrong("global_avg_pool2d.output.size/squeezed", "N and C are removed too where they are 1")(
+    lambda x: np.squeeze(right(x))
+)
+_wrong("global_avg_pool2d.output.dtype/float64", "the result is float64 whatever came in")(
+    lambda x: right(x).astype(np.float64 if x.dtype == np.float32 else np.float32)
+)
+_STORE: dict[object, np.ndarray] = {}
+
+
+@_wrong("global_avg_pool2d.output.fresh/reused-buffer", "the result's memory is kept and used again")
+def _reused(x):
+    y = right(x)
+    store = _STORE.setdefault((y.shape, y.dtype), y)
+    store[...] = y
+    return store
+
+
+_wrong("global_avg_pool2d.output.fresh/reshaped", "images of one element are reshaped and handed back")(
+    lambda x: x.reshape(x.shape[:2]) if x.shape[2:] == (1, 1) else right(x)
+)
+
+
+@_wrong("global_avg_pool2d.input.unchanged/in-place", "the sum is collected in the first row")
+def _in_place(x):
+    y = right(x)
+    x[:, :, 0] = x.sum(2)
+    return y
+
+
+@_wrong("global_avg_pool2d.input.unchanged/scaled", "the input is divided in place, and added up then")
+def _scaled(x):
+    x /= np.asarray(max(1, x.shape[2] * x.shape[3]), x.dtype)
+    return x.sum((2, 3))
+
+
+@_wrong("global_avg_pool2d.input.layout/memory-order", "the memory is read as if it were contiguous")
+def _memory_order(x):
+    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+    return right(x.transpose(order).reshape(x.shape))
+
+
+_wrong("global_avg_pool2d.batch.independent/mean", "the mean over the batch too")(
+    lambda x: np.broadcast_to(right(x).mean(0), x.shape[:2]).copy() if len(x) else right(x)
+)
+_wrong("global_avg_pool2d.batch.independent/first-image", "only the first image is averaged")(
+    lambda x: np.repeat(right(x[:1]), len(x), axis=0)
+)
+
+
+@_wrong("global_avg_pool2d.batch.empty/refused", "a batch of nothing raises")
+def _no_empty(x):
+    return right(x).reshape(len(x), -1)
+
+
+_WINDOW: dict[str, int] = {}
+
+
+@_wrong("global_avg_pool2d.call.stateless/kept-window", "the divisor is that of the image before")
+def _kept_window(x):
+    size = x.shape[2] * x.shape[3]
+    before, _WINDOW["size"] = _WINDOW.get("size", size), size
+    return x.sum((2, 3)) / np.asarray(before, x.dtype)
+
+
+_wrong("global_avg_pool2d.image.empty/zero", "the mean of nothing is 0")(
+    lambda x: right(x) if 0 not in x.shape[2:] else np.zeros(x.shape[:2], x.dtype)
+)
+_wrong("global_avg_pool2d.refuses.rank/last-axes", "the mean over the last two axes, whatever comes before them")(
+    lambda x: x.mean((-2, -1))
+)

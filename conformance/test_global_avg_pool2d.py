@@ -1,0 +1,162 @@
+"""The requirements of spec/global_avg_pool2d.md, in the page's order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import find
+from hypothesis import strategies as st
+from nnspec.conformance import laws
+from nnspec.conformance.cases import Case, data
+from nnspec.conformance.requirements import requirement
+from nnspec.conformance.rule import Expected
+from nnspec.conformance.rule_pool import averaged
+from nnspec.conformance.trial import Mismatch, Trial
+from nnspec.reference.global_avg_pool2d import global_avg_pool2d
+
+
+@st.composite
+def cases(
+    draw,
+    *,
+    dtype: str,
+    lacks: frozenset[str] = frozenset(),
+    sides: tuple[int, ...] = (1, 2, 3, 4, 5),
+    channels: tuple[int, ...] = (1, 2, 3),
+    batch: int = 1,
+):
+    """Images of all sizes; nothing else is to be chosen."""
+    shape = draw(st.integers(batch, 3)), *(draw(st.sampled_from(n)) for n in (channels, sides, sides))
+    return Case("global_avg_pool2d", {"x": draw(data(dtype, ("integers", "normal"))).inputs(*shape)})
+
+
+def expected(case: Case) -> Expected:
+    """What the reference gives, with the bound of a mean."""
+    return averaged(global_avg_pool2d, float(np.prod(case["x"].shape[2:])), case["x"])
+
+
+def equals_reference(subject: Trial, case: Case) -> None:
+    """The right means, be they in (N, C) or, which output.size judges, in (N, C, 1, 1)."""
+    result, wanted = subject(case), expected(case)
+    subject.expect(result.reshape(wanted.value.shape) if result.size == wanted.value.size else result, wanted)
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+@requirement("global_avg_pool2d.output.value", cases)
+def test_output_value(subject: Trial, case: Case) -> None:
+    """The mean over all rows and columns."""
+    equals_reference(subject, case)
+
+
+@requirement("global_avg_pool2d.image.any-size", cases, sides=(1, 2, 7, 8, 14, 17))
+def test_image_any_size(subject: Trial, case: Case) -> None:
+    """Small and large, odd and even, wide and high."""
+    equals_reference(subject, case)
+
+
+@requirement("global_avg_pool2d.channel.independent", cases, channels=(1, 2, 3, 5, 9), effort=2)
+def test_channel_independent(subject: Trial, case: Case) -> None:
+    """Each channel by itself."""
+    laws.judges_channels_alone(subject, case, expected(case))
+
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+@requirement("global_avg_pool2d.output.size", cases)
+def test_output_size(subject: Trial, case: Case) -> None:
+    """(N, C), where they are 1 as well."""
+    shape, actual = case["x"].shape[:2], subject(case).shape
+    if actual != shape:
+        raise Mismatch(f"the result has shape {actual}, expected {shape}")
+
+
+@requirement("global_avg_pool2d.output.dtype", cases)
+def test_output_dtype(subject: Trial, case: Case) -> None:
+    """The input's dtype."""
+    laws.keeps_dtype(subject, case)
+
+
+@requirement("global_avg_pool2d.output.fresh", cases, sides=(1, 1, 2))
+def test_output_fresh(subject: Trial, case: Case) -> None:
+    """No memory shared, no buffer used again; images of one element are means already."""
+    laws.is_fresh(subject, case)
+
+
+@requirement("global_avg_pool2d.input.unchanged", cases)
+def test_input_unchanged(subject: Trial, case: Case) -> None:
+    """The input is not written to."""
+    laws.leaves_operands(subject, case)
+
+
+@requirement("global_avg_pool2d.input.layout", cases, effort=4)
+def test_input_layout(subject: Trial, case: Case) -> None:
+    """Only the elements count."""
+    laws.ignores_layout(subject, case, expected(case))
+
+
+@requirement("global_avg_pool2d.batch.independent", cases, batch=2)
+def test_batch_independent(subject: Trial, case: Case) -> None:
+    """Each image by itself."""
+    laws.judges_images_alone(subject, case, expected(case))
+
+
+@requirement("global_avg_pool2d.batch.empty", cases)
+def test_batch_empty(subject: Trial, case: Case) -> None:
+    """No images in, no images out."""
+    laws.returns_no_images(subject, case)
+
+
+@requirement("global_avg_pool2d.call.stateless", lambda **choices: st.tuples(cases(**choices), cases(**choices)))
+def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
+    """A call in between, with images of another size, changes nothing."""
+    laws.forgets(subject, *case)
+
+
+# -- what need not give a result ---------------------------------------------------------------------------------------
+
+
+@st.composite
+def changed(draw, *, how: Any, **choices: Any):
+    """A case whose image is replaced by one of `how(x)`."""
+    case = draw(cases(**choices))
+    return case.but(x=draw(st.sampled_from(how(case["x"]))))
+
+
+@requirement(
+    "global_avg_pool2d.image.empty",
+    changed,
+    how=lambda x: [x[:, :, :0], x[:, :, :, :0], x[:, :, :0, :0]],
+    per_dtype=False,
+)
+def test_image_empty(subject: Trial, case: Case) -> None:
+    """An exception, or NaN."""
+    try:
+        result = subject(case)
+    except Mismatch:
+        return
+    subject.expect(result, Expected.exactly(np.full(case["x"].shape[:2], np.nan)), "the mean of nothing")
+
+
+@requirement("global_avg_pool2d.refuses.rank", changed, how=lambda x: [x[0, 0], x[None]], per_dtype=False)
+def test_refuses_rank(subject: Trial, case: Case) -> None:
+    """Two and five dimensions."""
+    subject.refuses(case)
+
+
+# -- the cases reach the corners ---------------------------------------------------------------------------------------
+
+
+def test_reach_sizes() -> None:
+    """Cubes, which hide mistaken axes, and the other extreme: all sizes different; high, wide, and one element."""
+    for corner in (
+        lambda n, c, h, w: c == h == w > 1,
+        lambda n, c, h, w: len({n, c, h, w}) == 4,
+        lambda n, c, h, w: h > w,
+        lambda n, c, h, w: w > h,
+        lambda n, c, h, w: n == c == h == w == 1,
+    ):
+        find(cases(dtype="float32"), lambda case, corner=corner: corner(*case["x"].shape))
