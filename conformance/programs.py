@@ -52,10 +52,10 @@ class Program:
 
     # -- verdicts --------------------------------------------------------------------------------------------------
 
-    def holds(self, expression: str) -> None:
-        """The expression is true."""
+    def holds(self, expression: str, says: str = "") -> None:
+        """The expression is true; `says` says it in words, where it is hard to read."""
         if not self.value(expression):
-            raise self._mismatch(f"not so: {expression}", [f"assert {expression}"])
+            raise self._mismatch(f"not so: {says or expression}", [f"assert {expression}"])
 
     def equals(self, expression: str, value: Any) -> None:
         """The expression equals a plain value: a flag, a number, a list of keys."""
@@ -94,11 +94,12 @@ class Program:
         except Mismatch as mismatch:
             if isinstance(mismatch.__cause__, kinds):
                 return
+            mismatch.message = mismatch.message.replace("expected no exception", f"expected {expected}")
             mismatch.script = script
             raise
-        mismatch = self._mismatch(f"{'; '.join(lines)} was accepted; expected {expected}", [])
-        mismatch.script = script
-        raise mismatch
+        accepted = self._mismatch(f"{'; '.join(lines)} was accepted; expected {expected}", [])
+        accepted.script = script
+        raise accepted
 
     @contextmanager
     def _watched(self, text: str) -> Iterator[None]:
