@@ -156,7 +156,7 @@ def test_batch_paired(subject: Trial, case: Case) -> None:
     equals_reference(subject, case)
 
 
-@requirement("einsum.outer.value", cases, roles={"outer": (2, 4)}, sizes=(2, 2, 3))
+@requirement("einsum.outer.value", cases, roles={"outer": (2, 4)}, sizes=(2, 2, 2, 3))
 def test_outer_value(subject: Trial, case: Case) -> None:
     """Nothing shared."""
     equals_reference(subject, case)

@@ -1,0 +1,676 @@
+"""Wrong sums of products.
+
+Most are given the labels of each operand's axes, those of the output's (an ellipsis as labels of its own, as the
+reference's `parse` has them) and the operands; the others are given the equation itself.
+"""
+
+import re
+from collections import Counter
+from string import ascii_letters
+
+import numpy as np
+from nnspec.conformance.faults import fault
+from nnspec.reference.einsum import _diagonal, parse
+from nnspec.reference.einsum import einsum as right
+
+
+def _of_equation(key, mistake):
+    """The fault calls as `einsum` does."""
+
+    def add(function):
+        def einsum(equation, *operands):
+            return function(equation, *operands)
+
+        fault(key, mistake, einsum=einsum)
+        return function
+
+    return add
+
+
+def _wrong(key, mistake):
+    """The fault is called as function(terms, output, operands)."""
+
+    def add(function):
+        def einsum(equation, *operands):
+            return function(*parse(equation, [x.ndim for x in operands]), list(operands))
+
+        fault(key, mistake, einsum=einsum)
+        return function
+
+    return add
+
+
+def _right(terms, output, operands):
+    letter = dict(zip(dict.fromkeys(a for labels in (*terms, output) for a in labels), ascii_letters, strict=False))
+    left = ",".join("".join(letter[a] for a in labels) for labels in terms)
+    return right(f"{left}->{''.join(letter[a] for a in output)}", *operands)
+
+
+def _owners(terms, a):
+    return [i for i, labels in enumerate(terms) if a in labels]
+
+
+def _summed(terms, output, operands=2):
+    """Labels that so many operands share and that the output lacks."""
+    return [a for a in dict.fromkeys(sum(terms, ())) if a not in output and len(_owners(terms, a)) >= operands]
+
+
+def _private(terms, output):
+    return [a for a in dict.fromkeys(sum(terms, ())) if a not in output and len(_owners(terms, a)) == 1]
+
+
+def _cut(terms, operands, a, part, only=None):
+    """The operands with all axes of a label cut to a part."""
+    cut = list(operands)
+    for i, labels in enumerate(terms):
+        if only is None or i in only:
+            cut[i] = cut[i][tuple(part if b == a else slice(None) for b in labels)]
+    return cut
+
+
+def _sizes(terms, operands, a):
+    """The sizes of a label in the operands that have it."""
+    return [x.shape[labels.index(a)] for labels, x in zip(terms, operands, strict=True) if a in labels]
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------
+
+
+@_wrong("einsum.contraction.value/last-element", "the last element of a sum is missed")
+def _last_element(terms, output, operands):
+    for a in _summed(terms, output):
+        operands = _cut(terms, operands, a, slice(-1) if max(_sizes(terms, operands, a)) > 1 else slice(None))
+    return _right(terms, output, operands)
+
+
+@_wrong("einsum.contraction.value/transposed", "a square second operand is transposed")
+def _transposed(terms, output, operands):
+    square = len(operands) > 1 and operands[1].ndim == 2 and len(set(operands[1].shape)) == 1
+    return _right(terms, output, [x.T if i == 1 and square else x for i, x in enumerate(operands)])
+
+
+_wrong("einsum.contraction.value/half-precision", "operands are rounded to float16 on the way")(
+    lambda terms, output, operands: _right(terms, output, [x.astype(np.float16).astype(x.dtype) for x in operands])
+)
+
+
+@_wrong("einsum.private.summed/first", "of a label that one operand alone has, the first element is taken")
+def _first(terms, output, operands):
+    for a in _private(terms, output):
+        operands = _cut(terms, operands, a, slice(1))
+    return _right(terms, output, operands)
+
+
+@_wrong("einsum.private.summed/mean", "a label that one operand alone has is averaged")
+def _mean(terms, output, operands):
+    sizes = [_sizes(terms, operands, a)[0] for a in _private(terms, output)]
+    return _right(terms, output, operands) / operands[0].dtype.type(max(1, np.prod(sizes)))
+
+
+@_wrong("einsum.batch.paired/front-only", "of the second operand the first axis is the batch, where its size allows it")
+def _front_only(terms, output, operands):
+    for a in [a for a in output if len(_owners(terms, a)) > 1 and 1 in _owners(terms, a)]:
+        place, shape = terms[1].index(a), operands[1].shape
+        if shape[0] == shape[place]:
+            operands[1] = operands[1].swapaxes(0, place)
+    return _right(terms, output, operands)
+
+
+@_wrong("einsum.batch.paired/summed", "the last operand is summed over the batch before it is multiplied")
+def _batch_summed(terms, output, operands):
+    for a in [a for a in output if len(_owners(terms, a)) > 1]:
+        last = _owners(terms, a)[-1]
+        axis = terms[last].index(a)
+        operands[last] = np.repeat(operands[last].sum(axis, keepdims=True), operands[last].shape[axis], axis)
+    return _right(terms, output, operands)
+
+
+@_wrong("einsum.outer.value/by-position", "operands of the same shape are multiplied element by element")
+def _by_position(terms, output, operands):
+    y = _right(terms, output, operands)
+    if len(operands) < 2 or operands[0].shape != operands[1].shape or set(terms[0]) & set(terms[1]) or not terms[0]:
+        return y
+    return np.resize(operands[0] * operands[1], y.shape)
+
+
+@_wrong("einsum.outer.value/exchanged", "in a square product of two vectors the operands are exchanged")
+def _exchanged(terms, output, operands):
+    y = _right(terms, output, operands)
+    return y.T if y.ndim == 2 and y.shape[0] == y.shape[1] and len(operands) == 2 else y
+
+
+def _axis_last(terms, output, operands):
+    """Each operand's diagonal, its axis last, under labels that stand where the first of the repeated ones stood."""
+    diagonals = [_diagonal(x, labels)[0] for labels, x in zip(terms, operands, strict=True)]
+    return _right([tuple(dict.fromkeys(labels)) for labels in terms], output, diagonals)
+
+
+_wrong("einsum.diagonal.value/axis-last", "the diagonal's axis ends up last, and is looked for in its old place")(
+    _axis_last
+)
+
+
+@_wrong("einsum.diagonal.value/one-pair", "of the second label that a term repeats, the first row is taken")
+def _one_pair(terms, output, operands):
+    for i, labels in enumerate(terms):
+        for a in [a for a in dict.fromkeys(labels) if labels.count(a) > 1][1:]:
+            axis = labels.index(a)
+            operands[i] = np.take(operands[i], [0] * operands[i].shape[axis], axis)
+    return _right(terms, output, operands)
+
+
+def _apart(terms, output, kept):
+    """Repeated labels told apart: of those that are (not) kept, all but the last get a name of their own."""
+    fresh = iter("αβγδεζηθ")
+    return [
+        tuple(next(fresh) if a in labels[i + 1 :] and (a in output) == kept else a for i, a in enumerate(labels))
+        for labels in terms
+    ]
+
+
+_wrong("einsum.diagonal.summed/whole", "the whole matrix is summed in place of its diagonal")(
+    lambda terms, output, operands: _right(_apart(terms, output, False), output, operands)
+)
+_wrong("einsum.diagonal.value/whole", "a repeated label is summed over but for its last axis")(
+    lambda terms, output, operands: _right(_apart(terms, output, True), output, operands)
+)
+
+
+def _first_decides(terms, output, operands):
+    """Every label has the size that the first of its operands has."""
+    for a in dict.fromkeys(sum(terms, ())):
+        size = _sizes(terms, operands, a)[0]
+        operands = _cut(terms, operands, a, slice(size))
+    return _right(terms, output, operands)
+
+
+_wrong("einsum.broadcast.size-one/left-to-right", "what the first operand has one of, the others are cut to one of")(
+    _first_decides
+)
+
+
+@_wrong("einsum.broadcast.size-one/maximum", "of the sizes 1 and 0 the larger is taken")
+def _maximum(terms, output, operands):
+    y = _right(terms, output, operands)
+    return np.zeros([max(_sizes(terms, operands, a)) for a in output], y.dtype) if not y.size else y
+
+
+@_wrong("einsum.broadcast.size-one/last-missed", "the last element is not multiplied by what is broadcast")
+def _last_missed(terms, output, operands):
+    y = _right(terms, output, operands)
+    for axis, a in enumerate(output):
+        if {1} < {*_sizes(terms, operands, a)} and y.size:
+            y[(slice(None),) * axis + (-1,)] = 0
+    return y
+
+
+def _first_element(terms, output, operands, applies=lambda x: True):
+    """Sums in which an operand has a size of 1 have one element."""
+    for a in _summed(terms, output):
+        sizes = _sizes(terms, operands, a)
+        owner = _owners(terms, a)[int(np.argmin(sizes))]
+        if 1 in sizes and applies(operands[owner]):
+            operands = _cut(terms, operands, a, slice(1))
+    return _right(terms, output, operands)
+
+
+_wrong("einsum.broadcast.summed/first-element", "of a sum against a size of 1 only the first element is counted")(
+    _first_element
+)
+_wrong("einsum.broadcast.summed/value-one", "a size of 1 is recognised by a value of 1 in the operand")(
+    lambda terms, output, operands: _first_element(terms, output, operands, lambda x: not (x == 1).any())
+)
+
+# -- the ellipsis ------------------------------------------------------------------------------------------------------
+
+
+def _hidden(labels):
+    return tuple(a for a in labels if a.startswith("."))
+
+
+def _named(labels):
+    return tuple(a for a in labels if not a.startswith("."))
+
+
+_wrong("einsum.ellipsis.kept/in-front", "the ellipsis always comes first in the output")(
+    lambda terms, output, operands: _right(terms, _hidden(output) + _named(output), operands)
+)
+
+
+@_wrong("einsum.ellipsis.kept/reversed", "the axes of the ellipsis come out reversed")
+def _reversed(terms, output, operands):
+    turned = iter(_hidden(output)[::-1])
+    return _right(terms, tuple(next(turned) if a in _hidden(output) else a for a in output), operands)
+
+
+@_wrong("einsum.ellipsis.kept/term-in-front", "in a term the ellipsis is looked for in front")
+def _term_in_front(terms, output, operands):
+    return _right([_hidden(labels) + _named(labels) for labels in terms], output, operands)
+
+
+@_wrong("einsum.ellipsis.broadcast/left-aligned", "shorter ellipses are aligned at the left")
+def _left_aligned(terms, output, operands):
+    most = max(len(_hidden(labels)) for labels in terms)
+    for i, labels in enumerate(terms):
+        missing = most - len(_hidden(labels)) if _hidden(labels) else 0
+        terms[i] = tuple(f".{int(a[1:]) + missing}" if a in _hidden(labels) else a for a in labels)
+    return _right(terms, output, operands)
+
+
+@_wrong("einsum.ellipsis.broadcast/equal-ranks", "ellipses of unequal ranks are refused")
+def _equal_ranks(terms, output, operands):
+    if len({len(_hidden(labels)) for labels in terms if _hidden(labels)}) > 1:
+        raise ValueError("ellipses of unequal ranks")
+    return _right(terms, output, operands)
+
+
+@_wrong("einsum.ellipsis.dropped/refused", "an ellipsis that the output lacks is refused")
+def _not_dropped(terms, output, operands):
+    if any(_hidden(labels) for labels in terms) and not _hidden(output):
+        raise ValueError("the output lacks the ellipsis")
+    return _right(terms, output, operands)
+
+
+@_wrong("einsum.ellipsis.dropped/each-alone", "every operand's ellipsis is summed before they are multiplied")
+def _each_alone(terms, output, operands):
+    if _hidden(output):
+        return _right(terms, output, operands)
+    alone = [_right([labels], _named(dict.fromkeys(labels)), [x]) for labels, x in zip(terms, operands, strict=True)]
+    return _right([_named(dict.fromkeys(labels)) for labels in terms], output, alone)
+
+
+@_wrong("einsum.ellipsis.dropped/first", "of an ellipsis that the output lacks, the first element is taken")
+def _ellipsis_first(terms, output, operands):
+    for a in {a for labels in terms for a in _hidden(labels)} - {*output}:
+        operands = _cut(terms, operands, a, slice(1))
+    return _right(terms, output, operands)
+
+
+@_of_equation("einsum.ellipsis.empty/everything", "an ellipsis of no axes is cut by [:-0], which leaves nothing")
+def _everything(equation, *operands):
+    y = right(equation, *operands)
+    terms, _ = parse(equation, [x.ndim for x in operands])
+    return y * 0 if "..." in equation and not any(_hidden(labels) for labels in terms) else y
+
+
+@_of_equation("einsum.ellipsis.empty/refused", "an ellipsis stands for one axis at least")
+def _at_least_one(equation, *operands):
+    for term, x in zip(equation.partition("->")[0].split(","), operands, strict=True):
+        if "..." in term and x.ndim == len(term) - 3:
+            raise ValueError("nothing left for the ellipsis")
+    return right(equation, *operands)
+
+
+# -- the implicit output -----------------------------------------------------------------------------------------------
+
+
+def _implied(key, mistake, output):
+    """Without an arrow, the output is output(letters, how often each occurs, "..." or nothing)."""
+
+    @_of_equation(key, mistake)
+    def _(equation, *operands):
+        if "->" in equation:
+            return right(equation, *operands)
+        letters = [a for a in equation if a.isalpha()]
+        return right(f"{equation}->{output(letters, Counter(letters), '...' if '...' in equation else '')}", *operands)
+
+
+def _once(letters, counts):
+    return "".join(a for a in dict.fromkeys(letters) if counts[a] == 1)
+
+
+_implied(
+    "einsum.implicit.order/first-occurrence",
+    "the output is in the order of first occurrence",
+    lambda letters, counts, dots: dots + _once(letters, counts),
+)
+_implied(
+    "einsum.implicit.order/ignoring-case",
+    "capitals are sorted among the small letters",
+    lambda letters, counts, dots: dots + "".join(sorted(_once(letters, counts), key=str.lower)),
+)
+_implied(
+    "einsum.implicit.summed/kept",
+    "a label that occurs more than once is kept",
+    lambda letters, counts, dots: dots + "".join(sorted(set(letters))),
+)
+_implied(
+    "einsum.implicit.ellipsis/last",
+    "the ellipsis comes last in the output",
+    lambda letters, counts, dots: "".join(sorted(_once(letters, counts))) + dots,
+)
+_implied(
+    "einsum.implicit.ellipsis/dropped",
+    "the ellipsis is summed over",
+    lambda letters, counts, dots: "".join(sorted(_once(letters, counts))),
+)
+
+# -- the equation and its operands -------------------------------------------------------------------------------------
+
+
+@_of_equation("einsum.equation.spaces/after-arrow", "a space ends the output")
+def _space_ends(equation, *operands):
+    left, arrow, output = equation.partition("->")
+    return right(left + arrow + (output.split() or [""])[0], *operands)
+
+
+@_of_equation("einsum.equation.spaces/label", "a space is taken for a label")
+def _space_label(equation, *operands):
+    if " " in equation.strip():
+        raise ValueError("a label without an axis")
+    return right(equation, *operands)
+
+
+_of_equation("einsum.labels.case/lowered", "the equation is put into lower case")(
+    lambda equation, *operands: right(equation.lower(), *operands)
+)
+
+
+@_of_equation("einsum.labels.case/capitals-summed", "capitals in the output are overlooked")
+def _capitals_summed(equation, *operands):
+    left, arrow, output = equation.partition("->")
+    return right(left + arrow + "".join(a for a in output if not a.isupper()), *operands)
+
+
+@_wrong("einsum.operands.three/early", "a label of three operands is summed between the first two already")
+def _early(terms, output, operands):
+    for a in _summed(terms, output, 3):
+        for i in _owners(terms, a)[2:]:
+            operands[i] = operands[i].sum(terms[i].index(a), keepdims=True)
+    return _right(terms, output, operands)
+
+
+@_wrong("einsum.operands.three/last-left-out", "the last of more than two operands is left out")
+def _left_out(terms, output, operands):
+    return _right(
+        terms, output, [np.ones_like(x) if i > 1 and x is operands[-1] else x for i, x in enumerate(operands)]
+    )
+
+
+@_wrong("einsum.operands.scalar/lost", "an empty term is lost")
+def _lost(terms, output, operands):
+    return _right(terms, output, [x if labels else np.ones_like(x) for labels, x in zip(terms, operands, strict=True)])
+
+
+@_wrong("einsum.operands.scalar/first-only", "an empty term counts in front only")
+def _scalar_first(terms, output, operands):
+    kept = [
+        x if labels or not i else np.ones_like(x) for i, (labels, x) in enumerate(zip(terms, operands, strict=True))
+    ]
+    return _right(terms, output, kept)
+
+
+@_wrong(
+    "einsum.operands.same/identity", "an array given twice has the labels of the first time, where that is possible"
+)
+def _identity(terms, output, operands):
+    first = [next(i for i, y in enumerate(operands) if y is x) for x in operands]
+    try:
+        return _right([terms[i] for i in first], output, operands)
+    except ValueError:
+        return _right(terms, output, operands)
+
+
+@_wrong("einsum.operands.same/scratch", "an operand is scaled in place while the others are read")
+def _scratch(terms, output, operands):
+    if any(operands[0] is x for x in operands[1:]):
+        return _right(terms, output, [2 * x for x in operands]) / operands[0].dtype.type(2)
+    return _right(terms, output, operands)
+
+
+def _as_complex(y, operands):
+    return y.astype(operands[0].dtype)
+
+
+_wrong("einsum.complex.value/real", "the imaginary part is dropped")(
+    lambda terms, output, operands: _as_complex(_right(terms, output, [x.real for x in operands]), operands)
+)
+_wrong("einsum.complex.value/conjugated", "the first of two factors is conjugated")(
+    lambda terms, output, operands: _right(
+        terms, output, [np.conj(operands[0]) if len(operands) > 1 else operands[0], *operands[1:]]
+    )
+)
+
+
+@_wrong("einsum.contraction.empty/unfilled", "a sum over nothing is what the memory held")
+def _unfilled(terms, output, operands):
+    y = _right(terms, output, operands)
+    return y + (7 if any(not x.size for x in operands) else 0)
+
+
+@_wrong("einsum.contraction.empty/nan", "a sum over nothing is divided by its size")
+def _divided(terms, output, operands):
+    y = _right(terms, output, operands)
+    return np.full_like(y, np.nan) if any(not x.size for x in operands) else y
+
+
+@_wrong(
+    "einsum.arguments.together/diagonal-beside-sum",
+    "a diagonal's axis is looked for in its old place if the term has a sum too",
+)
+def _beside_sum(terms, output, operands):
+    found = any(len(set(labels)) < len(labels) and set(labels) - set(output) for labels in terms)
+    return (_axis_last if found else _right)(terms, output, operands)
+
+
+@_wrong(
+    "einsum.arguments.together/sum-beside-ellipsis", "beside an ellipsis a summed label counts its first element only"
+)
+def _beside_ellipsis(terms, output, operands):
+    for a in _summed(terms, output, 1) if any(_hidden(labels) for labels in terms) else []:
+        operands = _cut(terms, operands, a, slice(1))
+    return _right(terms, output, operands)
+
+
+# -- laws --------------------------------------------------------------------------------------------------------------
+
+_wrong("einsum.law.operand-order/left-to-right", "what the first operand has one of, the others are cut to one of")(
+    _first_decides
+)
+_wrong("einsum.law.operand-order/half-precision", "the first operand is rounded to float16 on the way")(
+    lambda terms, output, operands: _right(
+        terms, output, [operands[0].astype(np.float16).astype(operands[0].dtype), *operands[1:]]
+    )
+)
+
+
+def _memory_order(x):
+    return x.transpose(sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))).reshape(x.shape)
+
+
+_wrong(
+    "einsum.law.composition/memory-order",
+    "results lie in memory with the first axis fastest, and are read the other way",
+)(lambda terms, output, operands: np.asfortranarray(_right(terms, output, [_memory_order(x) for x in operands])))
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+@_wrong("einsum.output.order/inverse", "the inverse of the permutation is applied")
+def _inverse(terms, output, operands):
+    ordered = tuple(sorted(output))
+    return _right(terms, ordered, operands).transpose(np.argsort([ordered.index(a) for a in output]))
+
+
+_wrong("einsum.output.order/alphabet", "the axes are in the order of the alphabet")(
+    lambda terms, output, operands: _right(terms, tuple(sorted(output)), operands)
+)
+_wrong("einsum.output.scalar/one-axis", "an empty output gives one axis")(
+    lambda terms, output, operands: np.atleast_1d(_right(terms, output, operands))
+)
+_wrong("einsum.output.size/first-operand", "sizes are read from the first operand that has the label")(_first_decides)
+_wrong("einsum.output.size/squeezed", "axes of size 1 disappear")(
+    lambda terms, output, operands: np.squeeze(_right(terms, output, operands))
+)
+
+
+@_wrong("einsum.output.empty/three", "with three operands, the cost of nothing is divided by")
+def _no_cost(terms, output, operands):
+    y = _right(terms, output, operands)
+    if len(operands) > 2 and not y.size:
+        raise ZeroDivisionError("division by zero")
+    return y
+
+
+@_wrong("einsum.output.empty/flat", "a result without elements has one axis")
+def _flat(terms, output, operands):
+    y = _right(terms, output, operands)
+    return y if y.size else y.reshape(-1)
+
+
+_wrong("einsum.output.dtype/float64", "the result is of the other floating-point dtype")(
+    lambda terms, output, operands: _right(terms, output, operands).astype(
+        np.float64 if operands[0].dtype == np.float32 else np.float32
+    )
+)
+
+
+@_wrong("einsum.output.integer/widened", "sums of integers are int64")
+def _widened(terms, output, operands):
+    y = _right(terms, output, operands)
+    return y.astype(np.int64) if _summed(terms, output, 1) else y
+
+
+_STORE: dict[object, np.ndarray] = {}
+
+
+@_wrong("einsum.output.fresh/reused-buffer", "the result's memory is kept and used again")
+def _reused(terms, output, operands):
+    y = _right(terms, output, operands)
+    store = _STORE.setdefault((y.shape, y.dtype), y)
+    store[...] = y
+    return store
+
+
+@_wrong("einsum.output.fresh/view", "a sum over one element is a view")
+def _view(terms, output, operands):
+    y = _right(terms, output, operands)
+    return operands[0].reshape(y.shape) if len(operands) == 1 and np.array_equal(operands[0].ravel(), y.ravel()) else y
+
+
+@_wrong("einsum.input.unchanged/accumulated", "products are accumulated in the first operand, where they fit")
+def _accumulated(terms, output, operands):
+    y = _right(terms, output, operands)
+    operands[0][...] = y if y.shape == operands[0].shape else 2 * operands[0]
+    return y
+
+
+_wrong("einsum.input.layout/memory-order", "memory is read as if it were contiguous")(
+    lambda terms, output, operands: _right(terms, output, [_memory_order(x) for x in operands])
+)
+
+
+@_wrong("einsum.input.layout/stride-zero", "an axis of stride 0 is taken for one of size 1")
+def _stride_zero(terms, output, operands):
+    return _right(terms, output, [x[tuple(slice(1 if s == 0 else None) for s in x.strides)] for x in operands])
+
+
+_PLANS: dict[str, tuple] = {}
+
+
+@_of_equation("einsum.call.stateless/plan", "the shape of an equation's first result serves all that follow")
+def _plan(equation, *operands):
+    y = right(equation, *operands)
+    return np.resize(y, _PLANS.setdefault(equation, y.shape))
+
+
+_SEEN: set[object] = set()
+
+
+@_of_equation("einsum.call.stateless/first-call", "the first call of an equation with these shapes gives zeros")
+def _first_call(equation, *operands):
+    key, y = (equation, *(x.shape for x in operands)), right(equation, *operands)
+    known = key in _SEEN
+    _SEEN.add(key)
+    if len(_SEEN) > 500:
+        _SEEN.clear()
+    return y if known else 0 * y
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@_of_equation("einsum.refuses.equation/skipped", "what has no meaning is skipped")
+def _skipped(equation, *operands):
+    left, arrow, output = equation.partition("->")
+    terms = [re.sub(r"[^A-Za-z]", "", term) for term in left.split(",")]
+    return right(",".join(terms) + arrow + re.sub(r"[^A-Za-z]", "", output), *operands)
+
+
+@_of_equation("einsum.refuses.equation/comma", "a comma in the output is overlooked")
+def _comma(equation, *operands):
+    left, arrow, output = equation.partition("->")
+    return right(left + arrow + output.replace(",", ""), *operands)
+
+
+@_of_equation("einsum.refuses.operands/zip", "surplus operands, or terms, are left out")
+def _zip(equation, *operands):
+    left, _, output = equation.partition("->")
+    pairs = list(zip(left.split(","), operands, strict=False))
+    known = "".join(term for term, _ in pairs)
+    output = "".join(a for a in output if a in known)
+    return right(f"{','.join(term for term, _ in pairs)}->{output}", *(x for _, x in pairs)) if pairs else np.zeros(())
+
+
+@_of_equation("einsum.refuses.rank/fitted", "axes without a label are summed, and missing ones made up")
+def _fitted(equation, *operands):
+    fitted = []
+    for term, x in zip(equation.partition("->")[0].split(","), operands, strict=True):
+        rank = len(term.replace("...", ""))
+        fitted.append(
+            x.sum(tuple(range(rank, x.ndim))) if x.ndim > rank else x.reshape((1,) * (rank - x.ndim) + x.shape)
+        )
+    return right(equation, *fitted)
+
+
+@_wrong("einsum.refuses.sizes/shorter", "the shorter size rules")
+def _shorter(terms, output, operands):
+    for a in dict.fromkeys(sum(terms, ())):
+        sizes = [n for n in _sizes(terms, operands, a) if n != 1]
+        operands = _cut(terms, operands, a, slice(min(sizes, default=1)))
+    return _right(terms, output, operands)
+
+
+@_wrong("einsum.refuses.sizes/summed-only", "sizes of labels that are kept are not compared")
+def _kept_only(terms, output, operands):
+    for a in output:
+        sizes = [n for n in _sizes(terms, operands, a) if n != 1]
+        operands = _cut(terms, operands, a, slice(min(sizes, default=1)))
+    return _right(terms, output, operands)
+
+
+def _equal_axes(x, labels, broadcast):
+    """The array with all axes of a label cut to the shortest; or, first, those of size 1 stretched to the longest."""
+    for a in dict.fromkeys(labels):
+        axes = [k for k, b in enumerate(labels) if b == a]
+        longest = max(x.shape[k] for k in axes)
+        for k in axes:
+            x = np.repeat(x, longest, k) if broadcast and x.shape[k] == 1 else x
+        shortest = min(x.shape[k] for k in axes)
+        x = x[tuple(slice(shortest if k in axes else None) for k in range(x.ndim))]
+    return x
+
+
+_wrong("einsum.refuses.diagonal/shorter", "the diagonal ends at the shorter axis")(
+    lambda terms, output, operands: _right(
+        terms, output, [_equal_axes(x, labels, False) for labels, x in zip(terms, operands, strict=True)]
+    )
+)
+_wrong("einsum.refuses.diagonal/broadcast", "an axis of size 1 is broadcast to a diagonal")(
+    lambda terms, output, operands: _right(
+        terms, output, [_equal_axes(x, labels, True) for labels, x in zip(terms, operands, strict=True)]
+    )
+)
+
+
+@_of_equation("einsum.refuses.output-unknown/made-up", "an unknown label is an axis of size 1")
+def _made_up(equation, *operands):
+    left, _, output = equation.partition("->")
+    known = "".join(a for a in output if a in left)
+    return np.expand_dims(right(f"{left}->{known}", *operands), [i for i, a in enumerate(output) if a not in left])
+
+
+@_of_equation("einsum.refuses.output-repeated/once", "a label that the output names twice is there once")
+def _named_once(equation, *operands):
+    left, _, output = equation.partition("->")
+    return right(f"{left}->{''.join(dict.fromkeys(output))}", *operands)
