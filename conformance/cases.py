@@ -6,7 +6,7 @@ simplified afterwards (`minimise`), which is a hundred times faster than drawing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -189,7 +189,7 @@ def _simplifications(case: Case) -> Iterator[Callable[[Case], Case | None]]:
 
 def _setting(name: str, where: slice, value: float) -> Callable[[Case], Case | None]:
     def change(case: Case) -> Case | None:
-        array = np.array(case.arrays[name])
+        array = np.array(case.arrays[name], order="C")
         part = array.reshape(-1)[where]
         if not part.any() or (value and (part[0] == value or part[0] * value < 0)):  # nothing to gain; a sign stays
             return None
@@ -197,8 +197,3 @@ def _setting(name: str, where: slice, value: float) -> Callable[[Case], Case | N
         return case.but(**{name: array})
 
     return change
-
-
-def elements(case: Case) -> Mapping[str, int]:
-    """How many elements each array has."""
-    return {n: 0 if a is None else a.size for n, a in case.arrays.items()}
