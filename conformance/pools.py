@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nnspec.conformance.cases import Array, Case, as_pair, data
 
 ALL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "count_include_pad", "divisor_override")
+MORE_OFTEN = st.sampled_from([False, True, True])
 Change = Callable[[st.DrawFn, Array], Array]
 Breakage = Callable[[st.DrawFn, Case, frozenset[str]], Case]
 
@@ -38,7 +39,7 @@ def pools(
     "dropped" where it would but for the padding, or "any" of these. `change` is applied to the data.
     """
     vary = tuple(name for name in vary if name not in lacks)
-    ceil_mode = "ceil_mode" not in lacks and (ending != "any" or ("ceil_mode" in vary and draw(st.booleans())))
+    ceil_mode = "ceil_mode" not in lacks and (ending != "any" or ("ceil_mode" in vary and draw(MORE_OFTEN)))
     rows = draw(st.sampled_from(kernels))
     kernel = (rows, draw(st.sampled_from(kernels)) if "kernel_size" in vary else rows)
     axes = [_axis(draw, k, vary, ending, ceil_mode, "stride" not in lacks) for k in kernel]
@@ -55,7 +56,7 @@ def pools(
         arguments["dilation"] = _as_int(dilation)
     else:
         arguments["count_include_pad"] = draw(st.sampled_from([True, False])) if "count_include_pad" in vary else True
-        overrides = [None, None, 3, -2] if "divisor_override" in vary else [None]
+        overrides = [None, None, None, 3, -2] if "divisor_override" in vary else [None]
         arguments["divisor_override"] = draw(st.sampled_from(overrides))
     return Case(stem, {"x": change(draw, values.inputs(*many, *size))}, arguments)
 
