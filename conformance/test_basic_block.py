@@ -79,7 +79,7 @@ def ending(case: Case, norm: str, value: Array | float) -> Case:
 
 def run(case: Case) -> tuple[Expected, dict[str, Expected]]:
     """The result of a call, and the statistics of the norms after it."""
-    once = Run(case.arrays, case["training"])  # type: ignore[arg-type]
+    once = Run(case.arrays, case["training"])
     return once.block(Approximate.given(case["x"]), stride=case["stride"]).expected, once.statistics
 
 

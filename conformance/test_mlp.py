@@ -271,4 +271,4 @@ def test_reach_corners() -> None:
         return linear(case["x"], case["fc1.weight"], case["fc1.bias"])
 
     for vary in ("hidden",), ("hidden bias",):
-        find(cases(dtype="float32", vary=vary), lambda c: (hidden(c) < 0).any() and (hidden(c) > 0).any())
+        find(cases(dtype="float32", vary=vary), lambda c: bool((hidden(c) < 0).any() and (hidden(c) > 0).any()))

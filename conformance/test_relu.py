@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
@@ -39,7 +41,7 @@ def scaled(draw, *, dtype: str, lacks: frozenset[str], sign: int, special: tuple
         x = np.ldexp(rng.uniform(1, 2, case["x"].shape).astype(dtype), exponents)
     else:
         x = np.abs(case["x"])
-    named = {"zero": 0.0, "largest": limits.max, "smallest": limits.smallest_normal}
+    named: dict[str, Any] = {"zero": 0.0, "largest": limits.max, "smallest": limits.smallest_normal}
     return case.but(x=_among(draw, sign * x, [sign * named[name] for name in special]))
 
 

@@ -45,7 +45,7 @@ class Mismatch(AssertionError):
         super().__init__(message)
         self.message, self.actual, self.expected = message, actual, expected
         self.holds = holds  # where there is no expected value: what a script asks of `result`, the last one, in Python
-        self.case: Case | None = None
+        self.case: Any = None  # a Case, or several, or whatever else the check drew
         self.calls: list[Call] = []
         self.script: list[str] | None = None  # the lines that reproduce it, where replaying the calls would not
 
@@ -232,11 +232,12 @@ class Trial:
             profile = settings(profile, phases=(Phase.generate,))
         try:
             if isinstance(strategy, type):  # a state machine, which draws as it goes
-                run_state_machine_as_test(seed(self._seed(check))(begin), settings=profile)
+                machine: Any = seed(self._seed(check))(begin)
+                run_state_machine_as_test(machine, settings=profile)
             else:
                 profile(seed(self._seed(check))(given(case=strategy)(_keyword_only(judge))))()
-        except Unsupported as reason:
-            return Outcome("unsupported", reason=str(reason))
+        except Unsupported as declined:
+            return Outcome("unsupported", reason=str(declined))
         except (Mismatch, Flaky) as error:
             last = last or [e for e in getattr(error, "exceptions", ()) if isinstance(e, Mismatch)]
             failure = self._smallest(check, error) if isinstance(error, Mismatch) else last[0]

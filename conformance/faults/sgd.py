@@ -235,7 +235,7 @@ fault(
     Module=_EveryName,
 )
 
-_EXISTING = weakref.WeakSet()
+_EXISTING: weakref.WeakSet[Parameter] = weakref.WeakSet()
 
 
 class _Known(Parameter):
