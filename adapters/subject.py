@@ -91,6 +91,8 @@ class Subject:
         y = self.framework.to_numpy(module(*operands))
         further = SIGNATURES[stem].results[1:]
         state = self.framework.state(module) if further else {}
+        if missing := [key for key in further if key not in state]:
+            raise Unsupported(f"the state of {type(module).__name__} has no entry {missing[0]}")
         return (y, *(state[key] for key in further))
 
     def _call_function(self, signature, arrays, arguments, lacks) -> tuple[np.ndarray, ...]:

@@ -317,7 +317,7 @@ _wrong("batch_norm.eval.frozen/deviation", "the running variance is taken for a 
 @_wrong("batch_norm.eval.unchanged/moving", "evaluation moves the running statistics")
 def _moving(x, m, v, w, b, **h):
     y = right(x, m, v, w, b, **h)[0]
-    new = _again(x, (m, v), {**h, "training": True}, 0.5) if _count(x) > 1 else (x.mean(), v)
+    new = _again(x, (m, v), {**h, "training": True}, 0.5) if _count(x) > 1 else (_statistics(x)[0].ravel(), v)
     return (y, *new) if not h["training"] else right(x, m, v, w, b, **h)
 
 
@@ -331,7 +331,7 @@ def _moving_module(layer, x):
 
 @_wrong("batch_norm.eval.row-independent/refused", "a batch of one is refused in evaluation")
 def _refused(x, m, v, w, b, **h):
-    if len(x) == 1:
+    if len(x) == 1 and not h["training"]:
         raise ValueError("expected more than one image")
     return right(x, m, v, w, b, **h)
 
@@ -339,7 +339,7 @@ def _refused(x, m, v, w, b, **h):
 @_wrong("batch_norm.eval.row-independent/itself", "a batch of one is normalised with itself")
 def _itself(x, m, v, w, b, **h):
     y, *running = right(x, m, v, w, b, **h)
-    return _apply(x, *_statistics(x), w, b, h["eps"]) if len(x) == 1 else y, *running
+    return _apply(x, *_statistics(x), w, b, h["eps"]) if len(x) == 1 and not h["training"] else y, *running
 
 
 def _mode(name, mistake, trains):
