@@ -109,7 +109,7 @@ def test_call_empty(subject: Trial, case: Chain) -> None:
 @requirement("sequential.call.nested", chains, lengths=(3, 4))
 def test_call_nested(subject: Trial, case: Chain) -> None:
     """The middle layers in a Sequential of their own, and in one more."""
-    first, *middle, last = case.names
+    first, *middle, last = [*case.names]
     for inner in (row(middle), f"Sequential({row(middle)})"):
         program = case.program(subject).run(f"chain = {row([first, inner, last])}")
         runs(program, "chain", case.names, case.input)
