@@ -122,6 +122,9 @@ class ResNet34(nn.Module):
             self.add_module(f"layer{stage}", nn.Sequential(first, *rest))
             channels = width
         self.avgpool, self.fc = GlobalAvgPool2d(), nn.Linear(512, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x):
         """(N, C, H, W) -> (N, num_classes)"""

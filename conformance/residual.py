@@ -15,42 +15,13 @@ from nnspec.conformance import rule_batch_norm
 from nnspec.conformance.cases import Case
 from nnspec.conformance.rule import FORMATS, Array, Expected
 from nnspec.conformance.running_error import Approximate, add, linear_block, relu
+from nnspec.conformance.wiring import STAGES, Copies
 from nnspec.reference.conv2d import conv2d
 from nnspec.reference.linear import linear
 from nnspec.reference.max_pool2d import max_pool2d
 from nnspec.reference.windows import pad, windows
 
-STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # channels and blocks
-
-
-@dataclass(frozen=True)
-class Copies:
-    """Kernels (O, C, K, K) with one value each, a power of two: a convolution only copies, and is exact."""
-
-    channel: Array  # (O,), and so are the next three: where the value lies, and what it is
-    row: Array
-    column: Array
-    value: Array
-    shape: tuple[int, int, int, int]
-
-    def dense(self, dtype: Any) -> Array:
-        """The kernels as an array."""
-        kernels = np.zeros(self.shape, dtype)
-        kernels[np.arange(self.shape[0]), self.channel, self.row, self.column] = self.value
-        return kernels
-
-    def apply(self, x: Approximate, stride: int, padding: int) -> Approximate:
-        """The convolution of an image with them."""
-
-        def copy(a: Array, factors: Array) -> Array:
-            view = windows(pad(a, (padding, padding)), self.shape[2:], (stride, stride), (1, 1))
-            copied: Array = view[:, self.channel, self.row, self.column] * factors.astype(a.dtype)[:, None, None]
-            return copied
-
-        return Approximate(copy(x.value, self.value), copy(x.error, np.abs(self.value)), x.dtype)
-
-
-Entries = Mapping[str, Array | Copies]
+Entries = Mapping[str, Any]  # each an Array or, of a convolution, Copies
 
 
 @dataclass
@@ -65,7 +36,7 @@ class Run:
         """(N, C, H, W) -> (N, O, OH, OW)"""
         kernels = self.entries[f"{name}.weight"]
         if isinstance(kernels, Copies):
-            return kernels.apply(x, stride, padding)
+            return _copied(x, kernels, stride, padding)
         return linear_block(functools.partial(_conv2d, stride=stride, padding=padding), x, kernels)
 
     def norm(self, x: Approximate, name: str) -> Approximate:
@@ -93,8 +64,19 @@ class Run:
         return linear_block(linear, mean_of_image(x), self.entries["fc.weight"], self.entries["fc.bias"])
 
 
-def _conv2d(x: Array, weight: Array, bias: None, **hyper: int) -> Array:
+def _conv2d(x: Array, weight: Array, bias: None, **hyper: Any) -> Array:
     return conv2d(x, weight, **hyper)
+
+
+def _copied(x: Approximate, kernels: Copies, stride: int, padding: int) -> Approximate:
+    """A convolution whose kernels have one value each, a power of two: it rounds nothing."""
+
+    def copy(a: Array, values: Array) -> Array:
+        view = windows(pad(a, (padding, padding)), kernels.shape[2:], (stride, stride), (1, 1))
+        copied: Array = view[:, kernels.channel, kernels.row, kernels.column] * values.astype(a.dtype)[:, None, None]
+        return copied
+
+    return Approximate(copy(x.value, kernels.value), copy(x.error, np.abs(kernels.value)), x.dtype)
 
 
 # -- pools -------------------------------------------------------------------------------------------------------------

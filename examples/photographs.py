@@ -1,0 +1,83 @@
+"""Two photographs through ResNet-34, in the reference and in PyTorch: does every layer do what the specification says?
+
+    python examples/photographs.py
+
+The photographs come with scikit-learn; the weights are drawn from a seed and the same for both. Each of the network's
+nodes is judged by itself, on what it was given: in evaluation and in training. Exit status 1 if one is out of bounds.
+"""
+
+import sys
+from collections import defaultdict
+
+import numpy as np
+from nnspec.adapters import load
+from nnspec.conformance.lockstep import judge, observe
+from sklearn.datasets import load_sample_images
+
+SIZE = 224
+
+
+def averaged(image, size):
+    """(H, W, 3) -> (size, size, 3): the middle square, each new pixel the mean of the area that it covers."""
+    side = min(image.shape[:2])
+    top, left = ((n - side) // 2 for n in image.shape[:2])
+    square = image[top : top + side, left : left + side].astype(np.float64)
+    edges = np.arange(size + 1) * side / size
+    pixels = np.arange(side)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    weights = np.clip(overlap, 0, None) * size / side  # (size, side): how much of a pixel falls into a new one
+    return np.einsum("ir,rsc,js->ijc", weights, square, weights, optimize=True)
+
+
+def photographs():
+    """(2, 3, 224, 224), with the mean and the deviation per channel that torchvision's weights expect."""
+    images = np.stack([averaged(image, SIZE) for image in load_sample_images().images]) / 255
+    normalised = (images - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), np.float32)
+
+
+def weights(state, rng):
+    """The state of a network as after some training: no norm is idle, and activations keep their size."""
+    drawn = {}
+    for key, array in state.items():
+        normal = rng.standard_normal(array.shape, np.float32)
+        if array.ndim == 4:
+            drawn[key] = normal * np.sqrt(2 / array[0].size, dtype=np.float32)
+        elif array.ndim == 2:
+            drawn[key] = normal / 20
+        elif key.endswith(("running_var", "weight")):
+            drawn[key] = rng.uniform(0.5, 1.5, array.shape).astype(np.float32)
+        elif array.ndim == 1:
+            drawn[key] = normal / 5
+    return drawn
+
+
+def main():
+    """Judge both networks in both modes and print the worst node of each kind."""
+    x, table, missed = photographs(), defaultdict(dict), 0
+    for subject in (load("reference"), load("torch")):
+        framework = subject.framework
+        network = framework.construct(subject.classes["ResNet34"], (), {}, np.dtype(np.float32))
+        framework.load_entries(network, weights(framework.state(network), np.random.default_rng(0)))
+        for training in (False, True):
+            framework.set_training(network, training)
+            before = framework.state(network)
+            scores, seen = observe(framework, network, x)
+            column = f"{subject.name}, {'training' if training else 'evaluation'}"
+            for verdict in judge(seen, before, framework.state(network), training):
+                worst, nodes = table[verdict.kind].get(column, (0.0, 0))
+                table[verdict.kind][column] = max(worst, verdict.worst), nodes + 1
+                if verdict.worst > 1:
+                    missed += 1
+                    print(f"{column}: {verdict.name} ({verdict.kind}): error {verdict.worst:.3g} times its bound")
+            best = ", ".join(f"{row.argmax()}" for row in scores)
+            print(f"{column}: {len(seen)} modules seen; classes of the highest scores: {best}", flush=True)
+    columns = list(next(iter(table.values())))
+    print("\nlargest error ÷ bound (nodes)".ljust(30) + "".join(column.rjust(26) for column in columns))
+    for kind, row in table.items():
+        print(kind.ljust(29) + "".join(f"{row[c][0]:.3f} ({row[c][1]})".rjust(26) for c in columns))
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
