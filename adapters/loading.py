@@ -137,8 +137,8 @@ def _from_object(thing: Any, framework: str | None) -> Subject:
 def _nearest(names: Mapping[str, Any]) -> str:
     """A name that was probably meant, or some names that are known."""
     known = {canonical.lower(): canonical for canonical in sorted(CANONICAL)}
-    for name in names:
-        if close := difflib.get_close_matches(name.lower(), known, 1, 0.85):
+    for name, value in names.items():
+        if callable(value) and (close := difflib.get_close_matches(name.lower(), known, 1, 0.85)):
             return f"though {name!r} is close to {known[close[0]]!r}"
     return "such as conv2d, Conv2d, batch_norm, BatchNorm2d"
 

@@ -73,6 +73,8 @@ class Journal:
 def read(path: Path) -> tuple[float, dict[str, Any], Case | None]:
     """When the call began (0: none), what was noted, and the case where there is one."""
     raw = path.read_bytes()
+    if len(raw) < SIZE:  # not yet begun
+        return 0.0, {}, None
     began, text_size, _ = HEADER.unpack_from(raw)
     end = HEADER.size + text_size
     try:

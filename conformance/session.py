@@ -7,11 +7,13 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
 from nnspec.conformance import journal
 from nnspec.conformance.requirements import CHECKS, requirements, unknown_block
 
@@ -134,7 +136,8 @@ class Session:
                 allowed = limit + LOADING * entry.get("text", "").startswith("loading ")
                 if began and entry.get("pid") and time.time() - began > allowed and path.name not in self._killed:
                     self._killed.add(path.name)
-                    os.kill(entry["pid"], signal.SIGKILL)
+                    with suppress(ProcessLookupError):
+                        os.kill(entry["pid"], signal.SIGKILL)
 
     def _crash(self, worker: str, nodeid: str) -> dict[str, Any] | None:
         from nnspec.conformance import report
@@ -258,24 +261,23 @@ class _Start:
         self.session = session.config.pluginmanager.getplugin("nnspec-session")
 
 
-class _quiet_environment:
-    """One thread per worker, no foreign plugins, nobody's PYTEST_ADDOPTS; as it was before, afterwards."""
-
-    WANTED: ClassVar = {
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTEST_PLUGINS": "nnspec.conformance.plugin",
-    }
-
-    def __enter__(self) -> None:
-        self.before = dict(os.environ)
-        os.environ.pop("PYTEST_ADDOPTS", None)
-        os.environ.update({k: v for k, v in self.WANTED.items() if "THREADS" not in k or k not in os.environ})
-
-    def __exit__(self, *_: Any) -> None:
-        os.environ.clear()
-        os.environ.update(self.before)
+@contextmanager
+def _quiet_environment() -> Iterator[None]:
+    """One thread per worker, no foreign plugins, nobody's PYTEST_ADDOPTS, and nothing left in the user's folder."""
+    before = dict(os.environ)
+    os.environ.pop("PYTEST_ADDOPTS", None)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "nnspec.conformance.plugin"}
+    with tempfile.TemporaryDirectory(prefix="nnspec-") as folder:
+        os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = folder
+        set_hypothesis_home_dir(None)  # it looks there from now on
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ |= before
+            set_hypothesis_home_dir(None)
 
 
 def check_object(

@@ -1,0 +1,94 @@
+"""`desk`: nnspec run as a user runs it, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+SCHEMA = json.loads(resources.files("nnspec.conformance").joinpath("report.schema.json").read_text("utf-8"))
+ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_CURRENT_TEST"):
+    ENVIRONMENT.pop(name, None)
+
+
+@dataclass
+class Done:
+    """What a run left behind."""
+
+    code: int
+    out: str
+    err: str
+    folder: Path
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """report.json, which is held against its schema whenever a test reads it."""
+        return Desk.valid(json.loads((self.folder / "nnspec-report" / "report.json").read_text("utf-8")))
+
+    @property
+    def findings(self) -> list[str]:
+        """The lines after "requirements broken"."""
+        lines = iter(self.out.splitlines())
+        return next((list(lines) for line in lines if "broken" in line and line[0].isdigit()), [])
+
+    def verdicts(self, verdict: str) -> set[str]:
+        """The requirements with a verdict."""
+        return {r["requirement"] for r in self.report["results"] if r["verdict"] == verdict}
+
+
+class Desk:
+    """A folder with files in it, and commands run there."""
+
+    @staticmethod
+    def valid(report: dict[str, Any]) -> dict[str, Any]:
+        """The report, held against the published schema."""
+        errors = [f"{e.json_path}: {e.message[:200]}" for e in Draft202012Validator(SCHEMA).iter_errors(report)]
+        assert not errors, "\n".join(errors)
+        return report
+
+    @staticmethod
+    def timeless(report: dict[str, Any]) -> dict[str, Any]:
+        """A report without what differs from run to run."""
+        results = [{**entry, "seconds": 0} for entry in report["results"]]
+        return {**report, "seconds": 0, "results": results}
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(dedent(text), "utf-8")
+        return path
+
+    def run(self, *command: Any, timeout: float = 120, **environment: str) -> Done:
+        done = subprocess.run(
+            [sys.executable, *map(str, command)],
+            cwd=self.folder,
+            env={**ENVIRONMENT, **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        return Done(done.returncode, done.stdout, done.stderr, self.folder)
+
+    def nnspec(self, *arguments: Any, **options: Any) -> Done:
+        return self.run("-m", "nnspec.conformance.cli", *arguments, **options)
+
+    def check(self, text: str, *arguments: Any, **options: Any) -> Done:
+        self.write("layers.py", text)
+        return self.nnspec("check", "layers.py", *arguments, **options)
+
+
+@pytest.fixture
+def desk(tmp_path):
+    return Desk(tmp_path)

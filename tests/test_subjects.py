@@ -1,0 +1,182 @@
+"""Subjects of all kinds: what a user's file may look like, and how it is told which library it works on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from nnspec.adapters import SubjectError, load
+from nnspec.conformance import check
+
+PLAIN = """
+    import numpy as np
+
+    class Linear:
+        def __init__(self, in_features, out_features, bias=True, dtype=np.float32):
+            if min(in_features, out_features) < 0:
+                raise ValueError("sizes must not be negative")
+            rng, limit = np.random.default_rng(), max(in_features, 1) ** -0.5
+            self.weight = rng.uniform(-limit, limit, (out_features, in_features)).astype(dtype)
+            self.bias = rng.uniform(-limit, limit, out_features).astype(dtype) if bias else None
+
+        def __call__(self, x):
+            if x.ndim == 0:
+                raise ValueError("a number has no features")
+            y = np.matmul(x, self.weight.T)
+            return y if self.bias is None else y + self.bias
+"""
+WITH_STATE = (
+    PLAIN
+    + """
+        def state_dict(self):
+            return {n: getattr(self, n) for n in ("weight", "bias") if getattr(self, n) is not None}
+
+        def load_state_dict(self, entries):
+            assert set(entries) == set(self.state_dict())
+            for name, array in entries.items():
+                setattr(self, name, np.array(array))
+
+    class ReLU:
+        def __call__(self, x):
+            return np.maximum(x, 0)
+"""
+)
+TORCH = """
+    import torch
+    from torch import nn
+
+    class Linear(nn.Module):
+        def __init__(self, in_features, out_features, bias=True):
+            super().__init__()
+            inner = nn.Linear(in_features, out_features, bias)
+            self.weight, self.bias = inner.weight, inner.bias
+
+        def forward(self, x):
+            return torch.nn.functional.linear(x, self.weight, self.bias)
+"""
+TORCH_FUNCTIONS = """
+    import torch
+    import torch.nn.functional as F
+
+    def relu(x):
+        return torch.where(x <= 0, torch.zeros_like(x), x)
+
+    def linear(x, weight, bias=None):
+        return F.linear(x, weight, bias)
+"""
+
+
+@pytest.fixture
+def judged(desk):
+    def judged(text, **options):
+        return desk.valid(check(desk.write("layers.py", text), **options))
+
+    return judged
+
+
+def assert_right(report, blocks, form):
+    bad = [(r["requirement"], r["reason"]) for r in report["results"] if r["verdict"] in ("fail", "not run", "blocked")]
+    assert bad == []
+    assert report["conforms"]
+    passed = [r for r in report["results"] if r["verdict"] == "pass"]
+    assert {r["block"] for r in passed} == set(blocks)
+    assert {r["form"] for r in passed} == {form}
+    assert {r["dtype"] for r in passed} == {"float32", "float64"}
+
+
+@pytest.mark.parametrize(("text", "blocks"), [(PLAIN, ["linear"]), (WITH_STATE, ["linear", "relu"])])
+def test_numpy_classes(judged, text, blocks):
+    assert_right(judged(text), blocks, "class")
+
+
+def test_a_numpy_class_of_another_dtype_is_told(judged):
+    report = judged(PLAIN.replace(".astype(dtype)", "").replace(", dtype=np.float32", ""))
+    assert {r["requirement"] for r in report["results"] if r["verdict"] == "fail"}
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks", "form"), [(TORCH, ["linear"], "class"), (TORCH_FUNCTIONS, ["linear", "relu"], "function")]
+)
+def test_torch_files(judged, text, blocks, form):
+    pytest.importorskip("torch")
+    report = judged(text)
+    assert "torch" in report["versions"]
+    assert_right(report, blocks, form)
+
+
+def test_state_that_is_not_there_is_unsupported(judged):
+    report = judged(
+        "class Linear:\n    def __init__(self, *sizes, bias=True): pass\n    def __call__(self, x): return x\n"
+    )
+    reasons = {r["reason"] for r in report["results"] if r["verdict"] == "unsupported"}
+    assert any("Linear has no state entry" in reason for reason in reasons)
+
+
+def test_both_forms_are_checked(judged):
+    report = judged(WITH_STATE + "\n    def relu(x):\n        return np.maximum(x, 0)\n", block="relu", dtype="float32")
+    assert {r["form"] for r in report["results"]} == {"class", "function"}
+
+
+def test_the_callers_environment_reaches_the_subject(desk):
+    text = "import os\nimport numpy as np\n\ndef relu(x):\n    return np.maximum(x, float(os.environ['FLOOR']))\n"
+    assert desk.check(text, "--dtype", "float32", FLOOR="0").code == 0
+    assert desk.check(text, "--dtype", "float32", FLOOR="1").code == 1
+
+
+# -- which library -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "library"),
+    [
+        ("def relu(x): return x * (x > 0)", "numpy"),
+        ("import numpy as np\ndef relu(x): return np.maximum(x, 0)", "numpy"),
+        ("import torch\ndef relu(x): return torch.relu(x)", "torch"),
+        ("import torch\ndef relu(x): return x.clamp(min=0)", "torch"),
+        ("from torch import Tensor\ndef relu(x: Tensor) -> Tensor: return x.clamp(min=0)", "torch"),
+        ("from torch.nn.functional import relu", "torch"),
+        ("import numpy as np, torch\ndef relu(x): return np.maximum(x, 0)", "numpy"),
+        ("import numpy as np, torch\ndef relu(x): return torch.relu(x)", "torch"),
+        ("from torch import nn\nclass ReLU(nn.Module): pass", "torch"),
+        ("import torch\nimport numpy as np\nclass ReLU: pass", "numpy"),
+    ],
+)
+def test_the_library_is_told_from_the_code(desk, text, library):
+    pytest.importorskip("torch")
+    subject = load(desk.write("layers.py", text))
+    assert subject.framework.__name__.endswith(f"for_{library}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import numpy as np, torch\ndef relu(x): return x.clip(0)",
+        "import numpy as np, torch\ndef relu(x): return torch.relu(x)\ndef linear(x, weight): return np.matmul(x, weight.T)",
+        "from torch import nn\nclass ReLU(nn.Module): pass\nclass Linear: pass",
+    ],
+)
+def test_where_it_cannot_be_told_the_user_is_asked(desk, text):
+    pytest.importorskip("torch")
+    path = desk.write("layers.py", text)
+    with pytest.raises(SubjectError, match="--framework torch or --framework numpy"):
+        load(path)
+
+
+def test_the_user_may_say_which(desk):
+    pytest.importorskip("torch")
+    path = desk.write("layers.py", "import numpy as np, torch\ndef relu(x): return x.clip(0)")
+    assert load(path, "torch").framework.__name__.endswith("for_torch")
+    assert load(path, "numpy").framework.__name__.endswith("for_numpy")
+
+
+def test_files_with_the_name_of_a_package_do_no_harm(desk):
+    desk.write("json.py", "def relu(x): return x * (x > 0)")
+    assert load(desk.folder / "json.py").forms("relu") == ("function",)
+    import json
+
+    assert json.loads("[]") == []
+
+
+def test_a_file_may_import_its_neighbour(desk):
+    desk.write("neighbour_of_layers.py", "def relu(x): return x * (x > 0)")
+    path = desk.write("layers.py", "from neighbour_of_layers import relu")
+    assert load(path).functions["relu"](np.array([-1.0, 2.0])).tolist() == [-0.0, 2.0]
