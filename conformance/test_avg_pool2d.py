@@ -248,7 +248,7 @@ def test_batch_empty(subject: Trial, case: Case) -> None:
 @requirement("avg_pool2d.call.stateless", calls_in_turn, stem=STEM)
 def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
     """A call in between changes nothing; a call after another with the same shapes gives what it gives with others."""
-    laws.forgets(subject, *case)
+    laws.forgets(subject, *case, expected)
     x, other = case[0]["x"], case[1]
     larger = subject(other.but(x=np.concatenate([x, x])))
     bound = np.concatenate([2 * np.broadcast_to(expected(other).bound, (len(x), *larger.shape[1:]))] * 2)

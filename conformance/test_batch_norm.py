@@ -483,7 +483,9 @@ def test_state_complete(subject: Trial, case: tuple[Case, ...]) -> None:
     for step in rest:
         layer(step["x"])
     other = subject.build(first.map(lambda a: a + 1)).load(layer.state())
-    subject.expect(other.eval()(x), Expected.exactly(layer.eval()(x)), "the result of a module with the state loaded")
+    learnt = first.but(training=False, **{n: a for n, a in layer.state().items() if n in STATISTICS})
+    own = laws.own(layer.eval()(x), expected(learnt)[0])
+    subject.expect(other.eval()(x), own, "the result of a module with the state loaded")
 
 
 @requirement("batch_norm.state.keys", cases, forms="class", per_dtype=False, effort=4)
@@ -579,7 +581,8 @@ def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
     layer = subject.kept(first)
     before = np.array(layer(first))
     subject.expect(layer(second), expected(second)[0], "the result, after a call on another shape,")
-    subject.expect(layer(first), Expected.exactly(before), "the result, after a call on another shape,")
+    own = laws.own(before, expected(first)[0])
+    subject.expect(layer(first), own, "the result, after a call on another shape,")
 
 
 def _nan(draw: st.DrawFn, case: Case) -> Case:

@@ -188,7 +188,7 @@ def two_calls(draw, *, dtype: str, lacks: frozenset[str]):
 @requirement("conv2d.call.stateless", two_calls)
 def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
     """A call in between changes nothing."""
-    laws.forgets(subject, *case)
+    laws.forgets(subject, *case, expected)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

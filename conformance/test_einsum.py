@@ -507,7 +507,7 @@ def two_calls(draw, *, dtype: str, lacks: frozenset[str]):
 @requirement("einsum.call.stateless", two_calls)
 def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
     """The same equation with other operands in between."""
-    laws.forgets(subject, *case)
+    laws.forgets(subject, *case, expected)
     for one in case:
         equals_reference(subject, one)
 

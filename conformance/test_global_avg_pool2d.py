@@ -113,7 +113,7 @@ def test_batch_empty(subject: Trial, case: Case) -> None:
 @requirement("global_avg_pool2d.call.stateless", lambda **choices: st.tuples(cases(**choices), cases(**choices)))
 def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
     """A call in between, with images of another size, changes nothing."""
-    laws.forgets(subject, *case)
+    laws.forgets(subject, *case, expected)
 
 
 # -- what need not give a result ---------------------------------------------------------------------------------------

@@ -248,7 +248,7 @@ def test_batch_empty(subject: Trial, case: Case) -> None:
 @requirement("max_pool2d.call.stateless", calls_in_turn, stem=STEM)
 def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
     """A call in between changes nothing."""
-    laws.forgets(subject, *case)
+    laws.forgets(subject, *case, expected)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

@@ -169,7 +169,7 @@ def test_batch_empty(subject: Trial, case: Case) -> None:
 def test_call_stateless(subject: Trial, case: Case) -> None:
     """A call in between, with every sign changed, changes nothing."""
     other = case.map(np.negative)
-    laws.forgets(subject, case, other)
+    laws.forgets(subject, case, other, expected)
     if subject.form == "class":
         layer = subject.build(case)
         for one in (case, other, case):

@@ -442,7 +442,7 @@ def test_batch_empty(subject: Trial, case: Case) -> None:
 def test_call_stateless(subject: Trial, case: Case) -> None:
     """A call on an image of another size changes nothing."""
     larger = case.but(x=np.pad(case["x"], ((0, 0), (0, 0), (16, 17), (0, 32))))
-    laws.forgets(network(subject, case), case, larger)
+    laws.forgets(network(subject, case), case, larger, lambda c: run(c)[0])
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
