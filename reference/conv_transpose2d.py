@@ -64,7 +64,8 @@ def _check(x, weight, bias, stride, padding, output_padding, dilation, groups):
     stride = pair("stride", stride, 1)  # [conv_transpose2d.refuses.stride]
     padding = pair("padding", padding, 0)  # [conv_transpose2d.refuses.padding]
     output_padding = pair("output_padding", output_padding, 0)  # [conv_transpose2d.refuses.output-padding]
-    dilation = pair("dilation", dilation, 1)  # [conv_transpose2d.refuses.dilation]
+    # [conv_transpose2d.refuses.dilation] [conv_transpose2d.refuses.dilation-zero]
+    dilation = pair("dilation", dilation, 1)
     limit = tuple(map(max, stride, dilation))
     if any(e >= most for e, most in zip(output_padding, limit, strict=True)):
         # [conv_transpose2d.refuses.output-padding-limit]

@@ -1,0 +1,375 @@
+"""Wrong transposed convolutions."""
+
+import numpy as np
+from nnspec.conformance.cases import as_pair
+from nnspec.conformance.faults import fault
+from nnspec.reference.conv_transpose2d import conv_transpose2d as right
+
+_LEAST = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1}
+
+
+def _wrong(key, mistake):
+    """The fault is called with every argument given; the four about rows and columns are pairs."""
+
+    def add(function):
+        def conv_transpose2d(x, weight, bias=None, *, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
+            pairs = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+            return function(x, weight, bias, **{n: as_pair(v) for n, v in pairs.items()}, groups=groups)
+
+        fault(key, mistake, conv_transpose2d=conv_transpose2d)
+        return function
+
+    return add
+
+
+def _or_right(function):
+    """Where the mistake leads to what is refused, the right result."""
+
+    def attempt(x, w, b, **h):
+        try:
+            return function(x, w, b, **h)
+        except ValueError:
+            return right(x, w, b, **h)
+
+    return attempt
+
+
+# -- kernels and values ------------------------------------------------------------------------------------------------
+
+_wrong("conv_transpose2d.kernel.orientation/flipped", "the kernel is flipped")(
+    lambda x, w, b, **h: right(x, w[..., ::-1, ::-1], b, **h)
+)
+_wrong(
+    "conv_transpose2d.kernel.orientation/transposed", "rows and columns of the kernel are exchanged if it is square"
+)(lambda x, w, b, **h: right(x, w.swapaxes(2, 3) if w.shape[2] == w.shape[3] else w, b, **h))
+_wrong("conv_transpose2d.kernel.channels/outputs-first", "(O, C, …), as in a convolution, where both fit")(
+    lambda x, w, b, **h: right(x, w.swapaxes(0, 1) if w.shape[0] == w.shape[1] else w, b, **h)
+)
+
+
+@_wrong("conv_transpose2d.output.value/last-tap", "the last tap of the last channel is missed")
+def _last_tap(x, w, b, **h):
+    w = w.copy()
+    w[-1:, :, -1, -1] = 0
+    return right(x, w, b, **h)
+
+
+@_wrong("conv_transpose2d.output.value/assigned", "a copy of the kernel overwrites the ones before it")
+def _assigned(x, w, b, **h):
+    if h["stride"] != (1, 1) or w.shape[2] == 1:
+        return right(x, w, b, **h)
+    kept = x.copy()
+    kept[:, :, :-1] = 0  # all rows but the last are overwritten where copies overlap
+    first = right(x, w, b, **h)
+    rows = h["dilation"][0] * (w.shape[2] - 1) + 1
+    first[:, :, -rows:] = right(kept, w, b, **h)[:, :, -rows:]
+    return first
+
+
+_wrong("conv_transpose2d.output.value/half-precision", "the operands are rounded to float16 on the way")(
+    lambda x, w, b, **h: right(x.astype(np.float16).astype(x.dtype), w, b, **h)
+)
+
+
+@_wrong("conv_transpose2d.output.value/channel-block", "channels beyond the sixteenth are left out")
+def _channel_block(x, w, b, **h):
+    x = x.copy()
+    x[:, 16 * h["groups"] :] = 0
+    return right(x, w, b, **h)
+
+
+_wrong("conv_transpose2d.bias.per-channel/ignored", "the bias is ignored")(lambda x, w, b, **h: right(x, w, None, **h))
+_wrong("conv_transpose2d.bias.per-channel/first-for-all", "one bias serves all channels")(
+    lambda x, w, b, **h: right(x, w, b if b is None else np.repeat(b[:1], len(b)), **h)
+)
+
+
+@_wrong("conv_transpose2d.bias.per-channel/per-product", "the bias is added with every product, and with none to gaps")
+def _per_product(x, w, b, **h):
+    y = right(x, w, None, **h)
+    if b is None:
+        return y
+    # each group's products, counted by one channel of ones
+    counts = right(np.ones((1, 1, *x.shape[2:]), x.dtype), np.ones((1, 1, *w.shape[2:]), x.dtype), **{**h, "groups": 1})
+    return y + counts * b[:, None, None]
+
+
+# -- stride, padding, output padding, dilation -------------------------------------------------------------------------
+
+for _name, _rule in (("stride", "step"), ("padding", "crop"), ("dilation", "gap")):
+    _wrong(f"conv_transpose2d.{_name}.{_rule}/ignored", f"the {_name} is ignored")(
+        lambda x, w, b, _n=_name, **h: right(x, w, b, **{**h, _n: _LEAST[_n]})
+    )
+    _wrong(f"conv_transpose2d.{_name}.{_rule}/swapped", f"{_name}: rows and columns are exchanged")(
+        lambda x, w, b, _n=_name, **h: right(x, w, b, **{**h, _n: h[_n][::-1]})
+    )
+    _wrong(f"conv_transpose2d.{_name}.{_rule}/rows-for-both", f"the {_name} of the rows serves the columns too")(
+        lambda x, w, b, _n=_name, **h: right(x, w, b, **{**h, _n: h[_n][0]})
+    )
+
+
+@_wrong("conv_transpose2d.stride.step/skipped", "the stride skips elements of the image")
+def _skipped(x, w, b, *, stride, **h):
+    return right(x[:, :, :: stride[0], :: stride[1]], w, b, stride=1, **h)
+
+
+@_wrong("conv_transpose2d.padding.crop/added", "padding adds zeros to the image")
+def _added(x, w, b, *, padding, **h):
+    rows, columns = ((p, p) for p in padding)
+    return right(np.pad(x, ((0, 0), (0, 0), rows, columns)), w, b, padding=0, **h)
+
+
+@_wrong("conv_transpose2d.padding.crop/far-side", "everything is taken off the bottom and the right")
+def _far_side(x, w, b, *, padding, **h):
+    y = right(x, w, b, padding=0, **h)
+    return y[:, :, : y.shape[2] - 2 * padding[0], : y.shape[3] - 2 * padding[1]]
+
+
+@_wrong("conv_transpose2d.padding.crop/before-after", "the pair is read as (before, after)")
+def _before_after(x, w, b, *, padding, **h):
+    (before, after), y = padding, right(x, w, b, padding=0, **h)
+    return y[:, :, before : y.shape[2] - after, before : y.shape[3] - after]
+
+
+_wrong("conv_transpose2d.output-padding.far-end/ignored", "`output_padding` is ignored")(
+    lambda x, w, b, output_padding, **h: right(x, w, b, output_padding=0, **h)
+)
+_wrong("conv_transpose2d.output-padding.far-end/swapped", "`output_padding`: rows and columns are exchanged")(
+    _or_right(lambda x, w, b, output_padding, **h: right(x, w, b, output_padding=output_padding[::-1], **h))
+)
+
+
+@_wrong("conv_transpose2d.output-padding.far-end/near-end", "the rows and columns are added at the top and on the left")
+def _near_end(x, w, b, *, output_padding, **h):
+    y, (rows, columns) = right(x, w, None, output_padding=0, **h), output_padding
+    y = np.pad(y, ((0, 0), (0, 0), (rows, 0), (columns, 0)))
+    return y if b is None else y + b[:, None, None]
+
+
+def _attached(value):
+    """The result without output padding, and rows and columns of value(bias) attached."""
+
+    def conv_transpose2d(x, w, b, *, output_padding, **h):
+        y = right(x, w, b, output_padding=0, **h)
+        whole = np.empty((*y.shape[:2], *(n + e for n, e in zip(y.shape[2:], output_padding, strict=True))), y.dtype)
+        whole[...] = value(b)
+        whole[:, :, : y.shape[2], : y.shape[3]] = y
+        return whole
+
+    return conv_transpose2d
+
+
+_wrong("conv_transpose2d.output-padding.computed/zeros", "zeros are attached")(_attached(lambda b: 0))
+_wrong("conv_transpose2d.output-padding.computed/bias-alone", "the bias alone is attached")(
+    _attached(lambda b: 0 if b is None else b[:, None, None])
+)
+_wrong("conv_transpose2d.dilation.gap/stride", "dilation and stride are exchanged")(
+    lambda x, w, b, stride, dilation, **h: right(x, w, b, stride=dilation, dilation=stride, **h)
+)
+
+# -- groups, and everything together -----------------------------------------------------------------------------------
+
+
+@_wrong("conv_transpose2d.groups.block-diagonal/interleaved", "the groups' outputs are dealt out in turn")
+def _interleaved(x, w, b, **h):
+    y = right(x, w, None, **h)
+    y = y.reshape(len(y), h["groups"], -1, *y.shape[2:]).swapaxes(1, 2).reshape(y.shape)
+    return y if b is None else y + b[:, None, None]
+
+
+_wrong("conv_transpose2d.groups.block-diagonal/rolled", "each group sees its neighbour's channels")(
+    lambda x, w, b, **h: right(np.roll(x, x.shape[1] // h["groups"], 1) if h["groups"] > 1 else x, w, b, **h)
+)
+
+
+@_wrong("conv_transpose2d.groups.block-diagonal/ignored", "every channel reaches every group")
+def _all_groups(x, w, b, *, groups, **h):
+    return right(x, np.tile(w, (1, groups, 1, 1)), b, groups=1, **h)
+
+
+_wrong("conv_transpose2d.arguments.together/dilation-forgotten-with-stride", "with a stride, dilation counts 1")(
+    _or_right(lambda x, w, b, **h: right(x, w, b, **(h if max(h["stride"]) == 1 else {**h, "dilation": 1})))
+)
+_wrong("conv_transpose2d.arguments.together/padding-forgotten-with-groups", "with groups, padding counts 0")(
+    lambda x, w, b, **h: right(x, w, b, **(h if h["groups"] == 1 else {**h, "padding": 0}))
+)
+_wrong("conv_transpose2d.arguments.together/exchanged", "stride and dilation are exchanged where neither is 1")(
+    lambda x, w, b, stride, dilation, **h: right(
+        x,
+        w,
+        b,
+        **{"stride": dilation, "dilation": stride}
+        if min(stride + dilation) > 1
+        else {"stride": stride, "dilation": dilation},
+        **h,
+    )
+)
+_wrong("conv_transpose2d.law.adjoint/flipped", "the kernel is flipped")(
+    lambda x, w, b, **h: right(x, w[..., ::-1, ::-1], b, **h)
+)
+
+
+@_wrong("conv_transpose2d.law.adjoint/nearest", "an up-sampling by repetition, without a kernel")
+def _nearest(x, w, b, **h):
+    y = np.zeros_like(right(x, w, None, **h))
+    rows, columns = (np.arange(n) * m // n for n, m in zip(y.shape[2:], x.shape[2:], strict=True))
+    return y + x[:, :1, rows][..., columns]
+
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+@_wrong("conv_transpose2d.output.size/times-stride", "H·S rows and W·S columns")
+def _times_stride(x, w, b, **h):
+    y = right(x, w, b, **h)
+    rows, columns = (n * s for n, s in zip(x.shape[2:], h["stride"], strict=True))
+    return np.pad(y, ((0, 0), (0, 0), (0, rows), (0, columns)))[:, :, :rows, :columns]
+
+
+_wrong("conv_transpose2d.output.size/no-output-padding", "the size leaves `output_padding` out")(
+    lambda x, w, b, output_padding, **h: right(x, w, b, output_padding=0, **h)
+)
+_wrong("conv_transpose2d.output.dtype/float64", "the result is float64 whatever came in")(
+    lambda x, w, b, **h: right(x, w, b, **h).astype(np.float64 if x.dtype == np.float32 else np.float32)
+)
+_STORE: dict[object, np.ndarray] = {}
+
+
+@_wrong("conv_transpose2d.output.fresh/reused-buffer", "the result's memory is kept and used again")
+def _reused(x, w, b, **h):
+    y = right(x, w, b, **h)
+    store = _STORE.setdefault((y.shape, y.dtype), y)
+    store[...] = y
+    return store
+
+
+@_wrong("conv_transpose2d.output.fresh/alias", "a result of the input's shape is written into the input")
+def _alias(x, w, b, **h):
+    y = right(x, w, b, **h)
+    if y.shape != x.shape:
+        return y
+    np.copyto(x, y)
+    return x
+
+
+@_wrong("conv_transpose2d.input.unchanged/flipped", "the kernel is flipped in place")
+def _flipped_in_place(x, w, b, **h):
+    y = right(x, w, b, **h)
+    w[...] = w[..., ::-1, ::-1].copy()
+    return y
+
+
+@_wrong("conv_transpose2d.input.unchanged/scaled", "the input is changed in place")
+def _in_place(x, w, b, **h):
+    y = right(x, w, b, **h)
+    x *= 2
+    return y
+
+
+@_wrong("conv_transpose2d.input.layout/memory-order", "the image's memory is read as if it were contiguous")
+def _memory_order(x, w, b, **h):
+    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+    return right(x.transpose(order).reshape(x.shape), w, b, **h)
+
+
+@_wrong("conv_transpose2d.input.layout/memory-order-of-the-weight", "the weight's memory is read as if contiguous")
+def _memory_order_of_the_weight(x, w, b, **h):
+    order = sorted(range(w.ndim), key=lambda axis: -abs(w.strides[axis]))
+    return right(x, w.transpose(order).reshape(w.shape), b, **h)
+
+
+_wrong("conv_transpose2d.batch.independent/running", "the result is not cleared between images")(
+    lambda x, w, b, **h: np.cumsum(right(x, w, b, **h), axis=0, dtype=x.dtype)
+)
+
+
+@_wrong("conv_transpose2d.batch.empty/refused", "a batch of nothing raises")
+def _no_empty(x, w, b, **h):
+    if not len(x):
+        raise ValueError("empty batch")
+    return right(x, w, b, **h)
+
+
+_PLANS: dict[str, dict] = {}
+
+
+@_wrong("conv_transpose2d.call.stateless/cached-plan", "a change of arguments takes effect one call too late")
+def _cached(x, w, b, **h):
+    plan, _PLANS["last"] = _PLANS.get("last", h), h
+    try:
+        return right(x, w, b, **plan)
+    except ValueError:
+        return right(x, w, b, **h)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@_wrong("conv_transpose2d.refuses.rank/broadcast", "missing dimensions are made up, surplus ones dropped")
+def _any_rank(x, w, b, **h):
+    def four(a):
+        a = a.reshape(a.shape[-4:]) if a.ndim <= 4 else a[0]
+        return a.reshape((1,) * (4 - a.ndim) + a.shape)
+
+    return np.zeros((len(four(x)), four(w).shape[1], 1, 1), x.dtype)
+
+
+@_wrong("conv_transpose2d.refuses.channels/cut", "channels are cut or filled up to what the weight has")
+def _cut(x, w, b, **h):
+    more = np.zeros((len(x), len(w), *x.shape[2:]), x.dtype)
+    return right(np.concatenate([x, more], axis=1)[:, : len(w)], w, b, **h)
+
+
+@_wrong("conv_transpose2d.refuses.groups/rounded", "channels that do not fill a group are dropped")
+def _rounded(x, w, b, *, groups, **h):
+    groups = min(max(1, groups), x.shape[1])
+    channels = x.shape[1] // groups * groups
+    return right(x[:, :channels], w[:channels], None, groups=groups, **h)
+
+
+_wrong("conv_transpose2d.refuses.bias/broadcast", "a bias of any length is broadcast or cut")(
+    lambda x, w, b, **h: right(x, w, b if b is None else np.resize(b, w.shape[1] * h["groups"]), **h)
+)
+for _name, _value in _LEAST.items():
+    _wrong(f"conv_transpose2d.refuses.{_name.replace('_', '-')}/clipped", f"an illegal {_name} is silently made legal")(
+        lambda x, w, b, _n=_name, _v=_value, **h: right(x, w, b, **{**h, _n: tuple(max(_v, v) for v in h[_n])})
+    )
+
+
+_wrong("conv_transpose2d.refuses.dilation-zero/clipped", "a dilation of 0 counts 1")(
+    lambda x, w, b, dilation, **h: right(x, w, b, dilation=tuple(d or 1 for d in dilation), **h)
+)
+
+
+@_wrong("conv_transpose2d.refuses.output-padding-limit/any", "any output padding is accepted")
+def _any_output_padding(x, w, b, *, output_padding, **h):
+    y = right(x, w, b, output_padding=0, **h)
+    return np.pad(y, ((0, 0), (0, 0), *((0, max(0, e)) for e in output_padding)))
+
+
+@_wrong("conv_transpose2d.refuses.output-padding-limit/stride-alone", "what is not below the stride is refused")
+def _stride_alone(x, w, b, *, output_padding, **h):
+    if any(e >= s for e, s in zip(output_padding, h["stride"], strict=True)):
+        raise ValueError(f"output_padding={output_padding}")
+    return right(x, w, b, output_padding=output_padding, **h)
+
+
+@_wrong("conv_transpose2d.refuses.output-padding-limit/largest", "the larger limit of rows and columns holds for both")
+def _largest(x, w, b, *, output_padding, **h):
+    if max(output_padding) >= max(h["stride"] + h["dilation"]):
+        raise ValueError(f"output_padding={output_padding}")
+    return _any_output_padding(x, w, b, output_padding=output_padding, **h)
+
+
+@_wrong("conv_transpose2d.refuses.output-size/empty", "padding that takes everything off gives an empty result")
+def _empty_result(x, w, b, *, padding, **h):
+    y = right(x, w, b, padding=0, **h)
+    (ph, pw), (_, _, rows, columns) = padding, y.shape
+    return y[:, :, ph : max(ph, rows - ph), pw : max(pw, columns - pw)]
+
+
+@_wrong("conv_transpose2d.refuses.output-size/wrapped", "a negative end counts from the other end")
+def _wrapped(x, w, b, *, padding, **h):
+    y = right(x, w, b, padding=0, **h)
+    (ph, pw), (_, _, rows, columns) = padding, y.shape
+    return y[:, :, ph : rows - ph, pw : columns - pw]
