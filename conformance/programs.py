@@ -7,8 +7,10 @@ says `to_native(…)` and `to_numpy(…)`, as the adapter defines them, so that 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -38,13 +40,13 @@ class Program:
         for line in lines:
             self.lines.append(line)
             with self._watched(line):
-                exec(compile(line, "<nnspec program>", "exec"), self.names)
+                exec(_compiled(line, "exec"), self.names)
         return self
 
     def value(self, expression: str) -> Any:
         """What an expression gives, as it is."""
         with self._watched(expression):
-            return eval(compile(expression, "<nnspec program>", "eval"), self.names)
+            return eval(_compiled(expression, "eval"), self.names)
 
     def array(self, expression: str) -> np.ndarray:
         """What an expression gives, as a copy in NumPy."""
@@ -116,3 +118,9 @@ class Program:
         mismatch = Mismatch(message, *about)
         mismatch.case, mismatch.script = self, [*self.lines, *last]
         return mismatch
+
+
+@functools.lru_cache(4096)
+def _compiled(text: str, mode: str) -> CodeType:
+    code: CodeType = compile(text, "<nnspec program>", mode)
+    return code

@@ -33,6 +33,7 @@ class Module:
     asking for what is not there are Python's own. [module.register.by-assignment] [module.register.replaced]
     [module.register.deleted] [module.register.none] [module.attribute.missing] [module.attribute.plain]
     [module.register.before-init] [module.copy.equal] [module.copy.independent] [module.copy.ties]
+    [module.life.equals-model]
     """
 
     training = True  # [module.mode.default] [module.mode.own]

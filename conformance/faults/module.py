@@ -1,0 +1,769 @@
+"""Wrong modules. In a tree of them every module is as wrong as the others."""
+
+import copy
+
+import numpy as np
+from nnspec.conformance.faults import fault
+from nnspec.reference.module import Buffer, Parameter
+from nnspec.reference.module import Module as Right
+
+
+def _module(key, mistake):
+    """The fault is a class of its own."""
+
+    def add(cls):
+        fault(key, mistake, Module=cls)
+        return cls
+
+    return add
+
+
+def _method(key, mistake, name):
+    """The fault is one method."""
+
+    def add(method):
+        _module(key, mistake)(type("Module", (Right,), {name: method}))
+        return method
+
+    return add
+
+
+def _entries(key, mistake):
+    """The fault is a walk: (module, kind, prefix) -> pairs of key and entry."""
+    return _method(key, mistake, "_entries")
+
+
+def _attributes(module, kind):
+    return [(name, entry) for name, entry in vars(module).items() if isinstance(entry, kind)]
+
+
+def _once(entries):
+    return iter({id(entry): (key, entry) for key, entry in reversed(list(entries))}.values())
+
+
+# -- attributes --------------------------------------------------------------------------------------------------------
+
+
+@_method("module.register.by-assignment/copies", "an assigned parameter is copied", "__setattr__")
+def _copies(self, name, value):
+    Right.__setattr__(self, name, copy.copy(value) if isinstance(value, Parameter) else value)
+
+
+class _Declared(Right):
+    """Only what is declared is in the tree."""
+
+    def _entries(self, kind, prefix=""):
+        return ((k, e) for k, e in super()._entries(kind, prefix) if not isinstance(e, Parameter))
+
+
+fault("module.register.by-assignment/unregistered", "parameters have to be declared", Module=_Declared)
+
+
+class _Registry(Right):
+    """Keeps beside its attributes what was ever assigned."""
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if isinstance(value, Parameter | Buffer | Right):
+            vars(self).setdefault("registry", {}).setdefault(self.key(name), (name, value))
+
+    def key(self, name):
+        return (name, len(vars(self).get("registry", {})))
+
+    def _entries(self, kind, prefix=""):
+        for name, entry in vars(self).get("registry", {}).values():
+            if isinstance(entry, kind):
+                yield prefix + name, entry
+            if isinstance(entry, Right):
+                yield from entry._entries(kind, f"{prefix}{name}.")
+
+
+fault("module.register.replaced/both-kept", "what was replaced stays registered", Module=_Registry)
+
+
+@_module("module.register.replaced/first-kept", "the registry keeps the first entry of a name")
+class _FirstKept(_Registry):
+    def key(self, name):
+        return name
+
+
+@_module("module.register.none/kept", "None takes nothing out of the tree")
+class _KeptDespiteNone(_Registry):
+    def __setattr__(self, name, value):
+        if isinstance(value, Parameter | Buffer | Right):
+            vars(self).get("registry", {}).pop(name, None)
+        super().__setattr__(name, value)
+
+    def key(self, name):
+        return name
+
+
+@_module("module.register.none/removed", "None deletes the attribute")
+class _RemovedByNone(Right):
+    def __setattr__(self, name, value):
+        if value is None and isinstance(vars(self).get(name), Parameter | Buffer | Right):
+            del self.__dict__[name]
+        else:
+            super().__setattr__(name, value)
+
+
+@_module("module.register.deleted/kept", "a deleted attribute stays registered")
+class _KeptDespiteDelete(_KeptDespiteNone):
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if value is None:
+            vars(self).get("registry", {}).pop(name, None)
+
+
+@_module("module.register.deleted/reads-as-none", "a deleted attribute reads as None")
+class _DeletedIsNone(Right):
+    def __delattr__(self, name):
+        if name not in vars(self):
+            raise AttributeError(name)
+        vars(self)[name] = None
+
+
+@_module("module.register.before-init/lost", "the constructor begins with an empty tree")
+class _EmptiedByInit(Right):
+    def __init__(self):
+        vars(self).clear()
+
+
+@_module("module.register.before-init/unregistered", "what is assigned before the constructor has run is no entry")
+class _LostBeforeInit(Right):
+    def __init__(self):
+        vars(self)["ready"] = True
+
+    def _entries(self, kind, prefix=""):
+        return super()._entries(kind, prefix) if "ready" in vars(self) else iter(())
+
+
+_method("module.attribute.missing/none", "an attribute that does not exist reads as None", "__getattr__")(
+    lambda self, name: None if not name.startswith("__") else object.__getattribute__(self, name)
+)
+
+
+@_method("module.attribute.missing/deleted-silently", "deleting what is not there does nothing", "__delattr__")
+def _silent_delete(self, name):
+    vars(self).pop(name, None)
+
+
+@_method("module.attribute.plain/saved", "numbers become buffers", "__setattr__")
+def _saves_numbers(self, name, value):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    Right.__setattr__(self, name, Buffer(np.asarray(value)) if number else value)
+
+
+@_method("module.attribute.plain/arrays", "numbers become arrays", "__setattr__")
+def _array_numbers(self, name, value):
+    Right.__setattr__(self, name, np.asarray(value) if isinstance(value, float) else value)
+
+
+_method("module.call.forward/positions-alone", "named arguments are dropped", "__call__")(
+    lambda self, *inputs, **named: self.forward(*inputs)
+)
+_method("module.call.forward/first-alone", "all inputs but the first are dropped", "__call__")(
+    lambda self, *inputs, **named: self.forward(*inputs[:1], **named)
+)
+_method("module.call.forward/first-result", "of several results the first is returned", "__call__")(
+    lambda self, *inputs, **named: self.forward(*inputs, **named)[0]
+)
+
+
+# -- walks -------------------------------------------------------------------------------------------------------------
+
+
+@_method("module.parameters.complete/children-alone", "grandchildren are left out", "named_parameters")
+def _two_levels(self):
+    return iter([(k, p) for k, p in Right.named_parameters(self) if k.count(".") < 2])
+
+
+@_method("module.parameters.complete/buffers-too", "buffers count as parameters", "named_parameters")
+def _with_buffers(self):
+    return _once(self._entries(Parameter | Buffer))
+
+
+_method(
+    "module.parameters.shared-once/each-name", "a parameter is given once for each of its names", "named_parameters"
+)(lambda self: self._entries(Parameter))
+
+
+@_method("module.parameters.shared-once/by-value", "parameters of equal values count as one", "named_parameters")
+def _by_value(self):
+    found = {}
+    for key, p in self._entries(Parameter):
+        found.setdefault((p.data.shape, p.data.tobytes()), (key, p))
+    return iter(found.values())
+
+
+@_method("module.parameters.shared-once/top-level-ties", "ties are seen among a module's own alone", "named_parameters")
+def _top_level_ties(self):
+    yield from _once(_attributes(self, Parameter))
+    for name, module in _attributes(self, Right):
+        yield from ((f"{name}.{key}", p) for key, p in module.named_parameters())
+
+
+@_method("module.buffers.complete/persistent-alone", "buffers that are not saved are left out", "named_buffers")
+def _persistent_alone(self):
+    return iter([(k, b) for k, b in Right.named_buffers(self) if b.persistent])
+
+
+@_method("module.buffers.complete/own-alone", "only a module's own buffers are given", "named_buffers")
+def _own_buffers(self):
+    return iter(_attributes(self, Buffer))
+
+
+_method("module.buffers.shared-once/each-name", "a buffer is given once for each of its keys", "named_buffers")(
+    lambda self: self._entries(Buffer)
+)
+
+
+@_method("module.modules.complete/without-itself", "the module itself is left out", "named_modules")
+def _without_itself(self):
+    return _once(self._entries(Right))
+
+
+@_method("module.modules.complete/one-level", "only one level is walked", "named_modules")
+def _one_level(self):
+    return _once([("", self), *_attributes(self, Right)])
+
+
+_method("module.modules.shared-once/each-path", "a module is given once for each of its paths", "named_modules")(
+    lambda self: iter([("", self), *self._entries(Right)])
+)
+
+
+@_method("module.modules.children/descendants", "all descendants are given", "children")
+def _descendants(self):
+    return (m for _, m in _once(self._entries(Right)))
+
+
+_method("module.modules.children/each-name", "a child is given once for each of its names", "children")(
+    lambda self: (m for _, m in _attributes(self, Right))
+)
+
+
+# -- buffers -----------------------------------------------------------------------------------------------------------
+
+
+@_method("module.buffer.persistent/not-by-default", "buffers are not saved unless it is said", "register_buffer")
+def _transient_by_default(self, name, data, persistent=False):
+    Right.register_buffer(self, name, data, persistent)
+
+
+@_method("module.buffer.persistent/not-loaded", "buffers are saved, and not loaded", "load_state_dict")
+def _buffers_not_loaded(self, state, strict=True):
+    before = [(b, b.data.copy()) for b in self.buffers()]
+    Right.load_state_dict(self, state, strict)
+    for buffer, data in before:
+        buffer.data[...] = data
+
+
+@_method("module.buffer.non-persistent/saved", "every buffer is saved", "_state")
+def _saves_all(self):
+    return dict(self._entries(Parameter | Buffer))
+
+
+@_method("module.buffer.non-persistent/own-alone", "below a module, every buffer is saved", "_state")
+def _saves_below(self):
+    entries = self._entries(Parameter | Buffer)
+    return {k: e for k, e in entries if isinstance(e, Parameter) or e.persistent or "." in k}
+
+
+@_method("module.buffer.none/saved", "a buffer that is None is saved as an empty array", "register_buffer")
+def _empty_for_none(self, name, data, persistent=True):
+    Right.register_buffer(self, name, np.zeros(0) if data is None else data, persistent)
+
+
+@_method("module.buffer.none/taken", "a name registered as None is taken", "register_buffer")
+def _none_takes_the_name(self, name, data, persistent=True):
+    if name in vars(self):
+        raise KeyError(name)
+    Right.register_buffer(self, name, data, persistent)
+
+
+@_method("module.buffer.again/stays-transient", "a name once not persistent stays so", "register_buffer")
+def _stays_transient(self, name, data, persistent=True):
+    names = vars(self).setdefault("transient", set())
+    names |= set() if persistent else {name}
+    Right.register_buffer(self, name, data, name not in names)
+
+
+@_method("module.buffer.again/first-array", "the first array of a name stays", "register_buffer")
+def _first_array(self, name, data, persistent=True):
+    former = vars(self).get(name)
+    Right.register_buffer(self, name, former.data if former is not None else data, persistent)
+
+
+# -- mode --------------------------------------------------------------------------------------------------------------
+
+fault("module.mode.default/eval", "a new module evaluates", Module=type("Module", (Right,), {"training": False}))
+fault("module.mode.default/none", "a new module has no mode", Module=type("Module", (Right,), {"training": None}))
+
+
+def _training(reached):
+    def train(self, mode=True):
+        for module in reached(self, mode):
+            module.training = mode
+        return self
+
+    return train
+
+
+def _all(module):
+    return [m for _, m in module.named_modules()]
+
+
+_method("module.mode.eval/children-alone", "eval reaches one level", "train")(
+    _training(lambda self, mode: _all(self) if mode else [self, *self.children()])
+)
+_method("module.mode.eval/itself-alone", "eval sets the module's own flag alone", "train")(
+    _training(lambda self, mode: _all(self) if mode else [self])
+)
+_method("module.mode.eval/not-itself", "eval leaves the module's own flag", "train")(
+    _training(lambda self, mode: _all(self) if mode else _all(self)[1:])
+)
+_method("module.mode.eval/argument-ignored", "train(False) trains", "train")(
+    lambda self, mode=True: Right.train(self, True)
+)
+
+
+@_method("module.mode.train/stops", "the walk stops at a module that trains already", "train")
+def _stops(self, mode=True):
+    if mode and self.training:
+        return self
+    self.training = mode
+    for child in self.children():
+        child.train(mode)
+    return self
+
+
+_method("module.mode.train/itself-alone", "train sets the module's own flag alone", "train")(
+    _training(lambda self, mode: [self] if mode else _all(self))
+)
+
+
+class _OneFlag(Right):
+    """One flag for all modules."""
+
+    def __setattr__(self, name, value):
+        if name == "training":
+            _OneFlag.flag = value
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def training(self):
+        return _OneFlag.flag
+
+    flag = True
+
+
+@_module("module.mode.subtree/one-flag", "one flag for the whole program")
+class _OneFlagAnew(_OneFlag):
+    def __init__(self):
+        _OneFlag.flag = True
+
+
+class _KnowsParent(Right):
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if isinstance(value, Right):
+            vars(value)["above"] = [self]
+
+
+@_module("module.mode.subtree/upwards", "the module above is switched along")
+class _Upwards(_KnowsParent):
+    def train(self, mode=True):
+        for module in vars(self).get("above", []):
+            module.training = mode
+        return super().train(mode)
+
+
+@_module("module.mode.own/inherited", "a module takes on the mode of the one that it becomes part of")
+class _Inherits(Right):
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if isinstance(value, Right):
+            value.train(self.training)
+
+
+@_module("module.mode.own/none", "a module assigned to one that has been switched has no mode")
+class _NoMode(Right):
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if isinstance(value, Right) and "training" in vars(self):
+            value.training = None
+
+
+@_method("module.mode.returns-self/none", "train gives None", "train")
+def _gives_none(self, mode=True):
+    Right.train(self, mode)
+
+
+# -- state -------------------------------------------------------------------------------------------------------------
+
+
+@_method("module.state.complete/parameters-alone", "buffers are not saved", "state_dict")
+def _parameters_alone(self):
+    return {k: p.data.copy() for k, p in self._entries(Parameter)}
+
+
+@_method("module.state.complete/two-levels", "grandchildren are not saved", "state_dict")
+def _two_levels_saved(self):
+    return {k: a for k, a in Right.state_dict(self).items() if k.count(".") < 2}
+
+
+@_entries("module.state.keys/names-joined", "the same name on two levels is written once")
+def _written_once(self, kind, prefix=""):
+    for key, entry in Right._entries(self, kind, prefix):
+        parts = key.split(".")
+        yield ".".join(p for i, p in enumerate(parts) if not i or p != parts[i - 1]), entry
+
+
+@_entries("module.state.keys/without-dots", "names are joined by underscores")
+def _underscores(self, kind, prefix=""):
+    return ((key.replace(".", "_"), entry) for key, entry in Right._entries(self, kind, prefix))
+
+
+@_entries("module.state.shared-keys/first-alone", "a shared entry has its first key alone")
+def _first_key(self, kind, prefix=""):
+    return _once(Right._entries(self, kind, prefix))
+
+
+@_entries("module.state.shared-keys/modules", "a shared module has its first path alone")
+def _first_path(self, kind, prefix=""):
+    yield from ((prefix + name, entry) for name, entry in _attributes(self, kind))
+    for name, module in _once(_attributes(self, Right)):
+        yield from module._entries(kind, f"{prefix}{name}.")
+
+
+@_method("module.state.values/kept", "the first state is given ever after", "state_dict")
+def _kept_state(self):
+    return vars(self).setdefault("kept", [Right.state_dict(self)])[0]
+
+
+@_method("module.state.values/at-least-1d", "arrays without dimensions become arrays of one element", "state_dict")
+def _at_least_1d(self):
+    return {k: np.atleast_1d(a) for k, a in Right.state_dict(self).items()}
+
+
+@_method("module.state.values/float32", "arrays are saved as float32", "state_dict")
+def _as_float32(self):
+    return {k: a.astype(np.float32) for k, a in Right.state_dict(self).items()}
+
+
+# -- loading -----------------------------------------------------------------------------------------------------------
+
+
+def _loading(key, mistake):
+    """The fault is load_state_dict."""
+    return _method(key, mistake, "load_state_dict")
+
+
+@_loading("module.load.values/own-alone", "entries of modules below are not loaded")
+def _own_alone(self, state, strict=True):
+    Right.load_state_dict(self, {**state, **{k: a for k, a in self.state_dict().items() if "." in k}}, strict)
+
+
+@_loading("module.load.values/first-load-alone", "only the first state is loaded")
+def _first_load(self, state, strict=True):
+    if "loaded" not in vars(self):
+        Right.load_state_dict(self, state, strict)
+    vars(self)["loaded"] = True
+
+
+@_loading("module.load.values/added", "values are added to those that are there")
+def _added(self, state, strict=True):
+    Right.load_state_dict(
+        self, {k: a + self.state_dict()[k] if k in self.state_dict() else a for k, a in state.items()}
+    )
+
+
+@_loading("module.load.copies/alias", "the arrays given become the module's own")
+def _alias(self, state, strict=True):
+    Right.load_state_dict(self, state, strict)
+    for key, entry in self._state().items():
+        entry.data = state.get(key, entry.data)
+
+
+@_loading("module.load.copies/popped", "keys are taken out of the mapping")
+def _popped(self, state, strict=True):
+    Right.load_state_dict(self, dict(state), strict)
+    state.clear()
+
+
+@_loading("module.load.in-place/replaced", "parameters are replaced by new ones")
+def _replaced(self, state, strict=True):
+    Right.load_state_dict(self, state, strict)
+    fresh = {}
+    for _, module in self.named_modules():
+        for name, p in _attributes(module, Parameter):
+            setattr(module, name, fresh.setdefault(id(p), Parameter(p.data)))
+
+
+@_loading("module.load.tied/untied", "every key gets a parameter of its own")
+def _untied(self, state, strict=True):
+    Right.load_state_dict(self, state, strict)
+    seen = set()
+    for _, module in self.named_modules():
+        for name, p in _attributes(module, Parameter):
+            if id(p) in seen:
+                setattr(module, name, Parameter(p.data))
+            seen.add(id(p))
+
+
+_loading("module.load.lenient/ignored", "strict is always true")(
+    lambda self, state, strict=True: Right.load_state_dict(self, state)
+)
+
+
+@_loading("module.load.lenient/all-or-nothing", "nothing is loaded where a key is missing")
+def _nothing_loaded(self, state, strict=True):
+    if strict or not self.state_dict().keys() - state.keys():
+        Right.load_state_dict(self, state, strict)
+
+
+@_loading("module.load.lenient/zeros", "entries whose keys are missing become 0")
+def _zeros(self, state, strict=True):
+    Right.load_state_dict(self, state, strict)
+    for key, entry in self._state().items():
+        if key not in state:
+            entry.data[...] = 0
+
+
+@_loading("module.load.dtype/taken-over", "an entry takes on the dtype of what is loaded")
+def _taken_over(self, state, strict=True):
+    Right.load_state_dict(self, state, strict)
+    for key, entry in self._state().items():
+        if key in state:
+            entry.data = entry.data.astype(np.asarray(state[key]).dtype)
+
+
+@_loading("module.load.all-or-nothing/half", "what fits is loaded before the rest is refused")
+def _half(self, state, strict=True):
+    own = self._state()
+    for key, array in state.items():
+        if key in own and np.shape(array) == own[key].data.shape:
+            own[key].data[...] = array
+    Right.load_state_dict(self, state, strict)
+
+
+# -- copies ------------------------------------------------------------------------------------------------------------
+
+
+def _deep(self, memo):
+    new = memo[id(self)] = type(self).__new__(type(self))
+    vars(new).update({n: copy.deepcopy(v, memo) for n, v in vars(self).items()})
+    return new
+
+
+@_method("module.copy.equal/modes", "a copy is in training mode", "__deepcopy__")
+def _copy_trains(self, memo):
+    new = memo[id(self)] = type(self).__new__(type(self))
+    vars(new).update({n: copy.deepcopy(v, memo) for n, v in vars(self).items() if n != "training"})
+    return new
+
+
+@_method("module.copy.equal/anew", "a copy has new parameters", "__deepcopy__")
+def _copy_anew(self, memo):
+    new = _deep(self, memo)
+    for _, parameter in _attributes(new, Parameter):
+        parameter.data = np.zeros_like(parameter.data)
+    return new
+
+
+@_method("module.copy.independent/shallow", "a copy has the original's parameters", "__deepcopy__")
+def _shallow(self, memo):
+    new = memo[id(self)] = type(self).__new__(type(self))
+    for name, value in vars(self).items():
+        vars(new)[name] = copy.copy(value) if isinstance(value, Parameter) else copy.deepcopy(value, memo)
+    return new
+
+
+@_method("module.copy.independent/buffers", "a copy has the original's buffers", "__deepcopy__")
+def _shared_buffers(self, memo):
+    new = memo[id(self)] = type(self).__new__(type(self))
+    vars(new).update({n: v if isinstance(v, Buffer) else copy.deepcopy(v, memo) for n, v in vars(self).items()})
+    return new
+
+
+@_method("module.copy.ties/each-by-itself", "each entry is copied by itself", "__deepcopy__")
+def _each_by_itself(self, memo):
+    new = type(self).__new__(type(self))
+    vars(new).update({n: copy.deepcopy(v) for n, v in vars(self).items()})
+    return new
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@_loading("module.refuses.missing-key/accepted", "missing keys are passed over")
+def _missing(self, state, strict=True):
+    Right.load_state_dict(self, {**(self.state_dict() if strict else {}), **state}, strict)
+
+
+@_loading("module.refuses.missing-key/buffers", "missing keys of buffers are passed over")
+def _missing_buffers(self, state, strict=True):
+    own = {k: e.data for k, e in self._state().items() if isinstance(e, Buffer)} if strict else {}
+    Right.load_state_dict(self, {**own, **state}, strict)
+
+
+@_loading("module.refuses.unexpected-key/accepted", "unexpected keys are passed over")
+def _unexpected(self, state, strict=True):
+    own = self._state()
+    Right.load_state_dict(self, {k: a for k, a in state.items() if k in own}, strict)
+
+
+@_loading("module.refuses.unexpected-key/elsewhere", "keys of modules that are not there are passed over")
+def _unexpected_elsewhere(self, state, strict=True):
+    names = {k.split(".")[0] for k in self._state()}
+    Right.load_state_dict(self, {k: a for k, a in state.items() if "." not in k or k.split(".")[0] in names}, strict)
+
+
+@_loading("module.refuses.extended-key/accepted", "a key that extends a known one is passed over")
+def _extended(self, state, strict=True):
+    own = self._state()
+    known = {k: a for k, a in state.items() if k in own or not any(k.startswith(f"{o}.") for o in own)}
+    Right.load_state_dict(self, known, strict)
+
+
+@_loading("module.refuses.extended-key/prefix", "a key that is the beginning of a known one is passed over")
+def _beginning(self, state, strict=True):
+    own = self._state()
+    known = {k: a for k, a in state.items() if k in own or not any(o.startswith(k) for o in own)}
+    Right.load_state_dict(self, known, strict)
+
+
+def _reshaped(state, own, fit):
+    return {k: fit(np.asarray(a), own[k].data.shape) if k in own else a for k, a in state.items()}
+
+
+@_loading("module.refuses.shape/resized", "arrays are cut or repeated to fit")
+def _resized(self, state, strict=True):
+    Right.load_state_dict(self, _reshaped(state, self._state(), np.resize), strict)
+
+
+@_loading("module.refuses.shape/reshaped", "arrays of as many elements are reshaped")
+def _reshapes(self, state, strict=True):
+    def fit(a, shape):
+        return a.reshape(shape) if a.size == np.prod(shape) else a
+
+    Right.load_state_dict(self, _reshaped(state, self._state(), fit), strict)
+
+
+@_loading("module.refuses.broadcast-shape/broadcast", "arrays are broadcast")
+def _broadcast(self, state, strict=True):
+    def fit(a, shape):
+        try:
+            return np.broadcast_to(a, shape)
+        except ValueError:
+            return a.reshape(shape) if a.size == np.prod(shape) else a
+
+    Right.load_state_dict(self, _reshaped(state, self._state(), fit), strict)
+
+
+@_loading("module.refuses.broadcast-shape/scalar", "an array without dimensions fills an entry")
+def _fills(self, state, strict=True):
+    def fit(a, shape):
+        return np.full(shape, a) if a.ndim == 0 else a
+
+    Right.load_state_dict(self, _reshaped(state, self._state(), fit), strict)
+
+
+@_loading("module.refuses.lenient-shape/skipped", "where strict is false, wrong shapes are passed over")
+def _skipped(self, state, strict=True):
+    own = self._state()
+    fits = {k: a for k, a in state.items() if k not in own or np.shape(a) == own[k].data.shape}
+    Right.load_state_dict(self, state if strict else fits, strict)
+
+
+@_method("module.refuses.plain-array/becomes-plain", "an array takes a parameter's place", "__setattr__")
+def _becomes_plain(self, name, value):
+    if isinstance(value, np.ndarray):
+        vars(self)[name] = value
+    else:
+        Right.__setattr__(self, name, value)
+
+
+@_method("module.refuses.plain-array/modules", "an array takes a module's place", "__setattr__")
+def _replaces_modules(self, name, value):
+    if isinstance(value, np.ndarray) and isinstance(vars(self).get(name), Right):
+        vars(self)[name] = value
+    else:
+        Right.__setattr__(self, name, value)
+
+
+@_method("module.refuses.taken-name/replaced", "a buffer takes whatever name it is given", "register_buffer")
+def _takes_any_name(self, name, data, persistent=True):
+    setattr(self, name, None if data is None else Buffer(data, persistent=persistent))
+
+
+@_method("module.refuses.taken-name/methods", "a buffer takes the name of a method", "register_buffer")
+def _takes_methods(self, name, data, persistent=True):
+    if callable(getattr(self, name, None)) and name not in vars(self):
+        setattr(self, name, Buffer(data, persistent=persistent))
+    else:
+        Right.register_buffer(self, name, data, persistent)
+
+
+@_method("module.refuses.dotted-name/accepted", "any name is taken", "__setattr__")
+def _any_name(self, name, value):
+    if isinstance(value, Parameter | Buffer) and (not name or "." in name):
+        vars(self)[name] = value
+    else:
+        Right.__setattr__(self, name, value)
+
+
+@_method("module.refuses.dotted-name/empty", "the empty name is taken", "__setattr__")
+def _empty_name(self, name, value):
+    if not name:
+        vars(self)[name] = value
+    else:
+        Right.__setattr__(self, name, value)
+
+
+_method("module.refuses.no-forward/none", "a module without forward gives None", "forward")(
+    lambda self, *inputs, **named: None
+)
+_method("module.refuses.no-forward/identity", "a module without forward gives its input", "forward")(
+    lambda self, *inputs, **named: inputs[0]
+)
+
+# -- all of it, over and over ------------------------------------------------------------------------------------------
+
+
+@_module("module.life.equals-model/state-kept", "a state is put together again only after a change of mode")
+class _StateKept(Right):
+    def train(self, mode=True):
+        vars(self).pop("kept", None)
+        return super().train(mode)
+
+    def state_dict(self):
+        return vars(self).setdefault("kept", super().state_dict())
+
+
+@_loading("module.life.equals-model/loaded-once", "a state that was loaded before is not loaded again")
+def _loaded_once(self, state, strict=True):
+    seen = vars(self).setdefault("seen", [])
+    if not any(state is other for other in seen):
+        Right.load_state_dict(self, state, strict)
+    seen.append(state)
+
+
+@_module("module.life.equals-model/eval-first", "eval after training reaches a part only, once it was called before")
+class _EvalOnce(Right):
+    def train(self, mode=True):
+        reached = vars(self).setdefault("switched", 0)
+        vars(self)["switched"] = reached + 1
+        if reached < 2:
+            return super().train(mode)
+        self.training = mode
+        return self
+
+
+@_method(
+    "module.life.equals-model/copy-trains-the-original", "a copy of a module that evaluates is shallow", "__deepcopy__"
+)
+def _shallow_in_eval(self, memo):
+    return self if not self.training else _deep(self, memo)
