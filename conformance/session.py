@@ -58,6 +58,11 @@ class Session:
         """What will be run, in the workers."""
         self._plan(ids)
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file of checks that cannot be imported is our fault, not the subject's."""
+        if report.failed:
+            self.errors.append(f"{report.nodeid}: {report.longrepr}"[:2000])
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One check is done."""
         entry = getattr(report, "nnspec", None)

@@ -145,7 +145,7 @@ def test_the_library_is_told_from_the_code(desk, text, library):
     "text",
     [
         "import numpy as np, torch\ndef relu(x): return x.clip(0)",
-        "import numpy as np, torch\ndef relu(x): return torch.relu(x)\ndef linear(x, weight): return np.dot(x, weight.T)",
+        "import numpy as np, torch\ndef relu(x): return torch.relu(x)\ndef linear(x, w): return np.dot(x, w.T)",
         "from torch import nn\nclass ReLU(nn.Module): pass\nclass Linear: pass",
     ],
 )
