@@ -241,7 +241,7 @@ def calls_in_turn(draw, *, dtype: str, lacks: frozenset[str]):
     """Two calls on the same arrays that differ in their arguments and agree, where they can, in the result's shape."""
     case = draw(cases(dtype=dtype, lacks=lacks, vary=("padding", "bias")))
     (ph, pw), (kh, kw) = as_pair(case["padding"]), case["weight"].shape[2:]
-    changes = [
+    changes: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({}, {"dilation": 2, "padding": (ph + (kh - 1) // 2, pw + (kw - 1) // 2)}),  # mostly the same shape
         ({}, {"padding": 0}),
         ({}, {"stride": 2}),

@@ -203,7 +203,7 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
         layer = subject.build(case)
         first = np.array(layer(case["x"]))
         layer(other["x"])
-        subject.expect(layer(case["x"]), laws.own(first, expected(case)), "the result, after a call with another input,")
+        subject.expect(layer(case["x"]), laws.own(first, expected(case)), "the result, after a call with another x,")
         layer.load({n: a for n, a in other.arrays.items() if n != "x" and a is not None})
         subject.expect(layer(other["x"]), expected(other), "the result, after new parameters were loaded,")
         return
