@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from nnspec.conformance.report import BAD, Record, failed, findings
+from nnspec.conformance.report import BAD, VERDICTS, Record, failed, findings
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -100,7 +100,10 @@ def _finding(identifier: str, entries: list[Record], console: Console) -> None:
     console.print(f"\n[bold red]{identifier}[/]  ({first['verdict']}: {where})")
     console.print(textwrap.indent(escape(first["sentence"]), "  "))
     console.print(f"  [bold]{escape(failure['message'])}[/]")
-    console.print(f"  smallest case: {escape(failure['case']['call'])}")
+    case = failure["case"]["call"]
+    console.print("  smallest case:" + (" " + escape(case) if "\n" not in case else ""))
+    if "\n" in case:  # a program
+        console.print(textwrap.indent(escape(case), "    "))
     for name, array in failure["case"]["arrays"].items():
         if array is not None:
             console.print(f"    {name} = {escape(_short(array['values'], 8 + len(name)))}")
@@ -134,7 +137,9 @@ def _number(value: Any) -> str:
 
 def _footer(report: Record, path: str, console: Console) -> None:
     totals = report["totals"]
-    counts = ", ".join(f"{totals[v]} {v}" for v in totals if totals[v] and v != "cases")
+    shown = Counter(map(_shown, report["results"]))
+    counts = ", ".join(f"{shown[v]} {v}" for v in (*VERDICTS, "should") if shown[v])
+    counts = counts.replace("should", "should not met")
     console.print(f"\n{counts or 'nothing ran'}; {totals['cases']} cases in {report['seconds']:.1f} s")
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     console.print(f"profile {report['profile']}, seed {report['seed']}; {escape(versions)}")
