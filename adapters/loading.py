@@ -74,7 +74,8 @@ def _from_file(path: Path, only: str, framework: str | None) -> Subject:
 
     def recipe(name: str) -> str:
         file = path.resolve()
-        return f"sys.path.insert(0, {str(file.parent)!r})\n{name} = runpy.run_path({str(file)!r})[{name!r}]"
+        run = f"sys.path.insert(0, {str(file.parent)!r})\nsubject = runpy.run_path({str(file)!r})"
+        return f"{run}\n{name} = subject[{name!r}]"
 
     return _subject(str(path) + (f":{only}" if only else ""), chosen, framework, names, recipe)
 

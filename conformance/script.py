@@ -90,7 +90,8 @@ def _render(subject: Subject, names: set[str], lines: list[str], **text: str) ->
         {name: value.replace("\\", "/").replace('"""', "'''") for name, value in text.items()},
         torch=hasattr(framework, "torch"),
         bridge="\n\n\n".join(used).replace("Mapping[str, Any]", "dict").replace("Mapping[str, np.ndarray]", "dict"),
-        recipes="\n".join(subject.recipe(n) for n in sorted(names)),
+        # each line once: a file is run once, so that its classes know one another
+        recipes="\n".join(dict.fromkeys("\n".join(subject.recipe(n) for n in sorted(names)).splitlines())),
         lines=body,
     )
     return rendered

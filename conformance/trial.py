@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+from nnspec import adapters
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject, Unsupported, parameters
 from nnspec.conformance.cases import Case, as_laid_out, minimise
@@ -36,6 +38,7 @@ for _name, _cases in PROFILES.items():
         verbosity=Verbosity.quiet,
         suppress_health_check=list(HealthCheck),
     )
+OURS = ("<nnspec", *(str(Path(module).parent) for module in (__file__, adapters.__file__)))  # files that are no subject
 
 
 class Mismatch(AssertionError):
@@ -357,7 +360,7 @@ def _keyword_only(judge: Callable[[Case], None]) -> Callable[..., None]:
 
 def _brief(error: BaseException) -> str:
     text = str(error).strip().splitlines()
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "nnspec" not in f.filename]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(OURS)]
     where = f" at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{': ' + text[0] if text else ''}{where}"
 
