@@ -54,8 +54,9 @@ class Life(RuleBasedStateMachine):
         for name in ("Sequential", "Linear", "ReLU"):
             if not set(classes[name].__mro__) & set(classes["Module"].__mro__) - {object}:
                 raise Unsupported(f"{name} is no Module")
-        self.trains, self.saved, self.statistics = "SGD" in classes, 0, []
+        self.trains, self.saved = "SGD" in classes, 0
         self.watched: dict[str, Array] = {}
+        self.statistics: list[dict[str, Array]] = []  # what was watched when each state was saved
 
     def both(self, *lines: str) -> None:
         """Run lines on the subject and on the model."""

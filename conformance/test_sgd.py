@@ -258,13 +258,14 @@ def test_parameters_tied(subject: Trial, case: Training) -> None:
     follows(program.run(f"sgd = SGD(net.parameters(), {case.arguments})"), case)
 
 
-@requirement("sgd.parameters.others", trainings, parameters=(2, 2), steps=(1, 2), rests=True)
+@requirement("sgd.parameters.others", trainings, parameters=(2, 2), steps=(1, 2))
 def test_parameters_others(subject: Trial, case: Training) -> None:
-    """The second parameter is not the optimiser's."""
-    program = parameters(subject, case).run(f"sgd = SGD([p], {case.arguments})")
-    for gradients in case.gradients:
-        step(program, gradients)
-        program.gives("q.data", case.start[1])
+    """The second parameter is not the optimiser's. In the first run it has a gradient, in the second it has none."""
+    for has_gradient in (True, False):
+        program = parameters(subject, case).run(f"sgd = SGD([p], {case.arguments})")
+        for first, second in case.gradients:
+            step(program, (first, second if has_gradient else None))
+            program.gives("q.data", case.start[1])
 
 
 @requirement("sgd.parameters.iterable", trainings, vary=(), parameters=(1, 2), steps=(2, 3))
