@@ -62,7 +62,8 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, *, training
     if training and n == 0:
         return x.copy(), running_mean, running_var
     axes, along = (0, *range(2, x.ndim)), (c, *[1] * (x.ndim - 2))  # everything but the channel; (C,) beside x
-    mean, var = (x.mean(axes), x.var(axes)) if training else (running_mean, running_var)
+    wide = running_mean.dtype  # which may be wider than that of x
+    mean, var = (x.mean(axes, wide), x.var(axes, wide)) if training else (running_mean, running_var)
     y = (x - mean.reshape(along)) / np.sqrt(var + eps).reshape(along)
     if weight is not None:
         y = y * weight.reshape(along)
