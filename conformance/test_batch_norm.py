@@ -722,7 +722,7 @@ def test_reach_equal_and_distinct_sizes() -> None:
         for kinds in (1, rank):
             find(
                 cases(dtype="float32", ranks=(rank,)),
-                lambda c, kinds=kinds: len({*c["x"].shape}) == kinds and c["x"].shape[1] > 1,
+                lambda c: len({*c["x"].shape}) == kinds and c["x"].shape[1] > 1,
             )
 
 
