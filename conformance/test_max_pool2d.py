@@ -170,7 +170,7 @@ def test_ceil_mode_dropped(subject: Trial, case: Case) -> None:
     laws.agrees(subject, case, floor, expected(floor), "with ceil_mode, and a last window in the padding, the result")
 
 
-@requirement("max_pool2d.arguments.together", cases, channels=(1, 2, 17))
+@requirement("max_pool2d.arguments.together", cases, channels=(1, 2, 17), effort=0.5)
 def test_arguments_together(subject: Trial, case: Case) -> None:
     """All arguments at once, each with its own value for rows and for columns."""
     equals_reference(subject, case)
