@@ -30,10 +30,11 @@ def is_fresh(subject: Trial, case: Case) -> None:
             raise Mismatch(message, holds=f"not np.shares_memory(result, {name.replace('.', '_')})")
     before = result.copy()
     layer(case.map(lambda a: a + 1))
-    subject.expect(result, Expected.exactly(before), "the first result, after a second call,")
+    subject.expect(result, Expected.exactly(before, result), "the first result, after a second call,")
     if layer is not subject and result.flags.writeable:  # a module's own arrays can be seen only in what it computes
-        result[...] = np.nan
-        subject.expect(layer(case), Expected(before, np.inf), "the result, after the first result was written to,")
+        layer.spoil(result)
+        after = layer(case)
+        subject.expect(after, Expected(before, np.inf, result), "the result, after the first result was written to,")
 
 
 def leaves_operands(subject: Trial, case: Case) -> None:
@@ -60,9 +61,8 @@ def ignores_layout(subject: Trial, case: Case, expected: Expected) -> None:
             copied = subject(case.but(**{name: np.array(repeated)}))
             (result, *_) = subject.results(case.but(**{name: repeated}), as_is=True)
             bound = np.asarray(plain.bound).max(initial=0)
-            subject.expect(
-                result, Expected(copied.astype(np.float64), bound), f"with {name} repeated by a stride of 0, the result"
-            )
+            same = Expected(copied.astype(np.float64), bound, copied)
+            subject.expect(result, same, f"with {name} repeated by a stride of 0, the result")
 
 
 def judges_images_alone(subject: Trial, case: Case, expected: Expected) -> None:
@@ -82,7 +82,8 @@ def judges_channels_alone(subject: Trial, case: Case, expected: Expected) -> Non
     together, x = own(subject(case), expected), case["x"]
     bound = np.broadcast_to(together.bound, together.value.shape)
     for c in range(x.shape[1]):
-        channel = Expected(_channel(together.value, c), _channel(bound, c))
+        source = None if together.source is None else _channel(together.source, c)
+        channel = Expected(_channel(together.value, c), _channel(bound, c), source)
         subject.expect(subject(case.but(x=_channel(x, c))), channel, f"channel {c} alone")
         spoilt = np.where(np.arange(x.shape[1])[:, None, None] == c, x, np.asarray(np.nan, x.dtype))
         result = _channel(subject(case.but(x=spoilt)), c)
@@ -105,23 +106,23 @@ def returns_no_images(subject: Trial, case: Case) -> None:
 
 def forgets(subject: Trial, case: Case, other: Case, judge: Callable[[Case], Expected]) -> None:
     """A call gives the same, within its bound, whatever was called before."""
-    first = np.array(subject.presumed(case))
-    second = np.array(subject.presumed(other))
+    first = own(subject.presumed(case), judge(case))
+    second = own(subject.presumed(other), judge(other))
     for again, before in ((case, first), (other, second), (case, first)):
-        subject.expect(subject(again), own(before, judge(again)), "the result, after a call with other arguments,")
+        subject.expect(subject(again), before, "the result, after a call with other arguments,")
 
 
 def own(result: np.ndarray, expected: Expected) -> Expected:
-    """The subject's own result with twice the bound: two results may both be off, in opposite directions."""
+    """A copy of the subject's own result with twice the bound: two results may both be off, in opposite directions."""
     bound = np.asarray(expected.bound)
-    return Expected(
-        result.astype(expected.value.dtype), 2 * (bound if bound.shape == result.shape else bound.max(initial=0))
-    )
+    twice = 2 * (bound if bound.shape == result.shape else bound.max(initial=0))
+    return Expected(result.astype(expected.value.dtype), twice, result)
 
 
 def _image(expected: Expected, n: int) -> Expected:
     bound = np.asarray(expected.bound)
-    return Expected(expected.value[n : n + 1], bound[n : n + 1] if bound.ndim else bound)
+    source = None if expected.source is None else expected.source[n : n + 1]
+    return Expected(expected.value[n : n + 1], bound[n : n + 1] if bound.ndim else bound, source)
 
 
 def _channel(array: np.ndarray, c: int) -> np.ndarray:

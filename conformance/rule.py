@@ -50,11 +50,12 @@ class Expected:
 
     value: Array
     bound: Array | float
+    source: Array | None = None  # the subject's own result, where that is what the value comes from: a script asks anew
 
     @classmethod
-    def exactly(cls, value: Array) -> Expected:
+    def exactly(cls, value: Array, source: Array | None = None) -> Expected:
         """Equality, NaN equal to NaN, -0.0 equal to 0.0."""
-        return cls(np.asarray(value), 0.0)
+        return cls(np.asarray(value), 0.0, source)
 
 
 def sum_bound(terms: Array, magnitude: Array, dtype: Any) -> Array:

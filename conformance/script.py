@@ -31,7 +31,10 @@ def reproduce(subject: Subject, check: Check, form: str, dtype: str, failure: Mi
     """The text of the script; "" where the arrays are too large to be written out, or steps are not known."""
     if failure.script is None and sum(_size(c) for c in failure.calls) > LARGEST:
         return ""
-    lines = failure.script if failure.script is not None else list(_Replay(subject, form, failure).lines())
+    try:
+        lines = failure.script if failure.script is not None else list(_Replay(subject, form, failure).lines())
+    except KeyError:  # a module whose making is not among the steps
+        return ""
     if not lines:
         return ""
     names = _names(subject, form, failure.calls, check)
@@ -117,6 +120,7 @@ class _Replay:
         self.number = 0
         self.layers: dict[int, str] = {}  # modules that live through several steps, by identity
         self.written: dict[str, np.ndarray | None] = {}  # arrays as the script has them by now
+        self.given: dict[str, np.ndarray | None] = {}  # the very arrays that they stand for
         self.wanted = ""  # the end of the script, which may ask for results as they first were
 
     def lines(self) -> Iterator[str]:
@@ -153,9 +157,11 @@ class _Replay:
         place = self._place(actual)
         if place is None:
             return None
-        bound = np.broadcast_to(np.asarray(expected.bound, np.float64), value.shape)
+        bound = np.asarray(expected.bound, np.float64)
+        bound = np.broadcast_to(bound if bound.shape == value.shape else bound.max(initial=0), value.shape)
+        source = self._place(expected.source)  # as it was when it was returned
         return [
-            f"expected = {self._earlier(value) or literal(value)}",
+            f"expected = {literal(value) if source is None else source.replace('result', 'first')}",
             f"bound = {literal(bound) if bound.any() else 0}",
             f"actual = {place}",
             'print("expected", expected, "actual", actual, sep="\\n")',
@@ -165,35 +171,23 @@ class _Replay:
             'sys.exit(0 if np.all(same) else "the result differs from what the specification says")',
         ]
 
-    def _place(self, actual: Any) -> str | None:
-        """What the script calls the array that was judged: a result, some of its images, an operand or an entry."""
-        if not isinstance(actual, np.ndarray):
+    def _place(self, array: Any) -> str | None:
+        """What the script calls an array: a result, a part of one, an operand, an entry of the state."""
+        if not isinstance(array, np.ndarray):
             return None
-        for number, call in reversed(list(enumerate(self.failure.calls, start=1))):
-            for n, result in enumerate(call.results or ()):
-                name = f"result{number}" if n == 0 else f"results{number}[{n}]"
-                if actual is result:
-                    return name
-                if result.shape[1:] == actual.shape[1:] and np.shares_memory(actual, result):
-                    begin = (actual.ctypes.data - result.ctypes.data) // max(result.strides[0], 1)
-                    return f"{name}[{begin}:{begin + len(actual)}]"
-            for name, array in (call.given.arrays if call.given else {}).items():
-                if actual is array:
-                    return _variable(name)
-            for key, array in call.entries.items():
-                if actual is array and call.step == "state":
-                    return f"state{number}[{key!r}]"
-        return None
-
-    def _earlier(self, value: np.ndarray) -> str | None:
-        """The result of a step that is what was expected, as it was then: laws compare a subject with itself."""
         for number, call in enumerate(self.failure.calls, start=1):
-            for copy in call.copies[:1]:
-                if _equal(copy, value):
-                    return f"first{number}"
-                for n in range(len(copy) if copy.ndim else 0):
-                    if _equal(copy[n : n + 1], value):
-                        return f"first{number}[{n}:{n + 1}]"
+            for n, result in enumerate(call.results if call.results and call.step == "call" else ()):
+                name = f"result{number}" if n == 0 else f"results{number}[{n}]"
+                if array is result:
+                    return name
+                if (part := _part(array, result)) is not None:
+                    return name + part
+            for name, operand in (call.given.arrays if call.given else {}).items():
+                if array is operand:
+                    return _variable(name)
+            for key, entry in call.entries.items():
+                if array is entry and call.step == "state":
+                    return f"state{number}[{key!r}]"
         return None
 
     def step(self, call: Call, *, keep: bool = True) -> Iterator[str]:
@@ -209,6 +203,9 @@ class _Replay:
             if call.step == "call":
                 yield from self._call(call, layer, keep)
             return
+        if call.step == "spoil":
+            yield f"{self._place((call.results or ())[0])}[...] = nan"
+            return
         layer = self.layers[id(call.module)]
         if call.step == "mode":
             yield f"set_training({layer}, {call.case.arguments['training']})"
@@ -220,9 +217,14 @@ class _Replay:
 
     def _operands(self, call: Call) -> Iterator[str]:
         for name, array in call.case.arrays.items():
-            if name not in self.written or not _same(self.written[name], array):
+            given = call.given.arrays[name] if call.given else None
+            if name in self.written and _same(self.written[name], array):
+                pass
+            elif given is not None and given is self.given.get(name):  # the very array, with other values in it
+                yield f"{_variable(name)}[...] = {literal(array)}"
+            else:
                 yield f"{_variable(name)} = {'None' if array is None else written(array)}"
-                self.written[name] = array
+            self.written[name], self.given[name] = array, given
 
     def _build(self, call: Call, layer: str) -> Iterator[str]:
         case = call.case
@@ -261,16 +263,27 @@ class _Replay:
             yield f"results{number} = [result{further}]"
         if re.search(rf"first{number}\b", self.wanted):
             yield f"first{number} = result.copy()"
+        if re.search(rf"firsts{number}\b", self.wanted):
+            yield f"firsts{number} = [r.copy() for r in results{number}]"
 
 
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and bool(np.array_equal(a.astype(b.dtype), b, equal_nan=b.dtype.kind == "f"))
+def _part(array: np.ndarray, whole: np.ndarray) -> str | None:
+    """The index that cuts a view, along one axis, out of a result."""
+    if array.ndim != whole.ndim or array.dtype != whole.dtype or not np.shares_memory(array, whole):
+        return None
+    cut = [axis for axis in range(whole.ndim) if array.shape[axis] != whole.shape[axis]]
+    if len(cut) > 1 or array.strides != whole.strides:
+        return None
+    axis = cut[0] if cut else 0
+    begin = (array.ctypes.data - whole.ctypes.data) // (whole.strides[axis] or 1) if whole.ndim else 0
+    return f"[{':, ' * axis}{begin}:{begin + array.shape[axis]}]" if cut else ""
 
 
 def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     if a is None or b is None:
         return a is b
-    return a.dtype == b.dtype and a.strides == b.strides and _equal(a, b)
+    alike = (a.dtype, a.shape, a.strides) == (b.dtype, b.shape, b.strides)
+    return alike and bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
 
 
 def _variable(name: str) -> str:

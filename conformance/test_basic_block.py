@@ -194,7 +194,8 @@ def test_stride_once(subject: Trial, case: Case) -> None:
     shape = (len(case["x"]), len(case["conv1.weight"]), rows, columns)
     actual = subject(case).shape
     if actual != shape:
-        raise Mismatch(f"the result has shape {actual}, expected {shape}")
+        message = f"the result has shape {actual}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
 # -- modes and state ---------------------------------------------------------------------------------------------------

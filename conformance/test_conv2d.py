@@ -132,7 +132,8 @@ def test_output_size(subject: Trial, case: Case) -> None:
     shape = (len(case["x"]), len(case["weight"]), *size)
     actual = subject(case).shape
     if actual != shape:
-        raise Mismatch(f"the result has shape {actual}, expected {shape}")
+        message = f"the result has shape {actual}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
 @requirement("conv2d.output.dtype", cases)

@@ -197,7 +197,8 @@ def test_output_size(subject: Trial, case: Case) -> None:
     """As large as the copies reach, less padding, and more output padding."""
     shape, actual = output_shape(case), subject(case).shape
     if actual != shape:
-        raise Mismatch(f"the result has shape {actual}, expected {shape}")
+        message = f"the result has shape {actual}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
 @requirement("conv_transpose2d.output.dtype", cases)

@@ -132,7 +132,7 @@ def equals_reference(subject: Trial, case: Case) -> None:
 def equals_own(subject: Trial, result: Array, case: Case, what: str) -> None:
     """The subject's result of a case, but for the rounding of both."""
     rule = expected(case)
-    subject.expect(result, Expected(subject(case).astype(rule.value.dtype), 2 * np.asarray(rule.bound)), what)
+    subject.expect(result, laws.own(subject(case), rule), what)
 
 
 # -- labels ------------------------------------------------------------------------------------------------------------
@@ -330,7 +330,8 @@ def test_complex_value(subject: Trial, case: Case) -> None:
     result = subject(case)
     subject.expect(result, Expected.exactly(einsum(case["equation"], *wide)))
     if result.dtype != case["a"].dtype:
-        raise Mismatch(f"the result has dtype {result.dtype}, expected {case['a'].dtype}")
+        message = f"the result has dtype {result.dtype}, expected {case['a'].dtype}"
+        raise Mismatch(message, holds=f"result.dtype == np.{case['a'].dtype}")
 
 
 @requirement(
@@ -414,7 +415,8 @@ def test_output_size(subject: Trial, case: Case) -> None:
     """The one size that is not 1, or 1."""
     actual, shape = subject(case).shape, expected(case).value.shape
     if actual != shape:
-        raise Mismatch(f"the result has shape {actual}, expected {shape}")
+        message = f"the result has shape {actual}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
 @requirement(
@@ -457,7 +459,8 @@ def test_output_integer(subject: Trial, case: Case) -> None:
     result = subject(case)
     subject.expect(result, Expected.exactly(einsum(case["equation"], *case.arrays.values())))
     if result.dtype != case["a"].dtype:
-        raise Mismatch(f"the result has dtype {result.dtype}, expected {case['a'].dtype}")
+        message = f"the result has dtype {result.dtype}, expected {case['a'].dtype}"
+        raise Mismatch(message, holds=f"result.dtype == np.{case['a'].dtype}")
 
 
 @requirement(

@@ -71,7 +71,8 @@ def test_output_size(subject: Trial, case: Case) -> None:
     """(N, C), where they are 1 as well."""
     shape, actual = case["x"].shape[:2], subject(case).shape
     if actual != shape:
-        raise Mismatch(f"the result has shape {actual}, expected {shape}")
+        message = f"the result has shape {actual}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
 @requirement("global_avg_pool2d.output.dtype", cases)

@@ -123,7 +123,8 @@ def test_output_size(subject: Trial, case: Case) -> None:
     """The leading dimensions, then O."""
     actual, shape = subject(case).shape, (*case["x"].shape[:-1], len(case["fc2.weight"]))
     if actual != shape:
-        raise Mismatch(f"the result has shape {actual}, expected {shape}")
+        message = f"the result has shape {actual}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
 @requirement("mlp.output.dtype", cases)

@@ -112,7 +112,8 @@ def test_integer_value(subject: Trial, case: Case) -> None:
     result = subject(case)
     subject.expect(result, expected(case))
     if result.dtype != case["x"].dtype:
-        raise Mismatch(f"the result has dtype {result.dtype}, expected {case['x'].dtype}", result)
+        message = f"the result has dtype {result.dtype}, expected {case['x'].dtype}"
+        raise Mismatch(message, holds=f"result.dtype == np.{case['x'].dtype}")
 
 
 # -- results and operands ----------------------------------------------------------------------------------------------
@@ -123,7 +124,8 @@ def test_output_size(subject: Trial, case: Case) -> None:
     """The input's shape, from no axes to five, with elements and without."""
     actual = subject(case).shape
     if actual != case["x"].shape:
-        raise Mismatch(f"the result has shape {actual}, expected {case['x'].shape}")
+        message = f"the result has shape {actual}, expected {case['x'].shape}"
+        raise Mismatch(message, holds=f"result.shape == {case['x'].shape}")
 
 
 @requirement("relu.output.dtype", cases)

@@ -399,7 +399,8 @@ def test_output_size(subject: Trial, case: Case) -> None:
     """(N, num_classes)"""
     actual, expected = network(subject, case)(case).shape, (len(case["x"]), 512)
     if actual != expected:
-        raise Mismatch(f"the result has shape {actual}, expected {expected}")
+        message = f"the result has shape {actual}, expected {expected}"
+        raise Mismatch(message, holds=f"result.shape == {expected}")
 
 
 @requirement("resnet34.output.dtype", everything)

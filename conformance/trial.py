@@ -66,7 +66,7 @@ class Call:
     copies: tuple[np.ndarray, ...] = ()  # the results as they were when it returned
     given: Case | None = None  # the very arrays, where they were handed over and no copies
     module: Any = None  # what was called, if it was built beforehand
-    step: str = "call"  # or build, mode, load, state
+    step: str = "call"  # or build, mode, load, state, spoil
     entries: Mapping[str, np.ndarray] = field(default_factory=dict)  # what was loaded or read
 
 
@@ -122,6 +122,11 @@ class Trial:
             return self(case)
         except Mismatch as mismatch:
             raise Blocked(mismatch.message) from None
+
+    def spoil(self, result: np.ndarray) -> None:
+        """Write NaN into a result that the subject returned."""
+        self.calls.append(Call(self.calls[-1].case, results=(result,), step="spoil"))
+        result[...] = np.nan
 
     def kept(self, case: Case) -> Trial:
         """This trial with one module, built from the case, for all calls to come. As it is where that is so already."""
