@@ -50,7 +50,7 @@ class Expected:
 
     value: Array
     bound: Array | float
-    source: Array | None = None  # the subject's own result, where that is what the value comes from: a script asks anew
+    source: Array | None = None  # what of the subject's own the value comes from: a script asks for it anew
 
     @classmethod
     def exactly(cls, value: Array, source: Array | None = None) -> Expected:

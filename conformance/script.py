@@ -131,7 +131,7 @@ class _Replay:
             return
         self.wanted = "\n".join(end)
         for call in failure.calls:
-            if failure.holds == "result is None" and call is failure.calls[-1]:
+            if "result is None" in failure.holds and call is failure.calls[-1]:
                 *before, last = self.step(call, keep=False)
                 yield from before
                 yield from ["try:", f"    {last}", "except Exception as error:"]
@@ -144,9 +144,7 @@ class _Replay:
         failure = self.failure
         if failure.expected is not None:
             return self._compare(failure.actual, failure.expected)
-        if failure.holds == "result is None":
-            return [f"sys.exit({failure.message!r})"] if failure.calls else None
-        if failure.holds:
+        if failure.holds and failure.calls:
             return ['print("result", result, sep="\\n")', f"sys.exit(0 if {failure.holds} else {failure.message!r})"]
         last = failure.calls[-1] if failure.calls else None
         raised = last and last.results is None and (last.step == "call" or (last.step == "build" and not last.module))
@@ -154,14 +152,13 @@ class _Replay:
 
     def _compare(self, actual: Any, expected: Expected) -> list[str] | None:
         value = np.asarray(expected.value, np.float64 if expected.value.dtype.kind == "f" else None)
-        place = self._place(actual)
-        if place is None:
+        place, source = self._place(actual), self._place(expected.source)
+        if place is None or (source is None and expected.source is not None):
             return None
         bound = np.asarray(expected.bound, np.float64)
         bound = np.broadcast_to(bound if bound.shape == value.shape else bound.max(initial=0), value.shape)
-        source = self._place(expected.source)  # as it was when it was returned
         return [
-            f"expected = {literal(value) if source is None else source.replace('result', 'first')}",
+            f"expected = {source.replace('result', 'first') if source else literal(value)}",  # as it was at first
             f"bound = {literal(bound) if bound.any() else 0}",
             f"actual = {place}",
             'print("expected", expected, "actual", actual, sep="\\n")',
@@ -175,19 +172,25 @@ class _Replay:
         """What the script calls an array: a result, a part of one, an operand, an entry of the state."""
         if not isinstance(array, np.ndarray):
             return None
+        if (result := self._result(array)) is not None:
+            return result
         for number, call in enumerate(self.failure.calls, start=1):
-            for n, result in enumerate(call.results if call.results and call.step == "call" else ()):
-                name = f"result{number}" if n == 0 else f"results{number}[{n}]"
-                if array is result:
-                    return name
-                if (part := _part(array, result)) is not None:
-                    return name + part
             for name, operand in (call.given.arrays if call.given else {}).items():
                 if array is operand:
                     return _variable(name)
             for key, entry in call.entries.items():
                 if array is entry and call.step == "state":
                     return f"state{number}[{key!r}]"
+        return None
+
+    def _result(self, array: np.ndarray, before: int = sys.maxsize) -> str | None:
+        for number, call in enumerate(self.failure.calls[: before - 1], start=1):
+            for n, result in enumerate(call.results if call.results and call.step == "call" else ()):
+                name = f"result{number}" if n == 0 else f"results{number}[{n}]"
+                if array is result:
+                    return name
+                if (part := _part(array, result)) is not None:
+                    return name + part
         return None
 
     def step(self, call: Call, *, keep: bool = True) -> Iterator[str]:
@@ -212,14 +215,20 @@ class _Replay:
         elif call.step == "state":
             yield f"state{self.number} = state({layer})"
         else:
+            calls = list(enumerate(self.failure.calls[: self.number - 1], start=1))
+            known = [f"state{n}" for n, c in calls if c.step == "state" and c.entries is call.entries]
             entries = ", ".join(f"{key!r}: {literal(array)}" for key, array in call.entries.items())
-            yield f"load_entries({layer}, {{{entries}}})"
+            yield f"load_entries({layer}, {known[0] if known else f'{{{entries}}}'})"
 
     def _operands(self, call: Call) -> Iterator[str]:
         for name, array in call.case.arrays.items():
             given = call.given.arrays[name] if call.given else None
             if name in self.written and _same(self.written[name], array):
                 pass
+            elif given is not None and (result := self._result(given, self.number)) is not None:
+                yield f"{_variable(name)} = {result}"  # what an earlier step gave
+            elif given is not None and (same := [n for n, a in self.given.items() if a is given and n != name]):
+                yield f"{_variable(name)} = {_variable(same[0])}"  # one array in two places
             elif given is not None and given is self.given.get(name):  # the very array, with other values in it
                 yield f"{_variable(name)}[...] = {literal(array)}"
             else:

@@ -91,10 +91,10 @@ def _findings(report: Record, console: Console) -> None:
     for identifier, entries in groups.items():
         console.print(f"  [bold red]{identifier}[/]  {escape(entries[0]['sentence'])}")
     for identifier, entries in groups.items():
-        _finding(identifier, entries, console)
+        _finding(report, identifier, entries, console)
 
 
-def _finding(identifier: str, entries: list[Record], console: Console) -> None:
+def _finding(report: Record, identifier: str, entries: list[Record], console: Console) -> None:
     first, failure = entries[0], entries[0]["failure"]
     where = ", ".join(f"{e['form']} {e['dtype']}" for e in entries)
     console.print(f"\n[bold red]{identifier}[/]  ({first['verdict']}: {where})")
@@ -110,8 +110,10 @@ def _finding(identifier: str, entries: list[Record], console: Console) -> None:
     for name in ("expected", "actual"):
         if failure[name] is not None:
             console.print(f"  {name:8} {escape(_short(failure[name], 11))}")
-    if failure["script"]:
-        console.print(f"  reproduce: python {escape(failure['script'])}")
+    again = f"nnspec check {report['subject']} --block {first['block']} --seed {report['seed']}"
+    again += f" --profile {report['profile']}" * (report["profile"] != "quick")
+    command = f"python {failure['script']}" if failure["script"] else again
+    console.print(f"  reproduce: {escape(command)}")
 
 
 def _short(values: Any, indent: int) -> str:

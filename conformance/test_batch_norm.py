@@ -100,7 +100,7 @@ def shaped(actual: np.ndarray, shape: tuple[int, ...], what: str) -> np.ndarray:
 def again(subject: Trial, case: Case) -> list[Expected]:
     """What another call must give that ought to give the same: twice the bound from the subject's own results."""
     return [
-        Expected(shaped(actual, right.value.shape, what).astype(np.longdouble), 2 * np.asarray(right.bound))
+        Expected(shaped(actual, right.value.shape, what).astype(np.longdouble), 2 * np.asarray(right.bound), actual)
         for actual, right, what in zip(subject.results(case), expected(case), RESULTS, strict=True)
     ]
 
@@ -122,7 +122,7 @@ def test_train_mean(subject: Trial, case: Case) -> None:
     length = np.maximum(total(right.value**2), np.finfo(np.float64).tiny)
     factor = total(right.value * y) / length
     slack = np.abs(right.value) * total(np.abs(right.value) * right.bound) / length
-    subject.expect(y, Expected(factor * right.value, right.bound + np.asarray(slack, np.float64)))
+    subject.expect(y, Expected(factor * right.value, right.bound + np.asarray(slack, np.float64), factor))
 
 
 @requirement("batch_norm.train.variance", cases, modes=(True,), sizes=(1, 2, 3, 4, 8), needs="training")
@@ -189,7 +189,9 @@ def test_channel_independent(subject: Trial, case: Case) -> None:
     for actual, own, what in zip(subject.results(other), first, RESULTS, strict=True):
         rest = np.broadcast_to(own.bound, own.value.shape).copy()
         rest[(slice(None), slice(1, None)) if rest.ndim > 1 else slice(1, None)] = np.inf
-        subject.expect(actual, Expected(own.value, rest), f"channel 0 of {what}, after others were changed,")
+        subject.expect(
+            actual, Expected(own.value, rest, own.source), f"channel 0 of {what}, after others were changed,"
+        )
 
 
 def _offset(draw: st.DrawFn, case: Case) -> Case:
