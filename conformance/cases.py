@@ -133,7 +133,7 @@ def _negative_strides(a: Array) -> Array:
     return np.array(a[::-1], order="C")[::-1] if a.ndim else a
 
 
-def laid_out(values: Array, strides: tuple[int, ...]) -> Array:
+def laid_out(values: np.ndarray, strides: tuple[int, ...]) -> np.ndarray:
     """The values in an array of these strides (in bytes), with NaN in the gaps."""
     reach = [stride * (size - 1) for stride, size in zip(strides, values.shape, strict=True)]
     before, behind = -sum(min(0, r) for r in reach), sum(max(0, r) for r in reach)

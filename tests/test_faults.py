@@ -32,7 +32,7 @@ def end_of(script, subject):
     pieces = {**subject.functions, **subject.classes}
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            exec(compile(script, "script", "exec"), {"PIECES": pieces, "__name__": "__main__"})
+            exec(compile(script, "script", "exec", dont_inherit=True), {"PIECES": pieces, "__name__": "__main__"})
     except SystemExit as end:
         return end.code
     except Exception as error:
