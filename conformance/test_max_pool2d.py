@@ -187,7 +187,8 @@ def test_output_size(subject: Trial, case: Case) -> None:
     shape = (*case["x"].shape[:2], *output_size(case["x"].shape[2:], *map(as_pair, pairs)))
     actual = subject(case).shape
     if actual != shape:
-        raise Mismatch(f"the result has shape {actual}, expected {shape}")
+        message = f"the result has shape {actual}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
 @requirement("max_pool2d.output.dtype", cases)
@@ -211,7 +212,8 @@ def test_dtype_integer(subject: Trial, case: Case) -> None:
     """Integers stay integers, and padding is below all of them."""
     result, value = subject(case), expected(case).value
     if result.dtype != value.dtype:
-        raise Mismatch(f"the result has dtype {result.dtype}, expected {value.dtype}")
+        message = f"the result has dtype {result.dtype}, expected {value.dtype}"
+        raise Mismatch(message, holds=f"result.dtype == np.{value.dtype}")
     subject.expect(result, Expected.exactly(value.astype(np.float64)))  # differences of integers would wrap around
 
 
