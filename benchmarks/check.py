@@ -1,4 +1,4 @@
-"""How long `nnspec check torch` takes at the quick profile, torch's import included: as a whole, and block by block.
+"""How long `nnspec check torch` takes at the quick profile, torch's import included: whole, and block by block.
 
     python benchmarks/check.py [WORKERS]
 

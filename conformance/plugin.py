@@ -117,6 +117,13 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["nnspec_journals"] = str(session.journals) if session else ""
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Checks of blocks that are not asked for need not be imported."""
+    blocks = config.getoption("nnspec_block")
+    ours = collection_path.parent == Path(__file__).parent and collection_path.name.startswith("test_")
+    return True if blocks and ours and collection_path.stem.removeprefix("test_") not in blocks else None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per form and dtype of the subject."""
     check = getattr(metafunc.function, "check", None)

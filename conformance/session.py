@@ -226,6 +226,7 @@ def run(options: dict[str, Any], workers: int, **attributes: Any) -> tuple[int, 
     """Run the checks by pytest with these --nnspec-* options; its exit code, and the session with the records."""
     arguments = ["--pyargs", "nnspec.conformance", "-p", "no:terminal", "-p", "no:cacheprovider", "--capture=no"]
     arguments += ["-p", "no:faulthandler"]  # a subject that aborts is reported, not dumped
+    arguments += ["-p", "no:unraisableexception", "-p", "no:threadexception", "--assert=plain"]  # cost time
     arguments += [
         "-c",
         os.devnull,
