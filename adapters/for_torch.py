@@ -133,6 +133,22 @@ class ResNet34(nn.Module):
         return self.fc(self.avgpool(x))
 
 
+def declines(stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]) -> str | None:
+    """Why a call is not to be made: seen in torch 2.13, whose oneDNN then reads from address 0 and ends the process."""
+    if stem != "conv2d" or arrays["bias"] is None or arrays["x"].flags.c_contiguous:
+        return None
+    stride, padding, dilation = (np.broadcast_to(arguments[name], 2)[1] for name in ("stride", "padding", "dilation"))
+    columns, kernel_columns = arrays["x"].shape[3], arrays["weight"].shape[3]
+    if kernel_columns != 1 or dilation < 2:
+        return None
+    windows = np.arange(-padding, columns + padding, stride)
+    if np.any((windows >= 0) & (windows < columns)):
+        return None
+    return (
+        "oneDNN ends the process: channels last, a kernel one column wide, dilated, all of its windows in the padding"
+    )
+
+
 _FUNCTIONS = {
     "einsum": "torch.einsum",
     **{name: f"torch.nn.functional.{name}" for name in ("linear", "relu", "conv2d", "conv_transpose2d")},
@@ -170,4 +186,5 @@ def subject() -> Subject:
         classes=classes | {n: c for n, c in _OURS.items() if isinstance(c, type)},
         versions={"torch": str(torch.__version__)},
         recipe=recipe,
+        declines=declines,
     )

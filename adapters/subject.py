@@ -54,6 +54,8 @@ class Subject:
     dtypes: tuple[str, ...] = ("float32", "float64")
     versions: Mapping[str, str] = field(default_factory=dict)
     recipe: Callable[[str], str] = lambda name: f"# import {name} here"  # the line of a script that defines a name
+    # why a call of a block must not be made, for it is known to end the process; None where it may be
+    declines: Callable[[str, Arrays, Mapping[str, Any]], str | None] = lambda stem, arrays, arguments: None
 
     def forms(self, stem: str) -> tuple[str, ...]:
         """In which forms this subject has a block: none, one or both of "function" and "class"."""
@@ -81,6 +83,8 @@ class Subject:
 
     def call(self, stem: str, form: str, arrays: Arrays, arguments: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
         """One call of a block on NumPy arrays; the results as NumPy arrays, in the order of the block's signature."""
+        if reason := self.declines(stem, arrays, arguments):
+            raise Unsupported(reason)
         if form == "function":
             return self._call_function(SIGNATURES[stem], arrays, arguments, self.lacks(stem, form))
         module, operands = self.build(stem, arrays, arguments)

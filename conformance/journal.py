@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nnspec.conformance.cases import Case
+from nnspec.conformance.cases import Case, laid_out
 
 HEADER = struct.Struct("<dII")  # when the call began (0: no call is under way), length of the text, of the data
 SIZE = 1 << 20
@@ -42,12 +42,12 @@ class Journal:
         self._write(json.dumps({**self._about, "text": text}).encode(), b"")
 
     def write(self, case: Case) -> None:
-        """A case that is about to be put to the subject."""
+        """A case that is about to be put to the subject, its arrays as they lie in memory."""
         arrays = {n: a for n, a in case.arrays.items() if a is not None}
         blob = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())
         if len(blob) > SIZE // 2:
             blob, arrays = b"", {}
-        shapes = {n: [a.dtype.name, list(a.shape)] for n, a in arrays.items()}
+        shapes = {n: [a.dtype.name, list(a.shape), list(a.strides)] for n, a in arrays.items()}
         entry = {
             **self._about,
             "text": str(case),
@@ -84,10 +84,10 @@ def read(path: Path) -> tuple[float, dict[str, Any], Case | None]:
     if not entry.get("arrays"):
         return began, entry, None
     arrays: dict[str, np.ndarray | None] = {}
-    for name, (dtype, shape) in entry["arrays"].items():
-        count = int(np.prod(shape))
-        arrays[name] = np.frombuffer(raw, dtype, count, end).reshape(shape).copy()
-        end += arrays[name].nbytes  # type: ignore[union-attr]
+    for name, (dtype, shape, strides) in entry["arrays"].items():
+        values = np.frombuffer(raw, dtype, int(np.prod(shape)), end).reshape(shape)
+        arrays[name] = laid_out(values, tuple(strides)) if values.size and values.dtype.kind == "f" else values.copy()
+        end += values.nbytes
     arrays |= dict.fromkeys(entry["absent"])
     arguments = {n: tuple(v) if isinstance(v, list) else v for n, v in entry["arguments"].items()}
     return began, entry, Case(entry["stem"], arrays, arguments)

@@ -55,14 +55,14 @@ def reproduce_crash(subject: Subject, identifier: str, form: str, dtype: str, ca
     if _size(Call(case)) > LARGEST:
         return ""
     replay = _Replay(subject, form, Mismatch(what))
-    lines = [*replay.step(Call(case)), 'print("returned", result, sep="\\n")']
+    lines = [*replay.step(Call(case, given=case)), 'print("returned", result, sep="\\n")']
     return _render(
         subject,
         _names(subject, form, [Call(case)], None),
         lines,
         requirement=identifier,
         sentence=requirements()[identifier].sentence,
-        about=f"{subject.name} ({form}, {dtype}): the call {what}.",
+        about=f"{subject.name} ({form}, {dtype}): {what}.",
     )
 
 
@@ -70,7 +70,8 @@ def crash_scripts(subject: str, framework: str | None, crashes: list[Crash]) -> 
     """The scripts of calls that ended the process, written by another process, which loads the subject."""
     command = [sys.executable, "-m", "nnspec.conformance.script"]
     try:
-        data = pickle.dumps((subject, framework, crashes))
+        layouts = [{n: a.strides for n, a in case.arrays.items() if a is not None} for *_, case, _ in crashes]
+        data = pickle.dumps((subject, framework, crashes, layouts))  # a pickled array forgets how it lies in memory
         done = subprocess.run(command, input=data, capture_output=True, timeout=120, check=True)
         return list(json.loads(done.stdout.splitlines()[-1]))
     except (subprocess.SubprocessError, OSError, ValueError, IndexError):
@@ -78,9 +79,13 @@ def crash_scripts(subject: str, framework: str | None, crashes: list[Crash]) -> 
 
 
 def _main() -> None:
-    name, framework, crashes = pickle.load(sys.stdin.buffer)
-    subject = load(name, framework)
-    print("\n" + json.dumps([reproduce_crash(subject, *crash) for crash in crashes]))
+    name, framework, crashes, layouts = pickle.load(sys.stdin.buffer)
+    subject, scripts = load(name, framework), []
+    for (*about, case, what), strides in zip(crashes, layouts, strict=True):
+        floats = {n: a for n, a in case.arrays.items() if a is not None and a.size and a.dtype.kind == "f"}
+        case = case.but(**{n: laid_out(a, strides[n]) for n, a in floats.items()})
+        scripts.append(reproduce_crash(subject, *about, case, what))
+    print("\n" + json.dumps(scripts))
 
 
 def _render(subject: Subject, names: set[str], lines: list[str], **text: str) -> str:

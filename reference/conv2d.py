@@ -34,7 +34,7 @@ def conv2d(
     y = np.empty((n, groups, o // groups, oh * ow), x.dtype)  # [conv2d.output.dtype] [conv2d.output.fresh]
     # The windows are copied as columns of a matrix: so few rows of a large image at a time that they stay in the
     # processor's cache, and so many small images that the product is worth its start.
-    rows, images = max(1, 2**18 // (c * kh * kw * ow)), max(1, 400 // (oh * ow))
+    rows, images = max(1, 2**19 // (c * kh * kw * ow)), max(1, 400 // (oh * ow))
     for i in range(0, n, images):  # [conv2d.batch.independent] each image has its own columns [conv2d.batch.empty]
         for r in range(0, oh, rows):
             some = view[i : i + images, ..., r : r + rows, :]

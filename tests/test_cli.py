@@ -261,6 +261,13 @@ def test_an_abort_costs_its_check_alone(desk):
     assert "Traceback" not in done.err
 
 
+def test_the_script_of_an_abort_keeps_the_layout_that_it_needs(desk):
+    done = desk.check(relu_that("os.abort()", when="not x.flags.forc"), "--dtype", "float32")
+    assert done.verdicts("crash") == {"relu.input.layout"}
+    [crash] = [r for r in done.report["results"] if r["verdict"] == "crash"]
+    assert desk.run(crash["failure"]["script"]).code == -signal.SIGABRT
+
+
 def test_sys_exit_in_a_call_is_a_failure(desk):
     done = desk.check(relu_that("sys.exit(0)"), "-n", 0)
     assert done.code == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nnspec.adapters import SubjectError, load
+from nnspec.adapters import SubjectError, Unsupported, load
 from nnspec.conformance import check
 
 PLAIN = """
@@ -175,3 +175,22 @@ def test_a_file_may_import_its_neighbour(desk):
     desk.write("neighbour_of_layers.py", "def relu(x): return x * (x > 0)")
     path = desk.write("layers.py", "from neighbour_of_layers import relu")
     assert load(path).functions["relu"](np.array([-1.0, 2.0])).tolist() == [-0.0, 2.0]
+
+
+@pytest.mark.parametrize("form", ["function", "class"])
+def test_torch_declines_what_would_end_the_process(form):
+    torch = pytest.importorskip("torch")
+    arrays = {
+        "x": np.moveaxis(np.ones((2, 2, 1, 2), np.float32), -1, 1),  # channels last
+        "weight": np.ones((3, 2, 1, 1), np.float32),
+        "bias": np.ones(3, np.float32),
+    }
+    arguments = {"stride": (1, 3), "padding": (1, 2), "dilation": 3, "groups": 1}
+    subject = load("torch")
+    with pytest.raises(Unsupported, match="oneDNN"):
+        subject.call("conv2d", form, arrays, arguments)
+    near = subject.call("conv2d", form, arrays, {**arguments, "stride": 1})
+    plain = torch.nn.functional.conv2d(
+        *map(torch.from_numpy, map(np.ascontiguousarray, arrays.values())), stride=(1, 1), padding=(1, 2), dilation=3
+    )
+    np.testing.assert_array_equal(near[0], plain)
