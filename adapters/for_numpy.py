@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+AUTOMATIC = False  # a gradient is known only where the subject brings a vjp of its own
 
 
 def to_native(array: np.ndarray) -> np.ndarray:
@@ -56,6 +58,36 @@ def state(module: Any) -> dict[str, np.ndarray]:
         if isinstance(array, np.ndarray | np.generic):
             arrays[name] = np.array(array)
     return arrays
+
+
+def differentiate(
+    function: Callable[..., Any],
+    vjp: Callable[..., Any] | None,
+    operands: Sequence[Any],
+    keywords: Mapping[str, Any],
+    wanted: Sequence[bool],
+    cotangents: Sequence[Any],
+) -> list[Any]:
+    """What the function's own vjp gives for each operand; an operand that is a string has no gradient."""
+    if vjp is None:
+        raise NotImplementedError(f"there is no {function.__name__}_vjp beside {function.__name__}")
+    gradients = vjp(cotangents[0] if len(cotangents) == 1 else tuple(cotangents), *operands, **keywords)
+    gradients = gradients if isinstance(gradients, tuple | list) else [gradients]
+    arrays = [n for n, operand in enumerate(operands) if not isinstance(operand, str)]
+    if len(gradients) != len(arrays):
+        raise TypeError(f"{len(gradients)} gradients, expected {len(arrays)}, one for each array")
+    by_place = dict(zip(arrays, gradients, strict=True))
+    return [by_place[n] if wanted[n] else None for n in range(len(operands))]
+
+
+def differentiate_module(module: Any, x: Any, cotangent: Any) -> dict[str, Any]:
+    """By module.vjp(x), the result and its pullback: the gradient of x, and by key the `grad` of each parameter."""
+    named = module.named_parameters() if hasattr(module, "named_parameters") else vars(module).items()
+    holders = {key: holder for key, holder in named if hasattr(holder, "grad")}
+    for holder in holders.values():
+        holder.grad = None
+    _, pullback = module.vjp(x)
+    return {"x": pullback(cotangent), **{key: holder.grad for key, holder in holders.items()}}
 
 
 def set_training(module: Any, training: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from nnspec.adapters import for_numpy
-from nnspec.adapters.signatures import CANONICAL, SIGNATURES
+from nnspec.adapters.signatures import CANONICAL, SIGNATURES, VJPS
 from nnspec.adapters.subject import Subject
 
 
@@ -15,7 +15,7 @@ def subject() -> Subject:
     found: dict[str, Any] = {}
     for stem in SIGNATURES:
         module = importlib.import_module(f"nnspec.reference.{stem}")
-        found |= {name: getattr(module, name) for name in CANONICAL if name in vars(module)}
+        found |= {name: getattr(module, name) for name in CANONICAL | VJPS if name in vars(module)}
     return Subject(
         name="reference",
         framework=for_numpy,

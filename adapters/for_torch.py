@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from nnspec.adapters.subject import Subject
 from torch import nn
+
+AUTOMATIC = True  # every function and module can be differentiated
 
 # -- tensors and modules; each function stands alone, so that a script that reproduces a failure can carry its source --
 
@@ -44,6 +46,32 @@ def load_entries(module: nn.Module, entries: Mapping[str, np.ndarray]) -> None:
 def state(module: nn.Module) -> dict[str, np.ndarray]:
     """state_dict() as NumPy arrays, copied."""
     return {key: tensor.detach().cpu().numpy().copy() for key, tensor in module.state_dict().items()}
+
+
+def differentiate(
+    function: Callable[..., Any],
+    vjp: Callable[..., Any] | None,
+    operands: Sequence[Any],
+    keywords: Mapping[str, Any],
+    wanted: Sequence[bool],
+    cotangents: Sequence[Any],
+) -> list[Any]:
+    """By autograd: the gradients of those operands that are wanted."""
+    leaves = [a.detach().requires_grad_() if w else a for a, w in zip(operands, wanted, strict=True)]
+    results = function(*leaves, **keywords)
+    results = results if isinstance(results, tuple | list) else (results,)
+    outputs = [y for y, _ in zip(results, cotangents, strict=False)]  # those that there are cotangents for
+    asked = [a for a, w in zip(leaves, wanted, strict=True) if w]
+    gradients = iter(torch.autograd.grad(outputs, asked, cotangents, allow_unused=True))
+    return [next(gradients) if w else None for w in wanted]
+
+
+def differentiate_module(module: nn.Module, x: torch.Tensor, cotangent: torch.Tensor) -> dict[str, Any]:
+    """By autograd: the gradient of x, and by key that of each parameter."""
+    leaf = x.detach().requires_grad_()
+    named = {key: p for key, p in module.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(module(leaf), [leaf, *named.values()], cotangent, allow_unused=True)
+    return dict(zip(["x", *named], found, strict=True))
 
 
 def set_training(module: nn.Module, training: bool) -> None:
@@ -135,10 +163,11 @@ class ResNet34(nn.Module):
 
 def declines(stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]) -> str | None:
     """Why a call is not to be made: seen in torch 2.13, whose oneDNN then reads from address 0 and ends the process."""
-    if stem != "conv2d" or arrays["bias"] is None or arrays["x"].flags.c_contiguous:
+    x, weight, bias = (arrays.get(name) for name in ("x", "weight", "bias"))
+    if stem != "conv2d" or x is None or weight is None or bias is None or x.flags.c_contiguous:
         return None
     stride, padding, dilation = (np.broadcast_to(arguments[name], 2)[1] for name in ("stride", "padding", "dilation"))
-    columns, kernel_columns = arrays["x"].shape[3], arrays["weight"].shape[3]
+    columns, kernel_columns = x.shape[3], weight.shape[3]
     if kernel_columns != 1 or dilation < 2:
         return None
     windows = np.arange(-padding, columns + padding, stride)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from nnspec.adapters.names import NAMED, plausible
-from nnspec.adapters.signatures import CANONICAL, SIGNATURES
+from nnspec.adapters.signatures import CANONICAL, SIGNATURES, VJPS
 from nnspec.adapters.subject import Framework, Subject, SubjectError, Unsupported
 
 FRAMEWORKS = {"numpy": "for_numpy", "torch": "for_torch"}
@@ -71,6 +71,7 @@ def _from_file(path: Path, only: str, framework: str | None) -> Subject:
     if not found:
         raise SubjectError(f"{path}: none of the names that nnspec checks, {_nearest(names)} (see nnspec list)")
     chosen = {only: found[only]} if only else found
+    chosen = _with_vjps(chosen, names)
 
     def recipe(name: str) -> str:
         file = path.resolve()
@@ -128,11 +129,19 @@ def _from_object(thing: Any, framework: str | None) -> Subject:
     if not found:
         raise SubjectError(f"{title}: none of the names that nnspec checks, {_nearest(names)} (see nnspec list)")
 
+    found = _with_vjps(found, names)
+
     def recipe(name: str) -> str:
         module = getattr(found[name], "__module__", None)
         return f"from {module} import {name}" if module != "__main__" else f"# define {name} here"
 
     return _subject(title, found, framework, names, recipe)
+
+
+def _with_vjps(found: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """The vjps that stand beside the functions found, under the names that are kept for them."""
+    beside = {vjp: names[vjp] for name in found if (vjp := f"{name}_vjp") in VJPS and callable(names.get(vjp))}
+    return {**found, **beside}
 
 
 def _nearest(names: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,6 +24,8 @@ class SubjectError(Exception):
 class Framework(Protocol):
     """What a module such as `for_numpy` or `for_torch` offers about one array library."""
 
+    AUTOMATIC: bool  # whether it differentiates by itself, or only with a vjp that the subject brings
+
     def to_native(self, array: np.ndarray) -> Any:
         """A NumPy array as the library's own, same dtype and, where possible, same memory layout."""
 
@@ -38,6 +40,23 @@ class Framework(Protocol):
 
     def state(self, module: Any) -> dict[str, np.ndarray]:
         """Key -> copy, of the module's parameters and saved buffers."""
+
+    def differentiate(
+        self,
+        function: Callable[..., Any],
+        vjp: Callable[..., Any] | None,
+        operands: Sequence[Any],
+        keywords: Mapping[str, Any],
+        wanted: Sequence[bool],
+        cotangents: Sequence[Any],
+    ) -> list[Any]:
+        """The gradients of function(*operands, **keywords) by its operands, None for those that are not wanted.
+
+        There is one cotangent for each result, from the first on. All arrays are the library's own.
+        """
+
+    def differentiate_module(self, module: Any, x: Any, cotangent: Any) -> dict[str, Any]:
+        """The gradients of module(x) by "x" and, by key, by its parameters. All arrays are the library's own."""
 
     def set_training(self, module: Any, training: bool) -> None:
         """Train or eval mode."""
@@ -67,7 +86,10 @@ class Subject:
         return tuple(form for form in FORMS if has[form])
 
     def lacks(self, stem: str, form: str) -> frozenset[str]:
-        """The operands and arguments of a block that the callable's signature does not have; members, and classes."""
+        """The operands and arguments of a block that the callable's signature does not have; members, and classes.
+
+        Among them "vjp", where nothing differentiates the block.
+        """
         signature = SIGNATURES[stem]
         if form == "function":
             assert signature.function is not None
@@ -79,6 +101,9 @@ class Subject:
             absent |= {c for c in signature.classes if c not in self.classes}
             wanted = set(signature.arguments) - {"training", "kernel_size"}
         missing = frozenset() if accepted is None else frozenset(wanted - accepted)
+        own = f"{signature.function}_vjp" in self.functions if form == "function" else hasattr(cls, "vjp")
+        if not (self.framework.AUTOMATIC or own):
+            missing |= {"vjp"}
         return missing if form == "function" else missing | absent
 
     def call(self, stem: str, form: str, arrays: Arrays, arguments: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
@@ -86,9 +111,35 @@ class Subject:
         if reason := self.declines(stem, arrays, arguments):
             raise Unsupported(reason)
         if form == "function":
-            return self._call_function(SIGNATURES[stem], arrays, arguments, self.lacks(stem, form))
+            return self._call_function(stem, arrays, arguments)
         module, operands = self.build(stem, arrays, arguments)
         return self.apply(stem, module, operands)
+
+    def gradients(
+        self, stem: str, form: str, arrays: Arrays, arguments: Mapping[str, Any], wanted: Collection[str] | None = None
+    ) -> dict[str, np.ndarray | None]:
+        """Operand -> the gradient by it, None where the subject has none. `wanted`: these operands alone.
+
+        The cotangents of the results are among the arrays; their names begin with "cotangent". In the class form the
+        parameters have the keys of the module's state.
+        """
+        if reason := self.declines(stem, arrays, arguments):
+            raise Unsupported(reason)
+        cotangents = {n: a for n, a in arrays.items() if n.startswith("cotangent")}
+        operands = {n: a for n, a in arrays.items() if n not in cotangents}
+        given = [None if a is None else self.framework.to_native(a) for a in cotangents.values()]
+        if form == "class":
+            module, [x] = self.build(stem, operands, arguments)
+            found = self.framework.differentiate_module(module, x, given[0])
+        else:
+            names, natives, keywords = self._operands(stem, operands, arguments)
+            chosen = [operands.get(n) is not None and (wanted is None or n in wanted) for n in names]
+            function = SIGNATURES[stem].function
+            assert function is not None
+            vjp = self.functions.get(f"{function}_vjp")
+            gradients = self.framework.differentiate(self.functions[function], vjp, natives, keywords, chosen, given)
+            found = {n: g for n, g, c in zip(names, gradients, chosen, strict=True) if c}
+        return {n: None if g is None else self.framework.to_numpy(g) for n, g in found.items()}
 
     def apply(self, stem: str, module: Any, operands: Sequence[Any]) -> tuple[np.ndarray, ...]:
         """One call of a module on native operands; what the block's signature says that a call results in."""
@@ -99,13 +150,20 @@ class Subject:
             raise Unsupported(f"the state of {type(module).__name__} has no entry {missing[0]}")
         return (y, *(state[key] for key in further))
 
-    def _call_function(self, signature, arrays, arguments, lacks) -> tuple[np.ndarray, ...]:
-        function = self.functions[signature.function]
-        native = [None if a is None else self.framework.to_native(a) for n, a in arrays.items() if n not in lacks]
+    def _operands(self, stem, arrays, arguments) -> tuple[list[str], list[Any], dict[str, Any]]:
+        """What a function is called with: the positional operands' names and themselves, and the keywords."""
+        lacks = self.lacks(stem, "function")
+        natives = {n: None if a is None else self.framework.to_native(a) for n, a in arrays.items() if n not in lacks}
         keywords = {n: v for n, v in arguments.items() if n not in lacks}
         if "equation" in keywords:
-            native.insert(0, keywords.pop("equation"))
-        results = function(*native, **keywords)
+            natives = {"equation": keywords.pop("equation"), **natives}
+        return list(natives), list(natives.values()), keywords
+
+    def _call_function(self, stem, arrays, arguments) -> tuple[np.ndarray, ...]:
+        signature = SIGNATURES[stem]
+        assert signature.function is not None
+        _, natives, keywords = self._operands(stem, arrays, arguments)
+        results = self.functions[signature.function](*natives, **keywords)
         results = results if isinstance(results, tuple | list) else (results,)
         if len(results) != len(signature.results):
             raise TypeError(

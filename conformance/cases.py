@@ -80,6 +80,12 @@ class Data:
     def _integers(self, largest: int, shape: tuple[int, ...]) -> Array:
         return (self.rng.integers(1, largest + 1, shape) * self.rng.choice([-1, 1], shape)).astype(self.dtype)
 
+    def cotangents(self, *shape: int) -> Array:
+        """Values of a cotangent: in the one-hot draw a single ±2ʲ for each channel, so that gradients are copies."""
+        if self.kind != "one-hot" or len(shape) < 2:
+            return self.inputs(*shape)
+        return np.moveaxis(self.weights(shape[1], shape[0], *shape[2:]), 0, 1).copy()
+
 
 KINDS = ("integers", "one-hot", "normal")
 
@@ -89,6 +95,16 @@ def data(draw: st.DrawFn, dtype: str, kinds: tuple[str, ...] = KINDS) -> Data:
     """The three draws of the verdict rule: exact integers, one-hot weights on full mantissas, N(0, 1)."""
     kind, seed = draw(st.sampled_from(kinds)), draw(st.integers(0, 2**16 - 1))
     return Data(kind, seed, dtype, np.random.default_rng(seed))
+
+
+@st.composite
+def with_cotangent(draw, cases: st.SearchStrategy[Case], shape: Callable[[Case], tuple[int, ...]]):
+    """A case and a cotangent of its result, whose shape `shape(case)` tells. Integers go with integers."""
+    case = draw(cases)
+    arrays = [a for a in case.arrays.values() if a is not None]
+    whole = all(np.array_equal(a, np.rint(a)) for a in arrays)
+    values = draw(data(arrays[0].dtype.name, ("integers",) if whole else ("normal", "one-hot")))
+    return replace(case, arrays={**case.arrays, "cotangent": values.cotangents(*shape(case))})
 
 
 def pairs(low: int, high: int) -> st.SearchStrategy[int | tuple[int, int]]:

@@ -70,11 +70,13 @@ def judges_images_alone(subject: Trial, case: Case, expected: Expected) -> None:
     together = own(subject.presumed(case), expected)
     for n in range(len(case["x"])):
         alone = subject(case.but(x=case["x"][n : n + 1]))
-        subject.expect(alone, _image(together, n), f"image {n} alone")
+        subject.expect(alone, image_of(together, n), f"image {n} alone")
     if len(case["x"]) > 1:
         spoilt = np.array(case["x"])
         spoilt[1:] = np.nan
-        subject.expect(subject(case.but(x=spoilt))[:1], _image(together, 0), "image 0, where every other image is NaN,")
+        subject.expect(
+            subject(case.but(x=spoilt))[:1], image_of(together, 0), "image 0, where every other image is NaN,"
+        )
 
 
 def judges_channels_alone(subject: Trial, case: Case, expected: Expected) -> None:
@@ -119,7 +121,8 @@ def own(result: np.ndarray, expected: Expected) -> Expected:
     return Expected(result.astype(expected.value.dtype), twice, result)
 
 
-def _image(expected: Expected, n: int) -> Expected:
+def image_of(expected: Expected, n: int) -> Expected:
+    """What is expected of image n of a batch."""
     bound = np.asarray(expected.bound)
     source = None if expected.source is None else expected.source[n : n + 1]
     return Expected(expected.value[n : n + 1], bound[n : n + 1] if bound.ndim else bound, source)

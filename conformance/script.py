@@ -24,7 +24,10 @@ from nnspec.conformance.trial import Call, Mismatch
 
 LARGEST = 20_000  # elements written out; a script with more would be no help
 Crash = tuple[str, str, str, Case, str]  # requirement, form, dtype, case, what happened
-BRIDGE = ("to_native", "to_numpy", "construct", "load_entries", "state", "set_training")
+BRIDGE = (
+    "to_native", "to_numpy", "construct", "load_entries", "state", "set_training",
+    "differentiate", "differentiate_module",
+)  # fmt: skip
 
 
 def reproduce(subject: Subject, check: Check, form: str, dtype: str, failure: Mismatch) -> str:
@@ -55,10 +58,13 @@ def reproduce_crash(subject: Subject, identifier: str, form: str, dtype: str, ca
     if _size(Call(case)) > LARGEST:
         return ""
     replay = _Replay(subject, form, Mismatch(what))
-    lines = [*replay.step(Call(case, given=case)), 'print("returned", result, sep="\\n")']
+    step = "gradient" if "cotangent" in case.arrays else "call"
+    call = Call(case, given=case, step=step)
+    result = step if step == "gradient" else "result"
+    lines = [*replay.step(call), f'print("returned", {result}, sep="\\n")']
     return _render(
         subject,
-        _names(subject, form, [Call(case)], None),
+        _names(subject, form, [call], None),
         lines,
         requirement=identifier,
         sentence=requirements()[identifier].sentence,
@@ -81,10 +87,10 @@ def crash_scripts(subject: str, framework: str | None, crashes: list[Crash]) -> 
 def _main() -> None:
     name, framework, crashes, layouts = pickle.load(sys.stdin.buffer)
     subject, scripts = load(name, framework), []
-    for (*about, case, what), strides in zip(crashes, layouts, strict=True):
+    for (identifier, form, dtype, case, what), strides in zip(crashes, layouts, strict=True):
         floats = {n: a for n, a in case.arrays.items() if a is not None and a.size and a.dtype.kind == "f"}
         case = case.but(**{n: laid_out(a, strides[n]) for n, a in floats.items()})
-        scripts.append(reproduce_crash(subject, *about, case, what))
+        scripts.append(reproduce_crash(subject, identifier, form, dtype, case, what))
     print("\n" + json.dumps(scripts))
 
 
@@ -97,7 +103,7 @@ def _render(subject: Subject, names: set[str], lines: list[str], **text: str) ->
     rendered: str = jinja2.Template(template, keep_trailing_newline=True).render(
         {name: value.replace("\\", "/").replace('"""', "'''") for name, value in text.items()},
         torch=hasattr(framework, "torch"),
-        bridge="\n\n\n".join(used).replace("Mapping[str, Any]", "dict").replace("Mapping[str, np.ndarray]", "dict"),
+        bridge="\n\n\n".join(used),
         # each line once: a file is run once, so that its classes know one another
         recipes="\n".join(dict.fromkeys("\n".join(subject.recipe(n) for n in sorted(names)).splitlines())),
         lines=body,
@@ -113,8 +119,9 @@ def _size(call: Call) -> int:
 def _names(subject: Subject, form: str, calls: list[Call], check: Check | None) -> set[str]:
     stems = {c.case.stem for c in calls} or {check.stem if check else ""}
     if form == "function":
-        return {name for stem in stems if (name := SIGNATURES[stem].function)}
-    return {subject.class_of(c.case.stem, c.case.arrays) for c in calls if c.step in ("build", "call")}
+        functions = {name for stem in stems if (name := SIGNATURES[stem].function)}
+        return functions | {f"{name}_vjp" for name in functions if f"{name}_vjp" in subject.functions}
+    return {subject.class_of(c.case.stem, c.case.arrays) for c in calls if c.step in ("build", "call", "gradient")}
 
 
 class _Replay:
@@ -150,9 +157,11 @@ class _Replay:
         if failure.expected is not None:
             return self._compare(failure.actual, failure.expected)
         if failure.holds and failure.calls:
-            return ['print("result", result, sep="\\n")', f"sys.exit(0 if {failure.holds} else {failure.message!r})"]
+            what = "gradient" if failure.calls[-1].step == "gradient" else "result"
+            return [f'print("{what}", {what}, sep="\\n")', f"sys.exit(0 if {failure.holds} else {failure.message!r})"]
         last = failure.calls[-1] if failure.calls else None
-        raised = last and last.results is None and (last.step == "call" or (last.step == "build" and not last.module))
+        gave = last and (last.results is not None or last.entries or (last.step == "build" and last.module))
+        raised = last and last.step in ("call", "gradient", "build") and not gave
         return ["sys.exit(0)"] if raised else None
 
     def _compare(self, actual: Any, expected: Expected) -> list[str] | None:
@@ -184,8 +193,8 @@ class _Replay:
                 if array is operand:
                     return _variable(name)
             for key, entry in call.entries.items():
-                if array is entry and call.step == "state":
-                    return f"state{number}[{key!r}]"
+                if array is entry and call.step in ("state", "gradient"):
+                    return f"{call.step}{number}[{key!r}]"
         return None
 
     def _result(self, array: np.ndarray, before: int = sys.maxsize) -> str | None:
@@ -201,7 +210,7 @@ class _Replay:
     def step(self, call: Call, *, keep: bool = True) -> Iterator[str]:
         """The lines of one step; without `keep` the last of them is the call, and its result is only named."""
         self.number += 1
-        if call.step in ("build", "call"):
+        if call.step in ("build", "call", "gradient"):
             yield from self._operands(call)
             layer = self.layers.get(id(call.module)) if call.module is not None else None
             if self.form == "class" and layer is None:
@@ -210,6 +219,8 @@ class _Replay:
                 self.layers[id(call.module)] = layer
             if call.step == "call":
                 yield from self._call(call, layer, keep)
+            elif call.step == "gradient":
+                yield self._gradient(call, layer, keep)
             return
         if call.step == "spoil":
             yield f"{self._place((call.results or ())[0])}[...] = nan"
@@ -245,11 +256,35 @@ class _Replay:
         cls = self.subject.class_of(case.stem, case.arrays)
         positional, keywords, training = self.subject.constructor(case.stem, case.arrays, case.arguments)
         dtype = next(a.dtype.name for a in case.arrays.values() if a is not None)
-        given = [f"{n!r}: {_variable(n)}" for n, a in case.arrays.items() if n != "x" and a is not None]
+        state = {n: a for n, a in case.arrays.items() if n != "x" and not n.startswith("cotangent")}
+        given = [f"{n!r}: {_variable(n)}" for n, a in state.items() if a is not None]
         yield f"{layer} = construct({cls}, {positional!r}, {keywords!r}, np.dtype({dtype!r}))"
         if given:
             yield f"load_entries({layer}, {{{', '.join(given)}}})"
         yield f"set_training({layer}, {training})"
+
+    def _gradient(self, call: Call, layer: str | None, keep: bool) -> str:
+        case, signature = call.case, SIGNATURES[call.case.stem]
+        copy = "" if call.given else ".copy()"
+        if layer is not None:
+            found = f"differentiate_module({layer}, to_native(x{copy}), to_native(cotangent{copy}))"
+        else:
+            lacks = self.subject.lacks(case.stem, self.form)
+            native = {n: "None" if a is None else f"to_native({_variable(n)}{copy})" for n, a in case.arrays.items()}
+            operands = {n: v for n, v in native.items() if n not in lacks and not n.startswith("cotangent")}
+            cotangents = [v for n, v in native.items() if n.startswith("cotangent")]
+            if "equation" in case.arguments:
+                operands = {"equation": repr(case.arguments["equation"]), **operands}
+            keywords = {n: v for n, v in case.arguments.items() if n not in lacks and n != "equation"}
+            wanted = [case.arrays.get(n) is not None and (call.wanted is None or n in call.wanted) for n in operands]
+            vjp = f"{signature.function}_vjp"
+            vjp = vjp if vjp in self.subject.functions else "None"
+            found = f"differentiate({signature.function}, {vjp}, [{', '.join(operands.values())}], {keywords!r}, "
+            found = f"dict(zip({tuple(operands)!r}, {found}{wanted!r}, [{', '.join(cotangents)}])))"
+        if not keep:
+            return f"result = {found}"
+        name = f"gradient = gradient{self.number}"
+        return f"{name} = {{n: to_numpy(g) for n, g in {found}.items() if g is not None}}"
 
     def _call(self, call: Call, layer: str | None, keep: bool) -> Iterator[str]:
         case, signature, number = call.case, SIGNATURES[call.case.stem], self.number

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import Case, as_pair, data, pairs
+from nnspec.conformance.cases import Case, as_pair, data, pairs, with_cotangent
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected, multilinear
 from nnspec.conformance.trial import Mismatch, Trial
-from nnspec.reference.conv2d import conv2d
+from nnspec.reference.conv2d import conv2d, conv2d_vjp
 from nnspec.reference.windows import output_size
 
 ALL = ("stride", "padding", "dilation", "groups", "bias")
@@ -190,6 +191,89 @@ def two_calls(draw, *, dtype: str, lacks: frozenset[str]):
 def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
     """A call in between changes nothing."""
     laws.forgets(subject, *case, expected)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+    """A convolution and a cotangent of its result."""
+    return with_cotangent(cases(dtype=dtype, lacks=lacks, **choices), lambda case: _reference(case).shape)
+
+
+def _reference(case: Case) -> np.ndarray:
+    return conv2d(case["x"], case["weight"], case["bias"], **case.arguments)
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """Those of x and weight are linear in the cotangent and in the other of the two, that of the bias is a sum."""
+    x, weight, cotangent = case["x"], case["weight"], case["cotangent"]
+
+    def vjp(g: np.ndarray, x: np.ndarray, weight: np.ndarray) -> Any:
+        return conv2d_vjp(g, x.astype(g.dtype), weight.astype(g.dtype), np.zeros(len(weight)), **case.arguments)
+
+    found = {
+        "x": multilinear(lambda g, w: vjp(g, x, w)[0], cotangent, weight),
+        "weight": multilinear(lambda g, x: vjp(g, x, weight)[1], cotangent, x),
+    }
+    if case["bias"] is not None:
+        found["bias"] = multilinear(lambda g: vjp(g, x, weight)[2], cotangent)
+    return found
+
+
+def gradient_equals_reference(subject: Trial, case: Case, operand: str) -> None:
+    """The one comparison behind every requirement on the values of gradients."""
+    laws_of_gradients.equals_reference(subject, case, operand, expected_gradients(case)[operand])
+
+
+@requirement("conv2d.gradient.x", gradients, needs="vjp", wide=True)
+def test_gradient_x(subject: Trial, case: Case) -> None:
+    """Every window hands its cotangent, times the kernel, back to what it covered."""
+    gradient_equals_reference(subject, case, "x")
+
+
+@requirement("conv2d.gradient.weight", gradients, needs="vjp", wide=True)
+def test_gradient_weight(subject: Trial, case: Case) -> None:
+    """Every tap gets what it met, times the cotangent."""
+    gradient_equals_reference(subject, case, "weight")
+
+
+@requirement("conv2d.gradient.bias", gradients, needs=("vjp", "bias"))
+def test_gradient_bias(subject: Trial, case: Case) -> None:
+    """The sum of a channel's cotangents."""
+    if case["bias"] is None:
+        case = case.but(bias=np.zeros(len(case["weight"]), case["x"].dtype))
+    gradient_equals_reference(subject, case, "bias")
+
+
+@requirement("conv2d.gradient.like-operand", gradients, needs="vjp")
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """Rows that no window reaches have a gradient as well."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("conv2d.gradient.layout", gradients, needs="vjp", effort=2)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Transposed, sliced, reversed, channels-last and stride-0 cotangents."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+
+
+@requirement("conv2d.gradient.unchanged", gradients, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """Operands and cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("conv2d.gradient.batch", gradients, needs="vjp", batch=2)
+def test_gradient_batch(subject: Trial, case: Case) -> None:
+    """Image by image."""
+    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement("conv2d.gradient.empty", gradients, needs="vjp")
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No images: zeros for weight and bias."""
+    laws_of_gradients.is_nothing_for_no_images(subject, case)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

@@ -66,8 +66,9 @@ class Call:
     copies: tuple[np.ndarray, ...] = ()  # the results as they were when it returned
     given: Case | None = None  # the very arrays, where they were handed over and no copies
     module: Any = None  # what was called, if it was built beforehand
-    step: str = "call"  # or build, mode, load, state, spoil
-    entries: Mapping[str, np.ndarray] = field(default_factory=dict)  # what was loaded or read
+    step: str = "call"  # or gradient, build, mode, load, state, spoil
+    entries: Mapping[str, np.ndarray] = field(default_factory=dict)  # what was loaded or read; the gradients
+    wanted: tuple[str, ...] | None = None  # of a gradient: by these operands alone
 
 
 @dataclass
@@ -115,6 +116,23 @@ class Trial:
                 results = self.subject.apply(case.stem, self.module, self.subject.inputs(given.arrays))
         self.calls[-1] = replace(call, results=results, copies=tuple(np.array(r) for r in results))
         return results
+
+    def gradients(
+        self, case: Case, *, wanted: tuple[str, ...] | None = None, as_is: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Operand -> the gradient by it, for the cotangent among the case's arrays. Arrays are handed over as above."""
+        given = case if as_is else case.map(lambda a: np.array(a))
+        call = Call(case.map(as_laid_out), given=case) if as_is else Call(case)
+        self.calls.append(replace(call, step="gradient", wanted=wanted))
+        with self.watched(case, "gradients"):
+            found = self.subject.gradients(case.stem, self.form, given.arrays, given.arguments, wanted)
+        present = {n: g for n, g in found.items() if g is not None}
+        self.calls[-1] = replace(self.calls[-1], entries=present)
+        operands = [n for n, a in case.arrays.items() if a is not None and not n.startswith("cotangent")]
+        for name in operands:
+            if name not in present and (wanted is None or name in wanted) and name in found:
+                raise Mismatch(f"there is no gradient of {name}", holds=f"{name!r} in gradient")
+        return present
 
     def presumed(self, case: Case) -> np.ndarray:
         """The result of a call that another check judges. Blocked where it fails."""

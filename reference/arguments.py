@@ -30,3 +30,9 @@ def length(name: str, array: Array | None, expected: int) -> None:
     """Refuse a per-channel vector that is not of shape (expected,). None stands for an absent vector."""
     if array is not None and np.shape(array) != (expected,):
         raise ValueError(f"{name} of shape {np.shape(array)}: expected ({expected},), one value per channel")
+
+
+def like(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    """Refuse an array, such as a cotangent, that is not of the shape that it must have."""
+    if np.shape(array) != shape:
+        raise ValueError(f"{name} of shape {np.shape(array)}: expected {shape}")

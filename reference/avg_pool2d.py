@@ -1,9 +1,11 @@
 """The mean of every window. Page: spec/avg_pool2d.md"""
 
+from typing import NamedTuple
+
 import numpy as np
-from nnspec.reference.arguments import Array, Pair, pair, rank
-from nnspec.reference.module import Module
-from nnspec.reference.windows import pad, pooled_size, windows
+from nnspec.reference.arguments import Array, Pair, like, pair, rank
+from nnspec.reference.module import Module, Pullback, pullback
+from nnspec.reference.windows import pad, pooled_size, scatter, windows
 
 
 def avg_pool2d(
@@ -22,35 +24,78 @@ def avg_pool2d(
     """
     # [avg_pool2d.input.unchanged] [avg_pool2d.input.layout] x is only read, through NumPy's strides;
     # [avg_pool2d.call.stateless] nothing is kept
+    plan = _plan(x, kernel_size, stride, padding, ceil_mode, divisor_override)
+    # [avg_pool2d.output.value] [avg_pool2d.padding.zeros] [avg_pool2d.arguments.together] [avg_pool2d.output.fresh]
+    y = _sums(pad(x, plan.padding, 0, plan.overhang), plan) / _divisor(x, plan, count_include_pad, divisor_override)
+    return y.astype(x.dtype, copy=False)  # [avg_pool2d.output.dtype]
+
+
+def avg_pool2d_vjp(
+    cotangent: Array,
+    x: Array,
+    *,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Array:
+    """cotangent (N, C, OH, OW) of the result -> the gradient of x: each window hands every element the same share.
+
+    Raises ValueError as `avg_pool2d` does, and for a cotangent of another shape.
+    """
+    plan = _plan(x, kernel_size, stride, padding, ceil_mode, divisor_override)
+    (n, c, h, w), (ph, pw) = x.shape, plan.padding
+    like("cotangent", cotangent, (n, c, *plan.size))
+    share = (cotangent / _divisor(x, plan, count_include_pad, divisor_override)).astype(x.dtype, copy=False)
+    dpadded = np.zeros(pad(x, plan.padding, 0, plan.overhang).shape, x.dtype)
+    shares = np.broadcast_to(share[:, :, None, None], (n, c, *plan.kernel_size, *plan.size))
+    scatter(shares, dpadded, plan.stride, (1, 1))  # where windows overlap, an element gets a share from each
+    return dpadded[:, :, ph : ph + h, pw : pw + w]
+
+
+class _Plan(NamedTuple):
+    """Where the windows lie."""
+
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    overhang: tuple[int, int]
+    size: tuple[int, int]  # OH, OW
+
+
+def _plan(x, kernel_size, stride, padding, ceil_mode, divisor_override):
     (kh, kw), (sh, sw), (ph, pw) = _check(x, kernel_size, stride, padding, divisor_override)
     # [avg_pool2d.ceil-mode.last-window] stride − 1 more rows hold one more window, and not a whole one too many:
     # [avg_pool2d.ceil-mode.exact] none where the windows fit exactly
     overhang = (sh - 1, sw - 1) if ceil_mode else (0, 0)
     # [avg_pool2d.output.size] [avg_pool2d.refuses.window] [avg_pool2d.ceil-mode.dropped]
-    h, w = x.shape[2:]
-    oh, ow = pooled_size((h, w), (kh, kw), (sh, sw), (ph, pw), (1, 1), overhang)
+    size = pooled_size(x.shape[2:], (kh, kw), (sh, sw), (ph, pw), (1, 1), overhang)
+    return _Plan((kh, kw), (sh, sw), (ph, pw), overhang, size)
 
-    def sums(images: Array) -> Array:
-        # [avg_pool2d.kernel.rows-columns] [avg_pool2d.stride.step]
-        view = windows(images, (kh, kw), (sh, sw), (1, 1))[..., :oh, :ow]
-        # [avg_pool2d.sum.wide] float16 and bfloat16 are summed in float32
-        total = np.zeros((*view.shape[:2], oh, ow), np.result_type(images, np.float32))
-        # One image at a time, so that it stays in the processor's cache: [avg_pool2d.batch.independent] no image sees
-        # another, [avg_pool2d.channel.independent] and no channel
-        for image, out in zip(view, total, strict=True):  # [avg_pool2d.batch.empty]
-            for i, j in np.ndindex(kh, kw):  # a whole image per step is much faster than image.sum over short axes
-                out += image[:, i, j]  # [avg_pool2d.window.local]
-        return total
 
-    divisor: Array | int | None = divisor_override  # [avg_pool2d.divisor.override]
-    if divisor is None:
-        # The sum of ones counts: [avg_pool2d.divisor.include-pad] [avg_pool2d.divisor.exclude-pad] the elements of the
-        # padding where that is asked for, [avg_pool2d.divisor.overhang] those of the overhang never.
-        ones = pad(np.ones((1, 1, h, w), x.dtype), (ph, pw), 1 if count_include_pad else 0)
-        divisor = sums(pad(ones, (0, 0), 0, overhang))
-    # [avg_pool2d.output.value] [avg_pool2d.padding.zeros] [avg_pool2d.arguments.together] [avg_pool2d.output.fresh]
-    y = sums(pad(x, (ph, pw), 0, overhang)) / divisor
-    return y.astype(x.dtype, copy=False)  # [avg_pool2d.output.dtype]
+def _sums(padded, plan):
+    (kh, kw), (oh, ow) = plan.kernel_size, plan.size
+    # [avg_pool2d.kernel.rows-columns] [avg_pool2d.stride.step]
+    view = windows(padded, (kh, kw), plan.stride, (1, 1))[..., :oh, :ow]
+    # [avg_pool2d.sum.wide] float16 and bfloat16 are summed in float32
+    total = np.zeros((*view.shape[:2], oh, ow), np.result_type(padded, np.float32))
+    # One image at a time, so that it stays in the processor's cache: [avg_pool2d.batch.independent] no image sees
+    # another, [avg_pool2d.channel.independent] and no channel
+    for image, out in zip(view, total, strict=True):  # [avg_pool2d.batch.empty]
+        for i, j in np.ndindex(kh, kw):  # a whole image per step is much faster than image.sum over short axes
+            out += image[:, i, j]  # [avg_pool2d.window.local]
+    return total
+
+
+def _divisor(x, plan, count_include_pad, divisor_override):
+    if divisor_override is not None:
+        return divisor_override  # [avg_pool2d.divisor.override]
+    # The sum of ones counts: [avg_pool2d.divisor.include-pad] [avg_pool2d.divisor.exclude-pad] the elements of the
+    # padding where that is asked for, [avg_pool2d.divisor.overhang] those of the overhang never.
+    ones = pad(np.ones((1, 1, *x.shape[2:]), x.dtype), plan.padding, 1 if count_include_pad else 0)
+    return _sums(pad(ones, (0, 0), 0, plan.overhang), plan)
 
 
 def _check(x, kernel_size, stride, padding, divisor_override):
@@ -84,12 +129,12 @@ class AvgPool2d(Module):
 
     def forward(self, x: Array) -> Array:
         """(N, C, H, W) -> (N, C, OH, OW)"""
-        return avg_pool2d(
-            x,
-            kernel_size=self.kernel_size,
-            stride=self.stride,
-            padding=self.padding,
-            ceil_mode=self.ceil_mode,
-            count_include_pad=self.count_include_pad,
-            divisor_override=self.divisor_override,
-        )
+        return avg_pool2d(x, **self._arguments())
+
+    def vjp(self, x: Array) -> tuple[Array, Pullback]:
+        """forward(x), and its pullback."""
+        return self.forward(x), pullback(avg_pool2d_vjp, x, **self._arguments())
+
+    def _arguments(self):
+        names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+        return {name: getattr(self, name) for name in names}

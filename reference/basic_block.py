@@ -6,8 +6,8 @@ import numpy as np
 from nnspec.reference.arguments import Array
 from nnspec.reference.batch_norm import BatchNorm2d
 from nnspec.reference.conv2d import Conv2d
-from nnspec.reference.module import Module
-from nnspec.reference.relu import relu
+from nnspec.reference.module import Module, Pullback
+from nnspec.reference.relu import relu, relu_vjp
 from nnspec.reference.sequential import Sequential
 from numpy.typing import DTypeLike
 
@@ -54,6 +54,23 @@ class ResidualBlock(Module):
         # y is ours to add to, and x is not: [basic_block.input.unchanged]
         y += x if self.downsample is None else self.downsample(x)
         return relu(y)  # [basic_block.relu.after-add] [basic_block.output.fresh]
+
+    def vjp(self, x: Array) -> tuple[Array, Pullback]:
+        """forward(x), and its pullback: x gets what comes back through both ways."""
+        first, through_conv1 = self.conv1.vjp(x)
+        first, through_bn1 = self.bn1.vjp(first)
+        second, through_conv2 = self.conv2.vjp(relu(first))
+        second, through_bn2 = self.bn2.vjp(second)
+        shortcut, through_shortcut = (x, None) if self.downsample is None else self.downsample.vjp(x)
+        total = second + shortcut
+
+        def pull(cotangent: Array) -> Array:
+            cotangent = relu_vjp(cotangent, total)
+            of_first = relu_vjp(through_conv2(through_bn2(cotangent)), first)
+            of_shortcut = cotangent if through_shortcut is None else through_shortcut(cotangent)
+            return through_conv1(through_bn1(of_first)) + of_shortcut
+
+        return relu(total), pull
 
 
 BasicBlock = ResidualBlock

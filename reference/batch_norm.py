@@ -1,8 +1,10 @@
 """Batch normalisation: each channel brought to mean 0, variance 1, then scaled and shifted. Page: spec/batch_norm.md"""
 
+from typing import Any
+
 import numpy as np
-from nnspec.reference.arguments import Array, length, rank
-from nnspec.reference.module import Buffer, Module, Parameter
+from nnspec.reference.arguments import Array, length, like, rank
+from nnspec.reference.module import Buffer, Module, Parameter, Pullback, pullback
 from numpy.typing import DTypeLike
 
 
@@ -54,6 +56,57 @@ def batch_norm(
     # [batch_norm.running-var.update] the running variance takes the one with divisor n − 1
     new_var = (1 - momentum) * running_var + momentum * (var * n / (n - 1))
     return y, new_mean, new_var
+
+
+def batch_norm_vjp(
+    cotangent: Array | tuple[Array | None, Array | None, Array | None],
+    x: Array,
+    running_mean: Array | None,
+    running_var: Array | None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    *,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Array, Array | None, Array | None, Array | None, Array | None]:
+    """Cotangent of y, or of all three results -> the gradients of x, running_mean, running_var, weight and bias.
+
+    That of an absent operand is None. Raises ValueError as `batch_norm` does, and for a cotangent of another shape.
+    """
+    n = _check(x, running_mean, running_var, weight, bias, training, eps)
+    g, g_mean, g_var = cotangent if isinstance(cotangent, tuple) else (cotangent, None, None)
+    g = np.zeros(x.shape, x.dtype) if g is None else g
+    g_mean, g_var = (np.zeros(x.shape[1], x.dtype) if a is None else a for a in (g_mean, g_var))
+    like("cotangent", g, x.shape)
+    axes = (0, *range(2, x.ndim))
+
+    def along(vector: Array) -> Array:
+        return vector.reshape(-1, *(1 for _ in x.shape[2:]))
+
+    if not training and (running_mean is None or running_var is None):
+        raise ValueError("running_mean and running_var: expected both, or training=True")
+    batch = training and n > 0  # else the statistics of the result do not come from x
+    mean: Any = x.mean(axes) if batch else running_mean
+    d = x - along(mean)
+    var: Any = np.square(d).mean(axes) if batch else running_var
+    scale = 1 / np.sqrt(var + eps)
+    normal = d * along(scale)  # y = normal · weight + bias
+    slope = scale if weight is None else weight * scale
+    dbias, dweight = g.sum(axes), (g * normal).sum(axes)
+    dx = along(slope) * g
+    if batch:
+        # mean and variance are functions of x too: they take the mean of g away, and the part of g along x
+        dx -= along(slope) * (along(dbias / n) + normal * along(dweight / n))
+        # the statistics that are returned hold momentum of the batch's, that of the variance with divisor n − 1
+        dx += along(momentum * g_mean / n) + along(momentum * g_var * 2 / (n - 1)) * d
+        g_mean, g_var = (1 - momentum) * g_mean, (1 - momentum) * g_var
+    elif not training:  # the statistics are operands of y, and returned as they are
+        g_mean = g_mean - slope * dbias
+        g_var = g_var - slope * scale / 2 * dweight  # d scale / d var = −scale³ / 2
+    operands = zip((running_mean, running_var, weight, bias), (g_mean, g_var, dweight, dbias), strict=True)
+    dmean, dvar, dweight, dbias = (None if a is None else da for a, da in operands)
+    return dx.astype(x.dtype, copy=False), dmean, dvar, dweight, dbias
 
 
 def _check(x, running_mean, running_var, weight, bias, training, eps):
@@ -116,6 +169,18 @@ class _BatchNorm(Module):
         )
         self.num_batches_tracked.data += self.training  # [batch_norm.count.tracked]
         return y
+
+    def vjp(self, x: Array) -> tuple[Array, Pullback]:
+        """forward(x), and its pullback, which does not touch the statistics."""
+        # in evaluation they are those of this call, whatever moves them before the pullback is used
+        statistics = self.running_mean.data.copy(), self.running_var.data.copy()
+
+        def vjp(cotangent: Array, x: Array, weight: Array | None, bias: Array | None) -> tuple[Array | None, ...]:
+            dx, _, _, *others = batch_norm_vjp(cotangent, x, *statistics, weight, bias, training=training, eps=self.eps)
+            return dx, *others
+
+        training = self.training
+        return self.forward(x), pullback(vjp, x, self.weight, self.bias)
 
 
 class BatchNorm1d(_BatchNorm):

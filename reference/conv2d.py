@@ -1,9 +1,9 @@
 """Convolution of an image with a kernel (cross-correlation). Page: spec/conv2d.md"""
 
 import numpy as np
-from nnspec.reference.arguments import Array, Pair, length, pair, rank
-from nnspec.reference.module import Module, Parameter
-from nnspec.reference.windows import output_size, pad, windows
+from nnspec.reference.arguments import Array, Pair, length, like, pair, rank
+from nnspec.reference.module import Module, Parameter, Pullback, pullback
+from nnspec.reference.windows import output_size, pad, scatter, windows
 from numpy.typing import DTypeLike
 
 
@@ -47,6 +47,44 @@ def conv2d(
     if bias is not None:
         y += bias[:, None, None]  # [conv2d.bias.per-channel]
     return y
+
+
+def conv2d_vjp(
+    cotangent: Array,
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> tuple[Array, Array, Array | None]:
+    """cotangent (N, O, OH, OW) of the result -> the gradients of x, weight and bias, each like its operand.
+
+    That of an absent bias is None. Raises ValueError as `conv2d` does, and for a cotangent of another shape.
+    """
+    (sh, sw), (ph, pw), (dh, dw) = _check(x, weight, bias, stride, padding, dilation, groups)
+    (n, c, h, w), (o, cg, kh, kw) = x.shape, weight.shape
+    oh, ow = output_size((h, w), (kh, kw), (sh, sw), (ph, pw), (dh, dw))
+    like("cotangent", cotangent, (n, o, oh, ow))
+    # [conv2d.gradient.unchanged] operands and cotangent are only read, [conv2d.gradient.layout] by NumPy's own rules
+    padded = pad(x, (ph, pw))
+    dpadded = np.zeros(padded.shape, x.dtype)
+    kernels = weight.reshape(groups, o // groups, cg * kh * kw)
+    dkernels = np.zeros(kernels.shape, weight.dtype)  # [conv2d.gradient.empty]
+    for k in range(n):  # [conv2d.gradient.batch] one image at a time keeps the columns small
+        dy = cotangent[k].reshape(groups, o // groups, oh * ow)
+        # y = kernels @ columns, so its cotangent times columnsᵀ is the kernels', and kernelsᵀ times it the columns'
+        columns = windows(padded[k : k + 1], (kh, kw), (sh, sw), (dh, dw)).reshape(groups, cg * kh * kw, oh * ow)
+        dkernels += dy @ columns.swapaxes(1, 2)  # [conv2d.gradient.weight]
+        dcolumns = (kernels.swapaxes(1, 2) @ dy).reshape(1, c, kh, kw, oh, ow)
+        # [conv2d.gradient.x] an element gets something from each of its windows
+        scatter(dcolumns, dpadded[k : k + 1], (sh, sw), (dh, dw))
+    # [conv2d.gradient.like-operand] what fell on the padding is nobody's, and what no window reached stays 0
+    dx = dpadded[:, :, ph : ph + h, pw : pw + w]
+    dbias = None if bias is None else cotangent.sum((0, 2, 3))  # [conv2d.gradient.bias]
+    return dx, dkernels.reshape(weight.shape), dbias
 
 
 def _check(x, weight, bias, stride, padding, dilation, groups):
@@ -94,12 +132,12 @@ class Conv2d(Module):
 
     def forward(self, x: Array) -> Array:
         """(N, C, H, W) -> (N, O, OH, OW)"""
-        return conv2d(
-            x,
-            self.weight.data,
-            None if self.bias is None else self.bias.data,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
-        )
+        return conv2d(x, self.weight.data, None if self.bias is None else self.bias.data, **self._arguments())
+
+    def vjp(self, x: Array) -> tuple[Array, Pullback]:
+        """forward(x), and its pullback."""
+        return self.forward(x), pullback(conv2d_vjp, x, self.weight, self.bias, **self._arguments())
+
+    def _arguments(self):
+        names = ("stride", "padding", "dilation", "groups")
+        return {name: getattr(self, name) for name in names}

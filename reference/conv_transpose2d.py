@@ -1,8 +1,11 @@
 """Transposed convolution: what convolution sends back to its input. Page: spec/conv_transpose2d.md"""
 
+from typing import Any
+
 import numpy as np
-from nnspec.reference.arguments import Array, Pair, length, pair, rank
-from nnspec.reference.module import Module, Parameter
+from nnspec.reference.arguments import Array, Pair, length, like, pair, rank
+from nnspec.reference.conv2d import conv2d, conv2d_vjp
+from nnspec.reference.module import Module, Parameter, Pullback, pullback
 from nnspec.reference.windows import scatter
 from numpy.typing import DTypeLike
 
@@ -46,6 +49,36 @@ def conv_transpose2d(
     if bias is not None:
         y += bias[:, None, None]  # [conv_transpose2d.bias.per-channel]
     return y
+
+
+def conv_transpose2d_vjp(
+    cotangent: Array,
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    output_padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> tuple[Array, Array, Array | None]:
+    """cotangent (N, O, OH, OW) of the result -> the gradients of x, weight and bias, each like its operand.
+
+    That of an absent bias is None. Raises ValueError as `conv_transpose2d` does, and for a cotangent of another shape.
+    """
+    arguments = _check(x, weight, bias, stride, padding, output_padding, dilation, groups)
+    (n, _, h, w), (_, og, kh, kw) = x.shape, weight.shape
+    like("cotangent", cotangent, (n, og * groups, *_output_size((h, w), (kh, kw), *arguments)))
+    convolution: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    # The adjoint of the adjoint: convolution takes the cotangent back to x. With output_padding it may have room for
+    # more windows than x has elements; those are the last ones, and there x is as good as 0.
+    dx = conv2d(cotangent, weight, **convolution)
+    filled = np.zeros(dx.shape, x.dtype)
+    filled[:, :, :h, :w] = x
+    # <conv2d(g, weight), x> is what both blocks have in common: its gradient by weight is the weight's in either
+    _, dweight, _ = conv2d_vjp(filled, cotangent, weight, **convolution)
+    return dx[:, :, :h, :w], dweight, None if bias is None else cotangent.sum((0, 2, 3))
 
 
 def _output_size(size, kernel_size, stride, padding, output_padding, dilation):
@@ -114,13 +147,12 @@ class ConvTranspose2d(Module):
 
     def forward(self, x: Array) -> Array:
         """(N, C, H, W) -> (N, O, OH, OW)"""
-        return conv_transpose2d(
-            x,
-            self.weight.data,
-            None if self.bias is None else self.bias.data,
-            stride=self.stride,
-            padding=self.padding,
-            output_padding=self.output_padding,
-            dilation=self.dilation,
-            groups=self.groups,
-        )
+        return conv_transpose2d(x, self.weight.data, None if self.bias is None else self.bias.data, **self._arguments())
+
+    def vjp(self, x: Array) -> tuple[Array, Pullback]:
+        """forward(x), and its pullback."""
+        return self.forward(x), pullback(conv_transpose2d_vjp, x, self.weight, self.bias, **self._arguments())
+
+    def _arguments(self):
+        names = ("stride", "padding", "output_padding", "dilation", "groups")
+        return {name: getattr(self, name) for name in names}

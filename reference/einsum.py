@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from math import prod
 
 import numpy as np
-from nnspec.reference.arguments import Array
+from nnspec.reference.arguments import Array, like
 
 Labels = tuple[str, ...]
 
@@ -29,6 +29,46 @@ def einsum(equation: str, *operands: Array) -> Array:
     # [einsum.output.order] [einsum.output.size] [einsum.output.fresh] a copy, since y may still be a view;
     # [einsum.law.composition] in C order, like an operand that someone wrote down
     return np.array(y.transpose([labels.index(a) for a in output]), order="C")
+
+
+def einsum_vjp(cotangent: Array, equation: str, *operands: Array) -> tuple[Array, ...]:
+    """Cotangent of the result -> one gradient per operand, each like its operand.
+
+    Raises ValueError as `einsum` does, and for a cotangent of another shape.
+    """
+    terms, output = parse(equation, [x.ndim for x in operands])
+    sizes = _sizes(equation, terms, operands)
+    like("cotangent", cotangent, tuple(sizes[a] for a in output))
+    full = [np.broadcast_to(x, [sizes[a] for a in term]) for x, term in zip(operands, terms, strict=True)]
+    gradients = []
+    for i, (x, own) in enumerate(zip(operands, terms, strict=True)):
+        # An operand's gradient is an einsum of the cotangent and the other operands, with its own labels as output.
+        y, labels = cotangent, output
+        for j, other in enumerate(full):
+            if j != i:
+                later = {a for k in range(j + 1, len(full)) if k != i for a in terms[k]}
+                y, labels = _multiply(y, labels, *_diagonal(other, terms[j]), {*own} | later)
+        y, labels = _sum(y, labels, own)
+        gradients.append(_spread(y, labels, own, sizes, x))
+    return tuple(gradients)
+
+
+def _spread(y, labels, own, sizes, x):
+    """y, whose labels are some of x's, brought to x's axes: the adjoint of broadcasting and of taking diagonals."""
+    distinct = tuple(dict.fromkeys(own))
+    # a label that x alone has was summed: every element along it gets the same
+    y = y.transpose([labels.index(a) for a in distinct if a in labels])
+    y = y.reshape([sizes[a] if a in labels else 1 for a in distinct])
+    y = np.broadcast_to(y, [sizes[a] for a in distinct])
+    # an axis of size 1 was used for all of its label's elements: it gets the sum of what they get
+    repeated = tuple(k for k, a in enumerate(distinct) if x.shape[own.index(a)] == 1 and sizes[a] != 1)
+    y = y.sum(repeated, dtype=y.dtype, keepdims=True)
+    # of axes that share a label only the diagonal was used: all else gets 0
+    dx = np.zeros(x.shape, y.dtype)
+    view, left = _diagonal(dx, own)
+    view.flags.writeable = True
+    view[...] = y.transpose([distinct.index(a) for a in left])
+    return dx
 
 
 def parse(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:

@@ -1,8 +1,8 @@
 """The mean of every channel. Page: spec/global_avg_pool2d.md"""
 
 import numpy as np
-from nnspec.reference.arguments import Array, rank
-from nnspec.reference.module import Module
+from nnspec.reference.arguments import Array, like, rank
+from nnspec.reference.module import Module, Pullback, pullback
 
 
 def global_avg_pool2d(x: Array) -> Array:
@@ -23,9 +23,21 @@ def global_avg_pool2d(x: Array) -> Array:
     return y.astype(x.dtype, copy=False)  # [global_avg_pool2d.output.dtype]
 
 
+def global_avg_pool2d_vjp(cotangent: Array, x: Array) -> Array:
+    """cotangent (N, C) of the result -> the gradient of x: every pixel gets the same share of its channel's."""
+    rank("x", x, 4)
+    n, c, h, w = x.shape
+    like("cotangent", cotangent, (n, c))
+    return np.repeat(cotangent / (h * w), h * w, axis=1).reshape(x.shape).astype(cotangent.dtype, copy=False)
+
+
 class GlobalAvgPool2d(Module):
     """The mean of every channel."""
 
     def forward(self, x: Array) -> Array:
         """(N, C, H, W) -> (N, C)"""
         return global_avg_pool2d(x)
+
+    def vjp(self, x: Array) -> tuple[Array, Pullback]:
+        """forward(x), and its pullback."""
+        return self.forward(x), pullback(global_avg_pool2d_vjp, x)

@@ -1,8 +1,8 @@
 """A weight matrix and a bias applied to the last axis. Page: spec/linear.md"""
 
 import numpy as np
-from nnspec.reference.arguments import Array, length, rank
-from nnspec.reference.module import Module, Parameter
+from nnspec.reference.arguments import Array, length, like, rank
+from nnspec.reference.module import Module, Parameter, Pullback, pullback
 from numpy.typing import DTypeLike
 
 
@@ -21,6 +21,19 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     if bias is not None:
         y += bias  # [linear.bias.per-feature] [linear.arguments.together]
     return y
+
+
+def linear_vjp(
+    cotangent: Array, x: Array, weight: Array, bias: Array | None = None
+) -> tuple[Array, Array, Array | None]:
+    """cotangent (..., O) of the result -> the gradients of x, weight and bias, each like its operand; None for None."""
+    _check(x, weight, bias)
+    like("cotangent", cotangent, (*x.shape[:-1], len(weight)))
+    dx = cotangent @ weight
+    # Every row of x met the same weight and the same bias: their gradients are sums over all rows.
+    rows = cotangent.reshape(-1, len(weight))
+    dweight = rows.T @ x.reshape(-1, x.shape[-1]) if x.size else np.zeros_like(weight)
+    return dx, dweight, None if bias is None else rows.sum(0)
 
 
 def _check(x, weight, bias):
@@ -56,3 +69,7 @@ class Linear(Module):
     def forward(self, x: Array) -> Array:
         """(..., I) -> (..., O)"""
         return linear(x, self.weight.data, None if self.bias is None else self.bias.data)
+
+    def vjp(self, x: Array) -> tuple[Array, Pullback]:
+        """forward(x), and its pullback."""
+        return self.forward(x), pullback(linear_vjp, x, self.weight, self.bias)

@@ -1,8 +1,10 @@
 """The largest element of every window. Page: spec/max_pool2d.md"""
 
+from typing import Any
+
 import numpy as np
-from nnspec.reference.arguments import Array, Pair, pair, rank
-from nnspec.reference.module import Module
+from nnspec.reference.arguments import Array, Pair, like, pair, rank
+from nnspec.reference.module import Module, Pullback, pullback
 from nnspec.reference.windows import pad, pooled_size, windows
 
 
@@ -45,6 +47,39 @@ def max_pool2d(
     return y
 
 
+def max_pool2d_vjp(
+    cotangent: Array,
+    x: Array,
+    *,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+) -> Array:
+    """cotangent (N, C, OH, OW) of the result -> the gradient of x.
+
+    Each window hands its cotangent to the first element, row by row, that is its maximum (or NaN). Raises ValueError
+    as `max_pool2d` does, and for a cotangent of another shape.
+    """
+    arguments: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
+    y = max_pool2d(x, kernel_size=kernel_size, **arguments)
+    like("cotangent", cotangent, y.shape)
+    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = _check(x, kernel_size, stride, padding, dilation)
+    overhang = (sh - 1, sw - 1) if ceil_mode else (0, 0)
+    padded = pad(x, (ph, pw), -np.inf, overhang)
+    dpadded = np.zeros(padded.shape, cotangent.dtype)
+    view = windows(padded, (kh, kw), (sh, sw), (dh, dw))[..., : y.shape[2], : y.shape[3]]
+    dview = windows(dpadded, (kh, kw), (sh, sw), (dh, dw), writeable=True)[..., : y.shape[2], : y.shape[3]]
+    zero, left = np.zeros((), cotangent.dtype), np.array(cotangent)  # what has not found its element yet
+    for i, j in np.ndindex(kh, kw):
+        element = view[:, :, i, j]
+        found = (element == y) | np.isnan(element)
+        dview[:, :, i, j] += np.where(found, left, zero)  # where windows overlap, an element may get several
+        np.copyto(left, zero, where=found)
+    return dpadded[:, :, ph : ph + x.shape[2], pw : pw + x.shape[3]]
+
+
 def _check(x, kernel_size, stride, padding, dilation):
     rank("x", x, 4)  # [max_pool2d.refuses.rank]
     kernel_size = pair("kernel_size", kernel_size, 1)  # [max_pool2d.refuses.kernel-size]
@@ -75,11 +110,12 @@ class MaxPool2d(Module):
 
     def forward(self, x: Array) -> Array:
         """(N, C, H, W) -> (N, C, OH, OW)"""
-        return max_pool2d(
-            x,
-            kernel_size=self.kernel_size,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            ceil_mode=self.ceil_mode,
-        )
+        return max_pool2d(x, **self._arguments())
+
+    def vjp(self, x: Array) -> tuple[Array, Pullback]:
+        """forward(x), and its pullback."""
+        return self.forward(x), pullback(max_pool2d_vjp, x, **self._arguments())
+
+    def _arguments(self):
+        names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+        return {name: getattr(self, name) for name in names}

@@ -3,7 +3,7 @@
 import numpy as np
 from nnspec.reference.arguments import Array
 from nnspec.reference.linear import Linear, linear
-from nnspec.reference.module import Module
+from nnspec.reference.module import Module, Pullback
 from nnspec.reference.relu import ReLU, relu
 from numpy.typing import DTypeLike
 
@@ -44,3 +44,10 @@ class MLP(Module):
         hidden = self.relu(hidden)  # [mlp.hidden.relu]
         # [mlp.output.value] [mlp.output.bias] [mlp.arguments.together] [mlp.output.size] [mlp.output.dtype]
         return self.fc2(hidden)  # [mlp.output.fresh] [mlp.output.linear] nothing follows the second layer
+
+    def vjp(self, x: Array) -> tuple[Array, Pullback]:
+        """forward(x), and its pullback: those of the layers, the last one first."""
+        hidden, through_fc1 = self.fc1.vjp(x)
+        hidden, through_relu = self.relu.vjp(hidden)
+        y, through_fc2 = self.fc2.vjp(hidden)
+        return y, lambda cotangent: through_fc1(through_relu(through_fc2(cotangent)))

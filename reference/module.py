@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import UnionType
 from typing import Any, TypeAlias
 
@@ -16,6 +16,10 @@ class Parameter:
     def __init__(self, data: Array) -> None:
         self.data = np.array(data)
         self.grad: Array | None = None
+
+    def accumulate(self, gradient: Array) -> None:
+        """Add a gradient to those that are already there: a parameter used twice gets the sum of both."""
+        self.grad = gradient if self.grad is None else self.grad + gradient
 
 
 class Buffer:
@@ -62,6 +66,13 @@ class Module:
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """The result of forward."""
         return self.forward(*inputs, **named)  # [module.call.forward]
+
+    def vjp(self, x: Array) -> tuple[Array, Pullback]:
+        """forward(x), and its pullback: from a cotangent of the result to that of x.
+
+        What the parameters get of it is added to their `grad`. Raises NotImplementedError where a class does not say.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define vjp")
 
     # -- walking the tree ------------------------------------------------------------------------------------------
 
@@ -140,6 +151,22 @@ class Module:
 
 
 _Entry: TypeAlias = Parameter | Buffer | Module
+Pullback: TypeAlias = Callable[[Array], Array]
+
+
+def pullback(vjp: Callable[..., Any], x: Array, *parameters: Parameter | None, **arguments: Any) -> Pullback:
+    """The pullback of an operation on x and on parameters, which adds to their `grad`; `vjp` is the operation's."""
+    operands = [None if p is None else p.data for p in parameters]
+
+    def pull(cotangent: Array) -> Array:
+        gradients = vjp(cotangent, x, *operands, **arguments)
+        dx, *others = gradients if parameters else (gradients,)
+        for parameter, gradient in zip(parameters, others, strict=True):
+            if parameter is not None:
+                parameter.accumulate(gradient)
+        return dx
+
+    return pull
 
 
 def _once(named: Any) -> Iterator[tuple[str, Any]]:

@@ -1,8 +1,8 @@
 """The rectifier: what is negative becomes zero. Page: spec/relu.md"""
 
 import numpy as np
-from nnspec.reference.arguments import Array
-from nnspec.reference.module import Module
+from nnspec.reference.arguments import Array, like
+from nnspec.reference.module import Module, Pullback, pullback
 
 
 def relu(x: Array) -> Array:
@@ -15,9 +15,19 @@ def relu(x: Array) -> Array:
     return np.asarray(np.maximum(x, 0))
 
 
+def relu_vjp(cotangent: Array, x: Array) -> Array:
+    """cotangent of the result -> the gradient of x: the cotangent where x is positive, and 0 elsewhere."""
+    like("cotangent", cotangent, x.shape)
+    return np.where(x > 0, cotangent, np.zeros((), cotangent.dtype))
+
+
 class ReLU(Module):
     """The rectifier as a layer; it has no parameters. [relu.parameters.none]"""
 
     def forward(self, x: Array) -> Array:
         """An array of any shape -> one of the same shape."""
         return relu(x)
+
+    def vjp(self, x: Array) -> tuple[Array, Pullback]:
+        """forward(x), and its pullback."""
+        return self.forward(x), pullback(relu_vjp, x)

@@ -7,13 +7,15 @@ from nnspec.reference.arguments import Array
 from nnspec.reference.basic_block import ResidualBlock
 from nnspec.reference.batch_norm import BatchNorm2d
 from nnspec.reference.conv2d import Conv2d
-from nnspec.reference.global_avg_pool2d import global_avg_pool2d
+from nnspec.reference.global_avg_pool2d import global_avg_pool2d, global_avg_pool2d_vjp
 from nnspec.reference.linear import Linear
-from nnspec.reference.max_pool2d import max_pool2d
-from nnspec.reference.module import Module
-from nnspec.reference.relu import relu
+from nnspec.reference.max_pool2d import max_pool2d, max_pool2d_vjp
+from nnspec.reference.module import Module, Pullback
+from nnspec.reference.relu import relu, relu_vjp
 from nnspec.reference.sequential import Sequential
 from numpy.typing import DTypeLike
+
+POOL: dict[str, Any] = {"kernel_size": 3, "stride": 2, "padding": 1}
 
 
 class ResNet34(Module):
@@ -57,8 +59,30 @@ class ResNet34(Module):
         # [resnet34.output.fresh] [resnet34.call.stateless] [resnet34.input.unchanged] [resnet34.input.layout]
         # [resnet34.batch.independent] [resnet34.batch.empty] all of its parts are so, and it is nothing but them
         y = relu(self.bn1(self.conv1(x)))
-        y = max_pool2d(y, kernel_size=3, stride=2, padding=1)  # [resnet34.stem.pool]
+        y = max_pool2d(y, **POOL)  # [resnet34.stem.pool]
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             y = stage(y)  # [resnet34.blocks.value]
         y = global_avg_pool2d(y)  # [resnet34.pool.global] (N, 8·width), whatever H and W
         return self.fc(y)  # [resnet34.scores.linear] [resnet34.output.size]
+
+    def vjp(self, x: Array) -> tuple[Array, Pullback]:
+        """forward(x), and its pullback: those of its parts, the last one first."""
+        stem, through_conv1 = self.conv1.vjp(x)
+        stem, through_bn1 = self.bn1.vjp(stem)
+        rectified = relu(stem)
+        y = max_pool2d(rectified, **POOL)
+        through_stages = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            y, through = stage.vjp(y)
+            through_stages.append(through)
+        last = y
+        scores, through_fc = self.fc.vjp(global_avg_pool2d(last))
+
+        def pull(cotangent: Array) -> Array:
+            cotangent = global_avg_pool2d_vjp(through_fc(cotangent), last)
+            for through in reversed(through_stages):
+                cotangent = through(cotangent)
+            cotangent = relu_vjp(max_pool2d_vjp(cotangent, rectified, **POOL), stem)
+            return through_conv1(through_bn1(cotangent))
+
+        return scores, pull

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, overload
 
-from nnspec.reference.module import Module
+from nnspec.reference.module import Module, Pullback
 
 
 class Sequential(Module):
@@ -34,6 +34,20 @@ class Sequential(Module):
         for module in self:  # [sequential.call.order] [sequential.call.nested] [sequential.call.current]
             x = module(x)
         return x  # [sequential.input.unchanged]
+
+    def vjp(self, x: Any) -> tuple[Any, Pullback]:
+        """forward(x), and its pullback: those of the modules, the last one first."""
+        pullbacks = []
+        for module in self:
+            x, through = module.vjp(x)
+            pullbacks.append(through)
+
+        def pull(cotangent: Any) -> Any:
+            for through in reversed(pullbacks):
+                cotangent = through(cotangent)
+            return cotangent
+
+        return x, pull
 
     def __iter__(self) -> Iterator[Module]:
         # Not children(), which names a module that stands here twice only once. [sequential.call.twice]

@@ -6,6 +6,7 @@ import numpy as np
 from nnspec.conformance.cases import as_pair
 from nnspec.conformance.faults import fault
 from nnspec.reference.conv2d import conv2d as right
+from nnspec.reference.conv2d import conv2d_vjp as right_vjp
 
 
 def _wrong(key, mistake):
@@ -170,6 +171,133 @@ def _cached(x, w, b, **h):
         return right(x, w, b, **plan)
     except ValueError:
         return right(x, w, b, **h)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def _wrong_vjp(key, mistake):
+    """The fault has the right gradients at hand: function(dx, dweight, dbias, cotangent, x, weight, arguments)."""
+
+    def add(function):
+        def conv2d_vjp(cotangent, x, weight, bias=None, **arguments):
+            return function(*right_vjp(cotangent, x, weight, bias, **arguments), cotangent, x, weight, arguments)
+
+        fault(f"conv2d.gradient.{key}", mistake, conv2d_vjp=conv2d_vjp)
+        return function
+
+    return add
+
+
+def _scattered(g, x, w, stride=1, padding=0, dilation=1, groups=1, *, put):
+    """The gradient of x with `put` in the place of the sum."""
+    (sh, sw), (ph, pw), (dh, dw) = map(as_pair, (stride, padding, dilation))
+    (n, c, h, width), (o, cg, kh, kw) = x.shape, w.shape
+    whole = np.zeros((n, c, h + 2 * ph, width + 2 * pw), x.dtype)
+    for k, i, j in np.ndindex(o, kh, kw):
+        group = slice(k // (o // groups) * cg, (k // (o // groups) + 1) * cg)
+        rows = slice(i * dh, i * dh + sh * (g.shape[2] - 1) + 1, sh)
+        columns = slice(j * dw, j * dw + sw * (g.shape[3] - 1) + 1, sw)
+        put(whole[:, group, rows, columns], g[:, k, None] * w[k, :, i, j, None, None])
+    return whole[:, :, ph : ph + h, pw : pw + width]
+
+
+_wrong_vjp("x/kernel-flipped-twice", "the kernel is flipped on the way back as well")(
+    lambda dx, dw, db, g, x, w, h: (right_vjp(g, x, w[..., ::-1, ::-1], **h)[0], dw, db)
+)
+_wrong_vjp("x/swapped-kernel", "the kernel's rows and columns are exchanged on the way back")(
+    lambda dx, dw, db, g, x, w, h: (
+        right_vjp(g, x, w.swapaxes(2, 3), **h)[0] if w.shape[2] == w.shape[3] else dx,
+        dw,
+        db,
+    )
+)
+_wrong_vjp("x/overlap-overwritten", "where windows overlap, the last one wins")(
+    lambda dx, dw, db, g, x, w, h: (_scattered(g, x, w, **h, put=lambda part, new: np.copyto(part, new)), dw, db)
+)
+_wrong_vjp("x/groups-rolled", "each group's cotangent goes to its neighbour's channels")(
+    lambda dx, dw, db, g, x, w, h: (np.roll(dx, w.shape[1], 1), dw, db)
+)
+
+
+@_wrong_vjp("x/last-tap", "the last tap of the kernel is missed on the way back")
+def _last_tap_back(dx, dw, db, g, x, w, h):
+    w = w.copy()
+    w[..., -1, -1] = 0
+    return right_vjp(g, x, w, **h)[0], dw, db
+
+
+@_wrong_vjp("x/edge-of-padding", "what falls on the padding is added to the border")
+def _edge_of_padding(dx, dw, db, g, x, w, h):
+    ph, pw = as_pair(h["padding"])
+    whole = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
+    whole = right_vjp(g, whole, w, **{**h, "padding": 0})[0]
+    if ph:
+        whole[:, :, ph] += whole[:, :, :ph].sum(2)
+    return whole[:, :, ph : ph + x.shape[2], pw : pw + x.shape[3]], dw, db
+
+
+_wrong_vjp("weight/mean-over-batch", "the weight's gradient is divided by the number of images")(
+    lambda dx, dw, db, g, x, w, h: (dx, dw / max(1, len(x)), db)
+)
+_wrong_vjp("weight/last-image", "the last image of a batch is left out of the weight's gradient")(
+    lambda dx, dw, db, g, x, w, h: (dx, right_vjp(g[:-1], x[:-1], w, **h)[1] if len(x) > 1 else dw, db)
+)
+_wrong_vjp("weight/flipped", "the weight's gradient is flipped")(
+    lambda dx, dw, db, g, x, w, h: (dx, dw[..., ::-1, ::-1].copy(), db)
+)
+_wrong_vjp("weight/batch-of-one", "a batch of one image gives the weight no gradient")(
+    lambda dx, dw, db, g, x, w, h: (dx, dw * (len(x) > 1), db)
+)
+_wrong_vjp("weight/in-half", "the weight's gradient goes through float16")(
+    lambda dx, dw, db, g, x, w, h: (dx, dw.astype(np.float16).astype(dw.dtype), db)
+)
+_wrong_vjp("bias/mean", "the bias gets the mean of its cotangents")(
+    lambda dx, dw, db, g, x, w, h: (dx, dw, None if db is None else g.mean((0, 2, 3)) if g.size else db)
+)
+_wrong_vjp("bias/first-row", "the bias gets the cotangents of the first row alone")(
+    lambda dx, dw, db, g, x, w, h: (dx, dw, None if db is None else g[:, :, :1].sum((0, 2, 3)))
+)
+
+
+@_wrong_vjp("like-operand/covered-only", "the gradient of x is as large as what the windows cover")
+def _covered_only(dx, dw, db, g, x, w, h):
+    sizes = zip(x.shape[2:], w.shape[2:], *(as_pair(h[n]) for n in ("stride", "padding", "dilation")), strict=True)
+    left_over = [(n + 2 * p - d * (k - 1) - 1) % s for n, k, s, p, d in sizes]
+    rows, columns = (n - e for n, e in zip(x.shape[2:], left_over, strict=True))
+    return dx[:, :, :rows, :columns], dw, db
+
+
+_wrong_vjp("like-operand/wide", "the gradients are float64 whatever came in")(
+    lambda dx, dw, db, g, x, w, h: tuple(None if a is None else a.astype(np.float64) for a in (dx, dw, db))
+)
+_wrong_vjp("like-operand/empty-without-padding", "[P:-P] cuts off the padding, and with P = 0 everything")(
+    lambda dx, dw, db, g, x, w, h: (dx if np.all(h["padding"]) else dx[:, :, 0:-0], dw, db)
+)
+
+
+@_wrong_vjp("layout/memory-order", "the memory of the cotangent is read as if it were contiguous")
+def _cotangent_memory(dx, dw, db, g, x, w, h):
+    order = sorted(range(g.ndim), key=lambda axis: -abs(g.strides[axis]))
+    return right_vjp(g.transpose(order).reshape(g.shape), x, w, None if db is None else np.zeros(len(w)), **h)
+
+
+@_wrong_vjp("unchanged/cotangent", "the cotangent is used as a place to work in")
+def _scratch(dx, dw, db, g, x, w, h):
+    if g.flags.writeable:
+        g *= 2
+    return dx, dw, db
+
+
+_wrong_vjp("batch/divided", "the gradient of x is divided by the number of images")(
+    lambda dx, dw, db, g, x, w, h: (dx / max(1, len(x)), dw, db)
+)
+_wrong_vjp("batch/first-for-all", "all images get the first one's gradient")(
+    lambda dx, dw, db, g, x, w, h: (np.repeat(dx[:1], len(dx), 0), dw, db)
+)
+_wrong_vjp("empty/not-cleared", "without images the weight's gradient is whatever the memory held")(
+    lambda dx, dw, db, g, x, w, h: (dx, dw if len(x) else dw + 1, db)
+)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
