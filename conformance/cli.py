@@ -1,10 +1,12 @@
-"""The command line: check, list, explain, power. Exit 0 conforms, 1 does not, 2 misuse, 3 the harness itself failed."""
+"""The command line. Exit 0 conforms, 1 does not, 2 misuse, 3 the harness itself failed, 130 interrupted."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from nnspec.conformance.requirements import unknown_block
@@ -26,43 +28,15 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument(
         "subject", help="torch, reference, a file (my_layers.py), or one name in it (my_layers.py:Conv2d)"
     )
-    check.add_argument("--block", action="append", metavar="BLOCK", help="check this block alone (may be repeated)")
-    check.add_argument(
-        "--profile",
-        default="quick",
-        choices=("quick", "ci", "deep"),
-        help="20, 100 or 1000 cases per check (default: quick)",
+    _add_options(check)
+
+    matrix = commands.add_parser(
+        "matrix",
+        help="judge several implementations, and write one table",
+        description="Judge several implementations. Writes matrix.md, and report.json with all of their reports.",
     )
-    check.add_argument(
-        "--dtype",
-        action="append",
-        metavar="DTYPE",
-        choices=("float32", "float64"),
-        help="float32 or float64 (default: both)",
-    )
-    check.add_argument("--seed", type=int, default=0, help="the same seed gives the same cases (default: 0)")
-    check.add_argument(
-        "--framework", choices=("numpy", "torch"), help="whose arrays a file works on, where it does not tell"
-    )
-    check.add_argument("--json", metavar="PATH", help="where to write the report (default: nnspec-report/report.json)")
-    check.add_argument(
-        "--out",
-        metavar="FOLDER",
-        default="nnspec-report",
-        help="folder for the report and the scripts (default: nnspec-report)",
-    )
-    check.add_argument(
-        "--timeout", type=float, default=30.0, metavar="SECONDS", help="after which a call counts as hung (default: 30)"
-    )
-    check.add_argument(
-        "-n",
-        "--workers",
-        type=int,
-        default=None,
-        metavar="N",
-        help="worker processes (default: one per core, at most 8); "
-        "0: none, and no protection from a subject that aborts or hangs",
-    )
+    matrix.add_argument("subject", nargs="+", help="as for check")
+    _add_options(matrix)
 
     explain = commands.add_parser("explain", help="a requirement, its reference lines, its check and its faults")
     explain.add_argument("identifier", help="such as conv2d.stride.step, or a part of it")
@@ -78,6 +52,48 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_options(command: argparse.ArgumentParser) -> None:
+    """What is judged, how thoroughly, and where it is written."""
+    command.add_argument("--block", action="append", metavar="BLOCK", help="check this block alone (may be repeated)")
+    command.add_argument(
+        "--profile",
+        default="quick",
+        choices=("quick", "ci", "deep"),
+        help="20, 100 or 1000 cases per check (default: quick)",
+    )
+    command.add_argument(
+        "--dtype",
+        action="append",
+        metavar="DTYPE",
+        choices=("float32", "float64"),
+        help="float32 or float64 (default: both)",
+    )
+    command.add_argument("--seed", type=int, default=0, help="the same seed gives the same cases (default: 0)")
+    command.add_argument(
+        "--framework", choices=("numpy", "torch"), help="whose arrays a file works on, where it does not tell"
+    )
+    command.add_argument("--waivers", metavar="PATH", help="a TOML file of known deviations; strict: none may pass")
+    command.add_argument("--json", metavar="PATH", help="where to write the report (default: OUT/report.json)")
+    command.add_argument(
+        "--out",
+        metavar="FOLDER",
+        default="nnspec-report",
+        help="folder for the report and the scripts (default: nnspec-report)",
+    )
+    command.add_argument(
+        "--timeout", type=float, default=30.0, metavar="SECONDS", help="after which a call counts as hung (default: 30)"
+    )
+    command.add_argument(
+        "-n",
+        "--workers",
+        type=int,
+        default=None,
+        metavar="N",
+        help="worker processes (default: one per core, at most 8); "
+        "0: none, and no protection from a subject that aborts or hangs",
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     known = parser()
@@ -91,7 +107,9 @@ def main(arguments: list[str] | None = None) -> int:
         known.print_help()
         return MISUSE
     try:
-        return {"check": _check, "explain": _explain, "list": _list, "power": _power}[options.command](options)
+        return {"check": _check, "matrix": _matrix, "explain": _explain, "list": _list, "power": _power}[
+            options.command
+        ](options)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader, such as head, has seen enough
@@ -99,9 +117,9 @@ def main(arguments: list[str] | None = None) -> int:
         return CONFORMS
 
 
-def _misuse(message: str) -> int:
+def _misuse(message: str, code: int = MISUSE) -> int:
     print(f"nnspec: {message}", file=sys.stderr)
-    return MISUSE
+    return code
 
 
 def cores() -> int:
@@ -110,35 +128,75 @@ def cores() -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    if message := unknown_block(options.block):
-        return _misuse(f"--block {message}")
-    if options.timeout <= 0:
-        return _misuse(f"--timeout {options.timeout}: expected more than 0 seconds")
-    if options.workers is not None and options.workers < 0:
-        return _misuse(f"-n {options.workers}: expected 0 or more workers")
+    if message := _refused(options, [options.subject]):
+        return _misuse(message)
+    from nnspec.conformance.terminal import show
+
+    path = options.json or f"{options.out}/report.json"
+    code, report = _judge(options, options.subject, options.out, path)
+    if isinstance(report, str):
+        return _misuse(report, code)
+    show(report, path)
+    return exit_code(report)
+
+
+def _matrix(options: argparse.Namespace) -> int:
+    if message := _refused(options, options.subject):
+        return _misuse(message)
+    from nnspec.conformance import matrix
+
+    out, path = Path(options.out), Path(options.json or f"{options.out}/report.json")
+    reports: list[dict[str, Any]] = []
+    failures: dict[str, str] = {}
+    codes: list[int] = []
+    for subject in dict.fromkeys(options.subject):
+        folder = out / re.sub(r"[^A-Za-z0-9-]+", "_", subject)
+        code, report = _judge(options, subject, str(folder), str(folder / "report.json"))
+        if isinstance(report, str):
+            failures[subject] = report
+        else:
+            reports.append(report)
+            code = exit_code(report)
+        codes.append(code)
+        if code == INTERRUPTED:  # what is known by now is written all the same
+            break
+    merged = matrix.merge(reports, failures)
+    matrix.write(merged, path, out / "matrix.md")
+    print(matrix.markdown(merged))
+    print(f"written: {out / 'matrix.md'}, {path}")
+    return next((code for code in (INTERRUPTED, HARNESS, MISUSE, DEVIATES) if code in codes), CONFORMS)
+
+
+def _refused(options: argparse.Namespace, subjects: list[str]) -> str | None:
+    """What to say of options that cannot be meant."""
     from nnspec.adapters.names import plausible
 
-    if message := plausible(options.subject):
-        return _misuse(message)
-    from nnspec.conformance import session
-    from nnspec.conformance.terminal import Progress, show
+    if message := unknown_block(options.block):
+        return f"--block {message}"
+    if options.timeout <= 0:
+        return f"--timeout {options.timeout}: expected more than 0 seconds"
+    if options.workers is not None and options.workers < 0:
+        return f"-n {options.workers}: expected 0 or more workers"
+    return next(filter(None, map(plausible, subjects)), None)
 
-    names = ("subject", "block", "profile", "dtype", "seed", "framework", "json", "out", "timeout")
-    chosen = {name: getattr(options, name) for name in names}
-    with Progress(options.subject) as progress:
-        code, run = session.run(
-            chosen, cores() if options.workers is None else options.workers, progress=progress.advance
-        )
+
+def _judge(options: argparse.Namespace, subject: str, out: str, json: str) -> tuple[int, dict[str, Any] | str]:
+    """One subject: its report; or an exit code, and a sentence that says why there is none."""
+    from nnspec.conformance import session
+    from nnspec.conformance.terminal import Progress
+
+    names = ("block", "profile", "dtype", "seed", "framework", "waivers", "timeout")
+    chosen = {name: getattr(options, name) for name in names} | {"subject": subject, "out": out, "json": json}
+    workers = cores() if options.workers is None else options.workers
+    with Progress(subject) as progress:
+        code, run = session.run(chosen, workers, progress=progress.advance)
     if run is None:
-        print("nnspec: the checks could not be started", file=sys.stderr)
-        return HARNESS
+        return HARNESS, "the checks could not be started"
     if run.subject_error:
-        return _misuse(run.subject_error)
+        return MISUSE, run.subject_error
     if run.report is None:
-        print(f"nnspec: pytest ended with code {code} before there was a report", file=sys.stderr)
-        return HARNESS
-    show(run.report, options.json or f"{options.out}/report.json")
-    return exit_code(run.report)
+        return HARNESS, f"pytest ended with code {code} before there was a report"
+    return CONFORMS, run.report
 
 
 def exit_code(report: dict[str, Any]) -> int:
@@ -182,6 +240,8 @@ def _power(options: argparse.Namespace) -> int:
         else CONFORMS
     )
 
+
+COMMANDS = {"check": _check, "matrix": _matrix, "explain": _explain, "list": _list, "power": _power}
 
 if __name__ == "__main__":
     sys.exit(main())

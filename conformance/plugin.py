@@ -5,6 +5,7 @@ Every pytest loads it where nnspec is installed, so it imports nothing until a c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from nnspec.adapters.subject import Subject
     from nnspec.conformance.journal import Journal
+    from nnspec.conformance.waivers import Waiver
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--nnspec-block", action="append", default=None, help="check these blocks alone; may be repeated")
     group.addoption("--nnspec-timeout", default=30.0, type=float, help="seconds after which a call counts as hung")
+    group.addoption("--nnspec-waivers", default=None, help="a TOML file of known deviations")
     group.addoption("--nnspec-out", default="nnspec-report", help="folder for report.json and the scripts")
     group.addoption("--nnspec-json", default=None, help="where to write the report (default: OUT/report.json)")
     group.addoption("--nnspec-journals", default=None, help="(set for workers)")
@@ -61,6 +64,7 @@ class _State:
     subject: Subject | None = None
     error: str | None = None
     journal: Journal | None = None
+    waivers: Sequence[Waiver] = ()
 
 
 _STATE = pytest.StashKey[_State]()
@@ -86,6 +90,7 @@ def _journal(config: pytest.Config) -> Journal | None:
 
 def _load(config: pytest.Config, state: _State) -> None:
     from nnspec.adapters import SubjectError, load
+    from nnspec.conformance import waivers
 
     subject, asked = config.getoption("nnspec_subject"), config.getoption("nnspec_dtype")
     if state.journal:
@@ -94,8 +99,9 @@ def _load(config: pytest.Config, state: _State) -> None:
         loaded = load(getattr(config, "nnspec_object", subject), config.getoption("nnspec_framework"))
         if asked and not set(asked) & set(loaded.dtypes):
             raise SubjectError(f"{subject}: says that it has {', '.join(loaded.dtypes)}, and not {', '.join(asked)}")
+        state.waivers = waivers.load(config.getoption("nnspec_waivers"))
         state.subject = loaded
-    except SubjectError as error:
+    except (SubjectError, waivers.WaiverError) as error:
         state.error = str(error)
         if hasattr(config, "workeroutput"):
             config.workeroutput["nnspec_error"] = state.error
@@ -179,7 +185,7 @@ def _check(item: pytest.Item) -> Any:
 @pytest.fixture
 def trial(request: pytest.FixtureRequest) -> Any:
     """Runs a check against the subject, keeps the record for the report, and raises what pytest understands."""
-    from nnspec.conformance.report import record
+    from nnspec.conformance.report import record, waived
     from nnspec.conformance.trial import Outcome, Trial
 
     state, config = _state(request.config), request.config
@@ -199,7 +205,12 @@ def trial(request: pytest.FixtureRequest) -> Any:
             outcome = session.run(check)
         if state.journal:
             state.journal.rest()
-        request.node.nnspec_record = entry = record(check, subject, form, dtype, outcome)
+        entry = record(check, subject, form, dtype, outcome)
+        request.node.nnspec_record = entry = waived(entry, state.waivers, subject.name)
+        if entry["verdict"] == "waived":
+            pytest.xfail(f"{check.identifier}: {entry['reason']}")
+        if outcome.verdict == "pass" and entry["verdict"] == "fail":
+            pytest.fail(f"{check.identifier}: {entry['reason']}", pytrace=False)
         if outcome.failure is not None:
             text = f"{check.identifier}: {entry['sentence']}\n  {outcome.reason}\n  {outcome.failure.case}"
             if entry["level"] != "must":  # worth knowing, and no reason to fail

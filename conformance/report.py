@@ -19,6 +19,7 @@ from nnspec.conformance.cases import Case
 from nnspec.conformance.requirements import Check, requirements
 from nnspec.conformance.script import reproduce
 from nnspec.conformance.trial import Outcome
+from nnspec.conformance.waivers import Waiver, find
 
 SCHEMA = "urn:nnspec:report:1"  # the $id of report.schema.json
 VERDICTS = ("pass", "fail", "crash", "timeout", "unsupported", "waived", "blocked", "not run")
@@ -59,6 +60,7 @@ def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outco
             "expected": None if failure.expected is None else plain(failure.expected.value),
             "bound": None if failure.expected is None else plain(np.asarray(failure.expected.bound, np.float64)),
             "script": reproduce(subject, check, form, dtype, failure) or None,
+            "misshapen": failure.misshapen,
         }
     return entry
 
@@ -77,6 +79,19 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value if isinstance(value, int | float | str | None) else repr(value)
+
+
+def waived(entry: Record, waivers: Iterable[Waiver], subject: str) -> Record:
+    """The record in the light of the waivers: a failure that one covers is waived, a pass that one covers fails."""
+    waiver = find(waivers, subject, entry["requirement"], entry["form"], entry["dtype"])
+    if waiver is None or entry["verdict"] not in ("pass", *BAD):
+        return entry
+    if entry["verdict"] != "pass":
+        return {**entry, "verdict": "waived", "reason": str(waiver)}
+    message = f"passes, though it is waived: {waiver}; remove the waiver"
+    about = {"call": f"the waiver of {waiver.requirement} for {waiver.subject}", "arrays": {}, "arguments": {}}
+    nothing = dict.fromkeys(("actual", "expected", "bound", "script")) | {"misshapen": False}
+    return {**entry, "verdict": "fail", "reason": message, "failure": {"message": message, "case": about, **nothing}}
 
 
 def plain_case(case: Any) -> Any:
@@ -119,13 +134,21 @@ def failed(records: Iterable[Record]) -> list[Record]:
 
 
 def findings(records: Iterable[Record]) -> list[Record]:
-    """What failed, the most telling first: what compares a subject with itself is broken by one mistake alone."""
+    """What failed, the most telling first.
+
+    What compares a subject with itself is broken by one mistake alone, unless it is the shape that is wrong, which
+    breaks everything; where nothing else is wrong anywhere, the size comes first.
+    """
+    broken = failed(records)
+    shape_alone = all(r["failure"]["misshapen"] for r in broken)
 
     def place(entry: Record) -> int:
         name = entry["requirement"].partition(".")[2]
-        return OWN.index(name) if name in OWN else len(OWN)
+        if name in OWN and not entry["failure"]["misshapen"]:
+            return OWN.index(name)
+        return len(OWN) + (not shape_alone or name != "output.size")
 
-    return sorted(failed(records), key=place)
+    return sorted(broken, key=place)
 
 
 def write_scripts(records: Iterable[Record], folder: Path) -> None:

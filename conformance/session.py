@@ -145,7 +145,7 @@ class Session:
                         os.kill(entry["pid"], signal.SIGKILL)
 
     def _crash(self, worker: str, nodeid: str) -> dict[str, Any] | None:
-        from nnspec.conformance import report
+        from nnspec.conformance import report, waivers
 
         _, entry, case = journal.read(self.journals / worker)
         if "check" not in entry:
@@ -153,7 +153,8 @@ class Session:
             return None
         identifier, form, dtype = entry["check"]
         hung = worker in self._killed
-        limit = self.config.getoption("nnspec_timeout")
+        option = self.config.getoption
+        limit = option("nnspec_timeout")
         what = f"did not return within {limit:g} s" if hung else "ended the process"
         record = report.key(_check(identifier), form, dtype) | {
             "verdict": "timeout" if hung else "crash",
@@ -170,6 +171,7 @@ class Session:
                 "expected": None,
                 "bound": None,
                 "script": None,
+                "misshapen": False,
             },
         }
         if case is not None:
@@ -177,7 +179,7 @@ class Session:
         others = [r["verdict"] for r in self.records.values() if (r["block"], r["form"]) == (record["block"], form)]
         if len(others) + 1 >= BLOCKED_AFTER and set(others) <= {"crash", "timeout"}:
             (self.journals / f"blocked-{record['block']}-{form}").touch()
-        return record
+        return report.waived(record, waivers.load(option("nnspec_waivers")), option("nnspec_subject"))
 
     def _write_crash_scripts(self) -> None:
         from nnspec.conformance.script import crash_scripts

@@ -60,7 +60,7 @@ def show(report: Record, path: str, console: Console | None = None) -> None:
 
 def _table(report: Record) -> Table:
     table = Table(title=f"nnspec check {escape(report['subject'])}", title_justify="left", box=None, pad_edge=False)
-    columns = ("pass", "fail", "crash", "timeout", "blocked", "unsupported", "not run")
+    columns = ("pass", "fail", "crash", "timeout", "waived", "blocked", "unsupported", "not run")
     blocks: dict[str, Counter[str]] = defaultdict(Counter)
     for entry in report["results"]:
         blocks[entry["block"]][_shown(entry)] += 1
@@ -146,7 +146,9 @@ def _footer(report: Record, path: str, console: Console) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     console.print(f"profile {report['profile']}, seed {report['seed']}; {escape(versions)}")
     reasons = Counter(
-        (r["verdict"], r["reason"]) for r in report["results"] if r["verdict"] in ("unsupported", "not run", "blocked")
+        (r["verdict"], r["reason"])
+        for r in report["results"]
+        if r["verdict"] in ("waived", "unsupported", "not run", "blocked")
     )
     for (verdict, reason), count in reasons.most_common(8):
         console.print(f"{verdict} ({count}): {escape(reason)}")
@@ -180,7 +182,7 @@ def _conclusion(report: Record) -> str:
 
 def _except(report: Record) -> str:
     totals = report["totals"]
-    short = [f"{totals[v]} {v}" for v in ("unsupported", "not run") if totals[v]]
+    short = [f"{totals[v]} {v}" for v in ("waived", "unsupported", "not run") if totals[v]]
     return f" in what was judged ({', '.join(short)})" if short else ""
 
 

@@ -52,6 +52,13 @@ class Mismatch(AssertionError):
         self.calls: list[Call] = []
         self.script: list[str] | None = None  # the lines that reproduce it, where replaying the calls would not
 
+    @property
+    def misshapen(self) -> bool:
+        """Whether it is the shape that is wrong, so that of the values nothing is known."""
+        if self.expected is not None and isinstance(self.actual, np.ndarray):
+            return self.actual.shape != self.expected.value.shape
+        return ".shape ==" in self.holds
+
 
 class Blocked(Exception):
     """The call that a law starts from fails by itself: other checks judge that, and this one has nothing to go by."""

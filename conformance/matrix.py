@@ -1,0 +1,103 @@
+"""The conformance matrix: several subjects, one run of all checks each, and one table of blocks by subjects."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from nnspec.conformance import report
+from nnspec.conformance.report import BAD, Record
+
+SCHEMA = "urn:nnspec:matrix:1"  # the $id of matrix.schema.json
+
+
+def merge(reports: Sequence[Record], failures: dict[str, str]) -> Record:
+    """The reports side by side; `failures` says of each subject that could not be judged why."""
+    conforms = bool(reports) and not failures and all(r["conforms"] for r in reports)
+    return {"schema": SCHEMA, "conforms": conforms, "subjects": list(reports), "failures": failures}
+
+
+def markdown(matrix: Record) -> str:
+    """The matrix as a page of Markdown: the table, what is waived and why, and what failed."""
+    parts = ["# Conformance", "", *_table(matrix["subjects"]), "", *_legend(matrix["subjects"])]
+    parts += _waived(matrix["subjects"]) + _failed(matrix["subjects"])
+    if matrix["failures"]:
+        parts += ["", "## Not judged", "", *(f"- {name}: {why}" for name, why in matrix["failures"].items())]
+    return "\n".join(parts) + "\n"
+
+
+def write(matrix: Record, path: Path, page: Path) -> None:
+    """The merged report, which is the source of all else, and the page."""
+    report.write(matrix, path)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(markdown(matrix), "utf-8")
+
+
+def _table(reports: Sequence[Record]) -> list[str]:
+    names = [one["subject"] for one in reports]
+    blocks = dict.fromkeys(entry["block"] for one in reports for entry in one["results"])
+    rows = [["block", *names]]
+    rows += [[block, *(_cell([e for e in r["results"] if e["block"] == block]) for r in reports)] for block in blocks]
+    rows += [["**all**", *(_cell(one["results"]) for one in reports)]]
+    rows += [["conforms", *("yes" if one["conforms"] else "**no**" for one in reports)]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    head, *body = ["| " + " | ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    return [head, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *body]
+
+
+def _cell(entries: Iterable[Record]) -> str:
+    """How many results have each verdict, and, of those that passed, the largest error as a part of its bound."""
+    entries = list(entries)
+    if not entries:
+        return "–"
+    counts = Counter(e["verdict"] if not _only_a_should(e) else "should" for e in entries)
+    parts = [f"{counts.pop('pass', 0)} pass", *(f"**{counts.pop(v)} {v}**" for v in BAD if v in counts)]
+    parts += [f"{n} {verdict}" for verdict, n in sorted(counts.items())]
+    worst = max((e["worst_error_over_bound"] for e in entries if e["verdict"] == "pass"), default=0.0)
+    return ", ".join(parts) + (f"; B {worst:.2f}" if worst else "; exact")
+
+
+def _only_a_should(entry: Record) -> bool:
+    return bool(entry["verdict"] == "fail" and entry["level"] != "must")
+
+
+def _legend(reports: Sequence[Record]) -> list[str]:
+    return [
+        "Counts are of requirements, each form (function, class) and dtype by itself. *B* is the accuracy class that",
+        "a *must* asks for, within the bound of any order of summation; behind it stands the largest error seen, as a",
+        "part of that bound. *exact*: no error at all. *should*: a recommendation that is not met.",
+        "",
+        *(f"- {r['subject']}: profile {r['profile']}, seed {r['seed']}, {r['totals']['cases']} cases in "
+          f"{r['seconds']:.0f} s; {', '.join(f'{n} {v}' for n, v in r['versions'].items())}" for r in reports),
+    ]  # fmt: skip
+
+
+def _waived(reports: Sequence[Record]) -> list[str]:
+    found = {
+        (one["subject"], entry["requirement"], entry["reason"])
+        for one in reports
+        for entry in one["results"]
+        if entry["verdict"] == "waived"
+    }
+    lines = [
+        f"- {_plain(subject)}: `{requirement}`: {_plain(reason)}" for subject, requirement, reason in sorted(found)
+    ]
+    return ["", "## Waived", "", *lines] if lines else []
+
+
+def _failed(reports: Sequence[Record]) -> list[str]:
+    lines = []
+    for one in reports:
+        for entry in one["results"]:
+            if entry["verdict"] in BAD and not _only_a_should(entry):
+                what = f"`{entry['requirement']}` ({entry['form']}, {entry['dtype']}): {_plain(entry['failure']['message'])}"
+                lines.append(f"- {_plain(one['subject'])}: {what}")
+    return ["", "## Failed", "", *lines] if lines else []
+
+
+def _plain(text: str) -> str:
+    """What a subject says, in one line and without a meaning in Markdown or HTML."""
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
