@@ -93,8 +93,8 @@ def _failed(reports: Sequence[Record]) -> list[str]:
     for one in reports:
         for entry in one["results"]:
             if entry["verdict"] in BAD and not _only_a_should(entry):
-                what = f"`{entry['requirement']}` ({entry['form']}, {entry['dtype']}): {_plain(entry['failure']['message'])}"
-                lines.append(f"- {_plain(one['subject'])}: {what}")
+                where = f"`{entry['requirement']}` ({entry['form']}, {entry['dtype']})"
+                lines.append(f"- {_plain(one['subject'])}: {where}: {_plain(entry['failure']['message'])}")
     return ["", "## Failed", "", *lines] if lines else []
 
 
