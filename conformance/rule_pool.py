@@ -29,7 +29,7 @@ def averaged(mean: Callable[[Array], Array], divisor: Array | float, x: Array) -
 
 
 def shared(vjp: Callable[[Array], Array], divisor: Array | float, cotangent: Array) -> Expected:
-    """What `vjp(cotangent)` must be, where each element is a sum of cotangents, each over its own window's `divisor`."""
+    """What `vjp(cotangent)` must be, where each element is a sum of cotangents, each over its window's `divisor`."""
     value, magnitude = _value_and_magnitude(vjp, cotangent)
     ones = (cotangent != 0) * np.asarray(divisor, np.float64)  # of these, each share is 1
     inexact = vjp(ones * ~_dyadic(divisor)) != 0
