@@ -90,6 +90,22 @@ def judges_images_alone(subject: Trial, case: Case, judge: Judge) -> None:
         subject.expect(_by(subject.gradients(image), "x"), image_of(batch, n), f"the gradient of image {n} alone")
 
 
+def judges_channels_alone(subject: Trial, case: Case, judge: Judge) -> None:
+    """The gradient of channel c is what channel c alone gives, whatever the cotangents of the others are."""
+    together, x, cotangent = presumed(subject, case), case["x"], case["cotangent"]
+    whole = own(together["x"], judge(case)["x"])
+    bound = np.broadcast_to(whole.bound, whole.value.shape)
+    for c in range(x.shape[1]):
+        here = np.s_[:, c : c + 1]
+        channel = Expected(whole.value[here], bound[here], None if whole.source is None else whole.source[here])
+        alone = _by(subject.gradients(case.but(x=x[here], cotangent=cotangent[here])), "x")
+        subject.expect(alone, channel, f"the gradient of channel {c} alone")
+        spoilt = np.full_like(cotangent, np.nan)
+        spoilt[here] = cotangent[here]
+        gradient = _by(subject.gradients(case.but(cotangent=spoilt)), "x")[here]
+        subject.expect(gradient, channel, f"the gradient of channel {c}, where every other cotangent is NaN,")
+
+
 def _by(gradients: Mapping[str, Array], operand: str) -> Array:
     if operand not in gradients:
         raise Mismatch(f"there is no gradient of {operand}", holds=f"{operand!r} in gradient")

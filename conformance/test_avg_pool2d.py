@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import Array, Case, as_pair
+from nnspec.conformance.cases import Array, Case, as_pair, with_cotangent
 from nnspec.conformance.pools import below, broken, calls_in_turn, pools, rank, too_large_a_window, too_much_padding
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected
-from nnspec.conformance.rule_pool import averaged
+from nnspec.conformance.rule_pool import averaged, shared
 from nnspec.conformance.trial import Mismatch, Trial
-from nnspec.reference.avg_pool2d import avg_pool2d
+from nnspec.reference.avg_pool2d import avg_pool2d, avg_pool2d_vjp
 from nnspec.reference.windows import output_size, pooled_size
 
 STEM = "avg_pool2d"
@@ -257,6 +259,77 @@ def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
     subject.expect(again, Expected(larger.astype(np.float64), bound), "after a call with other arguments, the result")
 
 
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+    """A pool and a cotangent of its result."""
+    pool = cases(dtype=dtype, lacks=lacks, **choices)
+    return with_cotangent(pool, lambda case: avg_pool2d(case["x"], **case.arguments).shape)
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """Of each window that covers an element a share, with the bound of a sum of quotients."""
+
+    def vjp(g: Array) -> Array:
+        return avg_pool2d_vjp(g, case["x"].astype(g.dtype), **case.arguments)
+
+    return {"x": shared(vjp, divisor(case), case["cotangent"])}
+
+
+def gradient_equals_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on the values of gradients."""
+    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
+
+
+@requirement("avg_pool2d.gradient.x", gradients, needs="vjp", kernels=(2, 3, 4), channels=(1, 2, 17))
+def test_gradient_x(subject: Trial, case: Case) -> None:
+    """All arguments at once; windows that overlap, and elements that none of them covers."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement("avg_pool2d.gradient.divisor", gradients, needs=("vjp", "ceil_mode"), ending="extra", kernels=(3, 4, 5))
+def test_gradient_divisor(subject: Trial, case: Case) -> None:
+    """Of windows that hang over, in padding or without, counted or not, or overridden."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement("avg_pool2d.gradient.like-operand", gradients, needs="vjp")
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """Rows that no window covers have a gradient as well."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("avg_pool2d.gradient.layout", gradients, needs="vjp", effort=2)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Transposed, sliced, reversed, channels-last and stride-0 cotangents."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+
+
+@requirement("avg_pool2d.gradient.unchanged", gradients, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """Image and cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("avg_pool2d.gradient.batch", gradients, needs="vjp", batch=2)
+def test_gradient_batch(subject: Trial, case: Case) -> None:
+    """Image by image."""
+    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement("avg_pool2d.gradient.channel", gradients, needs="vjp", channels=(1, 2, 3, 5, 9, 17), effort=2)
+def test_gradient_channel(subject: Trial, case: Case) -> None:
+    """Channel by channel."""
+    laws_of_gradients.judges_channels_alone(subject, case, expected_gradients)
+
+
+@requirement("avg_pool2d.gradient.empty", gradients, needs="vjp")
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No images, no shares."""
+    laws_of_gradients.is_nothing_for_no_images(subject, case)
+
+
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 refusal = partial(requirement, cases=broken, stem=STEM, per_dtype=False)
@@ -335,6 +408,28 @@ def test_reach_everything_at_once() -> None:
             return case["ceil_mode"] and unequal and given == wanted and max(_left_over(case)) > 0
 
         find(cases(dtype="float32"), corner)
+
+
+def test_reach_gradients() -> None:
+    """Windows that overlap and hang over, with each kind of divisor; elements that no window covers; exact shares."""
+
+    def overlap(case: Case) -> bool:
+        return all(s < k for s, k in zip(as_pair(case["stride"]), as_pair(case["kernel_size"]), strict=True))
+
+    def gap(case: Case) -> bool:
+        return any(s > k for s, k in zip(as_pair(case["stride"]), as_pair(case["kernel_size"]), strict=True))
+
+    for corner in (
+        lambda case: overlap(case) and case["divisor_override"] is None and len(np.unique(divisor(case))) > 2,
+        lambda case: overlap(case) and case["padding"] != 0 and not case["count_include_pad"],
+        lambda case: overlap(case) and case["divisor_override"] == -2,
+    ):
+        find(gradients(dtype="float32", lacks=frozenset(), ending="extra", kernels=(3, 4, 5)), corner)
+    for corner in (
+        lambda case: gap(case) and (expected_gradients(case)["x"].value == 0).any(),
+        lambda case: overlap(case) and not np.any(expected_gradients(case)["x"].bound),
+    ):
+        find(gradients(dtype="float32", lacks=frozenset()), corner)
 
 
 def test_reach_windows_larger_than_the_image() -> None:

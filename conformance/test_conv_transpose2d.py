@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import KINDS, Array, Case, Data, as_pair, data
+from nnspec.conformance.cases import KINDS, Array, Case, Data, as_pair, data, with_cotangent
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected, multilinear
 from nnspec.conformance.trial import Mismatch, Trial
 from nnspec.reference.conv2d import conv2d
-from nnspec.reference.conv_transpose2d import conv_transpose2d
+from nnspec.reference.conv_transpose2d import conv_transpose2d, conv_transpose2d_vjp
 
 PAIRS = ("stride", "padding", "output_padding", "dilation")
 ALL = (*PAIRS, "groups", "bias")
@@ -256,6 +257,91 @@ def calls_in_turn(draw, *, dtype: str, lacks: frozenset[str]):
 def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
     """A call in between changes nothing."""
     laws.forgets(subject, *case, expected)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+    """A transposed convolution and a cotangent of its result."""
+    return with_cotangent(cases(dtype=dtype, lacks=lacks, **choices), output_shape)
+
+
+def wide_or_square(**choices: Any) -> st.SearchStrategy[Case]:
+    """Many channels; or as many in as out, where nothing but the values tells which of the kernel's axes is which."""
+    return st.one_of(gradients(wide=True, **choices), gradients(square=True, **choices))
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """Those of x and weight are linear in the cotangent and in the other of the two, that of the bias is a sum."""
+    x, weight, cotangent = case["x"], case["weight"], case["cotangent"]
+    bias = np.zeros(weight.shape[1] * case["groups"])
+
+    def vjp(g: Array, x: Array, weight: Array) -> Any:
+        return conv_transpose2d_vjp(g, x.astype(g.dtype), weight.astype(g.dtype), bias, **case.arguments)
+
+    found = {
+        "x": multilinear(lambda g, w: vjp(g, x, w)[0], cotangent, weight),
+        "weight": multilinear(lambda g, x: vjp(g, x, weight)[1], cotangent, x),
+    }
+    if case["bias"] is not None:
+        found["bias"] = multilinear(lambda g: vjp(g, x, weight)[2], cotangent)
+    return found
+
+
+def gradient_equals_reference(subject: Trial, case: Case, operand: str) -> None:
+    """The one comparison behind every requirement on the values of gradients."""
+    laws_of_gradients.equals_reference(subject, case, operand, expected_gradients(case)[operand])
+
+
+@requirement("conv_transpose2d.gradient.x", wide_or_square, needs="vjp")
+def test_gradient_x(subject: Trial, case: Case) -> None:
+    """Every element gets the cotangents that its copy of the kernel reached, times that kernel."""
+    gradient_equals_reference(subject, case, "x")
+
+
+@requirement("conv_transpose2d.gradient.weight", wide_or_square, needs="vjp")
+def test_gradient_weight(subject: Trial, case: Case) -> None:
+    """Every tap gets the cotangents where it landed, times what it carried there."""
+    gradient_equals_reference(subject, case, "weight")
+
+
+@requirement("conv_transpose2d.gradient.bias", gradients, needs=("vjp", "bias"))
+def test_gradient_bias(subject: Trial, case: Case) -> None:
+    """The sum of a channel's cotangents, gaps and output padding included."""
+    if case["bias"] is None:
+        case = case.but(bias=np.zeros(case["weight"].shape[1] * case["groups"], case["x"].dtype))
+    gradient_equals_reference(subject, case, "bias")
+
+
+@requirement("conv_transpose2d.gradient.like-operand", gradients, needs="vjp")
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """However many windows the cotangent has room for."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("conv_transpose2d.gradient.layout", gradients, needs="vjp", effort=2)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Transposed, sliced, reversed, channels-last and stride-0 cotangents."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+
+
+@requirement("conv_transpose2d.gradient.unchanged", gradients, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """Operands and cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("conv_transpose2d.gradient.batch", gradients, needs="vjp", batch=2)
+def test_gradient_batch(subject: Trial, case: Case) -> None:
+    """Image by image."""
+    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement("conv_transpose2d.gradient.empty", gradients, needs="vjp")
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No images: zeros for weight and bias."""
+    laws_of_gradients.is_nothing_for_no_images(subject, case)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

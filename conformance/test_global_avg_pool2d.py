@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import Case, data
+from nnspec.conformance.cases import Case, data, with_cotangent
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected
-from nnspec.conformance.rule_pool import averaged
+from nnspec.conformance.rule_pool import averaged, shared
 from nnspec.conformance.trial import Mismatch, Trial
-from nnspec.reference.global_avg_pool2d import global_avg_pool2d
+from nnspec.reference.global_avg_pool2d import global_avg_pool2d, global_avg_pool2d_vjp
 
 
 @st.composite
@@ -33,7 +34,12 @@ def cases(
 
 def expected(case: Case) -> Expected:
     """What the reference gives, with the bound of a mean."""
-    return averaged(global_avg_pool2d, float(np.prod(case["x"].shape[2:])), case["x"])
+    return averaged(global_avg_pool2d, divisor(case), case["x"])
+
+
+def divisor(case: Case) -> float:
+    """H·W"""
+    return float(np.prod(case["x"].shape[2:]))
 
 
 def equals_reference(subject: Trial, case: Case) -> None:
@@ -115,6 +121,65 @@ def test_batch_empty(subject: Trial, case: Case) -> None:
 def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
     """A call in between, with images of another size, changes nothing."""
     laws.forgets(subject, *case, expected)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+    """Images and a cotangent of their means."""
+    return with_cotangent(cases(dtype=dtype, lacks=lacks, **choices), lambda case: case["x"].shape[:2])
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """A share for each pixel, with the bound of one division."""
+
+    def vjp(g: np.ndarray) -> np.ndarray:
+        return global_avg_pool2d_vjp(g, case["x"].astype(g.dtype))
+
+    return {"x": shared(vjp, divisor(case), case["cotangent"])}
+
+
+@requirement("global_avg_pool2d.gradient.x", gradients, needs="vjp", sides=(1, 2, 3, 5, 7, 8, 17))
+def test_gradient_x(subject: Trial, case: Case) -> None:
+    """The same share for every pixel, of small and large images, of one image and of several."""
+    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
+
+
+@requirement("global_avg_pool2d.gradient.like-operand", gradients, needs="vjp")
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """As large as the image, and of its dtype."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("global_avg_pool2d.gradient.layout", gradients, needs="vjp", effort=2)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Transposed, sliced, reversed and stride-0 cotangents."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+
+
+@requirement("global_avg_pool2d.gradient.unchanged", gradients, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """Image and cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("global_avg_pool2d.gradient.batch", gradients, needs="vjp", batch=2)
+def test_gradient_batch(subject: Trial, case: Case) -> None:
+    """Image by image."""
+    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement("global_avg_pool2d.gradient.channel", gradients, needs="vjp", channels=(1, 2, 3, 5, 9), effort=2)
+def test_gradient_channel(subject: Trial, case: Case) -> None:
+    """Channel by channel."""
+    laws_of_gradients.judges_channels_alone(subject, case, expected_gradients)
+
+
+@requirement("global_avg_pool2d.gradient.empty", gradients, needs="vjp")
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No images, no shares."""
+    laws_of_gradients.is_nothing_for_no_images(subject, case)
 
 
 # -- what need not give a result ---------------------------------------------------------------------------------------

@@ -48,10 +48,15 @@ def avg_pool2d_vjp(
     plan = _plan(x, kernel_size, stride, padding, ceil_mode, divisor_override)
     (n, c, h, w), (ph, pw) = x.shape, plan.padding
     like("cotangent", cotangent, (n, c, *plan.size))
+    # [avg_pool2d.gradient.unchanged] [avg_pool2d.gradient.layout] the cotangent is only read, through NumPy's strides;
+    # [avg_pool2d.gradient.divisor] the same divisor as on the way there
     share = (cotangent / _divisor(x, plan, count_include_pad, divisor_override)).astype(x.dtype, copy=False)
     dpadded = np.zeros(pad(x, plan.padding, 0, plan.overhang).shape, x.dtype)
     shares = np.broadcast_to(share[:, :, None, None], (n, c, *plan.kernel_size, *plan.size))
-    scatter(shares, dpadded, plan.stride, (1, 1))  # where windows overlap, an element gets a share from each
+    # [avg_pool2d.gradient.x] where windows overlap, an element gets a share from each; [avg_pool2d.gradient.batch]
+    # [avg_pool2d.gradient.channel] [avg_pool2d.gradient.empty] images and channels have windows of their own
+    scatter(shares, dpadded, plan.stride, (1, 1))
+    # [avg_pool2d.gradient.like-operand] what fell on the padding is nobody's, and what no window reached stays 0
     return dpadded[:, :, ph : ph + h, pw : pw + w]
 
 

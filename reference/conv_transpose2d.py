@@ -71,14 +71,17 @@ def conv_transpose2d_vjp(
     (n, _, h, w), (_, og, kh, kw) = x.shape, weight.shape
     like("cotangent", cotangent, (n, og * groups, *_output_size((h, w), (kh, kw), *arguments)))
     convolution: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    # [conv_transpose2d.gradient.unchanged] [conv_transpose2d.gradient.layout] all is only read, as NumPy does
     # The adjoint of the adjoint: convolution takes the cotangent back to x. With output_padding it may have room for
     # more windows than x has elements; those are the last ones, and there x is as good as 0.
-    dx = conv2d(cotangent, weight, **convolution)
+    dx = conv2d(cotangent, weight, **convolution)  # [conv_transpose2d.gradient.x] [conv_transpose2d.gradient.batch]
     filled = np.zeros(dx.shape, x.dtype)
     filled[:, :, :h, :w] = x
     # <conv2d(g, weight), x> is what both blocks have in common: its gradient by weight is the weight's in either
+    # [conv_transpose2d.gradient.weight] [conv_transpose2d.gradient.empty]
     _, dweight, _ = conv2d_vjp(filled, cotangent, weight, **convolution)
-    return dx[:, :, :h, :w], dweight, None if bias is None else cotangent.sum((0, 2, 3))
+    dbias = None if bias is None else cotangent.sum((0, 2, 3))  # [conv_transpose2d.gradient.bias]
+    return dx[:, :, :h, :w], dweight, dbias  # [conv_transpose2d.gradient.like-operand]
 
 
 def _output_size(size, kernel_size, stride, padding, output_padding, dilation):

@@ -4,6 +4,7 @@ import numpy as np
 from nnspec.conformance.cases import as_pair
 from nnspec.conformance.faults import fault, wrong
 from nnspec.reference.avg_pool2d import avg_pool2d as right
+from nnspec.reference.avg_pool2d import avg_pool2d_vjp as right_vjp
 
 
 def _wrong(key, mistake):
@@ -357,6 +358,166 @@ def _cached_divisors(x, *, count_include_pad, divisor_override, **h):
     means = right(ones, count_include_pad=count_include_pad, divisor_override=divisor_override, **h)
     key = (x.shape, x.dtype, tuple(h.items()))
     return _sums(x, **h) / _DIVISORS.setdefault(key, _sums(ones, **h) / means)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def _wrong_vjp(key, mistake):
+    """The fault has the right gradient at hand: function(dx, cotangent, x, arguments), as pairs above."""
+
+    def add(function):
+        def avg_pool2d_vjp(cotangent, x, *, kernel_size, stride=None, padding=0, **rest):
+            pairs = {
+                "kernel_size": kernel_size,
+                "stride": kernel_size if stride is None else stride,
+                "padding": padding,
+            }
+            h = {**{n: as_pair(v) for n, v in pairs.items()}, **rest}
+            return function(right_vjp(cotangent, x, **h), cotangent, x, h)
+
+        fault(f"avg_pool2d.gradient.{key}", mistake, avg_pool2d_vjp=avg_pool2d_vjp)
+        return function
+
+    return add
+
+
+def _divisors(x, h):
+    ones = np.ones((1, 1, *x.shape[2:]), x.dtype)
+    return np.rint(_sums(ones, **h) / right(ones, **h)).astype(x.dtype)
+
+
+def _undivided(g, x, h):
+    return right_vjp(g, x, **{**h, "divisor_override": 1})
+
+
+def _whole(g, x, h, put):
+    """`put(window, share)` for every window of the padded image; all of that, and what hangs over."""
+    (kh, kw), (sh, sw), (ph, pw) = h["kernel_size"], h["stride"], h["padding"]
+    whole = np.zeros((*x.shape[:2], x.shape[2] + 2 * ph + sh, x.shape[3] + 2 * pw + sw), x.dtype)
+    share = g / _divisors(x, h)
+    for r, s in np.ndindex(g.shape[2:]):
+        put(whole[:, :, r * sh : r * sh + kh, s * sw : s * sw + kw], share[:, :, r, s, None, None])
+    return whole
+
+
+def _add(window, share):
+    window += share
+
+
+def _first(window, share):
+    window[:, :, :1, :1] += share
+
+
+def _image(whole, x, h):
+    (height, width), (ph, pw) = x.shape[2:], h["padding"]
+    return whole[:, :, ph : ph + height, pw : pw + width]
+
+
+_wrong_vjp("x/undivided", "the cotangent is spread without the division")(lambda dx, g, x, h: _undivided(g, x, h))
+_wrong_vjp("x/overlap-overwritten", "where windows overlap, the last one wins")(
+    lambda dx, g, x, h: _image(_whole(g, x, h, np.copyto), x, h)
+)
+_wrong_vjp("x/first-element", "all of it goes to the first element of the window")(
+    lambda dx, g, x, h: _image(_whole(g, x, h, _first), x, h)
+)
+_wrong_vjp("x/shifted", "the padding is taken off the far side alone")(
+    lambda dx, g, x, h: _whole(g, x, h, _add)[:, :, : x.shape[2], : x.shape[3]]
+)
+_wrong_vjp("x/half-precision", "the cotangent is rounded to float16 on the way")(
+    lambda dx, g, x, h: right_vjp(g.astype(np.float16).astype(g.dtype), x, **h)
+)
+
+
+@_wrong_vjp("x/edge-of-padding", "what falls on the padding is added to the border")
+def _edge_of_padding(dx, g, x, h):
+    rows, whole = h["padding"][0], _whole(g, x, h, _add)
+    if rows:
+        whole[:, :, rows] += whole[:, :, :rows].sum(2)
+    return _image(whole, x, h)
+
+
+@_wrong_vjp("x/last-window", "a last window that ceil_mode added gets nothing back")
+def _last_window(dx, g, x, h):
+    try:
+        rows, columns = right(x, **{**h, "ceil_mode": False}).shape[2:]
+    except ValueError:
+        return dx * 0
+    g = g.copy()
+    g[:, :, rows:] = 0
+    g[:, :, :, columns:] = 0
+    return right_vjp(g, x, **h)
+
+
+@_wrong_vjp("x/not-cleared", "what no window covers is whatever the memory held")
+def _not_cleared(dx, g, x, h):
+    return np.where(_undivided(np.ones_like(g), x, h) == 0, np.asarray(1, x.dtype), dx)
+
+
+@_wrong_vjp("divisor/kernel-size", "a window that hangs over is divided by KH·KW all the same if padding counts")
+def _kernel_size(dx, g, x, h):
+    if h["divisor_override"] is not None or not h["count_include_pad"]:
+        return dx
+    return right_vjp(g, x, **{**h, "divisor_override": int(np.prod(h["kernel_size"]))})
+
+
+for _name, _value, _mistake in (
+    ("count_include_pad", True, "padding always counts on the way back"),
+    ("count_include_pad", False, "padding never counts on the way back"),
+    ("divisor_override", None, "the override is forgotten on the way back"),
+):
+    _wrong_vjp(f"divisor/{_name}-{_value}".replace("_", "-").lower(), _mistake)(
+        lambda dx, g, x, h, _n=_name, _v=_value: right_vjp(g, x, **{**h, _n: _v})
+    )
+_wrong_vjp("divisor/absolute", "the override loses its sign on the way back")(
+    lambda dx, g, x, h: -dx if (h["divisor_override"] or 0) < 0 else dx
+)
+
+
+@_wrong_vjp("like-operand/covered-only", "the gradient is as large as what the windows cover")
+def _covered_only(dx, g, x, h):
+    covered = _undivided(np.ones_like(g), x, h)[0, 0] != 0
+    return dx[:, :, covered.any(1)][..., covered.any(0)]
+
+
+_wrong_vjp("like-operand/overhang", "padding and overhang at the far end are not taken off")(
+    lambda dx, g, x, h: _whole(g, x, h, _add)[:, :, h["padding"][0] :, h["padding"][1] :]
+)
+_wrong_vjp("like-operand/wide", "the gradient is float64 whatever came in")(lambda dx, g, x, h: dx.astype(np.float64))
+
+
+@_wrong_vjp("layout/memory-order", "the memory of the cotangent is read as if it were contiguous")
+def _cotangent_memory(dx, g, x, h):
+    order = sorted(range(g.ndim), key=lambda axis: -abs(g.strides[axis]))
+    return right_vjp(g.transpose(order).reshape(g.shape), x, **h)
+
+
+@_wrong_vjp("unchanged/divided", "the cotangent is divided in place")
+def _divided(dx, g, x, h):
+    if g.flags.writeable:
+        g /= _divisors(x, h)
+    return dx
+
+
+_wrong_vjp("batch/divided", "the gradient is divided by the number of images")(
+    lambda dx, g, x, h: dx / np.asarray(max(1, len(x)), x.dtype)
+)
+_wrong_vjp("batch/running", "the gradient is not cleared between images")(
+    lambda dx, g, x, h: np.cumsum(dx, axis=0, dtype=x.dtype)
+)
+_wrong_vjp("channel/mean", "every channel gets the mean of all")(
+    lambda dx, g, x, h: np.broadcast_to(dx.mean(1, keepdims=True), dx.shape)
+)
+_wrong_vjp("channel/neighbour", "beyond the fourth, channels are mixed with their neighbour")(
+    lambda dx, g, x, h: np.concatenate([dx[:, :4], dx[:, 4:] + 0 * dx[:, 3:-1]], axis=1)
+)
+
+
+@_wrong_vjp("empty/refused", "a batch of nothing raises on the way back")
+def _no_empty_back(dx, g, x, h):
+    if not len(x):
+        raise ValueError("empty batch")
+    return dx
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

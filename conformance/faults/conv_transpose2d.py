@@ -3,7 +3,9 @@
 import numpy as np
 from nnspec.conformance.cases import as_pair
 from nnspec.conformance.faults import fault
+from nnspec.reference.conv2d import conv2d
 from nnspec.reference.conv_transpose2d import conv_transpose2d as right
+from nnspec.reference.conv_transpose2d import conv_transpose2d_vjp as right_vjp
 
 _LEAST = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1}
 
@@ -300,6 +302,194 @@ def _cached(x, w, b, **h):
         return right(x, w, b, **plan)
     except ValueError:
         return right(x, w, b, **h)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def _wrong_vjp(key, mistake):
+    """The fault has the right gradients at hand: function(dx, dweight, dbias, cotangent, x, weight, arguments)."""
+
+    def add(function):
+        def conv_transpose2d_vjp(cotangent, x, weight, bias=None, *, groups=1, **pairs):
+            h = {**_LEAST, **pairs}
+            h = {**{n: as_pair(v) for n, v in h.items()}, "groups": groups}
+            return function(*right_vjp(cotangent, x, weight, bias, **h), cotangent, x, weight, h)
+
+        fault(f"conv_transpose2d.gradient.{key}", mistake, conv_transpose2d_vjp=conv_transpose2d_vjp)
+        return function
+
+    return add
+
+
+def _convolved(g, w, *, output_padding=0, **h):
+    """The gradient of x before it is cut to as many rows and columns as x has."""
+    return conv2d(g, w, **h)
+
+
+def _fitted(a, like):
+    """Cut, or filled with zeros, to the size of another image."""
+    fitted = np.zeros_like(like)
+    rows, columns = map(min, a.shape[2:], like.shape[2:])
+    fitted[:, :, :rows, :columns] = a[:, :, :rows, :columns]
+    return fitted
+
+
+def _without_output_padding(g, h):
+    """The cotangent with zeros in the rows and columns that output padding kept."""
+    g = g.copy()
+    for axis, e in zip((2, 3), h["output_padding"], strict=True):
+        np.moveaxis(g, axis, 0)[g.shape[axis] - e :] = 0
+    return g
+
+
+def _outputs_first(w, groups):
+    """(C, O/groups, KH, KW) -> (O, C/groups, KH, KW)"""
+    c, o, *kernel = w.shape
+    return w.reshape(groups, c // groups, o, *kernel).swapaxes(1, 2).reshape(groups * o, c // groups, *kernel)
+
+
+def _in_another_order(w, groups):
+    """The kernel's channels in the order of a convolution, where both fit."""
+    other = _outputs_first(w, groups)
+    return other if other.shape == w.shape else w
+
+
+_wrong_vjp("x/flipped", "the kernel is flipped on the way back")(
+    lambda dx, dw, db, g, x, w, h: (right_vjp(g, x, w[..., ::-1, ::-1], **h)[0], dw, db)
+)
+_wrong_vjp("x/outputs-first", "the kernel's channels are taken as those of a convolution, where both fit")(
+    lambda dx, dw, db, g, x, w, h: (right_vjp(g, x, _in_another_order(w, h["groups"]), **h)[0], dw, db)
+)
+_wrong_vjp("x/groups-rolled", "each group's cotangent goes to its neighbour's channels")(
+    lambda dx, dw, db, g, x, w, h: (np.roll(dx, len(w) // h["groups"], 1), dw, db)
+)
+_wrong_vjp("x/output-padding-dropped", "the rows of output padding are cut off the cotangent")(
+    lambda dx, dw, db, g, x, w, h: (right_vjp(_without_output_padding(g, h), x, w, **h)[0], dw, db)
+)
+
+
+@_wrong_vjp("x/stride-dilation", "stride and dilation are exchanged on the way back")
+def _stride_dilation(dx, dw, db, g, x, w, h):
+    try:
+        return _fitted(_convolved(g, w, **{**h, "stride": h["dilation"], "dilation": h["stride"]}), dx), dw, db
+    except ValueError:
+        return dx, dw, db
+
+
+@_wrong_vjp("x/not-padded", "the cotangent is not padded where the output was cropped")
+def _not_padded(dx, dw, db, g, x, w, h):
+    try:
+        return _fitted(_convolved(g, w, **{**h, "padding": 0}), dx), dw, db
+    except ValueError:
+        return dx, dw, db
+
+
+@_wrong_vjp("x/last-tap", "the last tap of the kernel is missed on the way back")
+def _last_tap_back(dx, dw, db, g, x, w, h):
+    w = w.copy()
+    w[..., -1, -1] = 0
+    return right_vjp(g, x, w, **h)[0], dw, db
+
+
+@_wrong_vjp("x/first-group", "other groups than the first get nothing back")
+def _first_group(dx, dw, db, g, x, w, h):
+    dx[:, len(w) // h["groups"] :] = 0
+    return dx, dw, db
+
+
+_wrong_vjp("weight/mean-over-batch", "the weight's gradient is divided by the number of images")(
+    lambda dx, dw, db, g, x, w, h: (dx, dw / max(1, len(x)), db)
+)
+_wrong_vjp("weight/last-image", "the last image of a batch is left out of the weight's gradient")(
+    lambda dx, dw, db, g, x, w, h: (dx, right_vjp(g[:-1], x[:-1], w, **h)[1] if len(x) > 1 else dw, db)
+)
+_wrong_vjp("weight/batch-of-one", "a batch of one image gives the weight no gradient")(
+    lambda dx, dw, db, g, x, w, h: (dx, dw * (len(x) > 1), db)
+)
+_wrong_vjp("weight/flipped", "the weight's gradient is flipped")(
+    lambda dx, dw, db, g, x, w, h: (dx, dw[..., ::-1, ::-1].copy(), db)
+)
+_wrong_vjp("weight/outputs-first", "the weight's gradient is that of a convolution's weight, where both fit")(
+    lambda dx, dw, db, g, x, w, h: (dx, _in_another_order(dw, h["groups"]), db)
+)
+_wrong_vjp("weight/groups-rolled", "each group's weight gets its neighbour's gradient")(
+    lambda dx, dw, db, g, x, w, h: (dx, np.roll(dw, len(w) // h["groups"], 0), db)
+)
+_wrong_vjp("weight/output-padding-dropped", "the rows of output padding are cut off the cotangent")(
+    lambda dx, dw, db, g, x, w, h: (dx, right_vjp(_without_output_padding(g, h), x, w, **h)[1], db)
+)
+_wrong_vjp("weight/in-half", "the weight's gradient goes through float16")(
+    lambda dx, dw, db, g, x, w, h: (dx, dw.astype(np.float16).astype(dw.dtype), db)
+)
+
+
+@_wrong_vjp("weight/windows-beyond", "windows of the cotangent that x has no elements for meet its last ones again")
+def _windows_beyond(dx, dw, db, g, x, w, h):
+    rows, columns = (n - m for n, m in zip(_convolved(g, w, **h).shape[2:], x.shape[2:], strict=True))
+    if not (rows or columns) or not len(x):
+        return dx, dw, db
+    x = np.pad(x, ((0, 0), (0, 0), (0, rows), (0, columns)), mode="edge")
+    output_padding = (e - n * s for e, n, s in zip(h["output_padding"], (rows, columns), h["stride"], strict=True))
+    return dx, right_vjp(g, x, w, **{**h, "output_padding": tuple(output_padding)})[1], db
+
+
+_wrong_vjp("bias/mean", "the bias gets the mean of its cotangents")(
+    lambda dx, dw, db, g, x, w, h: (dx, dw, None if db is None else g.mean((0, 2, 3)) if g.size else db)
+)
+_wrong_vjp("bias/first-row", "the bias gets the cotangents of the first row alone")(
+    lambda dx, dw, db, g, x, w, h: (dx, dw, None if db is None else g[:, :, :1].sum((0, 2, 3)))
+)
+_wrong_vjp("bias/output-padding-dropped", "the rows of output padding give the bias nothing")(
+    lambda dx, dw, db, g, x, w, h: (dx, dw, None if db is None else _without_output_padding(g, h).sum((0, 2, 3)))
+)
+
+
+@_wrong_vjp("bias/gaps", "gaps between the copies of the kernel give the bias nothing")
+def _gaps(dx, dw, db, g, x, w, h):
+    reached = right(np.ones((1, 1, *x.shape[2:])), np.ones((1, 1, *w.shape[2:])), **{**h, "groups": 1}) != 0
+    return dx, dw, None if db is None else (g * reached).astype(g.dtype).sum((0, 2, 3))
+
+
+_wrong_vjp("like-operand/as-convolved", "the gradient of x is as large as a convolution of the cotangent")(
+    lambda dx, dw, db, g, x, w, h: (_convolved(g, w, **h), dw, db)
+)
+_wrong_vjp("like-operand/outputs-first", "the weight's gradient has the shape of a convolution's weight")(
+    lambda dx, dw, db, g, x, w, h: (dx, _outputs_first(dw, h["groups"]), db)
+)
+_wrong_vjp("like-operand/wide", "the gradients are float64 whatever came in")(
+    lambda dx, dw, db, g, x, w, h: tuple(None if a is None else a.astype(np.float64) for a in (dx, dw, db))
+)
+
+
+@_wrong_vjp("layout/memory-order", "the memory of the cotangent is read as if it were contiguous")
+def _cotangent_memory(dx, dw, db, g, x, w, h):
+    order = sorted(range(g.ndim), key=lambda axis: -abs(g.strides[axis]))
+    return right_vjp(g.transpose(order).reshape(g.shape), x, w, db, **h)
+
+
+@_wrong_vjp("unchanged/cropped", "the cotangent's rows of output padding are cleared in place")
+def _cropped_in_place(dx, dw, db, g, x, w, h):
+    if g.flags.writeable:
+        g[...] = _without_output_padding(g, h)
+    return dx, dw, db
+
+
+@_wrong_vjp("unchanged/flipped", "the kernel is flipped in place on the way back")
+def _flipped_on_the_way_back(dx, dw, db, g, x, w, h):
+    w[...] = w[..., ::-1, ::-1].copy()
+    return dx, dw, db
+
+
+_wrong_vjp("batch/divided", "the gradient of x is divided by the number of images")(
+    lambda dx, dw, db, g, x, w, h: (dx / max(1, len(x)), dw, db)
+)
+_wrong_vjp("batch/running", "the gradient of x is not cleared between images")(
+    lambda dx, dw, db, g, x, w, h: (np.cumsum(dx, axis=0, dtype=x.dtype), dw, db)
+)
+_wrong_vjp("empty/not-cleared", "without images the weight's gradient is whatever the memory held")(
+    lambda dx, dw, db, g, x, w, h: (dx, dw if len(x) else dw + 1, db)
+)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import numpy as np
 from nnspec.conformance.faults import fault
 from nnspec.reference.global_avg_pool2d import global_avg_pool2d as right
+from nnspec.reference.global_avg_pool2d import global_avg_pool2d_vjp as right_vjp
 
 
 def _wrong(key, mistake):
@@ -115,6 +116,88 @@ def _kept_window(x):
     before, _WINDOW["size"] = _WINDOW.get("size", size), size
     return x.sum((2, 3)) / np.asarray(before, x.dtype)
 
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def _wrong_vjp(key, mistake):
+    """The fault has the right gradient at hand: function(dx, cotangent, x)."""
+
+    def add(function):
+        def global_avg_pool2d_vjp(cotangent, x):
+            return function(right_vjp(cotangent, x), cotangent, x)
+
+        fault(f"global_avg_pool2d.gradient.{key}", mistake, global_avg_pool2d_vjp=global_avg_pool2d_vjp)
+        return function
+
+    return add
+
+
+def _divided_by(g, x, divisor):
+    return np.broadcast_to((g / np.asarray(divisor, x.dtype))[:, :, None, None], x.shape)
+
+
+_wrong_vjp("x/undivided", "the cotangent is spread without the division")(lambda dx, g, x: _divided_by(g, x, 1))
+_wrong_vjp("x/square", "the division by H² in place of H·W")(lambda dx, g, x: _divided_by(g, x, x.shape[2] ** 2))
+_wrong_vjp("x/fixed-divisor", "large images are divided by 7·7")(
+    lambda dx, g, x: _divided_by(g, x, 49) if x[0, 0].size > 49 else dx
+)
+_wrong_vjp("x/in-turn", "shares are dealt out to channels in turn")(
+    lambda dx, g, x: np.tile(dx[:, :, 0, 0], (1, x.shape[2] * x.shape[3])).reshape(x.shape)
+)
+_wrong_vjp("x/half-precision", "the cotangent is rounded to float16 on the way")(
+    lambda dx, g, x: right_vjp(g.astype(np.float16).astype(g.dtype), x)
+)
+_wrong_vjp("x/one-image", "a batch of one image loses its axis, and its channels are taken for images")(
+    lambda dx, g, x: np.broadcast_to(dx[:, :1], x.shape) if len(x) == 1 else dx
+)
+
+
+@_wrong_vjp("x/last-row", "the last row gets nothing")
+def _last_row(dx, g, x):
+    dx[:, :, x.shape[2] - 1 :] = 0
+    return dx
+
+
+_wrong_vjp("like-operand/broadcast", "one share per channel, left to broadcasting")(lambda dx, g, x: dx[:, :, :1, :1])
+_wrong_vjp("like-operand/float64", "the gradient is float64 whatever came in")(
+    lambda dx, g, x: dx.astype(np.float64 if x.dtype == np.float32 else np.float32)
+)
+
+
+@_wrong_vjp("layout/memory-order", "the memory of the cotangent is read as if it were contiguous")
+def _cotangent_memory(dx, g, x):
+    order = sorted(range(g.ndim), key=lambda axis: -abs(g.strides[axis]))
+    return right_vjp(g.transpose(order).reshape(g.shape), x)
+
+
+@_wrong_vjp("unchanged/divided", "the cotangent is divided in place")
+def _divided(dx, g, x):
+    if g.flags.writeable:
+        g /= np.asarray(x.shape[2] * x.shape[3], x.dtype)
+    return dx
+
+
+_wrong_vjp("batch/divided", "the gradient is divided by the number of images")(
+    lambda dx, g, x: _divided_by(g, x, max(1, x[:, 0].size))
+)
+_wrong_vjp("batch/first-for-all", "all images get the first one's gradient")(
+    lambda dx, g, x: np.repeat(dx[:1], len(dx), 0)
+)
+_wrong_vjp("channel/mean", "every channel gets the mean of all")(
+    lambda dx, g, x: np.broadcast_to(dx.mean(1, keepdims=True), x.shape)
+)
+_wrong_vjp("channel/not-a-number", "a NaN in one channel's cotangent reaches the others")(
+    lambda dx, g, x: dx + 0 * dx.sum(1, keepdims=True)
+)
+
+
+@_wrong_vjp("empty/refused", "a batch of nothing raises on the way back")
+def _no_empty_back(dx, g, x):
+    return dx.reshape(len(x), -1, *x.shape[2:])
+
+
+# -- what need not give a result ---------------------------------------------------------------------------------------
 
 _wrong("global_avg_pool2d.image.empty/zero", "the mean of nothing is 0")(
     lambda x: right(x) if 0 not in x.shape[2:] else np.zeros(x.shape[:2], x.dtype)
