@@ -73,14 +73,16 @@ def conv2d_vjp(
     dpadded = np.zeros(padded.shape, x.dtype)
     kernels = weight.reshape(groups, o // groups, cg * kh * kw)
     dkernels = np.zeros(kernels.shape, weight.dtype)  # [conv2d.gradient.empty]
-    for k in range(n):  # [conv2d.gradient.batch] one image at a time keeps the columns small
-        dy = cotangent[k].reshape(groups, o // groups, oh * ow)
+    images = max(1, 400 // (oh * ow))  # as in conv2d
+    for k in range(0, n, images):  # [conv2d.gradient.batch] few images at a time keep the columns small
+        view = windows(padded[k : k + images], (kh, kw), (sh, sw), (dh, dw))
+        columns = view.transpose(1, 2, 3, 0, 4, 5).reshape(groups, cg * kh * kw, -1)
+        dy = cotangent[k : k + images].swapaxes(0, 1).reshape(groups, o // groups, -1)
         # y = kernels @ columns, so its cotangent times columnsᵀ is the kernels', and kernelsᵀ times it the columns'
-        columns = windows(padded[k : k + 1], (kh, kw), (sh, sw), (dh, dw)).reshape(groups, cg * kh * kw, oh * ow)
         dkernels += dy @ columns.swapaxes(1, 2)  # [conv2d.gradient.weight]
-        dcolumns = (kernels.swapaxes(1, 2) @ dy).reshape(1, c, kh, kw, oh, ow)
+        dcolumns = (kernels.swapaxes(1, 2) @ dy).reshape(c, kh, kw, len(view), oh, ow).transpose(3, 0, 1, 2, 4, 5)
         # [conv2d.gradient.x] an element gets something from each of its windows
-        scatter(dcolumns, dpadded[k : k + 1], (sh, sw), (dh, dw))
+        scatter(dcolumns, dpadded[k : k + images], (sh, sw), (dh, dw))
     # [conv2d.gradient.like-operand] what fell on the padding is nobody's, and what no window reached stays 0
     dx = dpadded[:, :, ph : ph + h, pw : pw + w]
     dbias = None if bias is None else cotangent.sum((0, 2, 3))  # [conv2d.gradient.bias]
