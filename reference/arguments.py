@@ -7,6 +7,7 @@ import numpy as np
 
 Array: TypeAlias = np.ndarray
 Pair: TypeAlias = int | tuple[int, int]
+Rows: TypeAlias = tuple[int, int]  # a pair as `pair` returns it: rows first, columns second
 
 
 def pair(name: str, value: Pair, minimum: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Convolution of an image with a kernel (cross-correlation). Page: spec/conv2d.md"""
 
 import numpy as np
-from nnspec.reference.arguments import Array, Pair, length, like, pair, rank
+from nnspec.reference.arguments import Array, Pair, Rows, length, like, pair, rank
 from nnspec.reference.module import Module, Parameter, Pullback, pullback
 from nnspec.reference.windows import output_size, pad, scatter, windows
 from numpy.typing import DTypeLike
@@ -32,17 +32,17 @@ def conv2d(
     view = windows(pad(x, (ph, pw)), (kh, kw), (sh, sw), (dh, dw))  # (N, C, KH, KW, OH, OW)
     kernels = weight.reshape(groups, o // groups, cg * kh * kw)
     y = np.empty((n, groups, o // groups, oh * ow), x.dtype)  # [conv2d.output.dtype] [conv2d.output.fresh]
-    # The windows are copied as columns of a matrix: so few rows of a large image at a time that they stay in the
-    # processor's cache, and so many small images that the product is worth its start.
-    rows, images = max(1, 2**19 // (c * kh * kw * ow)), max(1, 400 // (oh * ow))
-    for i in range(0, n, images):  # [conv2d.batch.independent] each image has its own columns [conv2d.batch.empty]
+    # The windows are copied as columns of a matrix, so few rows of a large image at a time that they stay in the
+    # processor's cache. [conv2d.batch.independent] each image has its own columns [conv2d.batch.empty]
+    rows = max(1, 2**19 // (c * kh * kw * ow))
+    for images in _batches(n, oh * ow):
         for r in range(0, oh, rows):
-            some = view[i : i + images, ..., r : r + rows, :]
+            some = view[images, ..., r : r + rows, :]
             columns = some.transpose(1, 2, 3, 0, 4, 5).reshape(groups, cg * kh * kw, -1)
             # [conv2d.output.value] [conv2d.kernel.orientation] the sum over C, KH and KW is a matrix product
             # [conv2d.groups.block-diagonal] of group g's kernels with group g's channels only
             product = (kernels @ columns).reshape(groups, o // groups, len(some), -1)
-            y[i : i + images, ..., r * ow : (r + rows) * ow] = product.transpose(2, 0, 1, 3)
+            y[images, ..., r * ow : (r + rows) * ow] = product.transpose(2, 0, 1, 3)
     y = y.reshape(n, o, oh, ow)
     if bias is not None:
         y += bias[:, None, None]  # [conv2d.bias.per-channel]
@@ -64,29 +64,50 @@ def conv2d_vjp(
 
     That of an absent bias is None. Raises ValueError as `conv2d` does, and for a cotangent of another shape.
     """
-    (sh, sw), (ph, pw), (dh, dw) = _check(x, weight, bias, stride, padding, dilation, groups)
-    (n, c, h, w), (o, cg, kh, kw) = x.shape, weight.shape
-    oh, ow = output_size((h, w), (kh, kw), (sh, sw), (ph, pw), (dh, dw))
-    like("cotangent", cotangent, (n, o, oh, ow))
+    pairs = _check(x, weight, bias, stride, padding, dilation, groups)
+    size = output_size(x.shape[2:], weight.shape[2:], *pairs)
+    like("cotangent", cotangent, (len(x), len(weight), *size))
     # [conv2d.gradient.unchanged] operands and cotangent are only read, [conv2d.gradient.layout] by NumPy's own rules
-    padded = pad(x, (ph, pw))
-    dpadded = np.zeros(padded.shape, x.dtype)
-    kernels = weight.reshape(groups, o // groups, cg * kh * kw)
-    dkernels = np.zeros(kernels.shape, weight.dtype)  # [conv2d.gradient.empty]
-    images = max(1, 400 // (oh * ow))  # as in conv2d
-    for k in range(0, n, images):  # [conv2d.gradient.batch] few images at a time keep the columns small
-        view = windows(padded[k : k + images], (kh, kw), (sh, sw), (dh, dw))
-        columns = view.transpose(1, 2, 3, 0, 4, 5).reshape(groups, cg * kh * kw, -1)
-        dy = cotangent[k : k + images].swapaxes(0, 1).reshape(groups, o // groups, -1)
-        # y = kernels @ columns, so its cotangent times columnsᵀ is the kernels', and kernelsᵀ times it the columns'
-        dkernels += dy @ columns.swapaxes(1, 2)  # [conv2d.gradient.weight]
-        dcolumns = (kernels.swapaxes(1, 2) @ dy).reshape(c, kh, kw, len(view), oh, ow).transpose(3, 0, 1, 2, 4, 5)
-        # [conv2d.gradient.x] an element gets something from each of its windows
-        scatter(dcolumns, dpadded[k : k + images], (sh, sw), (dh, dw))
-    # [conv2d.gradient.like-operand] what fell on the padding is nobody's, and what no window reached stays 0
-    dx = dpadded[:, :, ph : ph + h, pw : pw + w]
+    dx = gradient_of_x(cotangent, x.shape, weight, *pairs, groups)
+    dweight = gradient_of_weight(cotangent, x, weight.shape, *pairs, groups)
     dbias = None if bias is None else cotangent.sum((0, 2, 3))  # [conv2d.gradient.bias]
-    return dx, dkernels.reshape(weight.shape), dbias
+    return dx, dweight, dbias
+
+
+def gradient_of_x(
+    cotangent: Array, shape: tuple[int, ...], weight: Array, stride: Rows, padding: Rows, dilation: Rows, groups: int
+) -> Array:
+    """Of x, which has this shape. y = kernels @ columns, so kernelsᵀ times y's cotangent is that of the columns."""
+    (n, c, h, w), (o, cg, kh, kw), (oh, ow), (ph, pw) = shape, weight.shape, cotangent.shape[2:], padding
+    kernels = weight.reshape(groups, o // groups, cg * kh * kw).swapaxes(1, 2)
+    padded = np.zeros((n, c, h + 2 * ph, w + 2 * pw), cotangent.dtype)
+    for images in _batches(n, oh * ow):  # [conv2d.gradient.batch]
+        dy = cotangent[images].swapaxes(0, 1).reshape(groups, o // groups, -1)
+        columns = (kernels @ dy).reshape(c, kh, kw, -1, oh, ow).transpose(3, 0, 1, 2, 4, 5)
+        # [conv2d.gradient.x] an element gets something from each of its windows
+        scatter(columns, padded[images], stride, dilation)
+    # [conv2d.gradient.like-operand] what fell on the padding is nobody's, and what no window reached stays 0
+    return padded[:, :, ph : ph + h, pw : pw + w]
+
+
+def gradient_of_weight(
+    cotangent: Array, x: Array, shape: tuple[int, ...], stride: Rows, padding: Rows, dilation: Rows, groups: int
+) -> Array:
+    """Of the weight, which has this shape. y = kernels @ columns, so y's cotangent times columnsᵀ is the kernels'."""
+    (o, cg, kh, kw), (oh, ow) = shape, cotangent.shape[2:]
+    view = windows(pad(x, padding), (kh, kw), stride, dilation)[..., :oh, :ow]
+    kernels = np.zeros((groups, o // groups, cg * kh * kw), x.dtype)  # [conv2d.gradient.empty]
+    for images in _batches(len(x), oh * ow):
+        columns = view[images].transpose(1, 2, 3, 0, 4, 5).reshape(groups, cg * kh * kw, -1)
+        dy = cotangent[images].swapaxes(0, 1).reshape(groups, o // groups, -1)
+        kernels += dy @ columns.swapaxes(1, 2)  # [conv2d.gradient.weight]
+    return kernels.reshape(shape)
+
+
+def _batches(n, pixels):
+    """Few images at a time keep the columns small; so many small ones that the product is worth its start."""
+    images = max(1, 400 // pixels)
+    return [slice(i, i + images) for i in range(0, n, images)]
 
 
 def _check(x, weight, bias, stride, padding, dilation, groups):

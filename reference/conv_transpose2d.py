@@ -1,10 +1,8 @@
 """Transposed convolution: what convolution sends back to its input. Page: spec/conv_transpose2d.md"""
 
-from typing import Any
-
 import numpy as np
 from nnspec.reference.arguments import Array, Pair, length, like, pair, rank
-from nnspec.reference.conv2d import conv2d, conv2d_vjp
+from nnspec.reference.conv2d import conv2d, gradient_of_weight
 from nnspec.reference.module import Module, Parameter, Pullback, pullback
 from nnspec.reference.windows import scatter
 from numpy.typing import DTypeLike
@@ -70,18 +68,17 @@ def conv_transpose2d_vjp(
     arguments = _check(x, weight, bias, stride, padding, output_padding, dilation, groups)
     (n, _, h, w), (_, og, kh, kw) = x.shape, weight.shape
     like("cotangent", cotangent, (n, og * groups, *_output_size((h, w), (kh, kw), *arguments)))
-    convolution: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     # [conv_transpose2d.gradient.unchanged] [conv_transpose2d.gradient.layout] all is only read, as NumPy does
     # The adjoint of the adjoint: convolution takes the cotangent back to x. With output_padding it may have room for
-    # more windows than x has elements; those are the last ones, and there x is as good as 0.
-    dx = conv2d(cotangent, weight, **convolution)  # [conv_transpose2d.gradient.x] [conv_transpose2d.gradient.batch]
-    filled = np.zeros(dx.shape, x.dtype)
-    filled[:, :, :h, :w] = x
+    # more windows than x has elements; those are the last ones, and nobody's.
+    # [conv_transpose2d.gradient.x] [conv_transpose2d.gradient.batch]
+    dx = conv2d(cotangent, weight, stride=stride, padding=padding, dilation=dilation, groups=groups)[:, :, :h, :w]
     # <conv2d(g, weight), x> is what both blocks have in common: its gradient by weight is the weight's in either
     # [conv_transpose2d.gradient.weight] [conv_transpose2d.gradient.empty]
-    _, dweight, _ = conv2d_vjp(filled, cotangent, weight, **convolution)
+    strides, paddings, _, dilations = arguments
+    dweight = gradient_of_weight(x, cotangent, weight.shape, strides, paddings, dilations, groups)
     dbias = None if bias is None else cotangent.sum((0, 2, 3))  # [conv_transpose2d.gradient.bias]
-    return dx[:, :, :h, :w], dweight, dbias  # [conv_transpose2d.gradient.like-operand]
+    return dx, dweight, dbias  # [conv_transpose2d.gradient.like-operand]
 
 
 def _output_size(size, kernel_size, stride, padding, output_padding, dilation):
