@@ -71,7 +71,7 @@ def conv_transpose2d_vjp(
     (n, _, h, w), (_, og, kh, kw) = x.shape, weight.shape
     like("cotangent", cotangent, (n, og * groups, *_output_size((h, w), (kh, kw), *arguments)))
     convolution: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    # [conv_transpose2d.gradient.unchanged] [conv_transpose2d.gradient.layout] all is only read, as NumPy does
+    # [conv_transpose2d.gradient.unchanged] [conv_transpose2d.gradient.layout] all is only read, by NumPy's rules
     # The adjoint of the adjoint: convolution takes the cotangent back to x. With output_padding it may have room for
     # more windows than x has elements; those are the last ones, and there x is as good as 0.
     dx = conv2d(cotangent, weight, **convolution)  # [conv_transpose2d.gradient.x] [conv_transpose2d.gradient.batch]

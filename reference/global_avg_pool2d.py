@@ -29,8 +29,8 @@ def global_avg_pool2d_vjp(cotangent: Array, x: Array) -> Array:
     n, c, h, w = x.shape
     like("cotangent", cotangent, (n, c))
     # [global_avg_pool2d.gradient.unchanged] [global_avg_pool2d.gradient.layout] the cotangent is only read;
-    # [global_avg_pool2d.gradient.x] [global_avg_pool2d.gradient.channel] each pixel of a channel gets a share of its own
-    # channel's cotangent, [global_avg_pool2d.gradient.batch] and of its own image's
+    # [global_avg_pool2d.gradient.x] [global_avg_pool2d.gradient.channel] each pixel gets a share of its own channel's
+    # cotangent, [global_avg_pool2d.gradient.batch] and of its own image's
     share = (cotangent / (h * w)).astype(x.dtype, copy=False)
     # [global_avg_pool2d.gradient.like-operand] [global_avg_pool2d.gradient.empty]
     return np.repeat(share, h * w, axis=1).reshape(x.shape)
