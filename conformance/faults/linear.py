@@ -299,9 +299,7 @@ _wrong_vjp("weight/truncated-input", "the weight's gradient is computed of an in
 _wrong_vjp("bias/mean", "the bias gets the mean of its cotangents")(
     lambda dx, dw, db, g, x, w: (dx, dw, _but(db, lambda: db / max(1, g.size // max(1, len(w)))))
 )
-_wrong_vjp(
-    "bias/first-axis", "the cotangent is summed over its first axis, and of what is left the first vector taken"
-)(
+_wrong_vjp("bias/first-axis", "the cotangent is summed over its first axis, and the first vector of that taken")(
     lambda dx, dw, db, g, x, w: (
         dx,
         dw,
