@@ -185,7 +185,7 @@ class _Gradients(NamedTuple):
 
 
 def _back(g, x, w1, b1, w2, b2, *, mask=lambda hidden, g: hidden > 0, through=lambda g, w2: g @ w2):
-    """All five, from the cotangent. `mask` is where the rectifier lets pass, `through` how the second layer hands back."""
+    """All five, from the cotangent. `mask` is where the rectifier lets pass, `through` what the second layer does."""
     hidden = linear(x, w1, b1)
     back = through(g, w2)
     back = np.where(mask(hidden, back), back, np.zeros((), x.dtype))
