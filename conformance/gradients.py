@@ -58,24 +58,36 @@ def leaves_operands(subject: Trial, case: Case) -> None:
 def ignores_layout(subject: Trial, case: Case, judge: Judge) -> None:
     """A cotangent that lies otherwise in memory gives what its contiguous copy gives, each within the bound."""
     cotangent = case["cotangent"]
-    _agree(subject, case, judge, {layout: arrange(cotangent) for layout, arrange in LAYOUTS.items()})
+    arranged = {layout: case.but(cotangent=arrange(cotangent)) for layout, arrange in LAYOUTS.items()}
+    _agree(subject, case, judge, "the cotangent", arranged)
     if cotangent.size:  # as the gradient of a sum is: one number, repeated by strides of 0
         first = np.broadcast_to(cotangent.flat[0], cotangent.shape)
-        _agree(subject, case.but(cotangent=np.array(first)), judge, {"one number repeated by a stride of 0": first})
+        repeated = {"one number repeated by a stride of 0": case.but(cotangent=first)}
+        _agree(subject, case.but(cotangent=np.array(first)), judge, "the cotangent", repeated)
 
 
-def _agree(subject: Trial, case: Case, judge: Judge, layouts: Mapping[str, Array]) -> None:
+def ignores_layout_of_operands(subject: Trial, case: Case, judge: Judge) -> None:
+    """The same where every operand lies as the cotangent does."""
+    arranged = {layout: case.map(arrange) for layout, arrange in LAYOUTS.items()}
+    _agree(subject, case, judge, "operands and cotangent", arranged)
+
+
+def _agree(subject: Trial, case: Case, judge: Judge, which: str, layouts: Mapping[str, Case]) -> None:
     plain, expected = presumed(subject, case), judge(case)
-    for layout, cotangent in layouts.items():
-        gradients = subject.gradients(case.but(cotangent=cotangent), as_is=True)
+    for layout, arranged in layouts.items():
+        gradients = subject.gradients(arranged, as_is=True)
         for name, gradient in plain.items():
-            what = f"with the cotangent laid out as {layout}, the gradient of {name}"
+            what = f"with {which} laid out as {layout}, the gradient of {name}"
             subject.expect(_by(gradients, name), own(gradient, expected[name]), what)
 
 
 def is_nothing_for_no_images(subject: Trial, case: Case) -> None:
     """A batch of nothing: a gradient of no images, and exactly 0 for everything else."""
-    empty = case.but(x=case["x"][:0], cotangent=case["cotangent"][:0])
+    is_nothing(subject, case.but(x=case["x"][:0], cotangent=case["cotangent"][:0]))
+
+
+def is_nothing(subject: Trial, empty: Case) -> None:
+    """Every gradient is exactly 0, or has no elements."""
     for name, gradient in subject.gradients(empty).items():
         expected = Expected.exactly(np.zeros(empty[name].shape))
         subject.expect(gradient, expected, f"the gradient of {name}, for an empty batch,")

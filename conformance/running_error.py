@@ -39,9 +39,9 @@ class Approximate:
 
 
 def linear_block(
-    function: Callable[..., Array], x: Approximate, weight: Array, bias: Array | None = None
+    function: Callable[..., Array], x: Approximate, weight: Array | None = None, bias: Array | None = None
 ) -> Approximate:
-    """function(x, weight, bias), which is linear in x but for the bias and sums products with the weight.
+    """function(x, weight, bias), which is linear in x but for the bias and sums products with the weight, or elements.
 
     With x̂ for what the subject has, x for the reference's value, e for the error, y for the reference's result:
 
@@ -68,6 +68,17 @@ def linear_block(
 def relu(x: Approximate) -> Approximate:
     """max(x, 0) is never further apart than its operands, and 0 on both sides where the whole interval is negative."""
     return Approximate(np.maximum(x.value, 0), np.where(x.value + x.error <= 0, 0.0, x.error), x.dtype)
+
+
+def relu_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
+    """The cotangent where x > 0, and 0 elsewhere. Where rounding may have decided which, anything between the two."""
+    passes, stops = x.value > x.error, x.value <= -x.error
+    either = (
+        np.abs(cotangent.value).astype(np.float64) / 2 * (1 + 2.0**-50)
+    )  # from the middle to 0, or to the cotangent
+    value = np.select([passes, stops], [cotangent.value, np.zeros_like(cotangent.value)], cotangent.value / 2)
+    error = np.select([passes, stops], [cotangent.error, np.zeros(x.value.shape)], either + cotangent.error)
+    return Approximate(value, error, x.dtype)
 
 
 def add(x: Approximate, y: Approximate) -> Approximate:

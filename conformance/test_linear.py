@@ -8,12 +8,13 @@ import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.adapters.subject import Unsupported
+from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import Case, data
+from nnspec.conformance.cases import Case, data, with_cotangent
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import FORMATS, Expected, multilinear
 from nnspec.conformance.trial import Mismatch, Trial
-from nnspec.reference.linear import linear
+from nnspec.reference.linear import linear, linear_vjp
 
 FEW, FROM_ONE, WIDE = (2, 3, 4), (1, 2, 3), (2, 3, 17, 33, 300)
 
@@ -26,6 +27,7 @@ def cases(
     lacks: frozenset[str] = frozenset(),
     vary: tuple[str, ...] = ("leading", "bias"),
     features: tuple[int, ...] = FEW,
+    rows: tuple[int, ...] = (1, 2, 3, 4),
     batch: int = 1,
 ):
     """A linear layer. What is not in `vary` is neutral: one leading dimension, no bias.
@@ -34,7 +36,7 @@ def cases(
     """
     inputs = draw(st.sampled_from(features))
     outputs = draw(st.sampled_from((inputs, *features)))
-    sizes = st.sampled_from([1, 2, 3, 4, *(n for n in (inputs, outputs, outputs) if n < 5)])
+    sizes = st.sampled_from([*rows, *(n for n in (inputs, outputs, outputs) if n < 5)])
     if "leading" in vary:
         leading = tuple(draw(st.lists(sizes, min_size=batch > 1, max_size=3)))
         leading = leading and (max(batch, leading[0]), *leading[1:])
@@ -123,12 +125,17 @@ def no_features(draw, *, dtype: str, lacks: frozenset[str]):
 @requirement("linear.features.zero", no_features)
 def test_features_zero(subject: Trial, case: Case) -> None:
     """The bias alone, or zeros, or no features. A module may refuse to be built with none."""
+    may_refuse(subject, case)
+    equals_reference(subject, case)
+
+
+def may_refuse(subject: Trial, case: Case) -> None:
+    """Unsupported where no module of the case's sizes can be built."""
     if subject.form == "class":
         try:
             subject.new("linear", *case["weight"].shape[::-1])
         except Mismatch as refusal:
             raise Unsupported("a module of no features is refused") from refusal
-    equals_reference(subject, case)
 
 
 @requirement("linear.arguments.together", cases, features=(1, 2, 3, 33))
@@ -217,6 +224,96 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
     (again, *_) = subject.results(operands, as_is=True)
     anew = laws.own(subject.presumed(other), expected(other))
     subject.expect(again, anew, "the result, after new values were written into the operands,")
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(*, dtype: str, lacks: frozenset[str], of: Any = cases, **choices: Any) -> st.SearchStrategy[Case]:
+    """A linear layer and a cotangent of its result."""
+    layers = of(dtype=dtype, lacks=lacks, **choices)
+    return with_cotangent(layers, lambda case: (*case["x"].shape[:-1], len(case["weight"])))
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """Those of x and weight are linear in the cotangent and in the other of the two, that of the bias is a sum."""
+    x, weight, cotangent = case["x"], case["weight"], case["cotangent"]
+
+    def vjp(g: np.ndarray, x: np.ndarray, weight: np.ndarray) -> Any:
+        return linear_vjp(g, x.astype(g.dtype), weight.astype(g.dtype), np.zeros(len(weight)))
+
+    found = {
+        "x": multilinear(lambda g, w: vjp(g, x, w)[0], cotangent, weight),
+        "weight": multilinear(lambda g, x: vjp(g, x, weight)[1], cotangent, x),
+    }
+    if case["bias"] is not None:
+        found["bias"] = multilinear(lambda g: vjp(g, x, weight)[2], cotangent)
+    return found
+
+
+def gradient_equals_reference(subject: Trial, case: Case, *operands: str) -> None:
+    """The one comparison behind every requirement on the values of gradients."""
+    expected = expected_gradients(case)
+    for operand in operands or expected:
+        laws_of_gradients.equals_reference(subject, case, operand, expected[operand])
+
+
+@requirement("linear.gradient.x", gradients, needs="vjp", features=(1, *WIDE))
+def test_gradient_x(subject: Trial, case: Case) -> None:
+    """Every output feature hands its cotangent back, times its row of the weight."""
+    gradient_equals_reference(subject, case, "x")
+
+
+@requirement("linear.gradient.weight", gradients, needs="vjp", features=FROM_ONE, rows=(1, 2, 3, 17))
+def test_gradient_weight(subject: Trial, case: Case) -> None:
+    """All vectors, along however many leading dimensions, add up."""
+    gradient_equals_reference(subject, case, "weight")
+
+
+@requirement("linear.gradient.bias", gradients, needs=("vjp", "bias"), features=FROM_ONE, rows=(1, 2, 3, 17))
+def test_gradient_bias(subject: Trial, case: Case) -> None:
+    """The sum of a feature's cotangents."""
+    if case["bias"] is None:
+        case = case.but(bias=np.zeros(len(case["weight"]), case["x"].dtype))
+    gradient_equals_reference(subject, case, "bias")
+
+
+@requirement("linear.gradient.features-zero", gradients, needs="vjp", of=no_features)
+def test_gradient_features_zero(subject: Trial, case: Case) -> None:
+    """Gradients without elements; 0 for an x that no output feature looks at; the bias's as ever."""
+    may_refuse(subject, case)
+    gradient_equals_reference(subject, case)
+
+
+@requirement("linear.gradient.like-operand", gradients, needs="vjp", features=FROM_ONE)
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """A single vector and a single feature too."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("linear.gradient.layout", gradients, needs="vjp", effort=4)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Of the cotangent, and of the operands as well."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+    laws_of_gradients.ignores_layout_of_operands(subject, case, expected_gradients)
+
+
+@requirement("linear.gradient.unchanged", gradients, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """Operands and cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("linear.gradient.batch", gradients, needs="vjp", batch=2)
+def test_gradient_batch(subject: Trial, case: Case) -> None:
+    """Along the first of the leading dimensions."""
+    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement("linear.gradient.empty", gradients, needs="vjp", of=empty)
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No vectors, along any of the leading dimensions: zeros for weight and bias."""
+    laws_of_gradients.is_nothing(subject, case)
 
 
 # -- the module --------------------------------------------------------------------------------------------------------
@@ -344,6 +441,17 @@ def test_reach_corners() -> None:
         lambda c: c["weight"].shape == (17, 1),
     ):
         find(cases(dtype="float32", features=(1, *WIDE)), corner)
+
+
+def test_reach_gradients() -> None:
+    """Vectors and four dimensions; more rows than a vector register holds; copies; no features on either side."""
+    wide = gradients(dtype="float32", lacks=frozenset(), features=FROM_ONE, rows=(1, 2, 3, 17))
+    none = gradients(dtype="float32", lacks=frozenset(), of=no_features)
+    find(wide, lambda c: c["x"].ndim == 1 and c["bias"] is not None)
+    find(wide, lambda c: c["x"].ndim == 4 and c["x"].size > 1000)
+    find(wide, lambda c: c["x"].ndim == 2 and ((c["cotangent"] != 0).sum(0) == 1).all() and len(c["x"]) > 1)
+    find(none, lambda c: c["weight"].shape[0] == 0 < c["weight"].shape[1])
+    find(none, lambda c: c["weight"].shape[1] == 0 < c["weight"].shape[0] and c["bias"] is not None)
 
 
 def test_reach_empty_batches() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import Case, data
+from nnspec.conformance.cases import KINDS, Case, data, with_cotangent
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected
-from nnspec.conformance.running_error import Approximate, linear_block, relu
+from nnspec.conformance.running_error import Approximate, linear_block, relu, relu_vjp
 from nnspec.conformance.trial import Mismatch, Trial
-from nnspec.reference.linear import linear
+from nnspec.reference.linear import linear, linear_vjp
 
 ALL = ("leading", "hidden", "hidden bias", "output", "output bias")
 
@@ -25,6 +28,7 @@ def cases(
     vary: tuple[str, ...] = ALL,
     features: tuple[int, ...] = (2, 3, 4),
     batch: int = 1,
+    kinds: tuple[str, ...] = KINDS,
 ):
     """A perceptron. `vary` frees the leading dimensions, the signs of the two layers' sums, and the two biases.
 
@@ -38,7 +42,7 @@ def cases(
         leading = leading and (max(batch, leading[0]), *leading[1:])
     else:
         leading = (draw(st.integers(batch, 3)),)
-    values = draw(data(dtype))
+    values = draw(data(dtype, kinds))
     x, weight1, weight2 = (
         values.inputs(*leading, inputs),
         values.weights(hidden, inputs),
@@ -188,6 +192,125 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
     subject.expect(layer(other["x"]), expected(other), "the result, after new parameters were loaded,")
 
 
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(*, dtype: str, lacks: frozenset[str], of: Any = cases, **choices: Any) -> st.SearchStrategy[Case]:
+    """A perceptron and a cotangent of its result: that of some loss, which need not be linear."""
+    perceptrons = of(dtype=dtype, lacks=lacks, **choices)
+    return with_cotangent(perceptrons, lambda case: (*case["x"].shape[:-1], len(case["fc2.weight"])))
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """What the reference's blocks give in a row, there and back, with the error that each may hand on to the next."""
+    x, weight1, weight2, cotangent = case["x"], case["fc1.weight"], case["fc2.weight"], case["cotangent"]
+
+    def by_x(g: Any, weight: Any, _: Any) -> Any:
+        return linear_vjp(g, np.zeros((*g.shape[:-1], weight.shape[1])), weight)[0]
+
+    def by_weight(g: Any, x: Any, _: Any) -> Any:
+        return linear_vjp(g, x, np.zeros((g.shape[-1], x.shape[-1])))[1]
+
+    def by_bias(g: Any, *_: Any) -> Any:
+        return linear_vjp(g, g[..., :0], np.zeros((g.shape[-1], 0)), np.zeros(g.shape[-1]))[2]
+
+    hidden = linear_block(linear, Approximate.given(x), weight1, case["fc1.bias"])
+    given = Approximate.given(cotangent)
+    back = relu_vjp(linear_block(by_x, given, weight2), hidden)
+    found = {
+        "x": linear_block(by_x, back, weight1),
+        "fc1.weight": linear_block(by_weight, back, x),
+        "fc1.bias": linear_block(by_bias, back),
+        "fc2.weight": linear_block(lambda hidden, g, _: by_weight(g, hidden, _), relu(hidden), cotangent),
+        "fc2.bias": linear_block(by_bias, given),
+    }
+    return {operand: gradient.expected for operand, gradient in found.items()}
+
+
+def gradient_equals_reference(subject: Trial, case: Case, *operands: str) -> None:
+    """The one comparison behind every requirement on the values of gradients."""
+    expected = expected_gradients(case)
+    for operand in operands:
+        laws_of_gradients.equals_reference(subject, case, operand, expected[operand])
+
+
+@requirement("mlp.gradient.x", gradients, needs="vjp", features=(1, 2, 3, 17))
+def test_gradient_x(subject: Trial, case: Case) -> None:
+    """Through the second layer, the rectifier and the first layer."""
+    gradient_equals_reference(subject, case, "x")
+
+
+@st.composite
+def at_kink(draw, *, dtype: str, lacks: frozenset[str]):
+    """Integers, of which no sum is rounded, and a bias for which hidden values of the first vector are exactly 0."""
+    case = draw(cases(dtype=dtype, lacks=lacks, kinds=("integers",)))
+    first, bias = case["x"].reshape(-1, case["x"].shape[-1])[0], case["fc1.bias"].copy()
+    units = sorted(draw(st.sets(st.integers(0, len(bias) - 1), min_size=1)))
+    bias[units] = -linear(first, case["fc1.weight"][units])
+    return case.but(**{"fc1.bias": bias})
+
+
+@requirement("mlp.gradient.hidden-relu", gradients, needs="vjp", of=at_kink)
+def test_gradient_hidden_relu(subject: Trial, case: Case) -> None:
+    """Hidden values below, at and above 0."""
+    gradient_equals_reference(subject, case, "x", "fc1.weight", "fc1.bias")
+
+
+@requirement("mlp.gradient.first-weight", gradients, needs="vjp", features=(1, 2, 3, 17))
+def test_gradient_first_weight(subject: Trial, case: Case) -> None:
+    """What came back to the hidden layer, times the input."""
+    gradient_equals_reference(subject, case, "fc1.weight")
+
+
+@requirement("mlp.gradient.first-bias", gradients, needs="vjp")
+def test_gradient_first_bias(subject: Trial, case: Case) -> None:
+    """What came back to the hidden layer."""
+    gradient_equals_reference(subject, case, "fc1.bias")
+
+
+@requirement("mlp.gradient.second-weight", gradients, needs="vjp", features=(1, 2, 3, 17))
+def test_gradient_second_weight(subject: Trial, case: Case) -> None:
+    """The cotangent times the rectified hidden values."""
+    gradient_equals_reference(subject, case, "fc2.weight")
+
+
+@requirement("mlp.gradient.second-bias", gradients, needs="vjp")
+def test_gradient_second_bias(subject: Trial, case: Case) -> None:
+    """The cotangent."""
+    gradient_equals_reference(subject, case, "fc2.bias")
+
+
+@requirement("mlp.gradient.like-operand", gradients, needs="vjp", features=(1, 2, 3))
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """Of the input, and of each parameter under its key."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("mlp.gradient.layout", gradients, needs="vjp", effort=4)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Of the cotangent alone, and of the input as well."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+    laws_of_gradients.ignores_layout_of_operands(subject, case, expected_gradients)
+
+
+@requirement("mlp.gradient.unchanged", gradients, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """Input and cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("mlp.gradient.batch", gradients, needs="vjp", batch=2)
+def test_gradient_batch(subject: Trial, case: Case) -> None:
+    """Each vector by itself."""
+    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement("mlp.gradient.empty", gradients, needs="vjp", of=empty)
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No vectors: zeros for all parameters."""
+    laws_of_gradients.is_nothing(subject, case)
+
+
 # -- the module --------------------------------------------------------------------------------------------------------
 
 
@@ -273,3 +396,14 @@ def test_reach_corners() -> None:
 
     for vary in ("hidden",), ("hidden bias",):
         find(cases(dtype="float32", vary=vary), lambda c: bool((hidden(c) < 0).any() and (hidden(c) > 0).any()))
+
+
+def test_reach_kinks() -> None:
+    """A hidden value of exactly 0 beside positive and negative ones, and in a single vector."""
+
+    def hidden(case: Case) -> np.ndarray:
+        return linear(case["x"], case["fc1.weight"], case["fc1.bias"])
+
+    kinks = gradients(dtype="float32", lacks=frozenset(), of=at_kink)
+    find(kinks, lambda c: all((sign == np.sign(hidden(c))).any() for sign in (-1, 0, 1)))
+    find(kinks, lambda c: c["x"].ndim == 1)

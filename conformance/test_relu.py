@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
 from nnspec.conformance.cases import Array, Case, data
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected
 from nnspec.conformance.trial import Mismatch, Trial
-from nnspec.reference.relu import relu
+from nnspec.reference.relu import relu, relu_vjp
 
 
 @st.composite
@@ -35,13 +37,9 @@ def cases(
 def scaled(draw, *, dtype: str, lacks: frozenset[str], sign: int, special: tuple[str, ...]):
     """Values of one sign and of every magnitude that a normal number may have, some of `special` among them."""
     case = draw(cases(dtype=dtype))
-    limits, rng = np.finfo(dtype), np.random.default_rng(draw(st.integers(0, 2**16 - 1)))
-    if draw(st.booleans()):
-        exponents = rng.integers(limits.minexp, limits.maxexp, case["x"].shape)
-        x = np.ldexp(rng.uniform(1, 2, case["x"].shape).astype(dtype), exponents)
-    else:
-        x = np.abs(case["x"])
-    named: dict[str, Any] = {"zero": 0.0, "largest": limits.max, "smallest": limits.smallest_normal}
+    x = np.abs(_of_every_magnitude(draw, case["x"]))
+    limits = np.finfo(dtype)
+    named: dict[str, Any] = {"zero": 0.0, "largest": limits.max, "smallest": limits.smallest_normal, "infinite": np.inf}
     return case.but(x=_among(draw, sign * x, [sign * named[name] for name in special]))
 
 
@@ -50,6 +48,15 @@ def spiked(draw, *, dtype: str, lacks: frozenset[str], spikes: tuple[float, ...]
     """Ordinary values with at least one of the spikes among them."""
     case = draw(cases(dtype=dtype))
     return case.but(x=_among(draw, case["x"], list(spikes), least=1))
+
+
+def _of_every_magnitude(draw: st.DrawFn, x: Array) -> Array:
+    """x as it is, or with as many numbers of its signs and of every magnitude that a normal number may have."""
+    limits, rng = np.finfo(x.dtype), np.random.default_rng(draw(st.integers(0, 2**16 - 1)))
+    if draw(st.booleans()):
+        return x
+    exponents = rng.integers(limits.minexp, limits.maxexp, x.shape)
+    return np.copysign(np.ldexp(rng.uniform(1, 2, x.shape).astype(x.dtype), exponents), x)
 
 
 def _among(draw: st.DrawFn, x: Array, values: list[float], least: int = 0) -> Array:
@@ -178,6 +185,96 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
             subject.expect(layer(one["x"]), expected(one), "the result of a layer that was called before")
 
 
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def gradients(
+    draw,
+    *,
+    dtype: str,
+    lacks: frozenset[str],
+    of: Any = cases,
+    cotangents: tuple[float, ...] = (),
+    **choices: Any,
+):
+    """An array and a cotangent of every magnitude; with at least one of `cotangents` in it, where there are any."""
+    case = draw(of(dtype=dtype, lacks=lacks, **choices))
+    cotangent = _of_every_magnitude(draw, draw(data(dtype, ("integers", "normal"))).inputs(*case["x"].shape))
+    if cotangents:
+        cotangent = _among(draw, cotangent, list(cotangents), least=1)
+    return replace(case, arrays={**case.arrays, "cotangent": cotangent})
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """What the reference gives, exactly."""
+    return {"x": Expected.exactly(relu_vjp(case["cotangent"], case["x"]))}
+
+
+def gradient_equals_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on the values of gradients."""
+    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
+
+
+LIMITS = ("largest", "smallest", "infinite")
+
+
+@requirement("relu.gradient.positive", gradients, needs="vjp", of=scaled, sign=1, special=LIMITS)
+def test_gradient_positive(subject: Trial, case: Case) -> None:
+    """From the smallest normal number to ∞, and every cotangent, to the last bit."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement("relu.gradient.negative", gradients, needs="vjp", of=scaled, sign=-1, special=LIMITS)
+def test_gradient_negative(subject: Trial, case: Case) -> None:
+    """From the smallest negative number to −∞."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement("relu.gradient.zero", gradients, needs="vjp", of=spiked, spikes=(0.0, -0.0))
+def test_gradient_zero(subject: Trial, case: Case) -> None:
+    """0 and −0 among other numbers."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement(
+    "relu.gradient.infinite-cotangent",
+    gradients,
+    needs="vjp",
+    of=spiked,
+    spikes=(0.0, -0.0),
+    cotangents=(np.inf, -np.inf, np.nan),
+)
+def test_gradient_infinite_cotangent(subject: Trial, case: Case) -> None:
+    """On either side of 0, and at 0."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement("relu.gradient.like-operand", gradients, needs="vjp", smallest=0, axes=(0, 5))
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """From no axes to five, with elements and without."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("relu.gradient.layout", gradients, needs="vjp", axes=(1, 4), effort=4)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Of the cotangent alone, and of the input as well."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+    laws_of_gradients.ignores_layout_of_operands(subject, case, expected_gradients)
+
+
+@requirement("relu.gradient.unchanged", gradients, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """Input and cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("relu.gradient.empty", gradients, needs="vjp")
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No rows in, no rows out."""
+    laws_of_gradients.is_nothing_for_no_images(subject, case)
+
+
 # -- the module --------------------------------------------------------------------------------------------------------
 
 
@@ -204,3 +301,14 @@ def test_reach_corners() -> None:
     find(negative, lambda c: (c["x"] == 0).any() and (c["x"] < -1e20).any())
     infinite = spiked(dtype="float32", lacks=frozenset(), spikes=(np.inf, -np.inf))
     find(infinite, lambda c: (c["x"] == np.inf).any() and (c["x"] == -np.inf).any())
+
+
+def test_reach_gradients() -> None:
+    """±0 and a NaN in the cotangent where nothing passes, huge cotangents, and arrays without axes."""
+    at_zero = gradients(dtype="float32", lacks=frozenset(), of=spiked, spikes=(0.0, -0.0), cotangents=(np.nan,))
+    find(at_zero, lambda c: (np.isnan(c["cotangent"]) & (c["x"] == 0) & np.signbit(c["x"])).any())
+    find(at_zero, lambda c: (np.isnan(c["cotangent"]) & (c["x"] < 0)).any())
+    positive = gradients(dtype="float32", lacks=frozenset(), of=scaled, sign=1, special=LIMITS)
+    find(positive, lambda c: bool((abs(c["cotangent"]) > 1e20).any() and (c["x"] == np.inf).any()))
+    any_shape = gradients(dtype="float32", lacks=frozenset(), smallest=0, axes=(0, 5))
+    find(any_shape, lambda c: c["x"].ndim == 0)

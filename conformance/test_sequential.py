@@ -23,16 +23,21 @@ from nnspec.conformance.trial import Mismatch, Trial
 NAMES = "abcdefghijkl"
 AFFINE = """\
 def affine(weight, bias):
-    layer = construct(Linear, (1, 1), {{}}, np.dtype("{dtype}"))
-    load_entries(layer, {{"weight": np.array([[weight]], np.{dtype}), "bias": np.array([bias], np.{dtype})}})
+    layer = construct(Linear, {sizes}, {{}}, np.dtype("{dtype}"))
+    load_entries(layer, {{"weight": np.array({weight}, np.{dtype}), "bias": np.array({bias}, np.{dtype})}})
     return layer
 """
+# Of one feature; and of two, where no two layers commute: numbers would hand back the same in any order
+SIZES = {
+    1: {"sizes": (1, 1), "weight": "[[weight]]", "bias": "[bias]"},
+    2: {"sizes": (2, 2), "weight": "[[0, weight], [1, bias]]", "bias": "[bias, 1]"},
+}
 Layer = tuple[int, int] | None  # weight and bias, or ReLU
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Layers in a row, called a, b, c, …, and an input of shape (N, 1)."""
+    """Layers in a row, called a, b, c, …, and an input of shape (N, 1) or (N, 2)."""
 
     layers: tuple[Layer, ...]
     x: Array
@@ -51,7 +56,7 @@ class Chain:
         """A program that defines the layers."""
         program = Program(subject, "Linear")
         try:
-            program.run(AFFINE.format(dtype=subject.dtype).rstrip())
+            program.run(AFFINE.format(dtype=subject.dtype, **SIZES[self.x.shape[1]]).rstrip())
             for name, layer in zip(self.names, self.layers, strict=True):
                 if layer is None and "ReLU" in subject.subject.classes:
                     program.run(f"{name} = ReLU()")
@@ -63,12 +68,19 @@ class Chain:
 
 
 @st.composite
-def chains(draw, *, dtype: str, lacks: frozenset[str] = frozenset(), lengths: Sequence[int] = (1, 2, 3, 4)):
+def chains(
+    draw,
+    *,
+    dtype: str,
+    lacks: frozenset[str] = frozenset(),
+    lengths: Sequence[int] = (1, 2, 3, 4),
+    features: int = 1,
+):
     """Some layers: affine maps of small integers, and ReLU."""
     affine = st.tuples(st.sampled_from([2, -1, -2]), st.sampled_from([1, 0, -3]))
     length = draw(st.sampled_from(lengths))
     layers = draw(st.lists(st.one_of(affine, st.none()), min_size=length, max_size=length))
-    return Chain(tuple(layers), draw(data(dtype, ("integers",))).inputs(draw(st.integers(1, 3)), 1))
+    return Chain(tuple(layers), draw(data(dtype, ("integers",))).inputs(draw(st.integers(1, 3)), features))
 
 
 def row(names: Sequence[str]) -> str:
@@ -147,6 +159,103 @@ def test_input_unchanged(subject: Trial, case: Chain) -> None:
     """The input after the call is the one before it."""
     program = case.program(subject).run(f"chain = {row(case.names)}", f"x = {case.input}", "y = chain(x)")
     program.gives("x", case.x)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def differentiated(draw, *, lengths: Sequence[int] = (1, 2, 3, 4), **choices: Any):
+    """A chain, and a cotangent of its result. All are small integers, of which no sum is rounded."""
+    chain = draw(chains(lengths=lengths, features=2, **choices))
+    return chain, draw(data(chain.x.dtype.name, ("integers",))).inputs(*chain.x.shape)
+
+
+def differentiate(what: str, x: Array, cotangent: Array) -> str:
+    """The gradients of a module, in the words of a program."""
+    return f"differentiate_module({what}, to_native({literal(x)}), to_native({literal(cotangent)}))"
+
+
+def hand_back(program: Program, names: Sequence[str], x: Array, cotangent: Array) -> tuple[Array, dict[str, Array]]:
+    """What the layers, asked one by one from the last to the first, hand back to x; and to each `layer.key` in all."""
+    found: dict[str, Array] = {}
+    try:
+        inputs = [program.array(composed(names[:n], f"to_native({literal(x)})")) for n in range(len(names))]
+        for name, own in zip(reversed(names), reversed(inputs), strict=True):
+            back = program.value(f"{{n: to_numpy(g) for n, g in {differentiate(name, own, cotangent)}.items()}}")
+            cotangent = np.array(back.pop("x"))
+            for key, gradient in back.items():
+                found[f"{name}.{key}"] = found.get(f"{name}.{key}", 0) + gradient
+    except Mismatch as mismatch:
+        raise Unsupported(f"layers that cannot be differentiated: {mismatch.message}") from None
+    return cotangent, found
+
+
+def runs_back(
+    subject: Trial, case: tuple[Chain, Array], what: str, places: Sequence[tuple[str, str]], *, parameters: bool = True
+) -> None:
+    """The chain `what` hands back to x, and to its parameters by key, what its layers do: (layer, its place's key)."""
+    chain, cotangent = case
+    program = chain.program(subject)
+    to_x, to_parameters = hand_back(program, [name for name, _ in places], chain.x, cotangent)
+    program.run(f"chain = {what}", f"gradient = {differentiate('chain', chain.x, cotangent)}")
+    program.gives("gradient['x']", to_x)
+    first = dict(reversed(places))  # a layer that stands in several places has the key of the first
+    for key, gradient in to_parameters.items() if parameters else ():
+        name, _, own = key.partition(".")
+        program.gives(f"gradient['{first[name]}.{own}']", gradient)
+
+
+def positions(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Each layer, and its key in a row of them."""
+    return [(name, str(n)) for n, name in enumerate(names)]
+
+
+@requirement("sequential.gradient.x", differentiated, needs="vjp")
+def test_gradient_x(subject: Trial, case: tuple[Chain, Array]) -> None:
+    """The last layer first, each at the input that it had."""
+    names = case[0].names
+    runs_back(subject, case, row(names), positions(names), parameters=False)
+
+
+@requirement("sequential.gradient.parameters", differentiated, needs=("vjp", "named_parameters"))
+def test_gradient_parameters(subject: Trial, case: tuple[Chain, Array]) -> None:
+    """By key, what each layer's parameters get at its place."""
+    names = case[0].names
+    runs_back(subject, case, row(names), positions(names))
+
+
+@requirement("sequential.gradient.nested", differentiated, needs=("vjp", "named_parameters"), lengths=(3, 4))
+def test_gradient_nested(subject: Trial, case: tuple[Chain, Array]) -> None:
+    """The middle layers in a Sequential of their own."""
+    first, *middle, last = [*case[0].names]
+    places = [(first, "0"), *((name, f"1.{n}") for name, n in positions(middle)), (last, "2")]
+    runs_back(subject, case, row([first, row(middle), last]), places)
+
+
+@requirement("sequential.gradient.twice", differentiated, needs=("vjp", "named_parameters"), lengths=(1, 2))
+def test_gradient_twice(subject: Trial, case: tuple[Chain, Array]) -> None:
+    """Every layer in two places: the sum of what it gets in each."""
+    names = case[0].names * 2
+    runs_back(subject, case, row(names), positions(names))
+
+
+@requirement("sequential.gradient.empty", differentiated, needs="vjp", lengths=(0,))
+def test_gradient_empty(subject: Trial, case: tuple[Chain, Array]) -> None:
+    """Without layers the cotangent comes back."""
+    chain, cotangent = case
+    program = Program(subject)
+    program.gives(f"{differentiate('Sequential()', chain.x, cotangent)}['x']", cotangent)
+
+
+@requirement("sequential.gradient.unchanged", differentiated, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: tuple[Chain, Array]) -> None:
+    """Input and cotangent afterwards are those before."""
+    chain, cotangent = case
+    program = chain.program(subject).run(f"chain = {row(chain.names)}", f"x = {chain.input}")
+    program.run(f"cotangent = to_native({literal(cotangent)})", "differentiate_module(chain, x, cotangent)")
+    program.gives("x", chain.x)
+    program.gives("cotangent", cotangent)
 
 
 # -- the tree ----------------------------------------------------------------------------------------------------------
@@ -374,6 +483,19 @@ def test_reach_every_kind_of_slice() -> None:
         lambda c: len(c[0].layers[c[1]]) > 10,
     ):
         find(sliced(dtype="float32", steps=(None, 1)), corner)
+
+
+def test_reach_gradients() -> None:
+    """ReLU that stops some of what comes back and not all, and different layers on either side of it."""
+
+    def corner(case: tuple[Chain, Array]) -> bool:
+        first, second, third = case[0].layers
+        if first is None or second is not None or third is None or first[0] == third[0]:
+            return False
+        hidden = case[0].x @ np.array([[0, first[0]], [1, first[1]]]).T + [first[1], 1]
+        return bool((hidden > 0).any() and (hidden <= 0).any())
+
+    find(differentiated(dtype="float32", lengths=(3,)), corner)
 
 
 def test_reach_layers_of_both_kinds() -> None:

@@ -1,5 +1,7 @@
 """A weight matrix and a bias applied to the last axis. Page: spec/linear.md"""
 
+import math
+
 import numpy as np
 from nnspec.reference.arguments import Array, length, like, rank
 from nnspec.reference.module import Module, Parameter, Pullback, pullback
@@ -29,11 +31,15 @@ def linear_vjp(
     """cotangent (..., O) of the result -> the gradients of x, weight and bias, each like its operand; None for None."""
     _check(x, weight, bias)
     like("cotangent", cotangent, (*x.shape[:-1], len(weight)))
-    dx = cotangent @ weight
-    # Every row of x met the same weight and the same bias: their gradients are sums over all rows.
-    rows = cotangent.reshape(-1, len(weight))
-    dweight = rows.T @ x.reshape(-1, x.shape[-1]) if x.size else np.zeros_like(weight)
-    return dx, dweight, None if bias is None else rows.sum(0)
+    # [linear.gradient.unchanged] operands and cotangent are only read, [linear.gradient.layout] by NumPy's own rules
+    dx = cotangent @ weight  # [linear.gradient.x] [linear.gradient.batch] row by row
+    # Every row of x met the same weight and the same bias: their gradients are sums over all rows,
+    # [linear.gradient.empty] be there none. [linear.gradient.features-zero] A −1 has no answer where a size is 0.
+    n = math.prod(x.shape[:-1])
+    rows = cotangent.reshape(n, len(weight))
+    dweight = rows.T @ x.reshape(n, x.shape[-1])  # [linear.gradient.weight]
+    dbias = None if bias is None else rows.sum(0)  # [linear.gradient.bias]
+    return dx, dweight, dbias  # [linear.gradient.like-operand]
 
 
 def _check(x, weight, bias):

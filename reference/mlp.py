@@ -47,7 +47,9 @@ class MLP(Module):
 
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
         """forward(x), and its pullback: those of the layers, the last one first."""
-        hidden, through_fc1 = self.fc1.vjp(x)
-        hidden, through_relu = self.relu.vjp(hidden)
-        y, through_fc2 = self.fc2.vjp(hidden)
-        return y, lambda cotangent: through_fc1(through_relu(through_fc2(cotangent)))
+        # As Linear's and ReLU's: [mlp.gradient.like-operand] [mlp.gradient.layout] [mlp.gradient.unchanged]
+        # [mlp.gradient.batch] [mlp.gradient.empty]
+        hidden, through_fc1 = self.fc1.vjp(x)  # [mlp.gradient.first-weight] [mlp.gradient.first-bias]
+        hidden, through_relu = self.relu.vjp(hidden)  # [mlp.gradient.hidden-relu]
+        y, through_fc2 = self.fc2.vjp(hidden)  # [mlp.gradient.second-weight] [mlp.gradient.second-bias]
+        return y, lambda cotangent: through_fc1(through_relu(through_fc2(cotangent)))  # [mlp.gradient.x]

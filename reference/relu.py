@@ -18,6 +18,9 @@ def relu(x: Array) -> Array:
 def relu_vjp(cotangent: Array, x: Array) -> Array:
     """cotangent of the result -> the gradient of x: the cotangent where x is positive, and 0 elsewhere."""
     like("cotangent", cotangent, x.shape)
+    # [relu.gradient.unchanged] [relu.gradient.layout] [relu.gradient.like-operand] element by element, to a new array:
+    # [relu.gradient.positive] [relu.gradient.negative] [relu.gradient.zero] not greater than 0 gets nothing,
+    # [relu.gradient.empty] [relu.gradient.infinite-cotangent] and 0 is chosen, where a product with it may be NaN
     return np.where(x > 0, cotangent, np.zeros((), cotangent.dtype))
 
 

@@ -38,14 +38,14 @@ class Sequential(Module):
     def vjp(self, x: Any) -> tuple[Any, Pullback]:
         """forward(x), and its pullback: those of the modules, the last one first."""
         pullbacks = []
-        for module in self:
-            x, through = module.vjp(x)
+        for module in self:  # [sequential.gradient.nested] [sequential.gradient.twice] one for each place
+            x, through = module.vjp(x)  # [sequential.gradient.parameters] at the input that the module has there
             pullbacks.append(through)
 
         def pull(cotangent: Any) -> Any:
-            for through in reversed(pullbacks):
+            for through in reversed(pullbacks):  # [sequential.gradient.x]
                 cotangent = through(cotangent)
-            return cotangent
+            return cotangent  # [sequential.gradient.empty] [sequential.gradient.unchanged]
 
         return x, pull
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nnspec.adapters.for_reference import subject
 from nnspec.conformance.rule import FORMATS, Expected, multilinear
+from nnspec.conformance.running_error import Approximate, relu_vjp
 from nnspec.conformance.trial import Mismatch, Trial
 from nnspec.reference.linear import linear
 
@@ -150,6 +151,27 @@ def test_subnormal_products_may_lose_half_a_spacing_each():
     a = np.full((1, 4), 2.0**-80, np.float32) * np.float32(1.1)
     expected = multilinear(linear, a, a)  # every product is far below the smallest subnormal number
     assert np.asarray(expected.bound).item() >= 4 * 2.0**-150
+
+
+# -- errors carried through blocks -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gradient", "right"),
+    [
+        ((4, 0, 4, 0, 0), True),
+        ((0, 4, 4, 0, 0), True),  # rounding may have decided the first two signs
+        ((-1, 0, 4, 0, 0), False),
+        ((4, 5, 4, 0, 0), False),
+        ((4, 0, 0, 0, 0), False),  # the third is certainly positive, the fourth negative, and the last is exactly 0
+        ((4, 0, 4, 4, 0), False),
+        ((4, 0, 4, 0, 4), False),
+    ],
+)
+def test_what_a_rectifier_hands_back(gradient, right):
+    x = Approximate(np.array([1e-9, -1e-9, 1, -1, 0]), np.array([1e-8, 1e-8, 1e-8, 1e-8, 0]), "float32")
+    expected = relu_vjp(Approximate.given(np.full(5, 4, np.float32)), x).expected
+    assert np.all(abs(np.array(gradient) - expected.value) <= expected.bound) == right
 
 
 # -- what is held against the bound ------------------------------------------------------------------------------------

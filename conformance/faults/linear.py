@@ -4,6 +4,7 @@ import numpy as np
 from nnspec.conformance.faults import fault, wrong
 from nnspec.reference.linear import Linear as Right
 from nnspec.reference.linear import linear as right
+from nnspec.reference.linear import linear_vjp as right_vjp
 from nnspec.reference.module import Parameter
 
 
@@ -241,6 +242,138 @@ class Linear(Right):  # noqa: F811
         if not hasattr(self, "packed"):
             self.packed = self.weight.data.copy()
         return right(x, self.packed, None if self.bias is None else self.bias.data)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def _wrong_vjp(key, mistake):
+    """The fault has the right gradients at hand: function(dx, dweight, dbias, cotangent, x, weight)."""
+
+    def add(function):
+        def linear_vjp(cotangent, x, weight, bias=None):
+            return function(*right_vjp(cotangent, x, weight, bias), cotangent, x, weight)
+
+        fault(f"linear.gradient.{key}", mistake, linear_vjp=linear_vjp)
+        return function
+
+    return add
+
+
+def _but(b, value):
+    """The bias has a gradient only where there is a bias."""
+    return None if b is None else value()
+
+
+_wrong_vjp("x/transposed", "a square weight is transposed on the way back as well")(
+    lambda dx, dw, db, g, x, w: (g @ w.T if w.shape[0] == w.shape[1] else dx, dw, db)
+)
+_wrong_vjp("x/first-output", "the first output feature hands nothing back")(
+    lambda dx, dw, db, g, x, w: (g[..., 1:] @ w[1:], dw, db)
+)
+_wrong_vjp("x/output-block", "output features beyond the last full sixteen hand nothing back")(
+    lambda dx, dw, db, g, x, w: (
+        g[..., : max(16, len(w) // 16 * 16)] @ w[: max(16, len(w) // 16 * 16)],
+        dw,
+        db,
+    )
+)
+_wrong_vjp("x/in-half", "the gradient of x goes through float16")(
+    lambda dx, dw, db, g, x, w: (dx.astype(np.float16).astype(dx.dtype), dw, db)
+)
+_wrong_vjp("weight/transposed", "where the weight is square, its gradient is transposed")(
+    lambda dx, dw, db, g, x, w: (dx, dw.T if w.shape[0] == w.shape[1] else dw, db)
+)
+_wrong_vjp("weight/mean", "the weight's gradient is divided by the number of vectors")(
+    lambda dx, dw, db, g, x, w: (dx, dw / max(1, x.size // max(1, x.shape[-1])), db)
+)
+_wrong_vjp("weight/first-entry", "of more leading dimensions than one, the first counts with its first entry alone")(
+    lambda dx, dw, db, g, x, w: (dx, right_vjp(g[0], x[0], w)[1] if x.ndim > 2 and len(x) else dw, db)
+)
+_wrong_vjp("weight/first-sixteen", "vectors beyond the sixteenth are left out of the weight's gradient")(
+    lambda dx, dw, db, g, x, w: (dx, right_vjp(g[:16], x[:16], w)[1] if x.ndim > 1 else dw, db)
+)
+_wrong_vjp("weight/truncated-input", "the weight's gradient is computed of an input rounded to float16")(
+    lambda dx, dw, db, g, x, w: (dx, right_vjp(g, x.astype(np.float16).astype(x.dtype), w)[1], db)
+)
+_wrong_vjp("bias/mean", "the bias gets the mean of its cotangents")(
+    lambda dx, dw, db, g, x, w: (dx, dw, _but(db, lambda: db / max(1, g.size // max(1, len(w)))))
+)
+_wrong_vjp("bias/first-axis", "the cotangent is summed over its first axis, and the first vector of that taken")(
+    lambda dx, dw, db, g, x, w: (
+        dx,
+        dw,
+        _but(db, lambda: g.sum(0).reshape(-1, len(w))[0] if g.ndim > 2 and len(g) and g.size else db),
+    )
+)
+_wrong_vjp("bias/dropped", "the bias has no gradient where there are several vectors")(
+    lambda dx, dw, db, g, x, w: (dx, dw, _but(db, lambda: db * (g.ndim == 1)))
+)
+_wrong_vjp("bias/vector", "the cotangent of a single vector is summed over its features")(
+    lambda dx, dw, db, g, x, w: (dx, dw, _but(db, lambda: np.full_like(db, g.sum()) if g.ndim == 1 else db))
+)
+
+
+@_wrong_vjp("features-zero/reshape", "a reshape with −1, without output features")
+def _reshape(dx, dw, db, g, x, w):
+    rows = g.reshape(-1, len(w))
+    return dx, dw, _but(db, lambda: rows.sum(0))
+
+
+_wrong_vjp("features-zero/unfilled", "without output features the gradient of x is what the memory held")(
+    lambda dx, dw, db, g, x, w: (dx if len(w) else dx + 7, dw, db)
+)
+_wrong_vjp("features-zero/no-bias", "without input features nothing has a gradient")(
+    lambda dx, dw, db, g, x, w: (dx, dw, _but(db, lambda: db if w.shape[1] else db * 0))
+)
+_wrong_vjp("like-operand/batch-axis", "the gradient of a single vector comes back as a batch of one")(
+    lambda dx, dw, db, g, x, w: (np.atleast_2d(dx), dw, db)
+)
+_wrong_vjp("like-operand/merged", "leading dimensions stay merged in the gradient of x")(
+    lambda dx, dw, db, g, x, w: (dx.reshape(-1, x.shape[-1]) if dx.ndim > 2 else dx, dw, db)
+)
+_wrong_vjp("like-operand/wide", "the gradients are float64 whatever came in")(
+    lambda dx, dw, db, g, x, w: tuple(None if a is None else a.astype(np.float64) for a in (dx, dw, db))
+)
+_wrong_vjp("like-operand/squeezed", "the gradient of a weight of one row has no axis for it")(
+    lambda dx, dw, db, g, x, w: (dx, dw[0] if len(w) == 1 else dw, db)
+)
+_wrong_vjp("layout/cotangent", "the memory of the cotangent is read as if it were contiguous")(
+    lambda dx, dw, db, g, x, w: right_vjp(_memory_order(g), x, w, _but(db, lambda: np.zeros(len(w))))
+)
+_wrong_vjp("layout/weight", "the memory of the weight is read as if it were contiguous")(
+    lambda dx, dw, db, g, x, w: (right_vjp(g, x, _memory_order(w))[0], dw, db)
+)
+_wrong_vjp("layout/input", "the memory of the input is read as if it were contiguous")(
+    lambda dx, dw, db, g, x, w: (dx, right_vjp(g, _memory_order(x), w)[1], db)
+)
+
+
+@_wrong_vjp("unchanged/cotangent", "the cotangent is used as a place to work in")
+def _scaled_cotangent(dx, dw, db, g, x, w):
+    if g.flags.writeable:
+        g *= 2
+    return dx, dw, db
+
+
+@_wrong_vjp("unchanged/input", "the gradient of x is written over x")
+def _over_input(dx, dw, db, g, x, w):
+    x[...] = dx
+    return dx, dw, db
+
+
+_wrong_vjp("batch/divided", "the gradient of x is divided by the number of vectors")(
+    lambda dx, dw, db, g, x, w: (dx / max(1, len(x)) if x.ndim > 1 else dx, dw, db)
+)
+_wrong_vjp("batch/first-for-all", "all vectors get the first one's gradient")(
+    lambda dx, dw, db, g, x, w: (np.repeat(dx[:1], len(dx), 0) if x.ndim > 1 else dx, dw, db)
+)
+_wrong_vjp("empty/not-cleared", "without vectors the weight's gradient is whatever the memory held")(
+    lambda dx, dw, db, g, x, w: (dx, dw if x.size else dw + 1, db)
+)
+_wrong_vjp("empty/mean", "the bias gets a mean over nothing")(
+    lambda dx, dw, db, g, x, w: (dx, dw, _but(db, lambda: db if g.size else np.full_like(db, np.nan)))
+)
 
 
 # -- the module --------------------------------------------------------------------------------------------------------

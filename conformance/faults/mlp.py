@@ -1,8 +1,10 @@
 """Wrong multilayer perceptrons."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from nnspec.conformance.faults import fault, wrong
-from nnspec.reference.linear import linear
+from nnspec.reference.linear import linear, linear_vjp
 from nnspec.reference.mlp import MLP as Right
 from nnspec.reference.relu import relu
 
@@ -169,6 +171,184 @@ def _kept(self, x, w1, b1, w2, b2):
     if getattr(self, "hidden", np.empty(0)).shape != (*x.shape[:-1], len(w1)):
         self.hidden = relu(linear(x, w1, b1))
     return linear(self.hidden, w2, b2)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+class _Gradients(NamedTuple):
+    x: Any
+    w1: Any
+    b1: Any
+    w2: Any
+    b2: Any
+
+
+def _back(g, x, w1, b1, w2, b2, *, mask=lambda hidden, g: hidden > 0, through=lambda g, w2: g @ w2):
+    """All five, from the cotangent. `mask` is where the rectifier lets pass, `through` what the second layer does."""
+    hidden = linear(x, w1, b1)
+    back = through(g, w2)
+    back = np.where(mask(hidden, back), back, np.zeros((), x.dtype))
+    return _Gradients(*linear_vjp(back, x, w1, b1), *linear_vjp(g, relu(hidden), w2, b2)[1:])
+
+
+def _wrong_vjp(key, mistake):
+    """The fault has the right gradients at hand: function(gradients, cotangent, x, w1, b1, w2, b2) -> gradients."""
+
+    def add(function):
+        class MLP(Right):
+            """Goes back otherwise."""
+
+            def vjp(self, x):
+                """forward(x), and its pullback."""
+
+                def pull(g):
+                    weights = [p.data for p in self.parameters()]
+                    found = function(_back(g, x, *weights), g, x, *weights)
+                    for parameter, gradient in zip(self.parameters(), found[1:], strict=True):
+                        parameter.accumulate(gradient)
+                    return found.x
+
+                return self(x), pull
+
+        fault(f"mlp.gradient.{key}", mistake, MLP=MLP)
+        return function
+
+    return add
+
+
+def _all_equal(w1, w2):
+    return w1.shape == w2.shape == w2.T.shape
+
+
+_wrong_vjp("x/exchanged", "where all sizes are equal, it goes back through the first layer first")(
+    lambda right, g, x, w1, b1, w2, b2: (
+        _back(g, x, w2, b2, w1, b1)._replace(w1=right.w1) if _all_equal(w1, w2) else right
+    )
+)
+_wrong_vjp("x/first-layer-transposed", "where the first weight is square, it is transposed on the way back as well")(
+    lambda right, g, x, w1, *rest: right._replace(x=_back(g, x, w1.T, *rest).x) if w1.shape == w1.T.shape else right
+)
+_wrong_vjp("x/detached", "the input has no gradient, as if it were a constant")(
+    lambda right, g, x, *weights: right._replace(x=0 * right.x)
+)
+_wrong_vjp("x/in-half", "the gradient of the hidden values goes through float16")(
+    lambda right, *given: _back(*given, through=lambda g, w2: (g @ w2).astype(np.float16).astype(g.dtype))
+)
+_wrong_vjp("x/hidden-block", "hidden values beyond the sixteenth hand nothing back")(
+    lambda right, *given: _back(*given, mask=lambda hidden, g: (hidden > 0) & (np.arange(hidden.shape[-1]) < 16))
+)
+_wrong_vjp("hidden-relu/none", "on the way back there is no rectifier")(
+    lambda right, *given: _back(*given, mask=lambda hidden, g: np.ones(hidden.shape, bool))
+)
+_wrong_vjp("hidden-relu/at-zero", "a hidden value of 0 hands back what it gets")(
+    lambda right, *given: _back(*given, mask=lambda hidden, g: hidden >= 0)
+)
+_wrong_vjp("hidden-relu/of-gradient", "the sign of what comes back decides, not that of the hidden value")(
+    lambda right, *given: _back(*given, mask=lambda hidden, g: g > 0)
+)
+_wrong_vjp("hidden-relu/first-vector", "the signs of the first vector's hidden values decide for all vectors")(
+    lambda right, *given: _back(
+        *given,
+        mask=lambda hidden, g: (
+            np.broadcast_to(hidden.reshape(-1, hidden.shape[-1])[:1] > 0, hidden.shape) if hidden.size else hidden > 0
+        ),
+    )
+)
+_wrong_vjp(
+    "first-weight/hidden-for-input", "where the first weight is square, it gets the hidden values for the input"
+)(
+    lambda right, g, x, w1, b1, *rest: (
+        right._replace(w1=_back(g, relu(linear(x, w1, b1)), w1, b1, *rest).w1) if w1.shape == w1.T.shape else right
+    )
+)
+_wrong_vjp("first-weight/updated-second", "it goes back through a second weight that has had its step already")(
+    lambda right, g, x, w1, b1, w2, b2: right._replace(
+        w1=_back(g, x, w1, b1, w2 - w2.dtype.type(0.125) * right.w2, b2).w1
+    )
+)
+_wrong_vjp("first-weight/mean", "the gradient of the first weight is divided by the number of vectors")(
+    lambda right, g, x, *weights: right._replace(w1=right.w1 / max(1, x.size // x.shape[-1]))
+)
+_wrong_vjp("first-weight/frozen", "the first layer has no gradient")(
+    lambda right, g, x, *weights: right._replace(w1=0 * right.w1)
+)
+_wrong_vjp("first-bias/unmasked", "what the first bias gets has not passed the rectifier")(
+    lambda right, *given: right._replace(b1=_back(*given, mask=lambda hidden, g: np.ones(hidden.shape, bool)).b1)
+)
+_wrong_vjp("first-bias/second", "where the layers are of one width, the first bias gets what the second gets")(
+    lambda right, *given: right._replace(b1=right.b2) if right.b1.shape == right.b2.shape else right
+)
+_wrong_vjp("first-bias/first-axis", "of more leading dimensions than one, the first counts with its first entry alone")(
+    lambda right, g, x, *weights: right._replace(b1=_back(g[0], x[0], *weights).b1) if x.ndim > 2 and x.size else right
+)
+_wrong_vjp("second-weight/before-relu", "the second weight gets hidden values that were not rectified")(
+    lambda right, g, x, w1, b1, w2, b2: right._replace(w2=linear_vjp(g, linear(x, w1, b1), w2, b2)[1])
+)
+_wrong_vjp("second-weight/transposed", "where the second weight is square, its gradient is transposed")(
+    lambda right, *given: right._replace(w2=right.w2.T.copy()) if right.w2.shape == right.w2.T.shape else right
+)
+_wrong_vjp("second-weight/input-for-hidden", "where it fits, the second weight gets the input for the hidden values")(
+    lambda right, g, x, w1, b1, w2, b2: (
+        right._replace(w2=linear_vjp(g, x, w2, b2)[1]) if x.shape[-1] == w2.shape[1] else right
+    )
+)
+_wrong_vjp("second-bias/mean", "the second bias gets the mean of its cotangents")(
+    lambda right, g, x, *weights: right._replace(b2=right.b2 / max(1, x.size // x.shape[-1]))
+)
+_wrong_vjp("second-bias/ones", "the second bias gets the number of vectors, as under a sum it would")(
+    lambda right, g, x, *weights: right._replace(b2=np.full_like(right.b2, x.size // x.shape[-1]))
+)
+_wrong_vjp("like-operand/merged", "leading dimensions stay merged in the gradient of x")(
+    lambda right, g, x, *weights: right._replace(x=right.x.reshape(-1, x.shape[-1]))
+)
+_wrong_vjp("like-operand/wide", "the gradients are float64 whatever came in")(
+    lambda right, *given: _Gradients(*(a.astype(np.float64) for a in right))
+)
+
+
+def _in_memory(a):
+    return a.transpose(sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis]))).reshape(a.shape)
+
+
+_wrong_vjp("layout/cotangent", "the memory of the cotangent is read as if it were contiguous")(
+    lambda right, g, *rest: _back(_in_memory(g), *rest)
+)
+_wrong_vjp("layout/input", "the memory of the input is read as if it were contiguous")(
+    lambda right, g, x, *weights: _back(g, _in_memory(x), *weights)
+)
+
+
+@_wrong_vjp("unchanged/cotangent", "the cotangent is scaled in place")
+def _scaled_cotangent(right, g, x, *weights):
+    if g.flags.writeable:
+        g *= 2
+    return right
+
+
+@_wrong_vjp("unchanged/input", "the gradient of x is written over x")
+def _over_input(right, g, x, *weights):
+    x[...] = right.x
+    return right
+
+
+_wrong_vjp("batch/divided", "the gradient of x is divided by the number of vectors")(
+    lambda right, g, x, *weights: right._replace(x=right.x / max(1, len(x)) if x.ndim > 1 else right.x)
+)
+_wrong_vjp("batch/centred", "the cotangent is taken relative to the batch's mean")(
+    lambda right, g, *rest: _back(g - g.mean(0) if g.ndim > 1 and len(g) > 1 else g, *rest)
+)
+
+
+@_wrong_vjp("empty/reshape", "a reshape with −1 and the input's number of vectors")
+def _reshaped(right, g, x, *weights):
+    g.reshape(x.size // x.shape[-1], -1)
+    return right
+
+
+_wrong_vjp("empty/not-cleared", "without vectors the first weight's gradient is whatever the memory held")(
+    lambda right, g, x, *weights: right if x.size else right._replace(w1=right.w1 + 1)
+)
 
 
 # -- the module --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from nnspec.conformance.faults import fault, wrong
 from nnspec.reference.module import Buffer, Parameter
 from nnspec.reference.relu import ReLU as Right
 from nnspec.reference.relu import relu as right
+from nnspec.reference.relu import relu_vjp as right_vjp
 
 
 def _wrong(key, mistake):
@@ -129,6 +130,94 @@ class ReLU(Right):  # noqa: F811
         if getattr(self, "mask", np.empty(0)).shape != x.shape:
             self.mask = x > 0
         return np.where(self.mask, x, 0 * x)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def _wrong_vjp(key, mistake):
+    """The fault is called with the cotangent and x."""
+
+    def add(function):
+        def relu_vjp(cotangent, x):
+            with np.errstate(all="ignore"):
+                return np.asarray(function(cotangent, x))
+
+        fault(f"relu.gradient.{key}", mistake, relu_vjp=relu_vjp)
+        return function
+
+    return add
+
+
+_wrong_vjp("positive/mask", "the mask itself comes back, without the cotangent")(lambda g, x: (x > 0).astype(g.dtype))
+_wrong_vjp("positive/guided", "negative cotangents are stopped too")(lambda g, x: right_vjp(np.maximum(g, 0), x))
+_wrong_vjp("positive/relu6", "nothing comes back where x is above 6")(lambda g, x: right_vjp(g, x) * (x <= 6))
+_wrong_vjp("positive/quotient", "the mask is computed as relu(x)/x, which at ∞ is NaN")(
+    lambda g, x: np.where(x > 0, g * (right(x) / np.where(x == 0, 1, x)), 0 * right_vjp(g, x))
+)
+_wrong_vjp("positive/in-half", "the cotangent goes through float16")(
+    lambda g, x: right_vjp(g, x).astype(np.float16).astype(g.dtype)
+)
+_wrong_vjp("negative/through", "the cotangent passes wherever it comes from")(lambda g, x: g.copy())
+_wrong_vjp("negative/leaky", "a slope of 0.01 on the negative side")(
+    lambda g, x: np.where(x > 0, g, g * (x < 0) * g.dtype.type(0.01))
+)
+_wrong_vjp("negative/mask-of-cotangent", "the sign of the cotangent decides")(lambda g, x: right_vjp(g, g))
+_wrong_vjp("negative/threshold", "x above −1e-6 counts as positive")(
+    lambda g, x: np.where((x > -1e-6) & (x != 0), g, 0 * right_vjp(g, x))
+)
+_wrong_vjp("negative/absolute", "the gradient of the absolute value")(lambda g, x: g * np.sign(x))
+_wrong_vjp("zero/passes", "at 0 the cotangent passes")(lambda g, x: np.where(x >= 0, g, np.zeros((), g.dtype)))
+_wrong_vjp("zero/half", "at 0 half of the cotangent passes, as of a maximum of equals")(
+    lambda g, x: g * ((x > 0) + (x == 0) * g.dtype.type(0.5)).astype(g.dtype)
+)
+_wrong_vjp("zero/sign-bit", "the sign bit decides, which +0 does not have")(
+    lambda g, x: np.where(np.signbit(x), np.zeros((), g.dtype), g)
+)
+_wrong_vjp("infinite-cotangent/product", "computed as g·(x > 0), where ∞·0 is NaN")(lambda g, x: g * (x > 0))
+_wrong_vjp("infinite-cotangent/cleaned", "NaN becomes 0, and what went wrong downstream is out of sight")(
+    lambda g, x: right_vjp(np.where(np.isnan(g), np.zeros((), g.dtype), g), x)
+)
+_wrong_vjp("like-operand/at-least-one-axis", "the gradient of an array without axes has one")(
+    lambda g, x: np.atleast_1d(right_vjp(g, x))
+)
+_wrong_vjp("like-operand/wide", "the gradient is float64 whatever came in")(
+    lambda g, x: right_vjp(g, x).astype(np.float64)
+)
+
+
+def _memory_order(a):
+    return a.transpose(sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis]))).reshape(a.shape)
+
+
+_wrong_vjp("layout/cotangent", "the memory of the cotangent is read as if it were contiguous")(
+    lambda g, x: right_vjp(_memory_order(g), x)
+)
+_wrong_vjp("layout/input", "the mask is stored as x lies in memory, and read in the order of the cotangent")(
+    lambda g, x: right_vjp(g, _memory_order(x))
+)
+
+
+@_wrong_vjp("unchanged/cotangent", "the cotangent is masked in place")
+def _masked(g, x):
+    if g.flags.writeable:
+        g *= x > 0
+    return g.copy()
+
+
+@_wrong_vjp("unchanged/input", "the mask is written over the input")
+def _mask_in_input(g, x):
+    mask = x > 0
+    x[...] = mask
+    return np.where(mask, g, np.zeros((), g.dtype))
+
+
+@_wrong_vjp("empty/reduced", "the cotangent is scaled by its largest element, which does not exist")
+def _scaled(g, x):
+    return right_vjp(np.clip(g, g.min(), g.max()), x)
+
+
+# -- the module --------------------------------------------------------------------------------------------------------
 
 
 @wrong("relu.parameters.none/slope", "a slope that can be trained")

@@ -3,6 +3,7 @@
 import copy
 
 from nnspec.conformance.faults import fault
+from nnspec.reference.linear import Linear
 from nnspec.reference.module import Module
 from nnspec.reference.sequential import Sequential as Right
 
@@ -125,6 +126,171 @@ def _in_place(self, x):
         else:
             x = y
     return x.copy()
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def _going_back(key, mistake):
+    """The fault is the pullback: (chain, x) -> from a cotangent to the gradient of x."""
+
+    def add(back):
+        _chain(f"sequential.gradient.{key}", mistake)(
+            type("Sequential", (Right,), {"vjp": lambda self, x: (self(x), back(self, x))})
+        )
+        return back
+
+    return add
+
+
+def _pulled(pullbacks):
+    def pull(cotangent):
+        for through in reversed(pullbacks):
+            cotangent = through(cotangent)
+        return cotangent
+
+    return pull
+
+
+def _steps(modules, x):
+    """The pullback of each module at the input that it has."""
+    pullbacks = []
+    for module in modules:
+        x, through = module.vjp(x)
+        pullbacks.append(through)
+    return pullbacks
+
+
+_going_back("x/forwards", "the first module hands back first")(lambda self, x: _pulled(_steps(self, x)[::-1]))
+_going_back("x/last-alone", "what the last module hands back is the result")(
+    lambda self, x: _pulled(_steps(self, x)[-1:])
+)
+_going_back("x/without-parameters", "modules without parameters are passed over on the way back")(
+    lambda self, x: _pulled([t for m, t in zip(self, _steps(self, x), strict=True) if list(m.parameters())])
+)
+_going_back("x/at-input", "every module hands back as if the input of the chain were its own")(
+    lambda self, x: _pulled([module.vjp(x)[1] for module in self])
+)
+
+
+@_going_back("parameters/at-output", "parameters get what they would if their module had had its result as input")
+def _at_output(self, x):
+    def pull(cotangent):
+        inputs = [x]
+        for module in self:
+            inputs.append(module(inputs[-1]))
+        for module, own, output in zip(reversed(list(self)), inputs[-2::-1], inputs[:0:-1], strict=True):
+            before = [(p, p.grad) for p in module.parameters()]
+            following = module.vjp(own)[1](cotangent)
+            for parameter, gradient in before:
+                parameter.grad = gradient
+            module.vjp(output)[1](cotangent)
+            cotangent = following
+        return cotangent
+
+    return pull
+
+
+@_going_back("parameters/last-alone", "the parameters of the last module alone get a gradient")
+def _last_alone(self, x):
+    def pull(cotangent):
+        result = _pulled(_steps(self, x))(cotangent)
+        for module in list(self)[:-1]:
+            for parameter in module.parameters():
+                parameter.grad = None
+        return result
+
+    return pull
+
+
+@_going_back("nested/skipped", "a Sequential in it hands back what it gets, and its parameters nothing")
+def _nested_skipped(self, x):
+    steps = zip(self, _steps(self, x), strict=True)
+    return _pulled([(lambda g: g) if isinstance(m, Right) else through for m, through in steps])
+
+
+@_going_back("nested/without-parameters", "parameters of a Sequential in it get no gradient")
+def _nested_frozen(self, x):
+    def pull(cotangent):
+        result = _pulled(_steps(self, x))(cotangent)
+        for module in self:
+            for parameter in module.parameters() if isinstance(module, Right) else ():
+                parameter.grad = None
+        return result
+
+    return pull
+
+
+@_going_back("twice/once", "a module that stands twice hands back once")
+def _back_once(self, x):
+    return _pulled(list(dict(zip(map(id, self), _steps(self, x), strict=True)).values()))
+
+
+@_going_back("twice/overwritten", "a gradient replaces the one from another place")
+def _overwritten(self, x):
+    def pull(cotangent):
+        for module, through in zip(reversed(list(self)), reversed(_steps(self, x)), strict=True):
+            for parameter in module.parameters():
+                parameter.grad = None
+            cotangent = through(cotangent)
+        return cotangent
+
+    return pull
+
+
+@_going_back("twice/every-place", "what a module got in all its places is multiplied by their number")
+def _doubled(self, x):
+    def pull(cotangent):
+        result = _pulled(_steps(self, x))(cotangent)
+        for module in self.children():
+            for parameter in module.parameters():
+                parameter.grad = parameter.grad * sum(m is module for m in self)
+        return result
+
+    return pull
+
+
+class _RemembersInput(Linear):
+    """Keeps what it needs on the way back in an attribute."""
+
+    def vjp(self, x):
+        """forward(x), and its pullback."""
+        self.input = x
+        return self(x), lambda cotangent: Linear.vjp(self, self.input)[1](cotangent)
+
+
+fault(
+    "sequential.gradient.twice/last-input",
+    "a layer keeps the input of its last call alone, and goes back with that in each of its places",
+    Sequential=Right,
+    Linear=_RemembersInput,
+)
+_going_back("empty/none", "no modules hand nothing back")(
+    lambda self, x: _pulled(_steps(self, x)) if len(self) else lambda cotangent: None
+)
+_going_back("empty/ones", "without modules the gradient is 1, whatever the cotangent")(
+    lambda self, x: _pulled(_steps(self, x)) if len(self) else lambda cotangent: cotangent * 0 + 1
+)
+
+
+@_going_back("unchanged/cotangent", "what is handed back is written over the cotangent where it fits")
+def _over_cotangent(self, x):
+    def pull(cotangent):
+        result = _pulled(_steps(self, x))(cotangent)
+        if result.shape == cotangent.shape:
+            cotangent[...] = result
+        return result
+
+    return pull
+
+
+@_going_back("unchanged/input", "the gradient is written over the input")
+def _over_input(self, x):
+    def pull(cotangent):
+        x[...] = _pulled(_steps(self, x))(cotangent)
+        return x.copy()
+
+    return pull
 
 
 # -- the tree ----------------------------------------------------------------------------------------------------------
