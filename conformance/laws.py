@@ -82,10 +82,8 @@ def judges_images_alone(subject: Trial, case: Case, expected: Expected) -> None:
 def judges_channels_alone(subject: Trial, case: Case, expected: Expected) -> None:
     """Channel c of the result is what channel c alone gives, whatever else is in the image."""
     together, x = own(subject(case), expected), case["x"]
-    bound = np.broadcast_to(together.bound, together.value.shape)
     for c in range(x.shape[1]):
-        source = None if together.source is None else _channel(together.source, c)
-        channel = Expected(_channel(together.value, c), _channel(bound, c), source)
+        channel = channel_of(together, c)
         subject.expect(subject(case.but(x=_channel(x, c))), channel, f"channel {c} alone")
         spoilt = np.where(np.arange(x.shape[1])[:, None, None] == c, x, np.asarray(np.nan, x.dtype))
         result = _channel(subject(case.but(x=spoilt)), c)
@@ -126,6 +124,13 @@ def image_of(expected: Expected, n: int) -> Expected:
     bound = np.asarray(expected.bound)
     source = None if expected.source is None else expected.source[n : n + 1]
     return Expected(expected.value[n : n + 1], bound[n : n + 1] if bound.ndim else bound, source)
+
+
+def channel_of(expected: Expected, c: int) -> Expected:
+    """What is expected of channel c."""
+    bound = np.broadcast_to(expected.bound, expected.value.shape)
+    source = None if expected.source is None else _channel(expected.source, c)
+    return Expected(_channel(expected.value, c), _channel(bound, c), source)
 
 
 def _channel(array: np.ndarray, c: int) -> np.ndarray:

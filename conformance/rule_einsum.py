@@ -12,23 +12,36 @@ So each term carries at most n = k + p − 2 factors 1 + δ with |δ| ≤ u, and
 ((1 + u)ⁿ − 1)·magnitude ≤ n·u·(1 + n·u)·magnitude while n·u ≤ 1. (The sharper n·u is proved for one sum of products of
 two, not for sums within sums.) 1 + 2·n·u in place of 1 + n·u covers that the magnitude is itself a rounded sum.
 
+The gradient of an operand is such a sum too: of products of the cotangent and the other operands.
+
 A product that underflows is off by η/2, which the factors that follow, each at most L, may enlarge: in all by at most
 k·(p − 1)·L^(p−2)·η/2.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from nnspec.conformance.rule import FORMATS, Array, Expected, evaluate, exact
-from nnspec.reference.einsum import einsum
+from nnspec.reference.einsum import einsum, einsum_vjp
 
 
 def sum_of_products(equation: str, *operands: Array) -> Expected:
     """The expected result of an einsum, with its bound."""
-    value, magnitude, terms = evaluate(lambda *present: einsum(equation, *present), *operands)
-    form, factors = FORMATS[operands[0].dtype.name], len(operands)
-    n = np.where(terms > 0, terms + factors - 2, 0)
-    largest = max(1.0, *(float(np.abs(a).max(initial=0)) for a in operands))
-    underflow = terms * (factors - 1) * largest ** max(0, factors - 2) * form.eta / 2
+    return _bounded(operands, *evaluate(lambda *present: einsum(equation, *present), *operands))
+
+
+def gradient(cotangent: Array, equation: str, *operands: Array, by: int) -> Expected:
+    """The expected gradient by one operand, with its bound: the operand itself is no factor of it."""
+    found = evaluate(lambda g, *present: einsum_vjp(g, equation, *present)[by], cotangent, *operands)
+    return _bounded([cotangent, *operands[:by], *operands[by + 1 :]], *found)
+
+
+def _bounded(factors: Sequence[Array], value: Array, magnitude: Array, terms: Array) -> Expected:
+    form = FORMATS[factors[0].dtype.name]
+    n = np.where(terms > 0, terms + len(factors) - 2, 0)
+    largest = max(1.0, *(float(np.abs(a).max(initial=0)) for a in factors))
+    underflow = terms * (len(factors) - 1) * largest ** max(0, len(factors) - 2) * form.eta / 2
     bound = n * (form.u + form.u_wide) * (1 + 2 * n * form.u) * magnitude + underflow
-    return Expected(value, np.where(exact(operands, terms, magnitude, form.name), 0.0, bound))
+    return Expected(value, np.where(exact(factors, terms, magnitude, form.name), 0.0, bound))

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import Array, Case, Data, data
+from nnspec.conformance.cases import LAYOUTS, Array, Case, Data, data, with_cotangent
 from nnspec.conformance.requirements import CHECKS, requirement
 from nnspec.conformance.rule import Expected
-from nnspec.conformance.rule_einsum import sum_of_products
+from nnspec.conformance.rule_einsum import gradient, sum_of_products
 from nnspec.conformance.trial import Mismatch, Trial
 from nnspec.reference.einsum import einsum
 
@@ -513,6 +514,202 @@ def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
     laws.forgets(subject, *case, expected)
     for one in case:
         equals_reference(subject, one)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(*, of: Any = cases, **choices: Any) -> st.SearchStrategy[Case]:
+    """A case and a cotangent of its result."""
+    drawn = with_cotangent(of(**choices), lambda case: einsum(case["equation"], *case.arrays.values()).shape)
+    return drawn.map(lambda case: case.map(np.asarray))  # an array without axes, too, is an array
+
+
+def operands_of(case: Case) -> dict[str, Array]:
+    """The arrays but for the cotangent."""
+    return {name: array for name, array in case.arrays.items() if name != "cotangent"}
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """Of each operand: a sum of products of the cotangent and the other operands."""
+    operands = operands_of(case)
+    given = (case["cotangent"], case["equation"], *operands.values())
+    return {name: gradient(*given, by=i) for i, name in enumerate(operands)}
+
+
+def gradients_equal_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on the values of gradients: of every operand, together and alone."""
+    for name, rule in expected_gradients(case).items():
+        laws_of_gradients.equals_reference(subject, case, name, rule)
+
+
+@requirement(
+    "einsum.gradient.operand",
+    gradients,
+    needs="vjp",
+    roles={"contracted": (0, 2), "batch": (0, 1), "outer": (0, 2)},
+)
+def test_gradient_operand(subject: Trial, case: Case) -> None:
+    """Of two operands, each: matrix products, with a batch and without, and outer products."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement(
+    "einsum.gradient.three",
+    gradients,
+    needs="vjp",
+    roles={"contracted": (1, 2), "batch": (0, 1), "outer": (0, 2), "private": (0, 1)},
+    operands=(3, 4),
+    sizes=(2, 3),
+    effort=2,
+)
+def test_gradient_three(subject: Trial, case: Case) -> None:
+    """Of three operands and of four, each."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement(
+    "einsum.gradient.private",
+    gradients,
+    needs="vjp",
+    roles={"private": (1, 2), "outer": (0, 1), "contracted": (0, 1)},
+    operands=(1, 2),
+)
+def test_gradient_private(subject: Trial, case: Case) -> None:
+    """Along a label of its own."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement(
+    "einsum.gradient.diagonal",
+    gradients,
+    needs="vjp",
+    roles={"diagonal": (0, 1), "trace": (0, 1), "contracted": (0, 1), "outer": (0, 1)},
+    operands=(1, 2),
+    sizes=(2, 3),
+)
+def test_gradient_diagonal(subject: Trial, case: Case) -> None:
+    """Diagonals and traces."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement(
+    "einsum.gradient.broadcast",
+    gradients,
+    needs="vjp",
+    roles={"batch": (0, 2), "contracted": (0, 2), "outer": (0, 1)},
+    broadcast="any",
+    operands=(2, 3),
+)
+def test_gradient_broadcast(subject: Trial, case: Case) -> None:
+    """Sizes of 1 under labels that are kept, and under labels that are summed."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement("einsum.gradient.ellipsis", gradients, needs="vjp", roles=FEW, operands=(1, 2), ellipsis="any")
+def test_gradient_ellipsis(subject: Trial, case: Case) -> None:
+    """Kept, broadcast, dropped and empty."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement(
+    "einsum.gradient.implicit",
+    gradients,
+    needs="vjp",
+    roles={"contracted": (0, 1), "trace": (0, 1), "outer": (1, 3)},
+    operands=(1, 2),
+    implicit=True,
+    alphabet="abcXYZ",
+)
+def test_gradient_implicit(subject: Trial, case: Case) -> None:
+    """The cotangent's axes are in the order of the alphabet."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement(
+    "einsum.gradient.scalar",
+    gradients,
+    needs="vjp",
+    roles={"contracted": (0, 2), "private": (0, 1)},
+    operands=(1, 2),
+    scalars=True,
+)
+def test_gradient_scalar(subject: Trial, case: Case) -> None:
+    """A result and an operand without axes."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement("einsum.gradient.same", gradients, needs="vjp", of=repeated_operand)
+def test_gradient_same(subject: Trial, case: Case) -> None:
+    """The same array in every place."""
+    x = case["a"].copy()
+    same = case.map(lambda _: x).but(cotangent=case["cotangent"])
+    found = subject.gradients(same, as_is=True)
+    for name, rule in expected_gradients(same).items():
+        subject.expect(found[name], rule, f"the gradient of {name}")
+
+
+@requirement(
+    "einsum.gradient.empty",
+    gradients,
+    needs="vjp",
+    roles={"contracted": (0, 1), "private": (0, 1), "outer": (0, 2), "batch": (0, 1)},
+    operands=(1, 3),
+    sizes=(0, 0, 2),
+)
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """Labels of size 0, summed and kept, beside others."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement(
+    "einsum.gradient.together",
+    gradients,
+    needs="vjp",
+    roles={**EVERYTHING, "diagonal": (0, 2)},
+    operands=(1, 3),
+    sizes=(2, 3),
+    broadcast="any",
+    ellipsis="any",
+)
+def test_gradient_together(subject: Trial, case: Case) -> None:
+    """Every role, broadcasting and the ellipsis at once."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement(
+    "einsum.gradient.like-operand",
+    gradients,
+    needs="vjp",
+    roles=EVERYTHING,
+    operands=(1, 3),
+    sizes=(1, 2, 3),
+    broadcast="any",
+    ellipsis="any",
+)
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """Axes of size 1 and diagonals included."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement(
+    "einsum.gradient.layout", gradients, needs="vjp", roles=EVERYTHING, operands=(1, 2), sizes=(2, 3), effort=4
+)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Transposed, sliced, reversed and stride-0 cotangents, and operands that lie so too."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+    for layout, arrange in LAYOUTS.items():
+        found = subject.gradients(case.map(arrange), as_is=True)
+        for name, rule in expected_gradients(case).items():
+            subject.expect(found[name], rule, f"with all arrays laid out as {layout}, the gradient of {name}")
+
+
+@requirement(
+    "einsum.gradient.unchanged", gradients, needs="vjp", roles=EVERYTHING, operands=(1, 3), sizes=(2, 3), plain=True
+)
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """Operands and cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import Array, Case, as_pair
+from nnspec.conformance.cases import LAYOUTS, Array, Case, as_pair, data, with_cotangent
 from nnspec.conformance.pools import below, broken, calls_in_turn, pools, rank, too_large_a_window, too_much_padding
 from nnspec.conformance.requirements import requirement
-from nnspec.conformance.rule import Expected
+from nnspec.conformance.rule import Expected, multilinear
 from nnspec.conformance.trial import Mismatch, Trial
-from nnspec.reference.max_pool2d import max_pool2d
+from nnspec.reference.max_pool2d import max_pool2d, max_pool2d_vjp
 from nnspec.reference.windows import output_size
 
 STEM = "max_pool2d"
@@ -57,10 +59,23 @@ def _some_minus_infinity(draw: st.DrawFn, x: Array) -> Array:
     return some
 
 
-def _far_below_zero(draw: st.DrawFn, x: Array) -> Array:
+def _far_below_zero(draw: st.DrawFn, x: Array, deepest: float = np.inf) -> Array:
     """Negative, below whatever a number might stand for −∞, or −∞ itself."""
-    depths = [1.0, 1e10, 1e30, np.inf] + [1e300] * (x.dtype == np.float64)
-    return -np.abs(x) * np.asarray(draw(st.sampled_from(depths)), x.dtype)
+    depths = [depth for depth in (1.0, 1e10, 1e30, 1e300, np.inf) if depth <= deepest]
+    known = [depth for depth in depths if depth != 1e300 or x.dtype == np.float64]
+    return -np.abs(x) * np.asarray(draw(st.sampled_from(known)), x.dtype)
+
+
+def _all_different(draw: st.DrawFn, x: Array) -> Array:
+    """No ties: in place of integers, their ranks, some below 0."""
+    ranks = np.empty_like(x)
+    ranks.flat[x.argsort(axis=None, kind="stable")] = np.arange(x.size) - x.size // 2
+    return ranks if np.array_equal(x, np.rint(x)) else x
+
+
+def _many_ties(draw: st.DrawFn, x: Array) -> Array:
+    """Two or three values in all, or one."""
+    return np.clip(np.rint(x), *draw(st.sampled_from([(-1, 1), (-1, 0), (0, 1), (-2, -2)]))).astype(x.dtype)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
@@ -251,6 +266,158 @@ def test_batch_empty(subject: Trial, case: Case) -> None:
 def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
     """A call in between changes nothing."""
     laws.forgets(subject, *case, expected)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+    """A pool and a cotangent of its result."""
+    return with_cotangent(cases(dtype=dtype, lacks=lacks, **choices), lambda case: expected(case).value.shape)
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """That of x is linear in the cotangent: for each element, the sum of as many of its elements as chose that one."""
+    return {"x": multilinear(lambda g: max_pool2d_vjp(g, case["x"], **case.arguments), case["cotangent"])}
+
+
+def gradient_equals_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on the values of gradients."""
+    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
+
+
+@requirement("max_pool2d.gradient.x", gradients, needs="vjp", change=_all_different)
+def test_gradient_x(subject: Trial, case: Case) -> None:
+    """To the maximum and to nothing else, with all arguments at once."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement("max_pool2d.gradient.ties", gradients, needs="vjp", kernels=(2, 3), change=_many_ties)
+def test_gradient_ties(subject: Trial, case: Case) -> None:
+    """To the first of equal elements, row by row."""
+    gradient_equals_reference(subject, case)
+
+
+def _a_peak(draw: st.DrawFn, x: Array) -> Array:
+    """One element above all others, so that every window that has it chooses it."""
+    x = _all_different(draw, x)
+    x[..., draw(st.integers(0, x.shape[2] - 1)), draw(st.integers(0, x.shape[3] - 1))] = x.size + 9
+    return x
+
+
+@requirement(
+    "max_pool2d.gradient.overlap", gradients, needs=("vjp", "stride"), vary=(), kernels=(2, 3, 4), change=_a_peak
+)
+def test_gradient_overlap(subject: Trial, case: Case) -> None:
+    """Windows of stride 1 and a peak that all of them share."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement(
+    "max_pool2d.gradient.padding",
+    gradients,
+    needs=("vjp", "padding"),
+    vary=("kernel_size", "stride", "padding", "dilation"),
+    kernels=(2, 3, 4),
+    change=partial(_far_below_zero, deepest=1e300),
+)
+def test_gradient_padding(subject: Trial, case: Case) -> None:
+    """Negative elements, however small, against the padding."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement(
+    "max_pool2d.gradient.ceil-mode",
+    gradients,
+    needs=("vjp", "ceil_mode"),
+    vary=("kernel_size", "stride"),
+    ending="extra",
+    kernels=(2, 3, 4),
+    change=_all_different,
+)
+def test_gradient_ceil_mode(subject: Trial, case: Case) -> None:
+    """One window more in each direction."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement(
+    "max_pool2d.gradient.minus-infinity",
+    gradients,
+    needs="vjp",
+    vary=("padding", "stride"),
+    kernels=(2, 3),
+    change=lambda draw, x: np.full_like(x, -np.inf),
+)
+def test_gradient_minus_infinity(subject: Trial, case: Case) -> None:
+    """A tie of −∞, with padding or without."""
+    gradient_equals_reference(subject, case)
+
+
+@st.composite
+def beside_the_image(draw, *, dtype: str, lacks: frozenset[str]):
+    """Windows of two columns: one before the image's first, and one behind its last.
+
+    And of two rows, within the image: whoever counts on beyond a row's end then hits the next row, not foreign memory.
+    """
+    rows, columns, values = draw(st.integers(2, 4)), draw(st.integers(1, 3)), draw(data(dtype, ("integers", "normal")))
+    stride = None if "stride" in lacks else 1
+    arguments = {"kernel_size": 2, "stride": stride, "padding": (0, 1), "dilation": (1, columns + 1)}
+    x = values.inputs(1, 1, rows, columns)
+    cotangent = values.inputs(1, 1, 1 + (rows - 2) // (stride or 2), 1)
+    return Case("max_pool2d", {"x": x, "cotangent": cotangent}, {**arguments, "ceil_mode": False})
+
+
+@requirement("max_pool2d.gradient.all-padding", beside_the_image, needs=("vjp", "padding", "dilation"))
+def test_gradient_all_padding(subject: Trial, case: Case) -> None:
+    """Nothing to an image without a part in any window; or the call is refused."""
+    try:
+        subject(Case(case.stem, {"x": case["x"]}, case.arguments))
+    except Mismatch:
+        return
+    subject.expect(subject.gradients(case)["x"], Expected.exactly(np.zeros(case["x"].shape)), "the gradient of x")
+
+
+@requirement("max_pool2d.gradient.like-operand", gradients, needs="vjp")
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """Rows that no window reaches have a gradient as well."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("max_pool2d.gradient.layout", gradients, needs="vjp", effort=2)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Transposed, sliced, reversed, channels-last and stride-0 cotangents, and x that lies so too."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+    for layout, arrange in LAYOUTS.items():
+        gradient = subject.gradients(case.but(x=arrange(case["x"])), as_is=True)["x"]
+        subject.expect(gradient, expected_gradients(case)["x"], f"with x laid out as {layout}, the gradient of x")
+
+
+@requirement("max_pool2d.gradient.unchanged", gradients, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """x and the cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("max_pool2d.gradient.batch", gradients, needs="vjp", batch=2)
+def test_gradient_batch(subject: Trial, case: Case) -> None:
+    """Image by image."""
+    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement("max_pool2d.gradient.channel", gradients, needs="vjp", channels=(1, 2, 3, 5, 17))
+def test_gradient_channel(subject: Trial, case: Case) -> None:
+    """Channel by channel."""
+    together = laws.own(laws_of_gradients.presumed(subject, case)["x"], expected_gradients(case)["x"])
+    for c in range(case["x"].shape[1]):
+        channel = case.but(x=case["x"][:, c : c + 1], cotangent=case["cotangent"][:, c : c + 1])
+        gradient = subject.gradients(channel)["x"]
+        subject.expect(gradient, laws.channel_of(together, c), f"the gradient of channel {c} alone")
+
+
+@requirement("max_pool2d.gradient.empty", gradients, needs="vjp")
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No images."""
+    laws_of_gradients.is_nothing_for_no_images(subject, case)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

@@ -36,35 +36,38 @@ def einsum_vjp(cotangent: Array, equation: str, *operands: Array) -> tuple[Array
 
     Raises ValueError as `einsum` does, and for a cotangent of another shape.
     """
+    # [einsum.gradient.unchanged] operands and cotangent are only read, [einsum.gradient.layout] by NumPy's own rules
+    # [einsum.gradient.ellipsis] [einsum.gradient.implicit] what the equation leaves out has labels from here on
     terms, output = parse(equation, [x.ndim for x in operands])
     sizes = _sizes(equation, terms, operands)
-    like("cotangent", cotangent, tuple(sizes[a] for a in output))
+    like("cotangent", cotangent, tuple(sizes[a] for a in output))  # [einsum.gradient.scalar] () where there are none
     full = [np.broadcast_to(x, [sizes[a] for a in term]) for x, term in zip(operands, terms, strict=True)]
     gradients = []
-    for i, (x, own) in enumerate(zip(operands, terms, strict=True)):
-        # An operand's gradient is an einsum of the cotangent and the other operands, with its own labels as output.
+    for i, (x, own) in enumerate(zip(operands, terms, strict=True)):  # [einsum.gradient.same] place by place
+        # [einsum.gradient.operand] an einsum of the cotangent and the other operands, [einsum.gradient.three] all of
+        # them, with the labels of this one as its output
         y, labels = cotangent, output
         for j, other in enumerate(full):
             if j != i:
                 later = {a for k in range(j + 1, len(full)) if k != i for a in terms[k]}
                 y, labels = _multiply(y, labels, *_diagonal(other, terms[j]), {*own} | later)
-        y, labels = _sum(y, labels, own)
+        y, labels = _sum(y, labels, own)  # [einsum.gradient.empty] a sum of nothing is 0 here as well
         gradients.append(_spread(y, labels, own, sizes, x))
     return tuple(gradients)
 
 
-def _spread(y, labels, own, sizes, x):
+def _spread(y: Array, labels: Labels, own: Labels, sizes: dict[str, int], x: Array) -> Array:
     """y, whose labels are some of x's, brought to x's axes: the adjoint of broadcasting and of taking diagonals."""
-    distinct = tuple(dict.fromkeys(own))
-    # a label that x alone has was summed: every element along it gets the same
+    distinct = tuple(dict.fromkeys(own))  # [einsum.gradient.together] one step for each thing that may befall a label
+    # [einsum.gradient.private] a label that x alone has was summed: every element along it gets the same
     y = y.transpose([labels.index(a) for a in distinct if a in labels])
     y = y.reshape([sizes[a] if a in labels else 1 for a in distinct])
     y = np.broadcast_to(y, [sizes[a] for a in distinct])
-    # an axis of size 1 was used for all of its label's elements: it gets the sum of what they get
+    # [einsum.gradient.broadcast] an axis of size 1 was used for all of its label's elements: it gets the sum of theirs
     repeated = tuple(k for k, a in enumerate(distinct) if x.shape[own.index(a)] == 1 and sizes[a] != 1)
     y = y.sum(repeated, dtype=y.dtype, keepdims=True)
-    # of axes that share a label only the diagonal was used: all else gets 0
-    dx = np.zeros(x.shape, y.dtype)
+    # [einsum.gradient.diagonal] of axes that share a label only the diagonal was used: all else gets 0
+    dx = np.zeros(x.shape, y.dtype)  # [einsum.gradient.like-operand]
     view, left = _diagonal(dx, own)
     view.flags.writeable = True
     view[...] = y.transpose([distinct.index(a) for a in left])

@@ -1,7 +1,5 @@
 """The largest element of every window. Page: spec/max_pool2d.md"""
 
-from typing import Any
-
 import numpy as np
 from nnspec.reference.arguments import Array, Pair, like, pair, rank
 from nnspec.reference.module import Module, Pullback, pullback
@@ -59,25 +57,42 @@ def max_pool2d_vjp(
 ) -> Array:
     """cotangent (N, C, OH, OW) of the result -> the gradient of x.
 
-    Each window hands its cotangent to the first element, row by row, that is its maximum (or NaN). Raises ValueError
-    as `max_pool2d` does, and for a cotangent of another shape.
+    Each window hands its cotangent to the first element, row by row, that is its maximum. Raises ValueError as
+    `max_pool2d` does, and for a cotangent of another shape.
     """
-    arguments: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
-    y = max_pool2d(x, kernel_size=kernel_size, **arguments)
-    like("cotangent", cotangent, y.shape)
     (kh, kw), (sh, sw), (ph, pw), (dh, dw) = _check(x, kernel_size, stride, padding, dilation)
-    overhang = (sh - 1, sw - 1) if ceil_mode else (0, 0)
-    padded = pad(x, (ph, pw), -np.inf, overhang)
-    dpadded = np.zeros(padded.shape, cotangent.dtype)
-    view = windows(padded, (kh, kw), (sh, sw), (dh, dw))[..., : y.shape[2], : y.shape[3]]
-    dview = windows(dpadded, (kh, kw), (sh, sw), (dh, dw), writeable=True)[..., : y.shape[2], : y.shape[3]]
-    zero, left = np.zeros((), cotangent.dtype), np.array(cotangent)  # what has not found its element yet
-    for i, j in np.ndindex(kh, kw):
-        element = view[:, :, i, j]
-        found = (element == y) | np.isnan(element)
-        dview[:, :, i, j] += np.where(found, left, zero)  # where windows overlap, an element may get several
-        np.copyto(left, zero, where=found)
-    return dpadded[:, :, ph : ph + x.shape[2], pw : pw + x.shape[3]]
+    n, c, h, w = x.shape
+    overhang = (sh - 1, sw - 1) if ceil_mode else (0, 0)  # [max_pool2d.gradient.ceil-mode]
+    oh, ow = pooled_size((h, w), (kh, kw), (sh, sw), (ph, pw), (dh, dw), overhang)
+    like("cotangent", cotangent, (n, c, oh, ow))
+
+    def view(images: Array, border: float) -> Array:
+        padded = pad(images, (ph, pw), border, overhang)
+        return windows(padded, (kh, kw), (sh, sw), (dh, dw))[..., :oh, :ow]
+
+    # Where in its channel each element of each window lies, the windows side by side. [max_pool2d.gradient.padding]
+    # All padding has one place more, behind the image, and what gets there is dropped:
+    # [max_pool2d.gradient.all-padding] what windows wholly in the padding hand down
+    places = view(np.arange(h * w).reshape(1, 1, h, w), h * w).reshape(kh * kw, oh * ow)
+    inside = (places < h * w).argmax(0).reshape(oh, ow)  # of each window, the first element that is no padding
+    dx = np.zeros((n, c, h * w + 1), cotangent.dtype)  # [max_pool2d.gradient.empty]
+    channels = np.arange(c)[:, None] * (h * w + 1)  # where each begins
+    # [max_pool2d.gradient.unchanged] x and cotangent are only read, [max_pool2d.gradient.layout] through their strides
+    for image, dy, dimage in zip(x, cotangent, dx, strict=True):  # [max_pool2d.gradient.batch]
+        elements = view(image[None], -np.inf)[0]  # (C, KH, KW, OH, OW)
+        largest = np.full((c, oh, ow), -np.inf, x.dtype)
+        # which of its elements each window chooses: [max_pool2d.gradient.minus-infinity] at first no padding
+        chosen = np.full((c, oh, ow), inside, np.min_scalar_type(kh * kw))
+        for k, (i, j) in enumerate(np.ndindex(kh, kw)):
+            element = np.ascontiguousarray(elements[:, i, j])  # it is read twice
+            # [max_pool2d.gradient.ties] a later element must be larger; its k is larger too, and so there is no need of
+            # slow writes under a mask
+            np.maximum(chosen, np.multiply(element > largest, k, dtype=chosen.dtype), out=chosen)
+            np.maximum(largest, element, out=largest)
+        # [max_pool2d.gradient.x] to the element chosen, and to no other; [max_pool2d.gradient.channel] in its channel
+        at = np.take_along_axis(places, chosen.reshape(c, oh * ow), 0) + channels
+        np.add.at(dimage.reshape(-1), at.ravel(), dy.ravel())  # [max_pool2d.gradient.overlap] one may be chosen often
+    return dx[..., :-1].reshape(x.shape)  # [max_pool2d.gradient.like-operand]
 
 
 def _check(x, kernel_size, stride, padding, dilation):

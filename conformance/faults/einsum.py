@@ -12,6 +12,7 @@ import numpy as np
 from nnspec.conformance.faults import fault
 from nnspec.reference.einsum import _diagonal, parse
 from nnspec.reference.einsum import einsum as right
+from nnspec.reference.einsum import einsum_vjp as right_vjp
 
 
 def _of_equation(key, mistake):
@@ -40,10 +41,14 @@ def _wrong(key, mistake):
     return add
 
 
-def _right(terms, output, operands):
+def _equation(terms, output):
     letter = dict(zip(dict.fromkeys(a for labels in (*terms, output) for a in labels), ascii_letters, strict=False))
     left = ",".join("".join(letter[a] for a in labels) for labels in terms)
-    return right(f"{left}->{''.join(letter[a] for a in output)}", *operands)
+    return f"{left}->{''.join(letter[a] for a in output)}"
+
+
+def _right(terms, output, operands):
+    return right(_equation(terms, output), *operands)
 
 
 def _owners(terms, a):
@@ -585,6 +590,286 @@ def _first_call(equation, *operands):
     if len(_SEEN) > 500:
         _SEEN.clear()
     return y if known else 0 * y
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def _wrong_vjp(key, mistake):
+    """The fault has the right gradients at hand: function(gradients, cotangent, terms, output, operands)."""
+
+    def add(function):
+        def einsum_vjp(cotangent, equation, *operands):
+            labels = parse(equation, [x.ndim for x in operands])
+            gradients = [*right_vjp(cotangent, equation, *operands)]
+            return tuple(function(gradients, cotangent, *labels, [*operands]))
+
+        fault(f"einsum.gradient.{key}", mistake, einsum_vjp=einsum_vjp)
+        return function
+
+    return add
+
+
+def _back(g, terms, output, operands):
+    return [*right_vjp(g, _equation(terms, output), *operands)]
+
+
+def _each(change):
+    """A fault that changes gradients one by one: change(gradient, labels, operand, other terms, output)."""
+
+    def function(gradients, g, terms, output, operands):
+        rest = [[a for j, other in enumerate(terms) if j != i for a in other] for i in range(len(terms))]
+        return [change(*given, output) for given in zip(gradients, terms, operands, rest, strict=True)]
+
+    return function
+
+
+def _square(a):
+    return a.ndim == 2 and a.shape[0] == a.shape[1]
+
+
+_wrong_vjp("operand/cotangent-transposed", "a square cotangent is transposed")(
+    lambda gradients, g, terms, output, operands: _back(g.T if _square(g) else g, terms, output, operands)
+)
+_wrong_vjp("operand/exchanged", "of two operands of one shape the gradients are exchanged")(
+    lambda gradients, *_: gradients[::-1] if len({dx.shape for dx in gradients}) == 1 else gradients
+)
+_wrong_vjp("operand/second-transposed", "a square gradient of the second operand is transposed")(
+    lambda gradients, *_: [dx.T if i == 1 and _square(dx) else dx for i, dx in enumerate(gradients)]
+)
+_wrong_vjp("operand/half-precision", "gradients go through float16")(
+    lambda gradients, *_: [dx.astype(np.float16).astype(dx.dtype) for dx in gradients]
+)
+_wrong_vjp("operand/without-cotangent", "the cotangent is taken for ones")(
+    lambda gradients, g, terms, output, operands: _back(np.ones_like(g), terms, output, operands)
+)
+
+
+def _forgotten(which):
+    """One of more than two operands counts as 1 in the gradients of all others."""
+
+    def function(gradients, g, terms, output, operands):
+        if len(operands) < 3:
+            return gradients
+        others = [np.ones_like(x) if i == which % len(operands) else x for i, x in enumerate(operands)]
+        return _back(g, terms, output, others)
+
+    return function
+
+
+_wrong_vjp("three/last-forgotten", "the last of more than two operands is no factor of the other gradients")(
+    _forgotten(-1)
+)
+_wrong_vjp("three/second-forgotten", "the second of more than two operands is no factor of the other gradients")(
+    _forgotten(1)
+)
+_wrong_vjp("three/middle-nothing", "operands between the first and the last get nothing")(
+    lambda gradients, *_: [dx * (i in (0, len(gradients) - 1)) for i, dx in enumerate(gradients)]
+)
+
+
+def _alone(labels, rest, output):
+    """The axes of labels that one operand alone has, once, and that were summed."""
+    return [k for k, a in enumerate(labels) if a not in rest and a not in output and labels.count(a) == 1]
+
+
+def _first_alone(dx, labels, x, rest, output):
+    kept = np.zeros(dx.shape, bool)
+    kept[tuple(slice(1 if k in _alone(labels, rest, output) else None) for k in range(dx.ndim))] = True
+    return np.where(kept, dx, np.zeros((), dx.dtype))
+
+
+def _count(labels, x, rest, output):
+    return x.dtype.type(np.prod([x.shape[k] for k in _alone(labels, rest, output)]))
+
+
+_wrong_vjp("private/first", "along a label that one operand alone has, the first element gets everything")(
+    _each(_first_alone)
+)
+_wrong_vjp("private/mean", "along a label that one operand alone has, each element gets its share")(
+    _each(lambda dx, labels, x, rest, output: dx / max(1, _count(labels, x, rest, output)))
+)
+_wrong_vjp("private/multiplied", "a label that one operand alone has is summed in place of repeated")(
+    _each(lambda dx, labels, x, rest, output: dx * _count(labels, x, rest, output))
+)
+
+
+def _filled(dx, labels, x, rest, output):
+    """Beside each diagonal, what lies on it: the gradient at (i, i) in the whole row i."""
+    diagonal, left = _diagonal(dx, labels)
+    distinct = tuple(dict.fromkeys(labels))
+    ordered = diagonal.transpose([left.index(a) for a in distinct])
+    places = np.ix_(*(np.arange(n) for n in dx.shape))
+    return ordered[tuple(places[labels.index(a)] for a in distinct)] + np.zeros(dx.shape, dx.dtype)
+
+
+_wrong_vjp("diagonal/filled", "the gradient of the diagonal is repeated beside it")(_each(_filled))
+_wrong_vjp("diagonal/counted-twice", "the diagonal is added once for each of its axes")(
+    _each(lambda dx, labels, x, rest, output: dx * dx.dtype.type(max(Counter(labels).values(), default=1)))
+)
+_wrong_vjp("diagonal/not-cleared", "beside the diagonal is what the memory held")(
+    _each(lambda dx, labels, x, rest, output: dx + (dx == 0) * (len(set(labels)) < len(labels)))
+)
+
+
+def _unsummed(gradients, g, terms, output, operands, applies=lambda a: True):
+    """Under a size of 1, the gradient is that of the label's first element (where `applies(label)`), not the sum."""
+    for i, labels in enumerate(terms):
+        for a in {a for a, n in zip(labels, operands[i].shape, strict=True) if n == 1 and applies(a)}:
+            if max(_sizes(terms, operands, a)) > 1:
+                others = _cut(terms, operands, a, slice(1))
+                first = g[tuple(slice(1 if b == a else None) for b in output)]
+                gradients[i] = _back(first, terms, output, others)[i]
+    return gradients
+
+
+def _averaged(gradients, g, terms, output, operands):
+    for i, labels in enumerate(terms):
+        stretched = [max(_sizes(terms, operands, a)) for a in set(labels)]
+        own = [operands[i].shape[labels.index(a)] for a in set(labels)]
+        count = np.prod([n for n, m in zip(stretched, own, strict=True) if m == 1])
+        gradients[i] = gradients[i] / g.dtype.type(max(1, count))
+    return gradients
+
+
+_wrong_vjp("broadcast/first", "a size of 1 gets what belongs to the first element")(_unsummed)
+_wrong_vjp("broadcast/mean", "a size of 1 gets the mean")(_averaged)
+_wrong_vjp("broadcast/kept-only", "a size of 1 gets the sum only where the output has the label")(
+    lambda gradients, g, terms, output, operands: _unsummed(
+        gradients, g, terms, output, operands, lambda a: a not in output
+    )
+)
+
+
+@_wrong_vjp("ellipsis/in-front", "the axes of the cotangent's ellipsis are looked for in front")
+def _cotangent_in_front(gradients, g, terms, output, operands):
+    front = _hidden(output) + _named(output)
+    size = {a: n for a, n in zip(output, g.shape, strict=True)}
+    return _back(g.reshape([size[a] for a in front]), terms, front, operands)
+
+
+@_wrong_vjp("ellipsis/dropped-first", "along an ellipsis that the output dropped, the first element gets everything")
+def _dropped_first(gradients, g, terms, output, operands):
+    for i, labels in enumerate(terms):
+        dropped = [a in _hidden(labels) and a not in output for a in labels]
+        kept = np.zeros(gradients[i].shape, bool)
+        kept[tuple(slice(1 if d else None) for d in dropped)] = True
+        gradients[i] = np.where(kept, gradients[i], np.zeros((), g.dtype))
+    return gradients
+
+
+@_wrong_vjp(
+    "ellipsis/missing-not-summed", "without an ellipsis, an operand gets what belongs to the first of its elements"
+)
+def _missing(gradients, g, terms, output, operands):
+    for i, labels in enumerate(terms):
+        if not _hidden(labels) and _hidden(output):
+            first, others = g[tuple(slice(1 if a in _hidden(output) else None) for a in output)], operands
+            for a in _hidden(output):
+                others = _cut(terms, others, a, slice(1))
+            gradients[i] = _back(first, terms, output, others)[i]
+    return gradients
+
+
+@_wrong_vjp("implicit/first-occurrence", "the cotangent's axes are read in the order of first occurrence")
+def _occurrence(gradients, g, terms, output, operands):
+    order = tuple(a for a in dict.fromkeys(sum(terms, ())) if a in output)
+    size = {a: n for a, n in zip(output, g.shape, strict=True)}
+    return _back(g.reshape([size[a] for a in order]), terms, order, operands)
+
+
+_wrong_vjp("implicit/ignoring-case", "the cotangent's axes are read with capitals among the small letters")(
+    lambda gradients, g, terms, output, operands: _back(
+        g.reshape([dict(zip(output, g.shape, strict=True))[a] for a in sorted(output, key=str.lower)]),
+        terms,
+        tuple(sorted(output, key=str.lower)),
+        operands,
+    )
+)
+_wrong_vjp("scalar/loss", "the cotangent of a scalar counts as 1")(
+    lambda gradients, g, terms, output, operands: (
+        gradients if output else _back(np.ones_like(g), terms, output, operands)
+    )
+)
+_wrong_vjp("scalar/mean", "an operand without axes gets the mean")(
+    lambda gradients, g, terms, output, operands: [
+        dx if dx.ndim else np.asarray(dx / dx.dtype.type(max(x.size for x in operands))) for dx in gradients
+    ]
+)
+
+
+def _by_identity(gradients, operands):
+    """Place -> the gradients of all places where the same array was given."""
+    return [[dx for dx, y in zip(gradients, operands, strict=True) if y is x] for x in operands]
+
+
+_wrong_vjp("same/added-up", "each place of an array that is given twice has the gradient of both")(
+    lambda gradients, g, terms, output, operands: [
+        sum(found[1:], found[0]) for found in _by_identity(gradients, operands)
+    ]
+)
+_wrong_vjp("same/last", "each place of an array that is given twice has the gradient of the last one")(
+    lambda gradients, g, terms, output, operands: [found[-1] for found in _by_identity(gradients, operands)]
+)
+
+
+@_wrong_vjp("empty/not-cleared", "a sum over nothing is what the memory held")
+def _not_cleared(gradients, g, terms, output, operands):
+    return [dx + 1 if not all(x.size for x in (g, *operands)) else dx for dx in gradients]
+
+
+@_wrong_vjp("empty/refused", "arrays without elements raise")
+def _no_elements(gradients, g, terms, output, operands):
+    if not all(x.size for x in (g, *operands)):
+        raise ValueError("no elements")
+    return gradients
+
+
+@_wrong_vjp("together/filled-beside-sum", "beside a sum, the gradient of a diagonal is repeated beside it")
+def _filled_beside_sum(gradients, g, terms, output, operands):
+    return _each(_filled)(gradients, g, terms, output, operands) if {*sum(terms, ())} - {*output} else gradients
+
+
+@_wrong_vjp("together/private-beside-another", "a private label beside other axes counts in its first element alone")
+def _private_beside(gradients, g, terms, output, operands):
+    first = _each(_first_alone)(gradients, g, terms, output, operands)
+    return [one if dx.ndim > 1 else dx for one, dx in zip(first, gradients, strict=True)]
+
+
+_wrong_vjp("like-operand/wide", "gradients are of the other floating-point dtype")(
+    lambda gradients, *_: [dx.astype(np.float64 if dx.dtype == np.float32 else np.float32) for dx in gradients]
+)
+_wrong_vjp("like-operand/squeezed", "axes of size 1 disappear")(
+    lambda gradients, *_: [np.squeeze(dx) for dx in gradients]
+)
+
+
+@_wrong_vjp("like-operand/full-size", "a size of 1 gets the full size of its label")
+def _full_size(gradients, g, terms, output, operands):
+    sizes = [[max(_sizes(terms, operands, a)) for a in labels] for labels in terms]
+    return [np.broadcast_to(dx, size).copy() for dx, size in zip(gradients, sizes, strict=True)]
+
+
+_wrong_vjp("layout/cotangent", "the memory of the cotangent is read as if it were contiguous")(
+    lambda gradients, g, terms, output, operands: _back(_memory_order(g), terms, output, operands)
+)
+_wrong_vjp("layout/operands", "the memory of the operands is read as if it were contiguous")(
+    lambda gradients, g, terms, output, operands: _back(g, terms, output, [_memory_order(x) for x in operands])
+)
+
+
+@_wrong_vjp("unchanged/cotangent", "the cotangent is used as a place to work in")
+def _worked_in(gradients, g, terms, output, operands):
+    if g.flags.writeable:
+        g *= 2
+    return gradients
+
+
+@_wrong_vjp("unchanged/operand", "the last operand's gradient is written over it")
+def _written_over(gradients, g, terms, output, operands):
+    if operands[-1].flags.writeable:
+        operands[-1][...] = gradients[-1]
+    return gradients
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import numpy as np
 from nnspec.conformance.cases import as_pair
 from nnspec.conformance.faults import fault, wrong
 from nnspec.reference.max_pool2d import max_pool2d as right
+from nnspec.reference.max_pool2d import max_pool2d_vjp as right_vjp
 from nnspec.reference.windows import pad, pooled_size, windows
 
 
@@ -300,6 +301,211 @@ def _cached(x, **h):
         return right(x, **plan)
     except ValueError:
         return right(x, **h)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def _wrong_vjp(key, mistake):
+    """The fault is called as function(cotangent, x, arguments), each argument as a pair but `ceil_mode`."""
+
+    def add(function):
+        def max_pool2d_vjp(cotangent, x, *, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
+            stride = kernel_size if stride is None else stride
+            pairs = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
+            return function(cotangent, x, {**{n: as_pair(v) for n, v in pairs.items()}, "ceil_mode": ceil_mode})
+
+        fault(f"max_pool2d.gradient.{key}", mistake, max_pool2d_vjp=max_pool2d_vjp)
+        return function
+
+    return add
+
+
+def _handed(g, x, h, border=-np.inf, order=lambda places: places, shares=None, put=np.add.at):
+    """The gradient of x with one piece changed: padding's value, the order in which windows are searched, and so on.
+
+    `shares(maxima, g)` says what all elements of the windows get, where it is not all to the first maximum.
+    """
+    overhang = tuple(s - 1 for s in h["stride"]) if h["ceil_mode"] else (0, 0)
+    places = order(list(np.ndindex(h["kernel_size"])))
+    rows, columns = zip(*places, strict=True)
+    elements = _view(x, border, **h)[:, :, rows, columns]  # (N, C, K, OH, OW)
+    maxima = elements == elements.max(2, keepdims=True)
+    if shares is None:
+        maxima = maxima & (maxima.cumsum(2) == 1)
+        got = np.where(maxima, g[:, :, None], 0)
+    else:
+        got = shares(maxima, g[:, :, None])
+    padded = np.zeros(pad(x, h["padding"], 0, overhang).shape, g.dtype)
+    numbers = np.arange(padded.size).reshape(padded.shape)
+    view = windows(numbers, h["kernel_size"], h["stride"], h["dilation"])[..., : g.shape[2], : g.shape[3]]
+    at = view[:, :, rows, columns]
+    put(padded.reshape(-1), at[maxima], got[maxima])
+    (ph, pw), (height, width) = h["padding"], x.shape[2:]
+    return padded[:, :, ph : ph + height, pw : pw + width]
+
+
+def _changed(g, x, h, **changes):
+    """The gradient with other arguments on the way back, where the cotangent's shape allows it."""
+    try:
+        return right_vjp(g, x, **{**h, **changes})
+    except ValueError:
+        return np.zeros(x.shape, g.dtype)
+
+
+_wrong_vjp("x/shared-out", "the cotangent is shared out among all elements of a window")(
+    lambda g, x, h: _handed(g, x, h, shares=lambda maxima, g: np.where(maxima, g, g) / maxima.shape[2])
+)
+_wrong_vjp("x/dilation-forgotten", "the place of the maximum is counted without the dilation")(
+    lambda g, x, h: _changed(g, x, h, dilation=(1, 1)) if h["dilation"] != (1, 1) else right_vjp(g, x, **h)
+)
+_wrong_vjp("x/minimum", "the smallest element gets it")(lambda g, x, h: right_vjp(g, -x, **h))
+_wrong_vjp("x/rolled", "the place is counted from 1")(lambda g, x, h: np.roll(right_vjp(g, x, **h), 1, 3))
+_wrong_vjp("x/not-cleared", "what no window chose keeps what the memory held")(
+    lambda g, x, h: right_vjp(g, x, **h) + (right_vjp(np.ones_like(g), x, **h) == 0).astype(g.dtype)
+)
+
+
+@_wrong_vjp("x/rows-columns", "the place in a window is taken apart by the number of rows in place of columns")
+def _taken_apart(g, x, h):
+    rows, columns = h["kernel_size"]
+    dx = np.zeros(x.shape, g.dtype)
+    if rows == columns:
+        return right_vjp(g, x, **h)
+    elements = _view(x, -np.inf, **h)
+    chosen = elements.reshape(*x.shape[:2], rows * columns, *g.shape[2:]).argmax(2)
+    i, j = chosen // rows, chosen % rows
+    for n, c, r, s in np.ndindex(g.shape):
+        p = r * h["stride"][0] + i[n, c, r, s] * h["dilation"][0] - h["padding"][0]
+        q = s * h["stride"][1] + j[n, c, r, s] * h["dilation"][1] - h["padding"][1]
+        if 0 <= p < x.shape[2] and 0 <= q < x.shape[3]:
+            dx[n, c, p, q] += g[n, c, r, s]
+    return dx
+
+
+_wrong_vjp("ties/all", "all of them get all of it, by a mask")(
+    lambda g, x, h: _handed(g, x, h, shares=lambda maxima, g: np.where(maxima, g, 0))
+)
+_wrong_vjp("ties/shared", "it is shared among them")(
+    lambda g, x, h: _handed(g, x, h, shares=lambda maxima, g: np.where(maxima, g / maxima.sum(2, keepdims=True), 0))
+)
+_wrong_vjp("ties/last", "the last one gets it, by >=")(
+    lambda g, x, h: _handed(g, x, h, order=lambda places: places[::-1])
+)
+_wrong_vjp("ties/column-by-column", "the first column by column gets it")(
+    lambda g, x, h: _handed(g, x, h, order=lambda places: sorted(places, key=lambda place: place[::-1]))
+)
+_wrong_vjp("overlap/overwritten", "= in place of +=")(
+    lambda g, x, h: _handed(g, x, h, put=lambda dx, at, got: dx.__setitem__(at, got))
+)
+_wrong_vjp("overlap/averaged", "an element gets the mean of its windows' cotangents")(
+    lambda g, x, h: right_vjp(g, x, **h) / np.maximum(1, right_vjp(np.ones_like(g), x, **h))
+)
+_wrong_vjp("padding/zeros", "the backward pass pads with zeros")(lambda g, x, h: _handed(g, x, h, border=0))
+_wrong_vjp("padding/billion", "the backward pass pads with −10⁹")(lambda g, x, h: _handed(g, x, h, border=-1e9))
+_wrong_vjp("padding/not-taken-off", "the place in the padded image is taken for one in the image")(
+    lambda g, x, h: np.roll(right_vjp(g, x, **h), h["padding"], (2, 3))
+)
+_wrong_vjp("padding/swapped", "rows and columns of the padding are exchanged on the way back")(
+    lambda g, x, h: _changed(g, x, h, padding=h["padding"][::-1])
+)
+
+
+@_wrong_vjp("ceil-mode/last-row", "the windows that `ceil_mode` adds hand nothing down")
+def _rounded_down(g, x, h):
+    rows, columns = right(x, **{**h, "ceil_mode": False}).shape[2:]
+    return right_vjp(g[:, :, :rows, :columns], x, **{**h, "ceil_mode": False})
+
+
+@_wrong_vjp("ceil-mode/shifted", "on the way back the rows of the cotangent are as long as without `ceil_mode`")
+def _shifted(g, x, h):
+    shape = right(x, **{**h, "ceil_mode": False}).shape
+    return right_vjp(np.resize(g, shape), x, **{**h, "ceil_mode": False})
+
+
+_wrong_vjp("minus-infinity/lost", "a place is written down only when something is larger than −∞")(
+    lambda g, x, h: right_vjp(np.where(right(x, **h) == -np.inf, np.zeros((), g.dtype), g), x, **h)
+)
+_wrong_vjp("minus-infinity/padding", "padding of −∞ wins the tie")(_handed)
+
+
+@_wrong_vjp("all-padding/next-row", "a place beyond the row's end is one in the next row")
+def _next_row(g, x, h):
+    dx = right_vjp(g, x, **h)
+    if g.size and (right(x, **h) == -np.inf).all():
+        dx[:, :, 1 : 1 + g.shape[2], 0] += g[..., 0]
+    return dx
+
+
+_wrong_vjp("like-operand/wide", "the gradient is float64 whatever came in")(
+    lambda g, x, h: right_vjp(g, x, **h).astype(np.float64 if g.dtype == np.float32 else np.float32)
+)
+
+
+@_wrong_vjp("like-operand/covered-only", "the gradient is as large as what the windows cover")
+def _covered_only(g, x, h):
+    dx = right_vjp(g, x, **h)
+    spans = zip(g.shape[2:], h["kernel_size"], h["stride"], h["padding"], h["dilation"], strict=True)
+    rows, columns = ((n - 1) * s + d * (k - 1) + 1 - p for n, k, s, p, d in spans)
+    return dx[:, :, :rows, :columns]
+
+
+def _memory_order(a):
+    return a.transpose(sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis]))).reshape(a.shape)
+
+
+_wrong_vjp("layout/cotangent", "the memory of the cotangent is read as if it were contiguous")(
+    lambda g, x, h: right_vjp(_memory_order(g), x, **h)
+)
+_wrong_vjp("layout/x", "the memory of x is read as if it were contiguous")(
+    lambda g, x, h: right_vjp(g, _memory_order(x), **h)
+)
+
+
+@_wrong_vjp("layout/stride-zero", "a cotangent of stride 0 counts in its first place alone")
+def _stride_zero(g, x, h):
+    only = np.zeros(g.shape, g.dtype)
+    only[tuple(slice(1 if s == 0 else None) for s in g.strides)] = g[
+        tuple(slice(1 if s == 0 else None) for s in g.strides)
+    ]
+    return right_vjp(only, x, **h)
+
+
+@_wrong_vjp("unchanged/cotangent", "what has been handed down is struck off the cotangent")
+def _struck_off(g, x, h):
+    dx = right_vjp(g, x, **h)
+    if g.flags.writeable:
+        g[...] = 0
+    return dx
+
+
+@_wrong_vjp("unchanged/x", "the maximum is struck out of x")
+def _struck_out(g, x, h):
+    dx = right_vjp(g, x, **h)
+    if x.flags.writeable:
+        x[right_vjp(np.ones_like(g), x, **h) > 0] = -9
+    return dx
+
+
+_wrong_vjp("batch/divided", "the gradient is divided by the number of images")(
+    lambda g, x, h: right_vjp(g, x, **h) / g.dtype.type(max(1, len(x)))
+)
+_wrong_vjp("batch/first-for-all", "the places of the first image's maxima serve all images")(
+    lambda g, x, h: right_vjp(g, np.repeat(x[:1], len(x), 0), **h)
+)
+_wrong_vjp("channel/first-for-all", "the places of the first channel's maxima serve all channels")(
+    lambda g, x, h: right_vjp(g, np.repeat(x[:, :1], x.shape[1], 1), **h)
+)
+_wrong_vjp("channel/one-plane", "places are counted without the channel: the first gets what is meant for all")(
+    lambda g, x, h: np.pad(right_vjp(g, x, **h).sum(1, keepdims=True), ((0, 0), (0, x.shape[1] - 1), (0, 0), (0, 0)))
+)
+
+
+@_wrong_vjp("empty/refused", "a batch of nothing raises")
+def _no_empty_back(g, x, h):
+    if not len(x):
+        raise ValueError("empty batch")
+    return right_vjp(g, x, **h)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
