@@ -798,14 +798,28 @@ def test_gradient_like_operand(subject: Trial, case: Case) -> None:
 
 @requirement("batch_norm.gradient.layout", gradients, vary=ALL, ranks=ANY, channels=(2, 3), needs="vjp", effort=4)
 def test_gradient_layout(subject: Trial, case: Case) -> None:
-    """First the cotangent, then all operands, then one image that a stride of 0 repeats."""
+    """First the cotangent, then x and the cotangent, then one image that a stride of 0 repeats."""
     laws_of_gradients.ignores_layout(subject, case, expected_gradients)
-    arranged = {layout: case.map(arrange) for layout, arrange in LAYOUTS.items()}
-    arranged["its first image, repeated by a stride of 0"] = case.but(x=np.broadcast_to(case["x"][:1], case["x"].shape))
-    for layout, other in arranged.items():
-        plain = other.map(np.ascontiguousarray)
+    x, g = case["x"], case["cotangent"]
+    arranged = {layout: case.but(x=arrange(x), cotangent=arrange(g)) for layout, arrange in LAYOUTS.items()}
+    arranged["its first image, repeated by a stride of 0"] = case.but(x=np.broadcast_to(x[:1], x.shape))
+    gradients_ignore_layout(subject, arranged)
+
+
+@requirement(
+    "batch_norm.gradient.vector-layout", gradients, vary=ALL, ranks=ANY, channels=(2, 3), needs="vjp", effort=3
+)
+def test_gradient_vector_layout(subject: Trial, case: Case) -> None:
+    """Every second element of a longer vector, and its reverse, beside an x in each layout."""
+    gradients_ignore_layout(subject, {layout: case.map(arrange) for layout, arrange in LAYOUTS.items()})
+
+
+def gradients_ignore_layout(subject: Trial, arranged: dict[str, Case]) -> None:
+    """Operands that lie otherwise in memory give what their contiguous copies give, each within the bound."""
+    for layout, case in arranged.items():
+        plain = case.map(np.ascontiguousarray)
         contiguous, right = laws_of_gradients.presumed(subject, plain), expected_gradients(plain)
-        found = subject.gradients(other, as_is=True)
+        found = subject.gradients(case, as_is=True)
         for name, gradient in contiguous.items():
             what = f"with operands laid out as {layout}, the gradient of {name}"
             subject.expect(found[name], laws.own(gradient, right[name]), what)
