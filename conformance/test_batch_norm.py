@@ -9,11 +9,12 @@ import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.adapters.subject import Unsupported
+from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import LAYOUTS, Case, data
+from nnspec.conformance.cases import LAYOUTS, Case, data, with_cotangent
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected
-from nnspec.conformance.rule_batch_norm import expected
+from nnspec.conformance.rule_batch_norm import expected, expected_gradients
 from nnspec.conformance.trial import Built, Mismatch, Trial
 
 ALL = ("statistics", "weight", "bias", "momentum", "eps")
@@ -181,17 +182,29 @@ def test_axes_rank_4(subject: Trial, case: Case) -> None:
 @requirement("batch_norm.channel.independent", cases, vary=("statistics", "weight"), channels=(2, 3))
 def test_channel_independent(subject: Trial, case: Case) -> None:
     """The first channel's results, whatever is in the others."""
+    first = again(subject, case)
+    for actual, own, what in zip(subject.results(others_changed(case)), first, RESULTS, strict=True):
+        subject.expect(actual, first_channel(own), f"channel 0 of {what}, after others were changed,")
+
+
+def others_changed(case: Case) -> Case:
+    """The case with other values in all channels but the first."""
     other = case.map(np.array)
     for array in other.arrays.values():
         if array is not None:
-            array[(slice(None), slice(1, None)) if array.ndim > 1 else slice(1, None)] *= 4
-    first = again(subject, case)
-    for actual, own, what in zip(subject.results(other), first, RESULTS, strict=True):
-        rest = np.broadcast_to(own.bound, own.value.shape).copy()
-        rest[(slice(None), slice(1, None)) if rest.ndim > 1 else slice(1, None)] = np.inf
-        subject.expect(
-            actual, Expected(own.value, rest, own.source), f"channel 0 of {what}, after others were changed,"
-        )
+            array[_but_first(array)] *= 4
+    return other
+
+
+def first_channel(own: Expected) -> Expected:
+    """What is expected of the first channel; the others may be anything."""
+    bound = np.broadcast_to(own.bound, own.value.shape).copy()
+    bound[_but_first(bound)] = np.inf
+    return Expected(own.value, bound, own.source)
+
+
+def _but_first(array: np.ndarray) -> Any:
+    return (slice(None), slice(1, None)) if array.ndim > 1 else slice(1, None)
 
 
 def _offset(draw: st.DrawFn, case: Case) -> Case:
@@ -599,6 +612,232 @@ def test_nan_own_channel(subject: Trial, case: Case) -> None:
     equals_reference(subject, case, 0, 1, 2)
 
 
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def _as_drawn(draw: st.DrawFn, case: Case) -> Case:
+    return case
+
+
+def gradients(*, dtype: str, lacks: frozenset[str], how: Any = _as_drawn, **choices: Any) -> st.SearchStrategy[Case]:
+    """A batch norm, changed by `how(draw, case)`, and a cotangent of y, which no symmetry of x is a match for."""
+    drawn = altered(dtype=dtype, lacks=lacks, how=how, **choices)
+    return with_cotangent(drawn, lambda case: case["x"].shape)
+
+
+def affine(case: Case) -> Case:
+    """The case with both weight and bias."""
+    there = {n: np.ones_like(case["running_mean"]) for n in ("weight", "bias") if case[n] is None}
+    return case.but(**there)
+
+
+def gradients_equal_reference(subject: Trial, case: Case, *operands: str) -> None:
+    """The one comparison behind every requirement on the values of gradients: of these operands, or of all."""
+    right = expected_gradients(case)
+    for operand in operands or right:
+        laws_of_gradients.equals_reference(subject, case, operand, right[operand])
+
+
+TRAINING = {"modes": (True,), "needs": ("vjp", "training")}
+
+
+@requirement("batch_norm.gradient.x", gradients, vary=ALL, sizes=(1, 2, 3, 4, 8), **TRAINING)
+def test_gradient_x(subject: Trial, case: Case) -> None:
+    """Less its mean, and less its part along the normalised x."""
+    gradients_equal_reference(subject, case, "x")
+
+
+@requirement(
+    "batch_norm.gradient.weight",
+    gradients,
+    vary=ALL,
+    sizes=(1, 2, 3, 4, 8),
+    modes=(True,),
+    needs=("vjp", "training", "weight"),
+)
+def test_gradient_weight(subject: Trial, case: Case) -> None:
+    """Its part along the normalised x."""
+    gradients_equal_reference(subject, affine(case), "weight")
+
+
+@requirement("batch_norm.gradient.bias", gradients, vary=ALL, needs=("vjp", "bias"))
+def test_gradient_bias(subject: Trial, case: Case) -> None:
+    """Its sum, exact on integers."""
+    gradients_equal_reference(subject, affine(case), "bias")
+
+
+@requirement("batch_norm.gradient.axes", gradients, vary=ALL, ranks=(2, 3, 4), needs="vjp", effort=2)
+def test_gradient_axes(subject: Trial, case: Case) -> None:
+    """In each rank, with sizes that are distinct and with sizes that are equal."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement("batch_norm.gradient.eps", gradients, how=_near_eps, vary=ALL, kinds=("normal",), needs="vjp", effort=2)
+def test_gradient_eps(subject: Trial, case: Case) -> None:
+    """Where the variance is about as large as eps."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement(
+    "batch_norm.gradient.offset",
+    gradients,
+    how=_offset,
+    vary=("weight",),
+    kinds=("normal",),
+    batch=2,
+    channels=(3, 1, 2),
+    effort=2,
+    **TRAINING,
+)
+def test_gradient_offset(subject: Trial, case: Case) -> None:
+    """Mean 1000, standard deviation from 1."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement(
+    "batch_norm.gradient.constant",
+    gradients,
+    how=_constant,
+    vary=("weight", "eps"),
+    kinds=("normal",),
+    channels=(3, 1, 2),
+    effort=2,
+    **TRAINING,
+)
+def test_gradient_constant(subject: Trial, case: Case) -> None:
+    """One value all over a channel, and any cotangent."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement("batch_norm.gradient.channel", gradients, vary=("statistics", "weight"), channels=(2, 3), needs="vjp")
+def test_gradient_channel(subject: Trial, case: Case) -> None:
+    """The first channel's gradients, whatever is in the others."""
+    right, before = expected_gradients(case), laws_of_gradients.presumed(subject, case)
+    after = subject.gradients(others_changed(case))
+    for name, gradient in before.items():
+        own = first_channel(laws.own(shaped(gradient, right[name].value.shape, f"the gradient of {name}"), right[name]))
+        subject.expect(after[name], own, f"channel 0 of the gradient of {name}, after others were changed,")
+
+
+@requirement("batch_norm.gradient.eval-x", gradients, vary=ALL, ranks=ANY, modes=(False,), needs="vjp")
+def test_gradient_eval_x(subject: Trial, case: Case) -> None:
+    """Running statistics that are not those of the batch."""
+    gradients_equal_reference(subject, case, "x")
+
+
+@requirement("batch_norm.gradient.eval-weight", gradients, vary=ALL, ranks=ANY, modes=(False,), needs=("vjp", "weight"))
+def test_gradient_eval_weight(subject: Trial, case: Case) -> None:
+    """Normalised by running statistics."""
+    gradients_equal_reference(subject, affine(case), "weight")
+
+
+@requirement(
+    "batch_norm.gradient.eval-row-independent",
+    gradients,
+    vary=("statistics", "weight"),
+    modes=(False,),
+    batch=2,
+    sizes=(1, 2, 3),
+    needs="vjp",
+    effort=2,
+)
+def test_gradient_eval_row_independent(subject: Trial, case: Case) -> None:
+    """Image by image, be it of one pixel."""
+    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement("batch_norm.gradient.affine-absent", gradients, vary=("statistics",), ranks=ANY, needs="vjp", effort=2)
+def test_gradient_affine_absent(subject: Trial, case: Case) -> None:
+    """Both away; in a function one of them, too."""
+    gradients_equal_reference(subject, case.but(weight=None, bias=None))
+    if subject.form == "function":
+        gradients_equal_reference(subject, case.but(weight=None))
+        gradients_equal_reference(subject, case.but(bias=None))
+
+
+@requirement("batch_norm.gradient.statistics", gradients, vary=ALL, ranks=ANY, forms="class", needs="vjp", effort=2)
+def test_gradient_statistics(subject: Trial, case: Case) -> None:
+    """As one call leaves them, and the count one higher, or the same in evaluation."""
+    layer, right = subject.build(case), expected(case)
+    count = layer.state().get("num_batches_tracked", 0)
+    layer.gradients(case["x"], case["cotangent"])
+    for name, statistic in zip(STATISTICS, right[1:], strict=True):
+        subject.expect(entry(layer, name), statistic, f"{name}, after the gradients were taken,")
+    if "num_batches_tracked" in layer.state():
+        once = Expected.exactly(count + case["training"])
+        subject.expect(entry(layer, "num_batches_tracked"), once, "the count, after the gradients were taken,")
+
+
+@requirement(
+    "batch_norm.gradient.mode",
+    gradients,
+    vary=("statistics", "weight"),
+    modes=(True,),
+    forms="class",
+    needs="vjp",
+    effort=3,
+)
+def test_gradient_mode(subject: Trial, case: Case) -> None:
+    """One module in evaluation, in training, in evaluation."""
+    layer = subject.build(case)
+    for mode in (False, True, False):
+        own = {name: entry(layer.train(mode), name) for name in STATISTICS}
+        found = layer.gradients(case["x"], case["cotangent"])
+        for name, right in expected_gradients(case.but(**own, training=mode)).items():
+            what = f"the gradient of {name}, after {'train' if mode else 'eval'}(),"
+            if name not in found:
+                raise Mismatch(f"there is no gradient of {name}", holds=f"{name!r} in gradient")
+            subject.expect(found[name], right, what)
+
+
+@requirement("batch_norm.gradient.like-operand", gradients, vary=ALL, ranks=ANY, needs="vjp")
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """In every rank and both modes."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("batch_norm.gradient.layout", gradients, vary=ALL, ranks=ANY, channels=(2, 3), needs="vjp", effort=4)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """First the cotangent, then x and the cotangent, then one image that a stride of 0 repeats."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+    x, g = case["x"], case["cotangent"]
+    arranged = {layout: case.but(x=arrange(x), cotangent=arrange(g)) for layout, arrange in LAYOUTS.items()}
+    arranged["its first image, repeated by a stride of 0"] = case.but(x=np.broadcast_to(x[:1], x.shape))
+    gradients_ignore_layout(subject, arranged)
+
+
+@requirement(
+    "batch_norm.gradient.vector-layout", gradients, vary=ALL, ranks=ANY, channels=(2, 3), needs="vjp", effort=3
+)
+def test_gradient_vector_layout(subject: Trial, case: Case) -> None:
+    """Every second element of a longer vector, and its reverse, beside an x in each layout."""
+    gradients_ignore_layout(subject, {layout: case.map(arrange) for layout, arrange in LAYOUTS.items()})
+
+
+def gradients_ignore_layout(subject: Trial, arranged: dict[str, Case]) -> None:
+    """Operands that lie otherwise in memory give what their contiguous copies give, each within the bound."""
+    for layout, case in arranged.items():
+        plain = case.map(np.ascontiguousarray)
+        contiguous, right = laws_of_gradients.presumed(subject, plain), expected_gradients(plain)
+        found = subject.gradients(case, as_is=True)
+        for name, gradient in contiguous.items():
+            what = f"with operands laid out as {layout}, the gradient of {name}"
+            subject.expect(found[name], laws.own(gradient, right[name]), what)
+
+
+@requirement("batch_norm.gradient.unchanged", gradients, vary=ALL, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """Operands, running statistics and cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("batch_norm.gradient.empty", gradients, vary=ALL, ranks=ANY, needs="vjp")
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No images, or images of no size: zeros for weight and bias."""
+    for none in ((slice(0),), (..., slice(0)))[: 1 if case["x"].ndim == 2 else 2]:
+        gradients_equal_reference(subject, case.but(x=case["x"][none], cotangent=case["cotangent"][none]))
+
+
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
@@ -754,6 +993,14 @@ def test_reach_variance_of_the_size_of_eps() -> None:
     strategy = altered(dtype="float32", how=_near_eps, vary=("statistics", "eps"), kinds=("normal",))
     for corner in (lambda v: 0 < v < 1e-5, lambda v: v > 1e-5):
         find(strategy, lambda c: c["training"] and c["eps"] == 1e-5 and corner(c["x"][:, 0].var()))
+
+
+def test_reach_cotangents_that_tell() -> None:
+    """One that is no multiple of x with x no multiple of one vector, in training and in evaluation; one per channel."""
+    strategy = gradients(dtype="float32", lacks=frozenset(), vary=ALL)
+    for training in (False, True):
+        find(strategy, lambda c: c["training"] == training and c["x"][:, 0].size > 4 and np.all(c["cotangent"]))
+        find(strategy, lambda c: c["training"] == training and np.all((c["cotangent"] != 0).sum((0, 2, 3)) == 1))
 
 
 def test_reach_absent_weight_and_bias() -> None:

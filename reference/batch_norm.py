@@ -79,33 +79,38 @@ def batch_norm_vjp(
     g = np.zeros(x.shape, x.dtype) if g is None else g
     g_mean, g_var = (np.zeros(x.shape[1], x.dtype) if a is None else a for a in (g_mean, g_var))
     like("cotangent", g, x.shape)
-    axes = (0, *range(2, x.ndim))
+    axes = (0, *range(2, x.ndim))  # [batch_norm.gradient.axes]
 
     def along(vector: Array) -> Array:
         return vector.reshape(-1, *(1 for _ in x.shape[2:]))
 
     if not training and (running_mean is None or running_var is None):
         raise ValueError("running_mean and running_var: expected both, or training=True")
-    batch = training and n > 0  # else the statistics of the result do not come from x
+    batch = training and n > 0  # else the statistics of the result do not come from x, [batch_norm.gradient.empty]
     mean: Any = x.mean(axes) if batch else running_mean
-    d = x - along(mean)
-    var: Any = np.square(d).mean(axes) if batch else running_var
-    scale = 1 / np.sqrt(var + eps)
+    d = x - along(
+        mean
+    )  # [batch_norm.gradient.layout] [batch_norm.gradient.channel] as everywhere, by axes and elements
+    var: Any = np.square(d).mean(axes) if batch else running_var  # [batch_norm.gradient.offset]
+    scale = 1 / np.sqrt(var + eps)  # [batch_norm.gradient.eps] [batch_norm.gradient.constant]
     normal = d * along(scale)  # y = normal · weight + bias
-    slope = scale if weight is None else weight * scale
+    slope = scale if weight is None else weight * scale  # [batch_norm.gradient.affine-absent]
+    # [batch_norm.gradient.bias] [batch_norm.gradient.weight] [batch_norm.gradient.eval-weight]
     dbias, dweight = g.sum(axes), (g * normal).sum(axes)
+    # [batch_norm.gradient.eval-x] [batch_norm.gradient.eval-row-independent] [batch_norm.gradient.unchanged]
     dx = along(slope) * g
     if batch:
-        # mean and variance are functions of x too: they take the mean of g away, and the part of g along x
+        # [batch_norm.gradient.x] mean and variance depend on x: they take away the mean of g, and its part along x
         dx -= along(slope) * (along(dbias / n) + normal * along(dweight / n))
         # the statistics that are returned hold momentum of the batch's, that of the variance with divisor n − 1
         dx += along(momentum * g_mean / n) + along(momentum * g_var * 2 / (n - 1)) * d
         g_mean, g_var = (1 - momentum) * g_mean, (1 - momentum) * g_var
-    elif not training:  # the statistics are operands of y, and returned as they are
+    elif not training:  # [batch_norm.gradient.running] they are operands of y, and returned as they are
         g_mean = g_mean - slope * dbias
         g_var = g_var - slope * scale / 2 * dweight  # d scale / d var = −scale³ / 2
     operands = zip((running_mean, running_var, weight, bias), (g_mean, g_var, dweight, dbias), strict=True)
     dmean, dvar, dweight, dbias = (None if a is None else da for a, da in operands)
+    # [batch_norm.gradient.like-operand]
     return dx.astype(x.dtype, copy=False), dmean, dvar, dweight, dbias
 
 
@@ -171,7 +176,7 @@ class _BatchNorm(Module):
         return y
 
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
-        """forward(x), and its pullback, which does not touch the statistics."""
+        """forward(x), and its pullback, which does not touch the statistics. [batch_norm.gradient.statistics]"""
         # in evaluation they are those of this call, whatever moves them before the pullback is used
         statistics = self.running_mean.data.copy(), self.running_var.data.copy()
 
@@ -179,7 +184,7 @@ class _BatchNorm(Module):
             dx, _, _, *others = batch_norm_vjp(cotangent, x, *statistics, weight, bias, training=training, eps=self.eps)
             return dx, *others
 
-        training = self.training
+        training = self.training  # [batch_norm.gradient.mode] that of this call
         return self.forward(x), pullback(vjp, x, self.weight, self.bias)
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nnspec.adapters.for_reference import subject
+from nnspec.conformance.cases import Case
 from nnspec.conformance.rule import FORMATS, Expected, multilinear
 from nnspec.conformance.running_error import Approximate, relu_vjp
+from nnspec.conformance.rule_batch_norm import expected_gradients
 from nnspec.conformance.trial import Mismatch, Trial
 from nnspec.reference.linear import linear
 
@@ -227,3 +230,183 @@ def test_the_worst_error_is_kept(trial):
     trial.expect(f32(1.25, 1), Expected(np.ones(2), 0.5))
     trial.expect(f32(1.125, 1), Expected(np.ones(2), 0.5))
     assert trial.worst == 0.5
+
+
+# -- the gradients of batch norm ---------------------------------------------------------------------------------------
+
+
+def in_turn(terms):
+    return terms.cumsum(0, dtype=terms.dtype)[-1]
+
+
+def in_halves(terms):
+    terms = list(terms)
+    while len(terms) > 1:
+        terms = halves(terms)
+    return terms[0]
+
+
+def two_passes(x, total):
+    n = x.dtype.type(len(x))
+    mean = total(x) / n
+    return mean, total((x - mean) ** 2) / n
+
+
+def welford(x, total):
+    mean, squares = np.zeros_like(x[0]), np.zeros_like(x[0])
+    for count, row in enumerate(x, start=1):
+        before = row - mean
+        mean = mean + before / x.dtype.type(count)
+        squares = squares + before * (row - mean)
+    return mean, squares / x.dtype.type(len(x))
+
+
+def about_the_first(x, total):
+    n, rest = x.dtype.type(len(x)), x - x[0]
+    mean = total(rest) / n
+    return mean + x[0], np.maximum(total(rest * rest) / n - mean * mean, 0)
+
+
+def as_it_stands(x, g, w, mean, s, total):
+    n, hat = x.dtype.type(len(x)), (x - mean) * s
+    dw = total(g * hat)
+    return w * s * (g - total(g) / n - hat * (dw / n)), dw
+
+
+def folded(x, g, w, mean, s, total):
+    """dx = α·g + β·x + γ, and Σ g·x̂ out of Σ g·x and Σ g."""
+    n, db = x.dtype.type(len(x)), total(g)
+    dw = s * (total(g * x) - mean * db)
+    slope = -w * s * s * dw / n
+    return w * s * g + slope * x + (-slope * mean - w * s * db / n), dw
+
+
+def hat_folded(x, g, w, mean, s, total):
+    n, hat = x.dtype.type(len(x)), x * s - mean * s
+    dw = total(g * hat)
+    return w * s / n * (n * g - total(g) - hat * dw), dw
+
+
+def product_first(x, g, w, mean, s, total):
+    """As torch does it: Σ g·d before s."""
+    n, dot = x.dtype.type(len(x)), total(g * (x - mean))
+    return (g - total(g) / n - (x - mean) * (dot * s * s / n)) * s * w, dot * s
+
+
+def step_by_step(x, g, w, mean, s, total):
+    """The chain rule, back through (x − mean)·s·w, s = (v + eps)^−½, v = mean of d² and d = x − mean."""
+    n, d, dhat = x.dtype.type(len(x)), x - mean, g * w
+    dv = total(dhat * d) * (s * s * s) * x.dtype.type(-0.5)
+    dd = dhat * s + dv * (d * x.dtype.type(2) / n)
+    return dd - total(dd) / n, total(g * (d * s))
+
+
+def step_by_step_folded(x, g, w, mean, s, total):
+    """The chain rule, back through x·scale + (bias − mean·scale)."""
+    n, d, db, scale = x.dtype.type(len(x)), x - mean, total(g), w * s
+    dscale = total(g * x) + db * -mean
+    dv = dscale * w * (s * s * s) * x.dtype.type(-0.5)
+    dmean = -scale * db - total(dv * d * x.dtype.type(2) / n)
+    return g * scale + dv * d * x.dtype.type(2) / n + dmean / n, dscale * s
+
+
+WAYS = (as_it_stands, folded, hat_folded, product_first, step_by_step, step_by_step_folded)
+
+
+def batches(dtype, n, channels, seed):
+    """x, cotangents, weight and eps in every regime: name -> one of each."""
+    rng = np.random.default_rng(seed)
+    normal, ones, offset = rng.standard_normal((n, channels)), np.ones((n, channels)), rng.choice([10.0, 1e3, 1e5])
+    inputs = {
+        "normal": (normal, 1e-5),
+        "integers": (rng.integers(-8, 9, (n, channels)), 0.1),
+        "of the size of eps": (normal * np.sqrt(1e-5 * 2.0 ** rng.integers(-2, 3, channels)), 1e-5),
+        "far from 0": (normal + offset, 1e-5),
+        "constant": (ones * 100 * normal[:1], 1e-5),
+        "two values": (np.where(normal > 0, 3.0, rng.choice([0.0, 1e3])), 1e-3),
+    }
+    one_hot = np.where(np.arange(n)[:, None] == rng.integers(0, n, channels), 2.0 ** rng.integers(-3, 4, channels), 0)
+    cotangents = (rng.standard_normal((n, channels)), ones, rng.random((n, channels)), one_hot)
+    weight = rng.standard_normal(channels).astype(dtype)
+    for name, (x, eps) in inputs.items():
+        yield name, x.astype(dtype), cotangents[rng.integers(4)].astype(dtype), weight, eps
+
+
+def off(case, *gradients):
+    """How far each is off, in units of its bound."""
+    right = expected_gradients(case)
+    for name, gradient in zip(("x", "weight"), gradients, strict=False):
+        error, bound = np.abs(gradient - right[name].value), np.asarray(right[name].bound)
+        yield np.where(error > 0, error / np.where(bound > 0, bound, np.finfo(float).tiny), 0).astype(float)
+
+
+def norm_case(x, cotangent, weight, eps, training):
+    arrays = {"x": x, "running_mean": x[0], "running_var": np.abs(x[-1]), "weight": weight, "bias": weight}
+    return Case("batch_norm", {**arrays, "cotangent": cotangent}, {"training": training, "eps": eps})
+
+
+SIZES = (2, 3, 5, 8, 33, 128)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("way", WAYS)
+def test_no_right_gradient_of_batch_norm_is_beyond_its_bound(dtype, way):
+    for seed, n in enumerate(SIZES):
+        for regime, x, g, w, eps in batches(dtype, n, 32, seed):
+            case = norm_case(x, g, w, eps, training=True)
+            for statistics in (two_passes, welford, about_the_first):
+                for total in (in_turn, in_halves):
+                    mean, v = statistics(x, total)
+                    gradients = way(x, g, w, mean, 1 / np.sqrt(v + x.dtype.type(eps)), total)
+                    for ratio in off(case, *gradients):
+                        assert ratio.max() <= 1, (regime, n, statistics, total)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_right_gradient_of_batch_norm_in_evaluation_is_beyond_its_bound(dtype):
+    for seed, n in enumerate((1, *SIZES)):
+        for regime, x, g, w, eps in batches(dtype, n, 32, seed):
+            case = norm_case(x, g, w, eps, training=False)
+            mean, s = case["running_mean"], 1 / np.sqrt(case["running_var"] + x.dtype.type(eps))
+            for total in (in_turn, in_halves):
+                folded_dw = s * (total(g * x) - mean * total(g))
+                for dw in (total(g * ((x - mean) * s)), total(g * (x * s - mean * s)), folded_dw):
+                    for ratio in off(case, w * (s * g), dw):
+                        assert ratio.max() <= 1, (regime, n, total)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_torch_s_gradients_of_batch_norm_are_within_their_bounds(dtype, training):
+    torch = pytest.importorskip("torch")
+    for seed, n in enumerate(SIZES):
+        for regime, x, g, w, eps in batches(dtype, n, 32, seed):
+            case = norm_case(x, g, w, eps, training)
+            leaves = [torch.from_numpy(a.copy()).requires_grad_() for a in (x, w)]
+            statistics = (torch.from_numpy(case[name].copy()) for name in ("running_mean", "running_var"))
+            y = torch.nn.functional.batch_norm(leaves[0], *statistics, leaves[1], None, training, 0.1, eps)
+            for ratio in off(case, *(a.numpy() for a in torch.autograd.grad(y, leaves, torch.from_numpy(g)))):
+                assert ratio.max() <= 1, (regime, n)
+
+
+@pytest.mark.parametrize("n", [3, 8, 128])
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        {"eps": 1.1e-5},
+        {"divisor": lambda n: n - 1},
+        {"rounded": lambda hat: hat.astype(ml_dtypes.bfloat16).astype(hat.dtype)},
+        {"rounded": lambda hat: hat * (np.arange(len(hat)) > 0)[:, None]},
+    ],
+    ids=["eps", "divisor n - 1", "bfloat16", "first left out"],
+)
+def test_small_mistakes_in_the_gradients_of_batch_norm_are_seen(n, mistake):
+    """Of the gradient of x, nearly always, by one element of the channel at least."""
+    _, x, g, w, eps = list(batches("float32", n, 200, 0))[2]
+    g = np.random.default_rng(1).standard_normal(x.shape).astype(x.dtype)
+    divisor = np.float32(mistake.get("divisor", int)(n))
+    mean, s = x.mean(0), 1 / np.sqrt(x.var(0) + np.float32(mistake.get("eps", eps)))
+    hat = mistake.get("rounded", np.array)((x - mean) * s)
+    dx = w * s * (g - g.sum(0) / divisor - hat * ((g * hat).sum(0) / divisor))
+    (ratio,) = off(norm_case(x, g, w, eps, training=True), dx)
+    assert (ratio.max(0) > 1).mean() > 0.95

@@ -5,6 +5,7 @@ from nnspec.conformance.faults import fault
 from nnspec.reference.batch_norm import BatchNorm1d as Right1d
 from nnspec.reference.batch_norm import BatchNorm2d as Right2d
 from nnspec.reference.batch_norm import batch_norm as right
+from nnspec.reference.batch_norm import batch_norm_vjp as right_vjp
 from nnspec.reference.module import Buffer, Parameter
 
 
@@ -614,6 +615,380 @@ _wrong("batch_norm.nan.own-channel/clipped", "NaN counts as 0")(
 _training_with("batch_norm.nan.own-channel/spread", "the means are taken in one product, through which NaN spreads")(
     lambda x, m, v: (_statistics(x)[0] + 0 * x.mean(), _statistics(x)[1])
 )
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def _wrong_vjp(key, mistake):
+    """The fault has the right gradients: function(dx, dw, db, cotangent, x, mean, variance, w, b, **settings)."""
+
+    def add(function):
+        def batch_norm_vjp(cotangent, x, m, v, weight=None, bias=None, *, training=False, momentum=0.1, eps=1e-5):
+            settings = {"training": training, "momentum": momentum, "eps": eps}
+            operands = (cotangent, x, m, v, weight, bias)
+            dx, dm, dv, dw, db = right_vjp(*operands, **settings)
+            with np.errstate(all="ignore"):
+                dx, dw, db = function(dx, dw, db, *operands, **settings)
+            return dx, dm, dv, dw, db
+
+        fault(f"batch_norm.gradient.{key}", mistake, batch_norm_vjp=batch_norm_vjp)
+        return function
+
+    return add
+
+
+def _over(a, axes=None):
+    """The mean, laid along the array."""
+    return a.mean((0, *range(2, a.ndim)) if axes is None else axes, keepdims=True)
+
+
+def _wrong_dx(key, mistake, training=True, statistics=_statistics):
+    """In one of the modes the gradient of x is `formula(cotangent, x normalised by the batch, w·s)`."""
+
+    def add(formula):
+        @_wrong_vjp(key, mistake)
+        def _(dx, dw, db, g, x, m, v, w, b, **h):
+            if h["training"] != training or not x.size:
+                return dx, dw, db
+            mean, var = statistics(x)
+            s = 1 / np.sqrt(var + x.dtype.type(h["eps"]))
+            return formula(g, (x - mean) * s, s if w is None else s * _along(w, x)).astype(x.dtype), dw, db
+
+        return formula
+
+    return add
+
+
+def _dx(g, hat, slope, axes=None):
+    """As it ought to be, but for the axes."""
+    return slope * (g - _over(g, axes) - hat * _over(g * hat, axes))
+
+
+_wrong_dx("x/constants", "the statistics are taken for constants, as they are in evaluation")(
+    lambda g, hat, slope: slope * g
+)
+_wrong_dx("x/mean-detached", "what the mean does is forgotten")(
+    lambda g, hat, slope: slope * (g - hat * _over(g * hat))
+)
+_wrong_dx("x/variance-detached", "what the variance does is forgotten")(lambda g, hat, slope: slope * (g - _over(g)))
+_wrong_dx("x/half", "of what the variance does there is one half, for the 2 of the square is lost")(
+    lambda g, hat, slope: slope * (g - _over(g) - hat * _over(g * hat) / 2)
+)
+_wrong_dx("x/sign", "what the variance does has the wrong sign")(
+    lambda g, hat, slope: slope * (g - _over(g) + hat * _over(g * hat))
+)
+
+
+@_wrong_dx("x/divisor-n-minus-1", "the means have divisor n − 1")
+def _bessel(g, hat, slope):
+    n = _count(g)
+    return slope * (g - (_over(g) + hat * _over(g * hat)) * g.dtype.type(n / (n - 1)))
+
+
+_wrong_vjp("x/weight-detached", "the gradient of x is not multiplied by the weight")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (right_vjp(g, x, m, v, **h)[0], dw, db)
+)
+_wrong_vjp("x/weight-twice", "the weight is multiplied in twice")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx if w is None else dx * _along(w, x), dw, db)
+)
+_wrong_vjp("x/momentum", "as the statistics do, gradients take but a share of the batch's")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx * x.dtype.type(1 - h["momentum"]), dw, db)
+)
+_wrong_vjp("x/divided-by-n", "the gradient of x is divided by the number of images")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx / x.dtype.type(max(1, len(x))), dw, db)
+)
+_wrong_vjp("weight/exchanged", "the gradients of weight and bias are exchanged")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx, db, dw)
+)
+_wrong_vjp("weight/as-it-came", "the cotangent meets x as it came")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx, None if w is None else (g * x).sum((0, *range(2, x.ndim))), db)
+)
+_wrong_vjp("weight/mean", "the weight gets a mean")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx, None if w is None else dw / x.dtype.type(max(1, _count(x))), db)
+)
+_wrong_vjp("weight/scaled", "the weight's gradient is multiplied by the weight")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx, None if w is None else dw * w, db)
+)
+_wrong_vjp("bias/mean", "the bias gets a mean")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx, dw, None if b is None else db / x.dtype.type(max(1, _count(x))))
+)
+_wrong_vjp("bias/scaled", "the weight is multiplied into the bias' gradient")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx, dw, db if b is None or w is None else db * w)
+)
+_wrong_vjp("bias/frozen-in-evaluation", "in evaluation the bias gets nothing")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx, dw, None if b is None else db * db.dtype.type(h["training"]))
+)
+_wrong_dx("axes/images", "the means are those of each image")(
+    lambda g, hat, slope: _dx(g, hat, slope, tuple(range(2, g.ndim)))
+)
+_wrong_dx("axes/batch", "the means are over the batch alone, position by position")(
+    lambda g, hat, slope: _dx(g, hat, slope, (0,))
+)
+_wrong_dx("axes/rows", "of two dimensions, the means are over the second")(
+    lambda g, hat, slope: _dx(g, hat, slope, (1,) if g.ndim == 2 else None)
+)
+
+
+@_wrong_vjp("axes/last-axis", "weight and bias get sums along the last axis where that is as long as they are")
+def _last_axis(dx, dw, db, g, x, m, v, w, b, **h):
+    if x.ndim == 2 or x.shape[-1] != x.shape[1]:
+        return dx, dw, db
+    _, _, _, dw, db = right_vjp(g.swapaxes(1, -1), x.swapaxes(1, -1), m, v, w, b, **h)
+    return dx, dw, db
+
+
+def _with_settings(key, mistake, **own):
+    """The gradients of the function with other settings than the call's."""
+
+    @_wrong_vjp(key, mistake)
+    def _(dx, dw, db, *operands, **h):
+        dx, _, _, dw, db = right_vjp(*operands, **{**h, **own})
+        return dx, dw, db
+
+
+_with_settings("eps/forgotten", "eps is forgotten on the way back", eps=1e-30)
+_with_settings("eps/default", "eps is 1e-5 on the way back, whatever it says", eps=1e-5)
+_wrong_dx(
+    "offset/one-pass",
+    "the way back has a variance of its own, mean(x²) − mean(x)²",
+    statistics=lambda x: _one_pass(x, 0),
+)(_dx)
+
+
+@_wrong_dx("constant/root", "the chain rule goes through √v, whose slope at 0 is infinite")
+def _root(g, hat, slope):
+    root = np.sqrt(_over(hat * hat))
+    return slope * (g - _over(g) - hat * _over(g * hat) * root / root)
+
+
+@_wrong_vjp("constant/zero", "a channel without variance gets no gradient")
+def _no_variance(dx, dw, db, g, x, m, v, w, b, **h):
+    varies = x != x[(slice(1), slice(None), *(slice(1) for _ in x.shape[2:]))]
+    return dx * varies.any((0, *range(2, x.ndim)), keepdims=True), dw, db
+
+
+_wrong_dx("channel/one-mean", "one mean of the cotangent is taken off all channels")(
+    lambda g, hat, slope: slope * (g - g.mean() - hat * _over(g * hat))
+)
+_wrong_vjp("channel/last-for-all", "one weight serves all channels on the way back")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (
+        dx if w is None else right_vjp(g, x, m, v, np.repeat(w[-1:], len(w)), b, **h)[0],
+        dw,
+        db,
+    )
+)
+_wrong_dx("eval-x/training", "the formula of training is used in both modes", training=False)(_dx)
+_wrong_dx("eval-x/batch-variance", "in evaluation the variance of the batch divides the cotangent", training=False)(
+    lambda g, hat, slope: slope * g
+)
+_wrong_vjp("eval-x/less-the-mean", "in evaluation the mean of the cotangent is taken off")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx if h["training"] or not x.size else dx - _over(dx), dw, db)
+)
+_wrong_vjp("eval-x/deviation", "in evaluation the running variance is taken for a standard deviation on the way back")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (
+        dx if h["training"] else right_vjp(g, x, m, v * v, w, b, **h)[0],
+        dw,
+        db,
+    )
+)
+
+
+@_wrong_vjp("eval-weight/batch", "in evaluation the batch normalises what the weight's gradient is made of")
+def _batch_s_weight(dx, dw, db, g, x, m, v, w, b, **h):
+    if h["training"] or w is None or not x.size:
+        return dx, dw, db
+    return dx, (g * _apply(x, *_statistics(x), None, None, h["eps"])).sum((0, *range(2, x.ndim))), db
+
+
+_wrong_vjp("eval-weight/uncentred", "in evaluation the running mean is not taken off")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (
+        dx,
+        dw if h["training"] else right_vjp(g, x, m * 0, v, w, b, **h)[3],
+        db,
+    )
+)
+_wrong_vjp("eval-row-independent/divided", "in evaluation the gradient of x is divided by the number of images")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx if h["training"] else dx / x.dtype.type(max(1, len(x))), dw, db)
+)
+_wrong_vjp("eval-row-independent/zeros", "a batch of one gets no gradient")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx * x.dtype.type(len(x) > 1), dw, db)
+)
+
+
+@_wrong_vjp("eval-row-independent/refused", "one value per channel is refused in evaluation, too")
+def _refused_back(dx, dw, db, g, x, m, v, w, b, **h):
+    if x.size == x.shape[1]:
+        raise ValueError("expected more than one value per channel")
+    return dx, dw, db
+
+
+_wrong_vjp("affine-absent/zeros", "without a weight there is nothing for x")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx if w is not None else dx * 0, dw, db)
+)
+_wrong_vjp("affine-absent/none", "without a weight there is no gradient of x")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx if w is not None else None, dw, db)
+)
+_wrong_vjp("affine-absent/in-another-s-place", "without a weight, its gradient is returned in the bias' place")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (
+        dx,
+        dw,
+        right_vjp(g, x, m, v, b, None, **h)[3] if w is None and b is not None else db,
+    )
+)
+
+
+def _pulling(key, mistake):
+    """A layer whose pullback is `pull(layer, x, right pullback)`."""
+
+    def add(pull):
+        def vjp(layer, x):
+            y, back = Right2d.vjp(layer, x)
+            return y, lambda cotangent: pull(layer, x, back, cotangent)
+
+        _module(f"batch_norm.gradient.{key}", mistake, vjp=vjp)
+        return pull
+
+    return add
+
+
+@_pulling("statistics/recomputed", "the forward pass is run again on the way back, and moves the statistics twice")
+def _recomputed(layer, x, back, cotangent):
+    Right2d.forward(layer, x)
+    return back(cotangent)
+
+
+@_pulling("statistics/counted-twice", "a batch counts once on the way there and once on the way back")
+def _counted_twice(layer, x, back, cotangent):
+    layer.num_batches_tracked.data += layer.training
+    return back(cotangent)
+
+
+@_pulling("statistics/evaluation", "running statistics move in evaluation, too, when gradients are wanted")
+def _moving_back(layer, x, back, cotangent):
+    if not layer.training:
+        layer.running_mean.data += layer.momentum * (x.mean((0, 2, 3)) - layer.running_mean.data)
+    return back(cotangent)
+
+
+def _unmoved(layer, x):
+    before = {key: buffer.data.copy() for key, buffer in layer.named_buffers()}
+    y, back = Right2d.vjp(layer, x)
+    for key, buffer in layer.named_buffers():
+        buffer.data[...] = before[key]
+    return y, back
+
+
+_module(
+    "batch_norm.gradient.statistics/unmoved", "a forward pass of which gradients are wanted moves nothing", vjp=_unmoved
+)
+
+
+def _first_mode(layer, x):
+    layer.first = getattr(layer, "first", layer.training)
+    own, layer.training = layer.training, layer.first
+    _, back = _unmoved(layer, x)
+    layer.training = own
+    return Right2d.forward(layer, x), back
+
+
+_module(
+    "batch_norm.gradient.mode/first", "the way back is for ever that of the mode it was first taken in", vjp=_first_mode
+)
+
+
+def _last_trained(layer, x):
+    if layer.training:
+        layer.saved = x.mean((0, 2, 3)), x.var((0, 2, 3))
+        return Right2d.vjp(layer, x)
+    y = Right2d.forward(layer, x)
+    own = layer.running_mean.data, layer.running_var.data
+    layer.running_mean.data, layer.running_var.data = getattr(layer, "saved", own)
+    _, back = Right2d.vjp(layer, x)
+    layer.running_mean.data, layer.running_var.data = own
+    return y, back
+
+
+_module(
+    "batch_norm.gradient.mode/saved",
+    "in evaluation the way back has the statistics of the last batch",
+    vjp=_last_trained,
+)
+_wrong_vjp("like-operand/kept-dimensions", "weight and bias get gradients of shape (1, C, 1, 1)")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx, *(None if a is None else _along(a, x)[None] for a in (dw, db)))
+)
+_wrong_vjp("like-operand/wide", "the gradients are float64 whatever came in")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: tuple(None if a is None else a.astype(np.float64) for a in (dx, dw, db))
+)
+
+
+def _packed(a):
+    """The elements as they lie in memory, as if they lay there in the order of the axes."""
+    order = sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis]))
+    return a.transpose(order).reshape(a.shape)
+
+
+def _elsewhere(key, mistake, read):
+    """The gradients of operands that are misread: `read(cotangent, x, …)`."""
+
+    @_wrong_vjp(key, mistake)
+    def _(dx, dw, db, *operands, **h):
+        dx, _, _, dw, db = right_vjp(*read(*operands), **h)
+        return dx, dw, db
+
+
+_elsewhere(
+    "layout/cotangent",
+    "the memory of the cotangent is read as if it were contiguous",
+    lambda g, x, *vectors: (_packed(g), x, *vectors),
+)
+_elsewhere(
+    "layout/x",
+    "on the way back the memory of x is read as if it were contiguous",
+    lambda g, x, *vectors: (g, _packed(x), *vectors),
+)
+
+
+def _next_to(vector):
+    """What lies in memory where a contiguous vector's elements would."""
+    if vector is None or vector.strides[0] <= vector.itemsize:
+        return vector
+    return np.lib.stride_tricks.as_strided(vector, vector.shape, (vector.itemsize,))
+
+
+_elsewhere(
+    "vector-layout/memory-order",
+    "weight and running statistics are read as if they were contiguous",
+    lambda g, x, *vectors: (g, x, *map(_next_to, vectors)),
+)
+
+
+@_wrong_vjp("unchanged/cotangent", "the mean is taken off the cotangent in place")
+def _centred_cotangent(dx, dw, db, g, x, m, v, w, b, **h):
+    if g.flags.writeable:
+        g -= 1
+    return dx, dw, db
+
+
+@_wrong_vjp("unchanged/statistics", "the way back moves the running statistics that came in")
+def _moved_back(dx, dw, db, g, x, m, v, w, b, **h):
+    _, m[...], v[...] = right(x, m, v, w, b, **h)
+    return dx, dw, db
+
+
+_wrong_vjp("empty/not-cleared", "without images the weight's gradient is whatever the memory held")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx, dw if x.size or w is None else dw + 1, db)
+)
+_wrong_vjp("empty/nan", "of no values the weight gets a mean, which is NaN")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx, dw if x.size or w is None else dw * np.nan, db)
+)
+
+
+@_wrong_vjp("empty/refused", "a batch of nothing raises on the way back")
+def _no_empty_back(dx, dw, db, g, x, m, v, w, b, **h):
+    if not x.size:
+        raise ValueError("empty batch")
+    return dx, dw, db
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
