@@ -6,7 +6,7 @@ the arrays, loads them into its state and applies it to x.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,11 @@ class Signature:
     constructor: Constructor = _nothing
     results: tuple[str, ...] = ("y",)  # what a call returns, and in the class form: y, then these entries of the state
     members: tuple[str, ...] = ()  # what the class offers besides being called
+    constants: tuple[str, ...] = ()  # operands that nobody is asked to differentiate by
+
+    def differentiates(self, operand: str, wanted: Collection[str] | None) -> bool:
+        """Whether the gradient by an operand is asked for: one of those wanted, and otherwise of all that vary."""
+        return operand not in self.constants if wanted is None else operand in wanted
 
 
 def _linear(arrays, arguments):
@@ -109,6 +114,7 @@ SIGNATURES: dict[str, Signature] = {
         ("BatchNorm2d", "BatchNorm1d"),
         _batch_norm,
         ("y", "running_mean", "running_var"),
+        constants=("running_mean", "running_var"),
     ),
     "max_pool2d": Signature(
         ("x",),

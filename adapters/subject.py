@@ -133,7 +133,8 @@ class Subject:
             found = self.framework.differentiate_module(module, x, given[0])
         else:
             names, natives, keywords = self._operands(stem, operands, arguments)
-            chosen = [operands.get(n) is not None and (wanted is None or n in wanted) for n in names]
+            differentiates = SIGNATURES[stem].differentiates
+            chosen = [operands.get(n) is not None and differentiates(n, wanted) for n in names]
             function = SIGNATURES[stem].function
             assert function is not None
             vjp = self.functions.get(f"{function}_vjp")
@@ -177,7 +178,8 @@ class Subject:
         positional, keywords, training = self.constructor(stem, arrays, arguments)
         dtype = next(a.dtype for a in arrays.values() if a is not None)
         module = self.framework.construct(cls, positional, keywords, dtype)
-        entries = {n: a for n, a in arrays.items() if n != "x" and a is not None}
+        operands = {n: a for n, a in arrays.items() if not n.startswith("cotangent")}
+        entries = {n: a for n, a in operands.items() if n != "x" and a is not None}
         try:
             self.framework.load_entries(module, entries)
         except KeyError as key:

@@ -276,7 +276,8 @@ class _Replay:
             if "equation" in case.arguments:
                 operands = {"equation": repr(case.arguments["equation"]), **operands}
             keywords = {n: v for n, v in case.arguments.items() if n not in lacks and n != "equation"}
-            wanted = [case.arrays.get(n) is not None and (call.wanted is None or n in call.wanted) for n in operands]
+            chosen = (signature.differentiates(n, call.wanted) for n in operands)
+            wanted = [case.arrays.get(n) is not None and c for n, c in zip(operands, chosen, strict=True)]
             vjp = f"{signature.function}_vjp"
             vjp = vjp if vjp in self.subject.functions else "None"
             found = f"differentiate({signature.function}, {vjp}, [{', '.join(operands.values())}], {keywords!r}, "

@@ -347,14 +347,14 @@ class Built:
         return result
 
     def gradients(self, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
-        """Call the module and differentiate it: the gradient of "x" and, by key, those of its parameters."""
+        """Call the module and take a cotangent back: the gradient of x and, by key, those of its parameters."""
         self.case = replace(self.case, arrays={**self.case.arrays, "x": x, "cotangent": cotangent})
         self.trial.calls.append(Call(self.case, module=self.native, step="gradient"))
         framework = self.trial.subject.framework
+        natives = (framework.to_native(np.array(a)) for a in (x, cotangent))
         with self.trial.watched(self.case, "gradients"):
-            given = (framework.to_native(np.array(a)) for a in (x, cotangent))
-            found = framework.differentiate_module(self.native, *given)
-            present = {key: framework.to_numpy(g) for key, g in found.items() if g is not None}
+            found = framework.differentiate_module(self.native, *natives)
+            present = {n: framework.to_numpy(g) for n, g in found.items() if g is not None}
         self.trial.calls[-1] = replace(self.trial.calls[-1], entries=present)
         return present
 
