@@ -26,6 +26,12 @@ def equals_reference(subject: Trial, case: Case, operand: str, expected: Expecte
         subject.expect(alone, expected, f"the gradient of {operand}, where no other is asked for,")
 
 
+def all_equal_reference(subject: Trial, found: Mapping[str, Array], expected: Mapping[str, Expected]) -> None:
+    """Those gradients of which something is expected, among all that one call found."""
+    for name, value in expected.items():
+        subject.expect(_by(found, name), value, f"the gradient of {name}")
+
+
 def presumed(subject: Trial, case: Case) -> dict[str, Array]:
     """Gradients that other checks judge. Blocked where there are none."""
     try:

@@ -84,7 +84,7 @@ def judge(seen: Seen, before: Mapping[str, Array], after: Mapping[str, Array], t
 
     KeyError where a module was not called, or more than once.
     """
-    network = _Lockstep(seen, before, after, training)
+    network = Lockstep(seen, before, after, training)
     yield from network.convolution("conv1", stride=2, padding=3)
     yield network.link("bn1", seen["conv1"][1])
     yield from network.norm("bn1")
@@ -99,7 +99,9 @@ def judge(seen: Seen, before: Mapping[str, Array], after: Mapping[str, Array], t
 
 
 @dataclass(frozen=True)
-class _Lockstep:
+class Lockstep:
+    """The nodes of one call: what was seen of its modules, and the state before and after it."""
+
     seen: Seen
     before: Mapping[str, Array]
     after: Mapping[str, Array]

@@ -14,9 +14,9 @@ import numpy as np
 from nnspec.conformance import rule_batch_norm
 from nnspec.conformance.cases import Case
 from nnspec.conformance.rule import FORMATS, Array, Expected
-from nnspec.conformance.running_error import Approximate, add, linear_block, relu
+from nnspec.conformance.running_error import Approximate, add, bilinear_block, linear_block, relu, relu_vjp
 from nnspec.conformance.wiring import STAGES, Copies
-from nnspec.reference.conv2d import conv2d
+from nnspec.reference.conv2d import conv2d, conv2d_vjp
 from nnspec.reference.linear import linear
 from nnspec.reference.max_pool2d import max_pool2d
 from nnspec.reference.windows import pad, windows
@@ -31,6 +31,7 @@ class Run:
     entries: Entries
     training: bool = False
     statistics: dict[str, Expected] = field(default_factory=dict)  # of the norms, after the call
+    gradients: dict[str, Expected] = field(default_factory=dict)  # of the parameters, after a way back
 
     def convolution(self, x: Approximate, name: str, stride: int = 1, padding: int = 0) -> Approximate:
         """(N, C, H, W) -> (N, O, OH, OW)"""
@@ -54,6 +55,49 @@ class Run:
         if stride != 1 or x.value.shape[1] != y.value.shape[1]:
             x = self.norm(self.convolution(x, f"{name}downsample.0", stride), f"{name}downsample.1")
         return relu(add(y, x))
+
+    # -- and back: from the cotangent of a result to that of x; what a parameter gets is noted ------------------------
+
+    def convolution_vjp(
+        self, cotangent: Approximate, x: Approximate, name: str, stride: int = 1, padding: int = 0
+    ) -> Approximate:
+        """Both gradients are sums of products: of the cotangent with the kernels, and with x."""
+        kernels = self.entries[f"{name}.weight"]
+
+        def vjp(g: Array, x: Array, weight: Array) -> Any:
+            return conv2d_vjp(g, x, weight, stride=stride, padding=padding)
+
+        like_x, like_kernels = np.zeros_like(x.value), np.zeros_like(kernels)
+        of_kernels = bilinear_block(lambda g, x: vjp(g, x, like_kernels.astype(g.dtype))[1], cotangent, x)
+        self.gradients[f"{name}.weight"] = of_kernels.expected
+        return linear_block(lambda g, w, _: vjp(g, like_x.astype(g.dtype), w)[0], cotangent, kernels)
+
+    def norm_vjp(self, cotangent: Approximate, x: Approximate, name: str) -> Approximate:
+        """In training mean and variance are functions of x, in evaluation they are constants."""
+        operands = {key: self.entries[f"{name}.{key}"] for key in ("weight", "bias", "running_mean", "running_var")}
+        arrays = {"x": x.value, **operands, "cotangent": cotangent.value}
+        call = Case("batch_norm", arrays, {"training": self.training})
+        found = rule_batch_norm.expected_gradients(call, x.error, cotangent.error)
+        self.gradients |= {f"{name}.{key}": found[key] for key in ("weight", "bias")}
+        return Approximate(found["x"].value, np.asarray(found["x"].bound), x.dtype)
+
+    def block_vjp(self, cotangent: Approximate, x: Approximate, name: str = "", stride: int = 1) -> Approximate:
+        """A residual block: the cotangent that the last relu lets through goes back both ways."""
+        first = self.convolution(x, f"{name}conv1", stride, 1)
+        inner = self.norm(first, f"{name}bn1")
+        second = self.convolution(relu(inner), f"{name}conv2", 1, 1)
+        branch, shortcut, projected = self.norm(second, f"{name}bn2"), x, None
+        if stride != 1 or x.value.shape[1] != branch.value.shape[1]:
+            projected = self.convolution(x, f"{name}downsample.0", stride)
+            shortcut = self.norm(projected, f"{name}downsample.1")
+        of_sum = relu_vjp(cotangent, add(branch, shortcut))
+        of_second = self.norm_vjp(of_sum, second, f"{name}bn2")
+        of_inner = relu_vjp(self.convolution_vjp(of_second, relu(inner), f"{name}conv2", 1, 1), inner)
+        of_branch = self.convolution_vjp(self.norm_vjp(of_inner, first, f"{name}bn1"), x, f"{name}conv1", stride, 1)
+        if projected is not None:
+            of_projected = self.norm_vjp(of_sum, projected, f"{name}downsample.1")
+            of_sum = self.convolution_vjp(of_projected, x, f"{name}downsample.0", stride)
+        return add(of_branch, of_sum)
 
     def network(self, x: Approximate) -> Approximate:
         """ResNet-34."""

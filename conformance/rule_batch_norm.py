@@ -122,51 +122,69 @@ def _mean(values: Array, x: Array) -> Array:
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
-def expected_gradients(case: Case) -> dict[str, Expected]:
-    """Operand -> the gradient by it, of x and of those of weight and bias that are there, for the cotangent of y."""
-    form = FORMATS[case["x"].dtype.name]
+def expected_gradients(case: Case, off: Array | float = 0.0, cotangent_off: Array | float = 0.0) -> dict[str, Expected]:
+    """Operand -> the gradient by it, of x and of those of weight and bias that are there, for the cotangent of y.
+
+    Where blocks come before and after it, x may be off by `off`, and the cotangent by `cotangent_off`.
+    """
+    narrowest = min((array.dtype for array in case.arrays.values() if array is not None), key=lambda d: d.itemsize)
+    form = FORMATS[narrowest.name]
     u = form.u + form.u_wide
     a = case.map(lambda array: np.asarray(array, form.wide)).arrays
     settings = {**DEFAULTS, **case.arguments}
     if not a["x"].size:
         found = {name: Expected.exactly(np.zeros(a[name].shape)) for name in PARAMETERS if a[name] is not None}
         return {"x": Expected.exactly(a["x"]), **found}
+    e, e_g = (np.broadcast_to(np.asarray(each), a["x"].shape) for each in (off, cotangent_off))
     of_mode = _gradients_in_training if settings["training"] else _gradients_in_evaluation
-    x, weight = of_mode(a, settings["eps"], u)
-    bias = multilinear(lambda g: g.sum(_axes(g)), case["cotangent"])
-    return {"x": x, **{n: e for n, e in zip(PARAMETERS, (weight, bias), strict=True) if a[n] is not None}}
+    x, weight = of_mode(a, e, e_g, settings["eps"], u)
+    if e_g.any():
+        bias = _carried_sum(a["cotangent"], e_g, u)
+    else:
+        bias = multilinear(lambda g: g.sum(_axes(g)), case["cotangent"].astype(form.name))
+    return {"x": x, **{n: b for n, b in zip(PARAMETERS, (weight, bias), strict=True) if a[n] is not None}}
 
 
-def _gradients_in_evaluation(a: dict[str, Array], eps: float, u: float) -> tuple[Expected, Expected]:
+def _carried_sum(g: Array, e_g: Array, u: float) -> Expected:
+    terms = g.size // g.shape[1]
+    return _within(g.sum(_axes(g)), e_g.sum(_axes(g)) + terms * u * (1 + u) * (np.abs(g) + e_g).sum(_axes(g)))
+
+
+def _gradients_in_evaluation(a: dict[str, Array], e: Array, e_g: Array, eps: float, u: float) -> tuple[Expected, ...]:
     """As the result: up to 6u for s, whose product with weight and cotangent are 2u; Σ g·x̂, be x̂ folded or not."""
     x, g, weight, mean = a["x"], a["cotangent"], *(_along(a, n) for n in ("weight", "running_mean"))
     s, n = 1 / np.sqrt(_along(a, "running_var") + eps), x.size // x.shape[1]
-    q = (n + ROOM + 4 * np.log2(n)) * u
-    dx = weight * s * g
-    dweight, most = (g * (x - mean) * s).sum(_axes(x)), (np.abs(g) * (np.abs(x) + np.abs(mean)) * s).sum(_axes(x))
-    return _within(dx, 8 * u * np.abs(dx)), _within(dweight, (q + 6 * u) * most)
+    q, size = (n + ROOM + 4 * np.log2(n)) * u, np.abs(g) + e_g
+    dx, dx_off = weight * s * g, np.abs(weight * s) * (e_g + 8 * u * size)
+    dweight, most = (g * (x - mean) * s).sum(_axes(x)), (size * (np.abs(x) + e + np.abs(mean)) * s).sum(_axes(x))
+    carried = ((e_g * np.abs(x - mean) + size * e) * s).sum(_axes(x))
+    return _within(dx, dx_off), _within(dweight, carried + (q + 6 * u) * most)
 
 
-def _gradients_in_training(a: dict[str, Array], eps: float, u: float) -> tuple[Expected, Expected]:
+def _gradients_in_training(a: dict[str, Array], e: Array, e_g: Array, eps: float, u: float) -> tuple[Expected, ...]:
     """w·s·(g − ḡ − x̂·r), with r the mean of g·x̂: as it stands, folded, or as the chain rule finds it step by step."""
     x, g, weight = a["x"], a["cotangent"], _along(a, "weight")
-    of = _Batch.of(x, np.zeros(()), eps, u)
+    of = _Batch.of(x, e, eps, u)
     n, q, s, s_most = of.n, of.q, of.s, of.s + of.s_off
-    hat, size = of.d * s, np.abs(g)
-    reach = np.abs(x) + np.abs(of.mu) + of.mu_off  # x and μ̂ are at most as large together, and so is their difference
+    hat, size, mean_off = of.d * s, np.abs(g) + e_g, _mean(e_g, x)
+    reach = np.abs(x) + e + np.abs(of.mu) + of.mu_off  # x and μ̂ are at most as large together, and so their difference
 
-    # s·Σ g·(x − μ̂), or s·(Σ g·x − μ̂·Σ g): what μ̂ is off comes in with Σ g, what s is off as a factor of the whole
-    dweight, total = (n * _mean(g * hat, x), n * _mean(g, x))
-    dweight_off = s_most * (q * n * _mean(size * reach, x) + of.mu_off * np.abs(total)) + np.abs(dweight) * of.s_off / s
+    # s·Σ g·(x − μ̂), or s·(Σ g·x − μ̂·Σ g): what μ̂ is off comes in with Σ g, what s is off as a factor of the whole,
+    # and what g and x are off in each term
+    mean, r, carried = _mean(g, x), _mean(g * hat, x), _mean(e_g * np.abs(hat), x)
+    r_off = s_most * (q * _mean(size * reach, x) + of.mu_off * (np.abs(mean) + mean_off) + _mean(size * e, x))
+    r_off = r_off + carried + (np.abs(r) + carried) * of.s_off / s
+    weight_expected = _within(n * r.ravel(), n * r_off.ravel())
 
     # the chain rule goes through Σ (x − μ̂) too, which is 0 but for what μ̂ is off and for its own rounding
-    mean, r, r_off = total / n, dweight / n, dweight_off / n + 2 * u * np.abs(dweight) / n
-    hat_off = s_most * (2 * of.mu_off + 4 * u * reach) + np.abs(hat) * of.s_off / s + q * _mean(np.abs(hat), x)
+    r_off = r_off + 2 * u * (np.abs(r) + r_off)
+    hat_off = s_most * (e + 2 * of.mu_off + 4 * u * reach) + np.abs(hat) * of.s_off / s + q * _mean(np.abs(hat), x)
+    hat_most, r_most = np.abs(hat) + hat_off, np.abs(r) + r_off
     inner = g - mean - hat * r
-    inner_off = q * _mean(size, x) + np.abs(r) * hat_off + r_off * (np.abs(hat) + hat_off)
-    inner_off += 8 * u * (size + np.abs(mean) + np.abs(hat * r))  # each of the three on its own way to the sum
+    inner_off = e_g + mean_off + q * _mean(size, x) + np.abs(r) * hat_off + r_off * hat_most
+    inner_off += 8 * u * (size + np.abs(mean) + mean_off + hat_most * r_most)  # each of the three on its own way
     dx_off = np.abs(weight) * (of.s_off * np.abs(inner) + s_most * inner_off)
-    return _within(weight * s * inner, dx_off), _within(dweight.ravel(), dweight_off.ravel())
+    return _within(weight * s * inner, dx_off), weight_expected
 
 
 def _within(value: Array, bound: Array) -> Expected:

@@ -65,6 +65,21 @@ def linear_block(
     return Approximate(value, carried + rounds * sum_bound(terms, magnitude, x.dtype), x.dtype)
 
 
+def bilinear_block(function: Callable[..., Array], x: Approximate, y: Approximate) -> Approximate:
+    """function(x, y), which is linear in each and sums products of both, where both may be off.
+
+    |f(x̂, ŷ) − f(x, y)| ≤ |f(x̂ − x, ŷ)| + |f(x, ŷ − y)|, and each sum of products rounds over |x̂| and |ŷ|
+    """
+    wide = FORMATS[x.dtype].wide
+    value = function(x.value.astype(wide), y.value.astype(wide))
+    magnitude = function(x.largest, y.largest)
+    terms = np.rint(function((x.largest != 0).astype(np.float64), (y.largest != 0).astype(np.float64)))
+    carried = function(x.error, y.largest) + function(np.abs(x.value).astype(np.float64), y.error)
+    carried *= 1 + 4 * terms * 2.0**-53
+    rounds = ~exact([x.value, y.value], terms, magnitude, x.dtype) | (carried > 0)
+    return Approximate(value, carried + rounds * sum_bound(terms, magnitude, x.dtype), x.dtype)
+
+
 def relu(x: Approximate) -> Approximate:
     """max(x, 0) is never further apart than its operands, and 0 on both sides where the whole interval is negative."""
     return Approximate(np.maximum(x.value, 0), np.where(x.value + x.error <= 0, 0.0, x.error), x.dtype)
@@ -88,3 +103,12 @@ def add(x: Approximate, y: Approximate) -> Approximate:
     rounding = (form.u + form.u_wide) * (np.abs(value).astype(np.float64) + carried) * (1 + 4 * form.u_wide)
     rounds = ~exact([x.value, y.value], np.full(value.shape, 2), x.largest + y.largest, x.dtype) | (carried > 0)
     return Approximate(value, carried * (1 + 2.0**-52) + rounds * rounding, x.dtype)
+
+
+def relu_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
+    """What comes back through a relu: where the sign of x̂ is not certain, and at 0, all from nothing to all of it."""
+    g, e = cotangent.value, cotangent.error
+    positive, uncertain = x.value > x.error, np.abs(x.value) <= x.error
+    value = np.where(uncertain, g / 2, np.where(positive, g, 0))
+    error = np.where(uncertain, np.abs(g).astype(np.float64) / 2 + e, np.where(positive, e, 0.0))
+    return Approximate(value, error, cotangent.dtype)

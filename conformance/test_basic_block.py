@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import Case, Data, data
+from nnspec.conformance.cases import Case, Data, data, with_cotangent
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.residual import Run
 from nnspec.conformance.rule import Array, Expected
@@ -302,6 +305,156 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
     """A call on an image of another size changes nothing."""
     larger = case.but(x=np.pad(case["x"], ((0, 0), (0, 0), (1, 2), (0, 1))))
     laws.forgets(subject.kept(case), case, larger, lambda c: run(c)[0])
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+BOTH = (False, True)  # modes
+
+
+def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+    """A block with its whole state, an image and a cotangent of the result."""
+    return with_cotangent(cases(dtype=dtype, lacks=lacks, **choices), output_shape)
+
+
+def output_shape(case: Case) -> tuple[int, ...]:
+    """(N, O, OH, OW)"""
+    rows, columns = (-(-n // case["stride"]) for n in case["x"].shape[2:])
+    return (len(case["x"]), len(case["conv1.weight"]), rows, columns)
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """Those of x and, by key, of the parameters. Errors are carried forwards through the block, and then back."""
+    once = Run(case.arrays, case["training"])
+    cotangent, x = (Approximate.given(case[name]) for name in ("cotangent", "x"))
+    of_x = once.block_vjp(cotangent, x, stride=case["stride"])
+    return {"x": of_x.expected, **once.gradients}
+
+
+def gradients_equal_reference(subject: Trial, case: Case, operands: Iterable[str] = ()) -> None:
+    """The one comparison behind every requirement on the values of gradients; without names, of all of them."""
+    expected = expected_gradients(case)
+    chosen = {name: expected[name] for name in operands or expected}
+    laws_of_gradients.all_equal_reference(subject, subject.gradients(case), chosen)
+
+
+def of_part(case: Case, *parts: str) -> list[str]:
+    """The keys of the parameters of parts of the block."""
+    return [n for n in case.arrays if n.startswith(tuple(f"{part}." for part in parts)) and ".running" not in n]
+
+
+@requirement("basic_block.gradient.x", gradients, needs="vjp", modes=BOTH)
+def test_gradient_x(subject: Trial, case: Case) -> None:
+    """What comes back through the branch and what comes back through the shortcut add up."""
+    gradients_equal_reference(subject, case, ["x"])
+
+
+@requirement("basic_block.gradient.parameters", gradients, needs="vjp", modes=BOTH)
+def test_gradient_parameters(subject: Trial, case: Case) -> None:
+    """Every kernel, and the weight and the bias of every norm."""
+    gradients_equal_reference(subject, case, expected_gradients(case).keys() - {"x"})
+
+
+@requirement("basic_block.gradient.last-relu", gradients, strides=(1,), channels="same", norms=("bn2",), needs="vjp")
+def test_gradient_last_relu(subject: Trial, case: Case) -> None:
+    """Beside a branch that is constant, the cotangent passes where x is above a threshold, and both ways."""
+    gradients_equal_reference(subject, ending(case, "bn2", case["bn2.bias"]), ["x", *of_part(case, "bn2")])
+
+
+@requirement("basic_block.gradient.inner-relu", gradients, strides=(1,), channels="same", norms=("bn1",), needs="vjp")
+def test_gradient_inner_relu(subject: Trial, case: Case) -> None:
+    """Where the first norm gives something negative, nothing comes back to what is before it."""
+    gradients_equal_reference(subject, case, ["x", *of_part(case, "conv1", "bn1")])
+
+
+@requirement("basic_block.gradient.shortcut", gradients, strides=(1,), channels="same", norms=(), needs="vjp")
+def test_gradient_shortcut(subject: Trial, case: Case) -> None:
+    """Beside a branch that ends in a constant above -x, the gradient of a negative x is the cotangent itself."""
+    case = case.but(x=-np.abs(case["x"]))
+    case = ending(case, "bn2", 1 + np.ceil(float(np.abs(case["x"]).max(initial=0))))
+    expected = {"x": Expected.exactly(case["cotangent"])}
+    laws_of_gradients.all_equal_reference(subject, subject.gradients(case), expected)
+
+
+@requirement("basic_block.gradient.projection", gradients, channels="other", norms=("downsample.1",), needs="vjp")
+def test_gradient_projection(subject: Trial, case: Case) -> None:
+    """Beside a branch that ends in 0: x and the projection's kernel and norm get theirs."""
+    gradients_equal_reference(subject, ending(case, "bn2", 0), ["x", *of_part(case, "downsample")])
+
+
+@requirement("basic_block.gradient.stride", gradients, strides=(2, 3), norms=(), needs=("vjp", "stride"))
+def test_gradient_stride(subject: Trial, case: Case) -> None:
+    """Beside a shortcut that ends in 0: what comes back lies where the windows of the first convolution lay."""
+    gradients_equal_reference(subject, ending(case, "downsample.1", 0), ["x", *of_part(case, "conv1", "conv2")])
+
+
+@requirement("basic_block.gradient.train", gradients, needs="vjp", modes=(True,))
+def test_gradient_train(subject: Trial, case: Case) -> None:
+    """The mean and the variance that each norm takes off and divides by are functions of what comes in."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement("basic_block.gradient.eval", gradients, needs="vjp", batch=2)
+def test_gradient_eval(subject: Trial, case: Case) -> None:
+    """Built in training and put in evaluation: the statistics kept are constants, on the way back too."""
+    block = subject.build(without_cotangent(case.but(training=True))).eval()
+    found = block.gradients(case["x"], case["cotangent"])
+    laws_of_gradients.all_equal_reference(subject, found, expected_gradients(case))
+
+
+def without_cotangent(case: Case) -> Case:
+    """The same call without a way back."""
+    return replace(case, arrays={n: a for n, a in case.arrays.items() if n != "cotangent"})
+
+
+@requirement("basic_block.gradient.statistics", gradients, needs="vjp", modes=BOTH)
+def test_gradient_statistics(subject: Trial, case: Case) -> None:
+    """After a call and the way back the statistics are as after a call alone."""
+    block = subject.build(without_cotangent(case))
+    block.gradients(case["x"], case["cotangent"])
+    state, (_, statistics) = block.state(), run(case)
+    for key, expected in statistics.items():
+        subject.expect(state[key], expected, f"{key}, after the gradients were taken,")
+    for key in (key for key in state if key.endswith("num_batches_tracked")):
+        subject.expect(state[key], Expected.exactly(np.array(int(case["training"]))), f"{key}, after the same,")
+
+
+@requirement("basic_block.gradient.buffers", gradients, needs="vjp", modes=BOTH)
+def test_gradient_buffers(subject: Trial, case: Case) -> None:
+    """Nothing but x and the parameters has a gradient."""
+    more = sorted(subject.gradients(case).keys() - expected_gradients(case).keys())
+    if more:
+        raise Mismatch(f"there is a gradient of {', '.join(more)}", holds=f"{more[0]!r} not in gradient")
+
+
+@requirement("basic_block.gradient.like-operand", gradients, needs="vjp", modes=BOTH)
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """The shape and the dtype of x and of every parameter."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("basic_block.gradient.layout", gradients, needs="vjp", effort=4)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Transposed, sliced, reversed, channels-last and stride-0 cotangents."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+
+
+@requirement("basic_block.gradient.unchanged", gradients, needs="vjp", modes=BOTH)
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """The image and the cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("basic_block.gradient.batch", gradients, needs="vjp", batch=2)
+def test_gradient_batch(subject: Trial, case: Case) -> None:
+    """Image by image, in evaluation."""
+    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement("basic_block.gradient.empty", gradients, needs="vjp")
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No images: zeros for every parameter."""
+    laws_of_gradients.is_nothing_for_no_images(subject, case)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
     python examples/photographs.py
 
 The photographs come with scikit-learn; the weights are drawn from a seed and the same for both. Each of the network's
-nodes is judged by itself, on what it was given: in evaluation and in training. Exit status 1 if one is out of bounds.
+nodes is judged by itself, on what it was given: in evaluation, and in a step of training, there and back, for which the
+cotangent of the scores is drawn as well. Exit status 1 if one is out of bounds.
 """
 
 import sys
@@ -12,6 +13,7 @@ from collections import defaultdict
 import numpy as np
 from nnspec.adapters import load
 from nnspec.conformance.lockstep import judge, observe
+from nnspec.conformance.lockstep_back import judge_step, observe_step
 from sklearn.datasets import load_sample_images
 
 SIZE = 224
@@ -52,6 +54,21 @@ def weights(state, rng):
     return drawn
 
 
+def evaluation(framework, network, x):
+    """How many modules were seen, the scores, and the verdict on every node."""
+    before = framework.state(network)
+    scores, seen = observe(framework, network, x)
+    return len(seen), scores, judge(seen, before, framework.state(network), training=False)
+
+
+def training(framework, network, x):
+    """Likewise of a step there and back: every node's cotangent, and the gradient of every parameter, are nodes too."""
+    before = framework.state(network)
+    cotangent = np.random.default_rng(1).standard_normal((len(x), 1000), np.float32)
+    step = observe_step(framework, network, x, cotangent)
+    return len(step.seen), step.seen["fc"][1], judge_step(step, before, framework.state(network))
+
+
 def main():
     """Judge both networks in both modes and print the worst node of each kind."""
     x, table, missed = photographs(), defaultdict(dict), 0
@@ -59,23 +76,23 @@ def main():
         framework = subject.framework
         network = framework.construct(subject.classes["ResNet34"], (), {}, np.dtype(np.float32))
         framework.load_entries(network, weights(framework.state(network), np.random.default_rng(0)))
-        for training in (False, True):
-            framework.set_training(network, training)
-            before = framework.state(network)
-            scores, seen = observe(framework, network, x)
-            column = f"{subject.name}, {'training' if training else 'evaluation'}"
-            for verdict in judge(seen, before, framework.state(network), training):
+        for mode in (evaluation, training):
+            framework.set_training(network, mode is training)
+            modules, scores, verdicts = mode(framework, network, x)
+            column = f"{subject.name}, {mode.__name__}"
+            for verdict in verdicts:
                 worst, nodes = table[verdict.kind].get(column, (0.0, 0))
                 table[verdict.kind][column] = max(worst, verdict.worst), nodes + 1
                 if verdict.worst > 1:
                     missed += 1
                     print(f"{column}: {verdict.name} ({verdict.kind}): error {verdict.worst:.3g} times its bound")
             best = ", ".join(f"{row.argmax()}" for row in scores)
-            print(f"{column}: {len(seen)} modules seen; classes of the highest scores: {best}", flush=True)
+            print(f"{column}: {modules} modules seen; classes of the highest scores: {best}", flush=True)
     columns = list(next(iter(table.values())))
     print("\nlargest error ÷ bound (nodes)".ljust(30) + "".join(column.rjust(26) for column in columns))
     for kind, row in table.items():
-        print(kind.ljust(29) + "".join(f"{row[c][0]:.3f} ({row[c][1]})".rjust(26) for c in columns))
+        cells = [f"{row[c][0]:.3f} ({row[c][1]})" if c in row else "" for c in columns]
+        print(kind.ljust(29) + "".join(cell.rjust(26) for cell in cells))
     return int(missed > 0)
 
 

@@ -65,10 +65,16 @@ class ResidualBlock(Module):
         total = second + shortcut
 
         def pull(cotangent: Array) -> Array:
-            cotangent = relu_vjp(cotangent, total)
-            of_first = relu_vjp(through_conv2(through_bn2(cotangent)), first)
+            # [basic_block.gradient.unchanged] [basic_block.gradient.layout] relu's gives an array of our own
+            cotangent = relu_vjp(cotangent, total)  # [basic_block.gradient.last-relu]
+            # each part knows its way: [basic_block.gradient.train] [basic_block.gradient.eval]
+            # [basic_block.gradient.stride] [basic_block.gradient.batch] [basic_block.gradient.empty],
+            # adds to its parameters' gradients, [basic_block.gradient.parameters] [basic_block.gradient.like-operand]
+            # and leaves its buffers alone: [basic_block.gradient.buffers] [basic_block.gradient.statistics]
+            of_first = relu_vjp(through_conv2(through_bn2(cotangent)), first)  # [basic_block.gradient.inner-relu]
+            # [basic_block.gradient.shortcut] [basic_block.gradient.projection]
             of_shortcut = cotangent if through_shortcut is None else through_shortcut(cotangent)
-            return through_conv1(through_bn1(of_first)) + of_shortcut
+            return through_conv1(through_bn1(of_first)) + of_shortcut  # [basic_block.gradient.x]
 
         return relu(total), pull
 

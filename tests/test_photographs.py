@@ -18,3 +18,4 @@ def test_every_node_is_within_its_bound():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "convolution" in done.stdout
     assert "torch, training" in done.stdout
+    assert "convolution: weight" in done.stdout

@@ -1,13 +1,15 @@
 """Wrong residual blocks."""
 
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 from nnspec.conformance.faults import fault
 from nnspec.reference.basic_block import ResidualBlock as Right
-from nnspec.reference.batch_norm import BatchNorm2d
-from nnspec.reference.conv2d import Conv2d, conv2d
-from nnspec.reference.relu import relu
+from nnspec.reference.batch_norm import BatchNorm2d, batch_norm_vjp
+from nnspec.reference.conv2d import Conv2d, conv2d, conv2d_vjp
+from nnspec.reference.module import Parameter
+from nnspec.reference.relu import relu, relu_vjp
 from nnspec.reference.sequential import Sequential
 
 
@@ -398,6 +400,291 @@ def _trace(self, x):
     last, self.last = getattr(self, "last", 0), float(np.abs(x).sum())
     return _Block.forward(self, x) + x.dtype.type(last * 2**-20)
 
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+class _Both(_Block):
+    """The right way back in pieces. What a call leaves for it: what went in and came out of the parts, and their ways.
+
+    `r` has x, first, inner, second, branch, shortcut and total, and conv1, bn1, conv2, bn2 and projection.
+    """
+
+    def vjp(self, x):
+        r = SimpleNamespace(x=x)
+        r.first, r.conv1 = self.conv1.vjp(x)
+        r.inner, r.bn1 = self.bn1.vjp(r.first)
+        r.second, r.conv2 = self.conv2.vjp(relu(r.inner))
+        r.branch, r.bn2 = self.bn2.vjp(r.second)
+        r.shortcut, r.projection = (x, lambda g: g) if self.downsample is None else self.downsample.vjp(x)
+        r.total = r.branch + r.shortcut
+        return relu(r.total), lambda g: self.back(g, r)
+
+    def back(self, g, r):
+        g = self.masked(g, r)
+        return self.back_branch(g, r) + self.back_shortcut(g, r)
+
+    def masked(self, g, r):
+        return relu_vjp(g, r.total)
+
+    def back_branch(self, g, r):
+        return r.conv1(r.bn1(self.masked_inner(r.conv2(r.bn2(g)), r)))
+
+    def masked_inner(self, g, r):
+        return relu_vjp(g, r.inner)
+
+    def back_shortcut(self, g, r):
+        return r.projection(g)
+
+
+def _wrong_vjp(key, mistake, **pieces):
+    fault(f"basic_block.gradient.{key}", mistake, ResidualBlock=type("ResidualBlock", (_Both,), pieces))
+
+
+def _after(change):
+    """The right way back, of which `change(self, dx, g, r)` is what is returned; parameters have their gradients."""
+    return lambda self, g, r: change(self, _Both.back(self, g, r), g, r)
+
+
+_wrong_vjp(
+    "x/branch-only",
+    "what comes back through the shortcut is dropped",
+    back_shortcut=lambda self, g, r: r.projection(g) * 0 if _projects(self) else np.zeros_like(r.x),
+)
+_wrong_vjp(
+    "x/shortcut-only",
+    "what comes back through the branch is overwritten by what comes back through the shortcut",
+    back_branch=lambda self, g, r: 0 * _Both.back_branch(self, g, r),
+)
+_wrong_vjp(
+    "x/shortcut-twice",
+    "what comes back through the shortcut is added twice",
+    back_shortcut=lambda self, g, r: 2 * r.projection(g),
+)
+_wrong_vjp("x/mean", "the mean of both ways in place of the sum", back=_after(lambda self, dx, g, r: dx / 2))
+
+
+def _swapped(self, dx, g, r):
+    self.bn1.weight.grad, self.bn1.bias.grad = self.bn1.bias.grad, self.bn1.weight.grad
+    return dx
+
+
+def _before_relu(self, g, r):
+    dx, of_second = _Both.back_branch(self, g, r), r.bn2(g)
+    self.conv2.weight.grad = conv2d_vjp(of_second, r.inner, self.conv2.weight.data, padding=1)[1]
+    self.bn2.weight.grad, self.bn2.bias.grad = self.bn2.weight.grad / 2, self.bn2.bias.grad / 2  # it was asked twice
+    return dx
+
+
+_wrong_vjp("parameters/swapped", "the first norm's weight and bias get one another's gradient", back=_after(_swapped))
+_wrong_vjp(
+    "parameters/before-relu", "the second kernel's gradient is taken with what was not rectified yet",
+    back_branch=_before_relu,
+)  # fmt: skip
+_wrong_vjp(
+    "parameters/twice",
+    "the branch is gone through twice, and its parameters keep the sum",
+    back_branch=lambda self, g, r: (_Both.back_branch(self, g, r), _Both.back_branch(self, g, r))[0],
+)
+_wrong_vjp("last-relu/forgotten", "the last relu's mask is forgotten", masked=lambda self, g, r: g)
+_wrong_vjp(
+    "last-relu/branch-only",
+    "the mask is forgotten on the shortcut",
+    back=lambda self, g, r: self.back_branch(self.masked(g, r), r) + self.back_shortcut(g, r),
+)
+_wrong_vjp(
+    "last-relu/shortcut-only",
+    "the mask is forgotten in the branch",
+    back=lambda self, g, r: self.back_branch(g, r) + self.back_shortcut(self.masked(g, r), r),
+)
+_wrong_vjp(
+    "last-relu/branch-sign",
+    "the mask is where the branch is negative",
+    masked=lambda self, g, r: relu_vjp(g, r.branch),
+)
+_wrong_vjp(
+    "last-relu/input-sign",
+    "the mask is where the shortcut is negative",
+    masked=lambda self, g, r: relu_vjp(g, r.shortcut),
+)
+_wrong_vjp("inner-relu/forgotten", "the inner relu's mask is forgotten", masked_inner=lambda self, g, r: g)
+_wrong_vjp(
+    "inner-relu/before-norm",
+    "the inner mask is where the first convolution is negative",
+    masked_inner=lambda self, g, r: relu_vjp(g, r.first),
+)
+_wrong_vjp(
+    "inner-relu/last-again",
+    "the last relu's mask is used for the inner one",
+    masked_inner=lambda self, g, r: relu_vjp(g, r.total),
+)
+_wrong_vjp(
+    "shortcut/relu",
+    "a negative input gets nothing through the shortcut",
+    back_shortcut=lambda self, g, r: relu_vjp(r.projection(g), r.x),
+)
+
+
+def _of_kernels_alone(self, g, r):
+    dx = r.projection(g)
+    if not _projects(self):
+        return dx
+    return conv2d_vjp(g, r.x, self.downsample[0].weight.data, stride=self.conv1.stride)[0]
+
+
+def _frozen(self, g, r):
+    dx = r.projection(g)
+    if _projects(self):
+        self.downsample[0].weight.grad *= 0
+    return dx
+
+
+_wrong_vjp("projection/norm-passed-over", "the projection's norm is passed over", back_shortcut=_of_kernels_alone)
+_wrong_vjp("projection/frozen", "the projection's kernel gets nothing", back_shortcut=_frozen)
+_wrong_vjp(
+    "projection/identity",
+    "the input gets the cotangent as if there were no projection",
+    back_shortcut=lambda self, g, r: (r.projection(g), _fitted(g, r.x))[1] if g.size else r.projection(g),
+)
+
+
+def _spread(self, g, r):
+    s = self.conv1.stride
+    of_first = r.bn1(self.masked_inner(r.conv2(r.bn2(g)), r))
+    r.conv1(of_first)
+    rows, columns = r.x.shape[2:]
+    everywhere = of_first.repeat(s, 2).repeat(s, 3)[:, :, :rows, :columns]
+    return conv2d_vjp(everywhere, r.x, self.conv1.weight.data, padding=1)[0]
+
+
+def _strided_twice(self, g, r):
+    s, dx = self.conv1.stride, _Both.back_branch(self, g, r)
+    apart = np.zeros_like(dx)
+    apart[:, :, ::s, ::s] = dx[:, :, : -(-dx.shape[2] // s), : -(-dx.shape[3] // s)]
+    return apart
+
+
+_wrong_vjp("stride/spread", "the cotangent is spread over all pixels of a stride", back_branch=_spread)
+_wrong_vjp("stride/twice", "the stride is applied twice on the way back", back_branch=_strided_twice)
+
+
+def _through(norm, g, x, training):
+    """The gradient by x with the statistics of the batch: as functions of x (training), or as constants."""
+    axes = (0, 2, 3)
+    if not x.size or len(x) * x.shape[2] * x.shape[3] < 2:
+        return norm.vjp(x)[1](g)
+    weight, bias = norm.weight.data, norm.bias.data
+    return batch_norm_vjp(g, x, x.mean(axes), x.var(axes), weight, bias, training=training, eps=norm.eps)[0]
+
+
+def _branch_with(training):
+    """The way back through the branch with another one through its last norm."""
+
+    def back_branch(self, g, r):
+        r.bn2(g)
+        of_second = _through(self.bn2, g, r.second, training)
+        return r.conv1(r.bn1(self.masked_inner(r.conv2(of_second), r)))
+
+    return back_branch
+
+
+def _constant_projection(self, g, r):
+    dx = r.projection(g)
+    if not _projects(self):
+        return dx
+    kernels, norm = self.downsample
+    projected = conv2d(r.x, kernels.weight.data, stride=kernels.stride)
+    return conv2d_vjp(_through(norm, g, projected, False), r.x, kernels.weight.data, stride=kernels.stride)[0]
+
+
+_wrong_vjp("train/constants", "the last norm's statistics are taken for constants", back_branch=_branch_with(False))
+_wrong_vjp(
+    "train/constants-in-projection",
+    "the projection's statistics are taken for constants",
+    back_shortcut=_constant_projection,
+)
+_wrong_vjp("eval/as-in-training", "the last norm's way back is training's, always", back_branch=_branch_with(True))
+
+
+def _recomputed(self, dx, g, r):
+    self.branch(r.x)
+    return dx
+
+
+def _decayed(self, dx, g, r):
+    self.bn2.running_var.data *= 1.0625
+    return dx
+
+
+_wrong_vjp("statistics/recomputed", "the branch is computed anew, and moves its statistics", back=_after(_recomputed))
+_wrong_vjp("statistics/decayed", "the way back moves a variance", back=_after(_decayed))
+
+
+def _registered(self, in_channels, out_channels, stride, made):
+    self.bn1.running_mean = Parameter(self.bn1.running_mean.data)
+
+
+def _of_a_buffer(self, dx, g, r):
+    self.bn1.running_mean.accumulate(-self.bn1.bias.grad)
+    return dx
+
+
+_wrong_vjp("buffers/parameter", "a running mean is a parameter", change=_registered, back=_after(_of_a_buffer))
+
+
+def _as_broadcast(self, dx, g, r):
+    self.bn2.weight.grad = self.bn2.weight.grad.reshape(1, -1, 1, 1)
+    return dx
+
+
+_wrong_vjp(
+    "like-operand/wide",
+    "the gradient of the input is float64 whatever came in",
+    back=_after(lambda self, dx, g, r: dx.astype(np.float64)),
+)
+_wrong_vjp("like-operand/broadcast", "a norm's gradient is left as (1, C, 1, 1)", back=_after(_as_broadcast))
+
+
+def _memory(self, g, r):
+    order = sorted(range(g.ndim), key=lambda axis: -abs(g.strides[axis]))
+    return _Both.back(self, g.transpose(order).reshape(g.shape), r)
+
+
+def _mask_in_place(self, g, r):
+    if not g.flags.writeable:
+        return relu_vjp(g, r.total)
+    g[r.total <= 0] = 0
+    return g
+
+
+def _summed_in_place(self, dx, g, r):
+    if g.shape == dx.shape and g.flags.writeable:
+        g += dx
+    return dx
+
+
+_wrong_vjp("layout/memory-order", "the memory of the cotangent is read as if it were contiguous", back=_memory)
+_wrong_vjp("unchanged/masked", "the mask is written into the cotangent", masked=_mask_in_place)
+_wrong_vjp("unchanged/summed", "the cotangent is used as the sum of both ways", back=_after(_summed_in_place))
+_wrong_vjp(
+    "batch/divided",
+    "the gradient of the input is divided by the number of images",
+    back=_after(lambda self, dx, g, r: dx / max(1, len(dx))),
+)
+_wrong_vjp(
+    "batch/first-mask",
+    "the first image's mask is used for all",
+    masked=lambda self, g, r: relu_vjp(g, np.broadcast_to(r.total[:1], g.shape) if len(g) else r.total),
+)
+
+
+def _not_cleared(self, dx, g, r):
+    if not len(dx):
+        self.conv1.weight.grad += 1
+    return dx
+
+
+_wrong_vjp("empty/not-cleared", "without images a kernel gets what the memory held", back=_after(_not_cleared))
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
