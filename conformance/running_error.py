@@ -88,9 +88,7 @@ def relu(x: Approximate) -> Approximate:
 def relu_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
     """The cotangent where x > 0, and 0 elsewhere. Where rounding may have decided which, anything between the two."""
     passes, stops = x.value > x.error, x.value <= -x.error
-    either = (
-        np.abs(cotangent.value).astype(np.float64) / 2 * (1 + 2.0**-50)
-    )  # from the middle to 0, or to the cotangent
+    either = np.abs(cotangent.value).astype(np.float64) / 2 * (1 + 2.0**-50)  # from the middle to 0, or to all of it
     value = np.select([passes, stops], [cotangent.value, np.zeros_like(cotangent.value)], cotangent.value / 2)
     error = np.select([passes, stops], [cotangent.error, np.zeros(x.value.shape)], either + cotangent.error)
     return Approximate(value, error, x.dtype)
@@ -103,12 +101,3 @@ def add(x: Approximate, y: Approximate) -> Approximate:
     rounding = (form.u + form.u_wide) * (np.abs(value).astype(np.float64) + carried) * (1 + 4 * form.u_wide)
     rounds = ~exact([x.value, y.value], np.full(value.shape, 2), x.largest + y.largest, x.dtype) | (carried > 0)
     return Approximate(value, carried * (1 + 2.0**-52) + rounds * rounding, x.dtype)
-
-
-def relu_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
-    """What comes back through a relu: where the sign of x̂ is not certain, and at 0, all from nothing to all of it."""
-    g, e = cotangent.value, cotangent.error
-    positive, uncertain = x.value > x.error, np.abs(x.value) <= x.error
-    value = np.where(uncertain, g / 2, np.where(positive, g, 0))
-    error = np.where(uncertain, np.abs(g).astype(np.float64) / 2 + e, np.where(positive, e, 0.0))
-    return Approximate(value, error, cotangent.dtype)

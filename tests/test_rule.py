@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from nnspec.adapters.for_reference import subject
 from nnspec.conformance.cases import Case
 from nnspec.conformance.rule import FORMATS, Expected, multilinear
-from nnspec.conformance.running_error import Approximate, relu_vjp
 from nnspec.conformance.rule_batch_norm import expected_gradients
+from nnspec.conformance.running_error import Approximate, relu_vjp
 from nnspec.conformance.trial import Mismatch, Trial
 from nnspec.reference.linear import linear
 
