@@ -698,10 +698,11 @@ def test_gradient_like_operand(subject: Trial, case: Case) -> None:
 def test_gradient_layout(subject: Trial, case: Case) -> None:
     """Transposed, sliced, reversed and stride-0 cotangents, and operands that lie so too."""
     laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+    plain, rules = laws_of_gradients.presumed(subject, case), expected_gradients(case)
     for layout, arrange in LAYOUTS.items():
-        found = subject.gradients(case.map(arrange), as_is=True)
-        for name, rule in expected_gradients(case).items():
-            subject.expect(found[name], rule, f"with all arrays laid out as {layout}, the gradient of {name}")
+        for name, found in subject.gradients(case.map(arrange), as_is=True).items():
+            what = f"with all arrays laid out as {layout}, the gradient of {name}"
+            subject.expect(found, laws.own(plain[name], rules[name]), what)
 
 
 @requirement(
@@ -914,3 +915,16 @@ def test_reach_bounds() -> None:
         _reaches(
             "contraction.value", lambda c, e=exact: (np.max(expected(c).bound) == 0) == e and "ij" in c["equation"]
         )
+
+
+def test_reach_gradients() -> None:
+    """Gradients that must be exact, and that may be rounded; sums back over a size of 1; sums over a size of 0."""
+    for exact in (True, False):
+        _reaches("gradient.operand", lambda c, e=exact: all((np.max(r.bound) == 0) == e for r in _rules(c)))
+    for equation in ("i,i->i", "i,i->"):
+        _reaches("gradient.broadcast", lambda c, e=equation: c["equation"] == e and 1 in c["b"].shape)
+    _reaches("gradient.empty", lambda c: len(c.arrays) == 3 and 0 in c["a"].shape and c["b"].size > 0)
+
+
+def _rules(case: Case) -> list[Expected]:
+    return list(expected_gradients(case).values())

@@ -387,9 +387,10 @@ def test_gradient_like_operand(subject: Trial, case: Case) -> None:
 def test_gradient_layout(subject: Trial, case: Case) -> None:
     """Transposed, sliced, reversed, channels-last and stride-0 cotangents, and x that lies so too."""
     laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+    plain = laws.own(laws_of_gradients.presumed(subject, case)["x"], expected_gradients(case)["x"])
     for layout, arrange in LAYOUTS.items():
         gradient = subject.gradients(case.but(x=arrange(case["x"])), as_is=True)["x"]
-        subject.expect(gradient, expected_gradients(case)["x"], f"with x laid out as {layout}, the gradient of x")
+        subject.expect(gradient, plain, f"with x laid out as {layout}, the gradient of x")
 
 
 @requirement("max_pool2d.gradient.unchanged", gradients, needs="vjp")
@@ -516,3 +517,16 @@ def test_reach_not_a_number_everywhere() -> None:
     strategy = cases(dtype="float32", vary=(), channels=(1, 2, 3, 5), change=_some_not_a_number)
     for row, column in np.ndindex(3, 3):
         find(strategy, lambda c: c["x"].shape[1:] == (3, 3, 3) and np.isnan(c["x"][0, -1, row, column]))
+
+
+def test_reach_gradients() -> None:
+    """A tie that the first row and the first column decide differently; an element that three windows chose."""
+    tied = gradients(dtype="float32", lacks=frozenset(), kernels=(2, 3), change=_many_ties)
+
+    def crosswise(case: Case) -> bool:
+        (a, b), (c, d) = case["x"][0, 0, :2, :2] if min(case["x"].shape[2:]) > 1 else ((0, 1), (2, 3))
+        return case["kernel_size"] == 2 and case["padding"] == 0 and case["dilation"] == 1 and a < b == c >= d
+
+    find(tied, crosswise)
+    peaks = gradients(dtype="float32", lacks=frozenset(), vary=(), kernels=(2, 3, 4), change=_a_peak)
+    find(peaks, lambda c: max_pool2d_vjp(np.ones_like(c["cotangent"]), c["x"], **c.arguments).max() >= 3)
