@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from nnspec.conformance.cases import Case, laid_out
 
-HEADER = struct.Struct("<dII")  # when the call began (0: no call is under way), length of the text, of the data
+# When the call began, by the clock that all processes share and nobody sets (0: no call is under way), length of the
+# text, of the data
+HEADER = struct.Struct("<dII")
 SIZE = 1 << 20
 
 
@@ -29,7 +31,7 @@ class Journal:
 
     def begin(self, identifier: str, form: str, dtype: str) -> None:
         """A check begins; what is written from here on belongs to it."""
-        self._about |= {"check": [identifier, form, dtype], "since": time.time()}
+        self._about |= {"check": [identifier, form, dtype], "since": time.monotonic()}
         self.note("between two calls")
         self.rest()  # drawing cases and judging results is our own time
 
@@ -67,7 +69,7 @@ class Journal:
         if end + len(blob) > SIZE:
             text, blob, end = text[:1000], b"", HEADER.size + 1000
         self._memory[HEADER.size : end + len(blob)] = text + blob
-        self._memory[: HEADER.size] = HEADER.pack(time.time(), len(text), len(blob))
+        self._memory[: HEADER.size] = HEADER.pack(time.monotonic(), len(text), len(blob))
 
 
 def read(path: Path) -> tuple[float, dict[str, Any], Case | None]:

@@ -35,7 +35,7 @@ class Session:
         self.subject_error: str | None = None
         self.versions: dict[str, str] = {}
         self.crashes: list[tuple[dict[str, Any], Any]] = []  # records that still lack their scripts, and the cases
-        self.started = time.time()
+        self.started = time.monotonic()
         self.report: dict[str, Any] | None = None
         self.progress: Callable[[int, int, dict[str, Any] | None], None] = lambda done, planned, record: None
         self._done = 0
@@ -91,8 +91,12 @@ class Session:
             _, entry, _ = journal.read(self.journals / worker)
             if entry.get("text", "").startswith("loading "):
                 fate = "hung" if worker in self._killed else "ended the process"
-                self.subject_error = f"{self.config.getoption('nnspec_subject')}: {fate} while it was loaded"
-                raise pytest.exit.Exception(self.subject_error, returncode=2)
+                message = f"{self.config.getoption('nnspec_subject')}: {fate} while it was loaded"
+                if self.records:  # it could be loaded before, and what is known by now is reported
+                    self.errors.append(f"{message} once more, after a worker had ended")
+                else:
+                    self.subject_error = message
+                raise pytest.exit.Exception(message, returncode=2)
 
     def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
         """Ctrl-C: what is known so far is reported all the same."""
@@ -139,7 +143,7 @@ class Session:
                 except (OSError, ValueError, KeyError):
                     continue
                 allowed = limit + LOADING * entry.get("text", "").startswith("loading ")
-                if began and entry.get("pid") and time.time() - began > allowed and path.name not in self._killed:
+                if began and entry.get("pid") and time.monotonic() - began > allowed and path.name not in self._killed:
                     self._killed.add(path.name)
                     with suppress(ProcessLookupError):
                         os.kill(entry["pid"], signal.SIGKILL)
@@ -162,7 +166,7 @@ class Session:
             "cases": 0,
             "unsupported": {},
             "held": [],
-            "seconds": round(time.time() - entry["since"], 3),
+            "seconds": round(time.monotonic() - entry["since"], 3),
             "worst_error_over_bound": 0.0,
             "failure": {
                 "message": f"the call {what}: {entry['text']}",
@@ -176,7 +180,8 @@ class Session:
         }
         if case is not None:
             self.crashes.append((record, case))
-        others = [r["verdict"] for r in self.records.values() if (r["block"], r["form"]) == (record["block"], form)]
+        alike = [r["verdict"] for r in self.records.values() if (r["block"], r["form"]) == (record["block"], form)]
+        others = [verdict for verdict in alike if verdict != "unsupported"]  # those were not called at all
         if len(others) + 1 >= BLOCKED_AFTER and set(others) <= {"crash", "timeout"}:
             (self.journals / f"blocked-{record['block']}-{form}").touch()
         return report.waived(record, waivers.load(option("nnspec_waivers")), option("nnspec_subject"))
@@ -208,7 +213,7 @@ class Session:
             "blocks": option("nnspec_block"),
             "dtypes": option("nnspec_dtype"),
             "versions": report.versions() | self.versions,
-            "seconds": round(time.time() - self.started, 2),
+            "seconds": round(time.monotonic() - self.started, 2),
             "planned": len(self.planned),
             "finished": len(self.records),
             "unfinished": max(0, len(self.planned) - len(self.records)),
