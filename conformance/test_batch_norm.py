@@ -666,7 +666,7 @@ def test_gradient_bias(subject: Trial, case: Case) -> None:
     gradients_equal_reference(subject, affine(case), "bias")
 
 
-@requirement("batch_norm.gradient.axes", gradients, vary=ALL, ranks=(2, 3, 4), needs="vjp", effort=2)
+@requirement("batch_norm.gradient.axes", gradients, vary=ALL, ranks=(2, 3, 4), needs="vjp")
 def test_gradient_axes(subject: Trial, case: Case) -> None:
     """In each rank, with sizes that are distinct and with sizes that are equal."""
     gradients_equal_reference(subject, case)
