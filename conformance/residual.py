@@ -6,20 +6,20 @@ Beside what running_error.py has: max pool, and the mean over an image.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from nnspec.conformance import rule_batch_norm
 from nnspec.conformance.cases import Case
-from nnspec.conformance.rule import FORMATS, Array, Expected
+from nnspec.conformance.rule import FORMATS, Array, Expected, sum_bound
 from nnspec.conformance.running_error import Approximate, add, bilinear_block, linear_block, relu, relu_vjp
 from nnspec.conformance.wiring import STAGES, Copies
 from nnspec.reference.conv2d import conv2d, conv2d_vjp
 from nnspec.reference.linear import linear
 from nnspec.reference.max_pool2d import max_pool2d
-from nnspec.reference.windows import pad, windows
+from nnspec.reference.windows import pad, scatter, windows
 
 Entries = Mapping[str, Any]  # each an Array or, of a convolution, Copies
 
@@ -31,6 +31,7 @@ class Run:
     entries: Entries
     training: bool = False
     statistics: dict[str, Expected] = field(default_factory=dict)  # of the norms, after the call
+    of_kernels: Collection[str] | None = None  # the convolutions whose kernels' gradients are wanted, if not all are
     gradients: dict[str, Expected] = field(default_factory=dict)  # of the parameters, after a way back
 
     def convolution(self, x: Approximate, name: str, stride: int = 1, padding: int = 0) -> Approximate:
@@ -56,6 +57,19 @@ class Run:
             x = self.norm(self.convolution(x, f"{name}downsample.0", stride), f"{name}downsample.1")
         return relu(add(y, x))
 
+    def blocks(self) -> Iterator[tuple[str, int]]:
+        """The name, with a dot behind it, and the stride of every block of ResNet-34."""
+        for stage, (_, blocks) in enumerate(STAGES, start=1):
+            for number in range(blocks):
+                yield f"layer{stage}.{number}.", 2 if stage > 1 and number == 0 else 1
+
+    def network(self, x: Approximate) -> Approximate:
+        """ResNet-34."""
+        x = max_pool(relu(self.norm(self.convolution(x, "conv1", 2, 3), "bn1")))
+        for name, stride in self.blocks():
+            x = self.block(x, name, stride)
+        return linear_block(linear, mean_of_image(x), self.entries["fc.weight"], self.entries["fc.bias"])
+
     # -- and back: from the cotangent of a result to that of x; what a parameter gets is noted ------------------------
 
     def convolution_vjp(
@@ -67,9 +81,13 @@ class Run:
         def vjp(g: Array, x: Array, weight: Array) -> Any:
             return conv2d_vjp(g, x, weight, stride=stride, padding=padding)
 
-        like_x, like_kernels = np.zeros_like(x.value), np.zeros_like(kernels)
-        of_kernels = bilinear_block(lambda g, x: vjp(g, x, like_kernels.astype(g.dtype))[1], cotangent, x)
-        self.gradients[f"{name}.weight"] = of_kernels.expected
+        if self.of_kernels is None or name in self.of_kernels:
+            no_kernels = np.zeros(kernels.shape, np.float64)
+            of_kernels = bilinear_block(lambda g, x: vjp(g, x, no_kernels.astype(g.dtype))[1], cotangent, x)
+            self.gradients[f"{name}.weight"] = of_kernels.expected
+        if isinstance(kernels, Copies):
+            return _copied_back(cotangent, x.value.shape, kernels, stride, padding)
+        like_x = np.zeros_like(x.value)
         return linear_block(lambda g, w, _: vjp(g, like_x.astype(g.dtype), w)[0], cotangent, kernels)
 
     def norm_vjp(self, cotangent: Approximate, x: Approximate, name: str) -> Approximate:
@@ -99,13 +117,25 @@ class Run:
             of_sum = self.convolution_vjp(of_projected, x, f"{name}downsample.0", stride)
         return add(of_branch, of_sum)
 
-    def network(self, x: Approximate) -> Approximate:
+    def network_vjp(self, cotangent: Approximate, x: Approximate) -> Approximate:
         """ResNet-34."""
-        x = max_pool(relu(self.norm(self.convolution(x, "conv1", 2, 3), "bn1")))
-        for stage, (_, blocks) in enumerate(STAGES, start=1):
-            for number in range(blocks):
-                x = self.block(x, f"layer{stage}.{number}.", 2 if stage > 1 and number == 0 else 1)
-        return linear_block(linear, mean_of_image(x), self.entries["fc.weight"], self.entries["fc.bias"])
+        image, weight = x, self.entries["fc.weight"]
+        stem = self.convolution(image, "conv1", 2, 3)
+        normed = self.norm(stem, "bn1")
+        x = max_pool(relu(normed))
+        inputs = []
+        for name, stride in self.blocks():
+            inputs.append((x, name, stride))
+            x = self.block(x, name, stride)
+        means, once = mean_of_image(x), Approximate.given(np.ones(len(weight), weight.dtype))
+        self.gradients["fc.weight"] = bilinear_block(lambda g, m: g.T @ m, cotangent, means).expected
+        self.gradients["fc.bias"] = bilinear_block(lambda g, ones: g.sum(0) * ones, cotangent, once).expected
+        of_means = linear_block(lambda g, w, _: g @ w, cotangent, weight)
+        g = mean_of_image_vjp(of_means, x)
+        for x, name, stride in reversed(inputs):
+            g = self.block_vjp(g, x, name, stride)
+        g = relu_vjp(max_pool_vjp(g, relu(normed)), normed)
+        return self.convolution_vjp(self.norm_vjp(g, stem, "bn1"), image, "conv1", 2, 3)
 
 
 def _conv2d(x: Array, weight: Array, bias: None, **hyper: Any) -> Array:
@@ -123,6 +153,29 @@ def _copied(x: Approximate, kernels: Copies, stride: int, padding: int) -> Appro
     return Approximate(copy(x.value, kernels.value), copy(x.error, np.abs(kernels.value)), x.dtype)
 
 
+def _copied_back(
+    cotangent: Approximate, shape: tuple[int, ...], kernels: Copies, stride: int, padding: int
+) -> Approximate:
+    """The gradient of x: sums, of what was copied of each element."""
+    _, c, h, w = shape
+    k = kernels.shape[2:]
+
+    def back(g: Array, values: Array) -> Array:
+        onto = np.zeros((len(g), c, h + 2 * padding, w + 2 * padding), g.dtype)
+        view = windows(onto, k, (stride, stride), (1, 1), writeable=True)
+        for i, j in np.ndindex(*k):
+            (chosen,) = np.nonzero((kernels.row == i) & (kernels.column == j))
+            to = np.zeros((c, len(chosen)), g.dtype)
+            to[kernels.channel[chosen], np.arange(len(chosen))] = values[chosen]
+            view[:, :, i, j] += np.einsum("co,nohw->nchw", to, g[:, chosen], optimize=True)
+        return onto[:, :, padding : padding + h, padding : padding + w]
+
+    sizes = np.abs(kernels.value)
+    terms = back(np.ones((1, *cotangent.value.shape[1:])), np.ones_like(sizes))
+    rounding = np.where(terms > 1, sum_bound(terms, back(cotangent.largest, sizes), cotangent.dtype), 0.0)
+    return Approximate(back(cotangent.value, kernels.value), back(cotangent.error, sizes) + rounding, cotangent.dtype)
+
+
 # -- pools -------------------------------------------------------------------------------------------------------------
 
 
@@ -138,3 +191,37 @@ def mean_of_image(x: Approximate) -> Approximate:
     n = x.value.shape[2] * x.value.shape[3]
     error = x.error.mean((2, 3)) + (n + 1) * (form.u + form.u_wide) * x.largest.mean((2, 3))
     return Approximate(x.value.mean((2, 3)), error, x.dtype)
+
+
+def max_pool_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
+    """To the largest of each window; where errors leave it open which that is, from nothing to all to each of them."""
+    n, c, h, w = x.value.shape
+    low, high = (np.pad(a, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf) for a in _ends(x))
+    low, high = (windows(a, (3, 3), (2, 2), (1, 1)) for a in (low, high))
+    candidate = high >= low.max((2, 3), keepdims=True)
+    certain = candidate.sum((2, 3), keepdims=True) == 1
+    g, e = (a[:, :, None, None] for a in (cotangent.value, cotangent.error))
+
+    def scattered(columns: Array) -> Array:
+        onto = np.zeros((n, c, h + 2, w + 2), columns.dtype)
+        scatter(columns, onto, (2, 2), (1, 1))
+        return onto[:, :, 1:-1, 1:-1]
+
+    value = scattered(candidate * np.where(certain, g, g / 2))
+    error = scattered(candidate * np.where(certain, e, np.abs(g).astype(np.float64) / 2 + e))
+    terms, magnitude = scattered(candidate.astype(np.float64)), scattered(candidate * (np.abs(g) + e))
+    rounding = np.where(terms > 1, sum_bound(terms, magnitude.astype(np.float64), x.dtype), 0.0)
+    return Approximate(value, error + rounding, x.dtype)
+
+
+def _ends(x: Approximate) -> tuple[Array, Array]:
+    return x.value - x.error, x.value + x.error
+
+
+def mean_of_image_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
+    """Every pixel gets its share: two divisions, or a product with the rounded 1/n."""
+    form = FORMATS[x.dtype]
+    share, error = (np.broadcast_to(a[:, :, None, None], x.value.shape) for a in (cotangent.value, cotangent.error))
+    n = x.value.shape[2] * x.value.shape[3]
+    rounding = 2 * (form.u + form.u_wide) * (np.abs(share) + error) / n
+    return Approximate(share / n, error / n + rounding.astype(np.float64), x.dtype)

@@ -79,6 +79,7 @@ class ResNet34(Module):
         scores, through_fc = self.fc.vjp(global_avg_pool2d(last))
 
         def pull(cotangent: Array) -> Array:
+            # [resnet34.gradient.value] and each part adds to its parameters' gradients: [resnet34.gradient.parameters]
             cotangent = global_avg_pool2d_vjp(through_fc(cotangent), last)
             for through in reversed(through_stages):
                 cotangent = through(cotangent)

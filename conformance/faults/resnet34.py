@@ -6,10 +6,11 @@ import numpy as np
 from nnspec.conformance.faults import fault
 from nnspec.reference.basic_block import ResidualBlock
 from nnspec.reference.conv2d import Conv2d
-from nnspec.reference.global_avg_pool2d import global_avg_pool2d
-from nnspec.reference.max_pool2d import max_pool2d
+from nnspec.reference.global_avg_pool2d import global_avg_pool2d, global_avg_pool2d_vjp
+from nnspec.reference.max_pool2d import max_pool2d, max_pool2d_vjp
 from nnspec.reference.module import Buffer, Parameter
-from nnspec.reference.relu import relu
+from nnspec.reference.relu import relu, relu_vjp
+from nnspec.reference.resnet34 import POOL
 from nnspec.reference.resnet34 import ResNet34 as Right
 from nnspec.reference.sequential import Sequential
 
@@ -385,6 +386,111 @@ def _no_empty(self, x):
 def _trace(self, x):
     last, self.last = getattr(self, "last", 0), float(np.abs(x).sum())
     return Right.forward(self, x) + x.dtype.type(last * 2**-12)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+class _Both(_Network):
+    """The right way back in pieces, but for those through the parts."""
+
+    def vjp(self, x):
+        x, through_conv1 = self.conv1.vjp(x)
+        stem, through_bn1 = self.bn1.vjp(x)
+        rectified = relu(stem)
+        y, ways = max_pool2d(rectified, **POOL), []
+        for name in STAGES:
+            y, through = getattr(self, name).vjp(y)
+            ways.append(through)
+        scores, through_fc = self.fc.vjp(global_avg_pool2d(y))
+
+        def pull(g):
+            g = self.back_mean(through_fc(g), y)
+            for through in reversed(ways):
+                g = through(g)
+            g = through_conv1(through_bn1(self.back_relu(self.back_pool(g, rectified), stem)))
+            self.afterwards()
+            return g
+
+        return scores, pull
+
+    def back_mean(self, g, y):
+        return global_avg_pool2d_vjp(g, y)
+
+    def back_pool(self, g, x):
+        return max_pool2d_vjp(g, x, **POOL)
+
+    def back_relu(self, g, x):
+        return relu_vjp(g, x)
+
+    def afterwards(self):
+        """What becomes of the parameters' gradients."""
+
+
+def _wrong_vjp(key, mistake, **pieces):
+    fault(f"resnet34.gradient.{key}", mistake, ResNet34=type("ResNet34", (_Both,), pieces))
+
+
+def _frozen(self):
+    self.layer3[4].conv2.weight.grad = None
+
+
+def _of_a_buffer(self):
+    self.bn1.running_mean.accumulate(-self.bn1.bias.grad)
+
+
+def _registered(self, num_classes):
+    self.bn1.running_mean = Parameter(self.bn1.running_mean.data)
+
+
+def _as_broadcast(self):
+    self.layer2[0].bn1.bias.grad = self.layer2[0].bn1.bias.grad.reshape(1, -1, 1, 1)
+
+
+_wrong_vjp("parameters/one-frozen", "a kernel in the third stage gets no gradient", afterwards=_frozen)
+_wrong_vjp("parameters/buffer", "a running mean is a parameter", change=_registered, afterwards=_of_a_buffer)
+_wrong_vjp("parameters/broadcast", "a norm's gradient is left as (1, C, 1, 1)", afterwards=_as_broadcast)
+
+
+def _overwritten(self, g, x):
+    largest = max_pool2d(x, **POOL)
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-1)
+    dx = np.zeros_like(padded)
+    for i, j in np.ndindex(3, 3):
+        here = np.s_[:, :, i : i + 2 * g.shape[2] - 1 : 2, j : j + 2 * g.shape[3] - 1 : 2]
+        dx[here] = np.where((padded[here] == largest) & (g != 0), g, dx[here])
+    return dx[:, :, 1:-1, 1:-1]
+
+
+def _handing_back(module, change):
+    """Let a part of the network hand back `change(cotangent, dx)`."""
+    vjp = module.vjp
+
+    def wrong_vjp(x):
+        y, pull = vjp(x)
+        return y, lambda g: change(g, pull(g))
+
+    module.vjp = wrong_vjp
+
+
+def _as_identity(self, num_classes):
+    _handing_back(self.layer2[1], lambda g, dx: g)
+
+
+def _projections_cut(self, num_classes):
+    for name in STAGES[1:]:
+        _handing_back(getattr(self, name)[0].downsample, lambda g, dx: 0 * dx)
+
+
+_wrong_vjp("value/pool-overwritten", "where the pool's windows overlap, the last one wins", back_pool=_overwritten)
+_wrong_vjp("value/stem-relu", "the stem's mask is forgotten", back_relu=lambda self, g, x: g)
+_wrong_vjp("value/block-as-identity", "a block hands its cotangent on as it is", change=_as_identity)
+_wrong_vjp("value/projections-cut", "nothing comes back through the projections", change=_projections_cut)
+_wrong_vjp(
+    "value/mean-as-sum",
+    "every pixel gets all of its channel's cotangent",
+    back_mean=lambda self, g, y: np.broadcast_to(g[:, :, None, None], y.shape).copy(),
+)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
