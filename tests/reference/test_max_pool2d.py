@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from nnspec.reference.max_pool2d import MaxPool2d, max_pool2d
+from nnspec.reference.max_pool2d import MaxPool2d, max_pool2d, max_pool2d_vjp
 
 
 def starts(size, kernel_size, stride, padding, dilation, ceil_mode):
@@ -49,6 +49,36 @@ def test_equals_loops(seed):
             max_pool2d(x, **hyper)
     else:
         np.testing.assert_array_equal(max_pool2d(x, **hyper), expected)
+
+
+def vjp_by_loops(cotangent, x, kernel_size, stride, padding, dilation, ceil_mode):
+    axes = zip(x.shape[2:], kernel_size, stride, padding, dilation, strict=True)
+    rows, columns = (starts(*axis, ceil_mode) for axis in axes)
+    dx = np.zeros(x.shape)
+    for b, c, r, s in np.ndindex(cotangent.shape):
+        place = None  # of the largest element so far; a later one must be larger, and there may be none in the image
+        for i, j in np.ndindex(kernel_size):
+            here = b, c, rows[r] + i * dilation[0], columns[s] + j * dilation[1]
+            inside = 0 <= here[2] < x.shape[2] and 0 <= here[3] < x.shape[3]
+            if inside and (place is None or x[here] > x[place]):
+                place = here
+        if place is not None:
+            dx[place] += cotangent[b, c, r, s]
+    return dx
+
+
+@pytest.mark.parametrize("values", ["different", "tied", "minus infinity"])
+@pytest.mark.parametrize("seed", range(100))
+def test_vjp_equals_loops(seed, values):
+    rng = np.random.default_rng(seed)
+    x, hyper = random_case(rng)
+    x = {"different": x + rng.random(x.shape), "tied": x // 50, "minus infinity": np.where(x < -20, -np.inf, x)}[values]
+    try:
+        y = max_pool2d(x, **hyper)
+    except ValueError:
+        return
+    cotangent = rng.integers(-9, 10, y.shape).astype(float)
+    np.testing.assert_array_equal(max_pool2d_vjp(cotangent, x, **hyper), vjp_by_loops(cotangent, x, **hyper))
 
 
 @pytest.mark.parametrize("seed", range(100))
