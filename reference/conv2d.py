@@ -65,28 +65,45 @@ def conv2d_vjp(
     That of an absent bias is None. Raises ValueError as `conv2d` does, and for a cotangent of another shape.
     """
     (sh, sw), (ph, pw), (dh, dw) = _check(x, weight, bias, stride, padding, dilation, groups)
-    (n, c, h, w), (o, cg, kh, kw) = x.shape, weight.shape
+    (n, _, h, w), (o, _, kh, kw) = x.shape, weight.shape
     oh, ow = output_size((h, w), (kh, kw), (sh, sw), (ph, pw), (dh, dw))
     like("cotangent", cotangent, (n, o, oh, ow))
     # [conv2d.gradient.unchanged] operands and cotangent are only read, [conv2d.gradient.layout] by NumPy's own rules
-    padded = pad(x, (ph, pw))
-    dpadded = np.zeros(padded.shape, x.dtype)
-    kernels = weight.reshape(groups, o // groups, cg * kh * kw)
-    dkernels = np.zeros(kernels.shape, weight.dtype)  # [conv2d.gradient.empty]
-    images = max(1, 400 // (oh * ow))  # as in conv2d
-    for k in range(0, n, images):  # [conv2d.gradient.batch] few images at a time keep the columns small
-        view = windows(padded[k : k + images], (kh, kw), (sh, sw), (dh, dw))
-        columns = view.transpose(1, 2, 3, 0, 4, 5).reshape(groups, cg * kh * kw, -1)
-        dy = cotangent[k : k + images].swapaxes(0, 1).reshape(groups, o // groups, -1)
-        # y = kernels @ columns, so its cotangent times columnsᵀ is the kernels', and kernelsᵀ times it the columns'
-        dkernels += dy @ columns.swapaxes(1, 2)  # [conv2d.gradient.weight]
-        dcolumns = (kernels.swapaxes(1, 2) @ dy).reshape(c, kh, kw, len(view), oh, ow).transpose(3, 0, 1, 2, 4, 5)
-        # [conv2d.gradient.x] an element gets something from each of its windows
-        scatter(dcolumns, dpadded[k : k + images], (sh, sw), (dh, dw))
-    # [conv2d.gradient.like-operand] what fell on the padding is nobody's, and what no window reached stays 0
-    dx = dpadded[:, :, ph : ph + h, pw : pw + w]
+    hyper = (sh, sw), (ph, pw), (dh, dw), groups
     dbias = None if bias is None else cotangent.sum((0, 2, 3))  # [conv2d.gradient.bias]
-    return dx, dkernels.reshape(weight.shape), dbias
+    return gradient_of_x(cotangent, x, weight, *hyper), gradient_of_weight(cotangent, x, weight, *hyper), dbias
+
+
+# y = kernels @ columns, so its cotangent times columnsᵀ is the kernels', and kernelsᵀ times it the columns'. Few images
+# at a time keep the columns small, and as in conv2d small images share a product: [conv2d.gradient.batch]
+
+
+def gradient_of_x(cotangent, x, weight, stride, padding, dilation, groups):
+    """What conv2d_vjp does for x; all hyperparameters are pairs."""
+    (n, c, h, w), (o, cg, kh, kw), (oh, ow), (ph, pw) = x.shape, weight.shape, cotangent.shape[2:], padding
+    dpadded = np.zeros((n, c, h + 2 * ph, w + 2 * pw), x.dtype)
+    kernels = weight.reshape(groups, o // groups, cg * kh * kw).swapaxes(1, 2)
+    images = max(1, 400 // (oh * ow))
+    for k in range(0, n, images):
+        dy = cotangent[k : k + images].swapaxes(0, 1).reshape(groups, o // groups, -1)
+        dcolumns = (kernels @ dy).reshape(c, kh, kw, -1, oh, ow).transpose(3, 0, 1, 2, 4, 5)
+        # [conv2d.gradient.x] an element gets something from each of its windows
+        scatter(dcolumns, dpadded[k : k + images], stride, dilation)
+    # [conv2d.gradient.like-operand] what fell on the padding is nobody's, and what no window reached stays 0
+    return dpadded[:, :, ph : ph + h, pw : pw + w]
+
+
+def gradient_of_weight(cotangent, x, weight, stride, padding, dilation, groups):
+    """What conv2d_vjp does for weight; all hyperparameters are pairs."""
+    (o, cg, kh, kw), (oh, ow) = weight.shape, cotangent.shape[2:]
+    view = windows(pad(x, padding), (kh, kw), stride, dilation)
+    dkernels = np.zeros((groups, o // groups, cg * kh * kw), weight.dtype)  # [conv2d.gradient.empty]
+    images = max(1, 400 // (oh * ow))
+    for k in range(0, len(x), images):
+        columns = view[k : k + images].transpose(1, 2, 3, 0, 4, 5).reshape(groups, cg * kh * kw, -1)
+        dy = cotangent[k : k + images].swapaxes(0, 1).reshape(groups, o // groups, -1)
+        dkernels += dy @ columns.swapaxes(1, 2)  # [conv2d.gradient.weight]
+    return dkernels.reshape(weight.shape)
 
 
 def _check(x, weight, bias, stride, padding, dilation, groups):
