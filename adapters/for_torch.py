@@ -137,19 +137,19 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet34(nn.Module):
-    """torchvision's ResNet-34 out of torch's own modules."""
+    """torchvision's ResNet-34 out of torch's own modules; `width` channels leave the stem."""
 
-    def __init__(self, in_channels=3, num_classes=1000):
+    def __init__(self, in_channels=3, num_classes=1000, width=64):
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+        self.conv1, self.bn1 = nn.Conv2d(in_channels, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width)
         self.relu, self.maxpool = nn.ReLU(), nn.MaxPool2d(3, 2, 1)
-        channels = 64
-        for stage, (width, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), start=1):
-            first = ResidualBlock(channels, width, stride=1 if stage == 1 else 2)
-            rest = [ResidualBlock(width, width) for _ in range(blocks - 1)]
+        channels = width
+        for stage, (factor, blocks) in enumerate(((1, 3), (2, 4), (4, 6), (8, 3)), start=1):
+            first = ResidualBlock(channels, factor * width, stride=1 if stage == 1 else 2)
+            channels = factor * width
+            rest = [ResidualBlock(channels, channels) for _ in range(blocks - 1)]
             self.add_module(f"layer{stage}", nn.Sequential(first, *rest))
-            channels = width
-        self.avgpool, self.fc = GlobalAvgPool2d(), nn.Linear(512, num_classes)
+        self.avgpool, self.fc = GlobalAvgPool2d(), nn.Linear(channels, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

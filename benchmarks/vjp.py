@@ -1,0 +1,115 @@
+"""The gradients of ResNet-34's convolutions, float32, one image: CPU time of the reference ÷ torch, on one thread.
+
+    python benchmarks/vjp.py           with OpenBLAS as the environment sets it
+    python benchmarks/vjp.py --both    that, and once more with the kernels that OpenBLAS chooses by itself
+
+Each convolution counts as often as the network has it. Exit status 1 if a ratio is above its bar. Beside each stands
+the ratio of the matrix products alone: what no amount of work on the rest could better.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported
+import numpy as np
+import torch
+from nnspec.reference.conv2d import gradient_of_weight, gradient_of_x
+
+SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+BARS = {  # at most, with the Haswell kernels and with those that OpenBLAS chooses
+    "weight": {"Haswell": 1.5, None: 1.1},
+    "x": {"Haswell": 1.8, None: 1.2},
+}
+CONVOLUTIONS = (  # how many, C, O, H = W, kernel, stride, padding
+    (1, 3, 64, 224, 7, 2, 3),
+    (6, 64, 64, 56, 3, 1, 1),
+    (1, 64, 128, 56, 3, 2, 1),
+    (7, 128, 128, 28, 3, 1, 1),
+    (1, 64, 128, 56, 1, 2, 0),
+    (1, 128, 256, 28, 3, 2, 1),
+    (11, 256, 256, 14, 3, 1, 1),
+    (1, 128, 256, 28, 1, 2, 0),
+    (1, 256, 512, 14, 3, 2, 1),
+    (5, 512, 512, 7, 3, 1, 1),
+    (1, 256, 512, 14, 1, 2, 0),
+)
+
+
+def calls(rng, c, o, size, kernel, stride, padding):
+    """By (operand, who): a call that computes the gradient of that operand, or the matrix product in it alone."""
+    x = rng.standard_normal((1, c, size, size), np.float32)
+    weight = rng.standard_normal((o, c, kernel, kernel), np.float32)
+    rows = (size + 2 * padding - kernel) // stride + 1
+    cotangent = rng.standard_normal((1, o, rows, rows), np.float32)
+    tensors = [torch.from_numpy(a) for a in (cotangent, x, weight)]
+
+    def theirs(*wanted):
+        hyper = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1
+        return torch.ops.aten.convolution_backward(*tensors, None, *hyper, [*wanted, False])
+
+    hyper = (stride, stride), (padding, padding), (1, 1), 1
+    dy, kernels = cotangent.reshape(o, -1), weight.reshape(o, -1)
+    columns = rng.standard_normal((c * kernel * kernel, rows * rows), np.float32)
+    return {
+        ("weight", "torch"): lambda: theirs(False, True)[1].numpy(),
+        ("weight", "reference"): lambda: gradient_of_weight(cotangent, x, weight, *hyper),
+        ("weight", "products"): lambda: dy @ columns.T,
+        ("x", "torch"): lambda: theirs(True, False)[0].numpy(),
+        ("x", "reference"): lambda: gradient_of_x(cotangent, x, weight, *hyper),
+        ("x", "products"): lambda: kernels.T @ dy,
+    }
+
+
+def measure(rounds):
+    """By (operand, who): the CPU time of all convolutions together, one value for each round; the calls take turns."""
+    rng = np.random.default_rng(0)
+    totals = {}
+    for many, *shape in CONVOLUTIONS:
+        named = calls(rng, *shape)
+        for operand in BARS:
+            ours, theirs = named[operand, "reference"](), named[operand, "torch"]()
+            assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max(), "the two gradients are not the same"
+        for number in range(rounds):
+            for key, call in named.items():
+                start = time.process_time()
+                call()
+                total = totals.setdefault(key, [0.0] * rounds)
+                total[number] += many * (time.process_time() - start)
+    return totals
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--both", action="store_true", help="also run with OPENBLAS_CORETYPE and _L2_SIZE unset")
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    if arguments.both:
+        native = {key: value for key, value in os.environ.items() if key not in SETTINGS}
+        command = [sys.executable, __file__, f"--rounds={arguments.rounds}"]
+        return max([subprocess.run(command, env=env).returncode for env in (dict(os.environ), native)])
+
+    torch.set_num_threads(1)
+    coretype = os.environ.get("OPENBLAS_CORETYPE")
+    print(", ".join(f"{name}={os.environ.get(name, '(unset)')}" for name in SETTINGS), "- one thread")
+    print("gradient of   torch ms   products/torch   reference/torch   bar")
+    missed, totals = False, measure(arguments.rounds)
+    for operand, bars in BARS.items():
+        torchs = totals[operand, "torch"]
+        products, reference = (
+            statistics.median(a / b for a, b in zip(totals[operand, who], torchs, strict=True))
+            for who in ("products", "reference")
+        )
+        bar = bars.get(coretype, float("inf"))
+        missed |= reference > bar
+        verdict = "" if reference <= bar else "   missed"
+        milliseconds = statistics.median(torchs) * 1e3
+        print(f"{operand:11} {milliseconds:10.1f}   {products:14.2f}   {reference:15.2f}   {bar:.2f}{verdict}")
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
