@@ -41,6 +41,11 @@ class Case:
         """The same case with every array changed."""
         return replace(self, arrays={n: None if a is None else change(a) for n, a in self.arrays.items()})
 
+    def shuffled(self, seed: int) -> Case:
+        """The same case with the elements of each array in another order: the same shapes, and legal where it was."""
+        rng = np.random.default_rng(seed)
+        return self.map(lambda a: rng.permuted(a.ravel()).reshape(a.shape) if a.dtype.kind == "f" else a)
+
     def __str__(self) -> str:
         arrays = [f"{n}{a.shape}" for n, a in self.arrays.items() if a is not None]
         return f"{self.stem}({', '.join(arrays + [f'{n}={v!r}' for n, v in self.arguments.items()])})"

@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         "check", help="judge an implementation", description="Judge an implementation. A file that is given is run."
     )
     check.add_argument(
-        "subject", help="torch, reference, a file (my_layers.py), or one name in it (my_layers.py:Conv2d)"
+        "subject", help="torch, jax, jax-jit, reference, a file (my_layers.py), or one name in it (my_layers.py:Conv2d)"
     )
     check.add_argument("--block", action="append", metavar="BLOCK", help="check this block alone (may be repeated)")
     check.add_argument(
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--seed", type=int, default=0, help="the same seed gives the same cases (default: 0)")
     check.add_argument(
-        "--framework", choices=("numpy", "torch"), help="whose arrays a file works on, where it does not tell"
+        "--framework", choices=("numpy", "torch", "jax"), help="whose arrays a file works on, where it does not tell"
     )
     check.add_argument("--json", metavar="PATH", help="where to write the report (default: nnspec-report/report.json)")
     check.add_argument(
