@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,16 +17,22 @@ from nnspec.adapters.subject import Subject
 AUTOMATIC = True  # every function and module can be differentiated
 # with which a script begins that carries some of the functions below; without x64 there is no float64
 PREAMBLE = 'import jax\nimport jax.numpy as jnp\n\njax.config.update("jax_enable_x64", True)'
-# Fields of every subject on JAX's arrays: XLA flushes subnormals on a CPU, and JAX compiles for every new shape, which
-# costs a megabyte each time.
-TRAITS: dict[str, Any] = {"flushes": True, "forget": jax.clear_caches}
-
 jax.config.update("jax_enable_x64", True)
 if os.environ.get("NNSPEC_PROFILE") == "quick" and jax.__version_info__[:2] == (0, 10):  # XLA aborts at unknown flags
     # compiles four to nine times faster, to code that computes the same more slowly
     fast = "xla_cpu_use_fusion_emitters=false xla_backend_optimization_level=0 xla_cpu_parallel_codegen_split_count=1"
     flags = [os.environ.get("XLA_FLAGS", ""), *(f"--{flag}" for flag in fast.split())]
     os.environ["XLA_FLAGS"] = " ".join(flags)
+
+
+def forget(called: Iterator[int] = itertools.count(1)) -> None:  # noqa: B008
+    """Every tenth time: each program that was compiled for a shape takes a megabyte."""
+    if next(called) % 10 == 0:
+        jax.clear_caches()
+
+
+# fields of every subject on JAX's arrays: on a CPU, XLA takes subnormals for 0
+TRAITS: dict[str, Any] = {"flushes": True, "forget": forget}
 
 # -- arrays and modules; each function stands alone, so that a script that reproduces a failure can carry its source ---
 

@@ -24,11 +24,13 @@ def _pair(name: str, value: Any, least: int) -> tuple[int, int]:
     return rows, columns
 
 
+def _vectors(length: int, *vectors: jax.Array | None) -> None:
+    for vector in vectors:  # before anything is computed with them: JAX would broadcast those of length 1
+        _require(vector is None or vector.shape == (length,), f"a vector of length {length}")
+
+
 def _biased(y, bias, axis):
-    if bias is None:
-        return y
-    _require(bias.shape == (y.shape[axis],), f"a bias of shape ({y.shape[axis]},), not {bias.shape}")
-    return y + lax.broadcast_in_dim(bias, y.shape, (axis,))
+    return y if bias is None else y + lax.broadcast_in_dim(bias, y.shape, (axis,))
 
 
 def einsum(equation, *operands):
@@ -39,6 +41,7 @@ def einsum(equation, *operands):
 def linear(x, weight, bias=None):
     """(…, I) -> (…, O)"""
     _require(x.ndim > 0 and weight.ndim == 2, f"x (…, I) and weight (O, I), not {x.shape} and {weight.shape}")
+    _vectors(len(weight), bias)
     return _biased(lax.dot_general(x, weight, (((x.ndim - 1,), (1,)), ((), ())), precision=HIGHEST), bias, x.ndim - 1)
 
 
@@ -69,30 +72,33 @@ def conv_transpose2d(x, weight, bias=None, *, stride=1, padding=0, output_paddin
 
 
 def _convolution(x, weight, bias, stride, around, spread, dilation, groups, kernel):
+    _require(x.ndim == weight.ndim == 4, f"four dimensions, not {x.shape} and {weight.shape}")
+    _vectors(weight.shape[kernel.index("O")], bias)
+    for n, k, (before, behind), s, d in zip(x.shape[2:], weight.shape[2:], around, spread, dilation, strict=True):
+        _require((n - 1) * s + before + behind >= d * (k - 1), f"room for a kernel {weight.shape} over {x.shape}")
     y = lax.conv_general_dilated(
         x, weight, stride, around, spread, dilation, ("NCHW", kernel, "NCHW"), groups, precision=HIGHEST
     )
-    _require(0 not in y.shape[2:], "an output of at least one row and one column")
     return _biased(y, bias, 1)
 
 
 def batch_norm(x, running_mean, running_var, weight=None, bias=None, *, training=False, momentum=0.1, eps=1e-5):
     """y, and the running statistics after the call; axis 1 of x has the channels."""
     _require(x.ndim > 1 and eps >= 0, f"at least two axes and eps of at least 0, not {x.shape} and {eps}")
-    for vector in (running_mean, running_var, weight, bias):
-        _require(vector is None or vector.shape == (x.shape[1],), f"one value for each of {x.shape[1]} channels")
+    _vectors(x.shape[1], running_mean, running_var, weight, bias)
     axes, n = (0, *range(2, x.ndim)), x.size // max(x.shape[1], 1)
     if training:
         if n == 0:
             return x, running_mean, running_var
         _require(n > 1, "more than one value for each channel")
-        mean, var = jnp.mean(x, axes), jnp.var(x, axes)
+        wide = x.dtype if running_mean is None else running_mean.dtype
+        mean, var = jnp.mean(x, axes, dtype=wide), jnp.var(x, axes, dtype=wide)
     else:
         _require(running_mean is not None and running_var is not None, "a running mean and a running variance")
         mean, var = running_mean, running_var
     scale = lax.rsqrt(var + eps) if weight is None else lax.rsqrt(var + eps) * weight
     mean_of, scale_of = (jnp.expand_dims(vector, axes) for vector in (mean, scale))
-    y = _biased(((x - mean_of) * scale_of).astype(x.dtype), bias, 1)
+    y = _biased((x - mean_of) * scale_of, bias, 1).astype(x.dtype)
     if not training or running_mean is None:
         return y, running_mean, running_var
     moved = [(1 - momentum) * r + momentum * b for r, b in ((running_mean, mean), (running_var, var * (n / (n - 1))))]
