@@ -12,6 +12,7 @@ from nnspec.adapters.subject import Subject
 from torch import nn
 
 AUTOMATIC = True  # every function and module can be differentiated
+PREAMBLE = "import torch\nfrom torch import nn"  # with which a script begins that carries some of the functions below
 
 # -- tensors and modules; each function stands alone, so that a script that reproduces a failure can carry its source --
 

@@ -18,7 +18,7 @@ from nnspec.adapters.names import NAMED, plausible
 from nnspec.adapters.signatures import CANONICAL, SIGNATURES, VJPS
 from nnspec.adapters.subject import Framework, Subject, SubjectError, Unsupported
 
-FRAMEWORKS = {"numpy": "for_numpy", "torch": "for_torch"}
+FRAMEWORKS = {"numpy": "for_numpy", "torch": "for_torch", "jax": "for_jax"}
 KNOWN_DTYPES = ("float32", "float64")
 SMALLEST: dict[str, tuple[int, ...]] = {  # what the constructors of a block's classes take at the least
     "module": (),
@@ -57,9 +57,12 @@ def load(spec: Any, framework: str | None = None) -> Subject:
 
 def _named(name: str) -> Subject:
     try:
-        return importlib.import_module(f"nnspec.adapters.for_{name}").subject()
+        return importlib.import_module(f"nnspec.adapters.for_{name.replace('-', '_')}").subject()
     except ModuleNotFoundError as error:
-        raise SubjectError(f"subject {name!r} needs the package {error.name!r}: pip install 'nnspec[{name}]'") from None
+        extra = name.partition("-")[0]
+        raise SubjectError(
+            f"subject {name!r} needs the package {error.name!r}: pip install 'nnspec[{extra}]'"
+        ) from None
 
 
 def _from_file(path: Path, only: str, framework: str | None) -> Subject:
@@ -161,7 +164,7 @@ def _subject(
         raise SubjectError(f"framework {kind!r}: expected one of {', '.join(FRAMEWORKS)}")
     arrays: Framework = importlib.import_module(f"nnspec.adapters.{FRAMEWORKS[kind]}")
     classes = {n: c for n, c in found.items() if inspect.isclass(c)}
-    versions = {"numpy": np.__version__} | ({"torch": str(sys.modules["torch"].__version__)} if kind == "torch" else {})
+    versions = {"numpy": np.__version__} | ({} if kind == "numpy" else {kind: str(sys.modules[kind].__version__)})
     subject = Subject(
         name=title,
         framework=arrays,
@@ -170,6 +173,7 @@ def _subject(
         dtypes=_dtypes(title, names),
         versions=versions,
         recipe=recipe,
+        **getattr(arrays, "TRAITS", {}),
     )
     _build_each(subject)
     return subject
@@ -198,28 +202,29 @@ def _build_each(subject: Subject) -> None:
 
 
 def _detect(title: str, found: Mapping[str, Any], names: Mapping[str, Any]) -> str:
-    """torch where the classes are torch modules, or the functions use torch; otherwise numpy."""
-    if "torch" not in sys.modules:
-        return "numpy"
-    torch = sys.modules["torch"]
-    modules = {
-        n: issubclass(c, torch.nn.Module)
-        for n, c in found.items()
-        if inspect.isclass(c) and n not in ("Parameter", "SGD")
-    }
+    """torch where the classes are torch modules; otherwise the one library that the functions use, or else numpy."""
+    torch = sys.modules.get("torch")
+    classes = {n: c for n, c in found.items() if inspect.isclass(c) and n not in ("Parameter", "SGD")}
+    modules = {n: issubclass(c, torch.nn.Module) for n, c in classes.items()} if torch else {}
     if any(modules.values()) and not all(modules.values()):
         mixed = ", ".join(n for n, is_torch in modules.items() if not is_torch)
         raise SubjectError(
             f"{title}: some classes are torch modules and some are not ({mixed}); "
             "say --framework torch or --framework numpy"
         )
-    if modules:
-        return "torch" if all(modules.values()) else "numpy"
-    if any("torch" in str(a) for f in found.values() for a in getattr(f, "__annotations__", {}).values()):
+    if any(modules.values()):
         return "torch"
+    if classes:
+        return "jax" if "jax" in _libraries(m for c in classes.values() for m in vars(c).values()) else "numpy"
+    annotations = [str(a) for f in found.values() for a in getattr(f, "__annotations__", {}).values()]
+    for library in ("torch", "jax"):
+        if any(library in a for a in annotations):
+            return library
     used = _libraries(found.values()) or {_library(value) for value in names.values()} & FRAMEWORKS.keys()
     if len(used) > 1:
-        raise SubjectError(f"{title}: uses both torch and NumPy; say --framework torch or --framework numpy")
+        *others, last = sorted(used, key=("jax", "torch", "numpy").index)
+        choice = " or ".join(f"--framework {library}" for library in (*others, last))
+        raise SubjectError(f"{title}: uses {', '.join(others)} and {last}; say {choice}")
     return used.pop() if used else "numpy"
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-NAMED = ("reference", "torch")  # subjects that ship with nnspec: adapters/for_<name>.py
+NAMED = ("reference", "torch", "jax", "jax-jit")  # subjects that ship with nnspec: adapters/for_<name>.py
 
 
 def plausible(subject: str) -> str | None:
@@ -12,6 +12,6 @@ def plausible(subject: str) -> str | None:
         return None
     if not path.endswith(".py"):
         return (
-            f"subject {subject!r}: expected {' or '.join(NAMED)}, or a file such as my_layers.py or my_layers.py:Conv2d"
+            f"subject {subject!r}: expected {', '.join(NAMED)}, or a file such as my_layers.py or my_layers.py:Conv2d"
         )
     return None if Path(path).is_file() else f"{path}: there is no such file"

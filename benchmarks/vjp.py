@@ -56,10 +56,10 @@ def calls(rng, c, o, size, kernel, stride, padding):
     columns = rng.standard_normal((c * kernel * kernel, rows * rows), np.float32)
     return {
         ("weight", "torch"): lambda: theirs(False, True)[1].numpy(),
-        ("weight", "reference"): lambda: gradient_of_weight(cotangent, x, weight, *hyper),
+        ("weight", "reference"): lambda: gradient_of_weight(cotangent, x, weight.shape, *hyper),
         ("weight", "products"): lambda: dy @ columns.T,
         ("x", "torch"): lambda: theirs(True, False)[0].numpy(),
-        ("x", "reference"): lambda: gradient_of_x(cotangent, x, weight, *hyper),
+        ("x", "reference"): lambda: gradient_of_x(cotangent, x.shape, weight, *hyper),
         ("x", "products"): lambda: kernels.T @ dy,
     }
 

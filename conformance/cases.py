@@ -41,6 +41,17 @@ class Case:
         """The same case with every array changed."""
         return replace(self, arrays={n: None if a is None else change(a) for n, a in self.arrays.items()})
 
+    def shuffled(self, seed: int) -> Case:
+        """The same case with the elements of each array in another order: the same shapes, and legal where it was.
+
+        Arrays of one size are all shuffled alike, so that what two cases have in common they still have.
+        """
+
+        def shuffle(a: Array) -> Array:
+            return np.random.default_rng(seed).permuted(a.ravel()).reshape(a.shape) if a.dtype.kind == "f" else a
+
+        return self.map(shuffle)
+
     def __str__(self) -> str:
         arrays = [f"{n}{a.shape}" for n, a in self.arrays.items() if a is not None]
         return f"{self.stem}({', '.join(arrays + [f'{n}={v!r}' for n, v in self.arguments.items()])})"

@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         "check", help="judge an implementation", description="Judge an implementation. A file that is given is run."
     )
     check.add_argument(
-        "subject", help="torch, reference, a file (my_layers.py), or one name in it (my_layers.py:Conv2d)"
+        "subject", help="torch, jax, jax-jit, reference, a file (my_layers.py), or one name in it (my_layers.py:Conv2d)"
     )
     _add_options(check)
 
@@ -70,7 +70,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--seed", type=int, default=0, help="the same seed gives the same cases (default: 0)")
     command.add_argument(
-        "--framework", choices=("numpy", "torch"), help="whose arrays a file works on, where it does not tell"
+        "--framework", choices=("numpy", "torch", "jax"), help="whose arrays a file works on, where it does not tell"
     )
     command.add_argument("--waivers", metavar="PATH", help="a TOML file of known deviations; strict: none may pass")
     command.add_argument("--json", metavar="PATH", help="where to write the report (default: OUT/report.json)")

@@ -5,6 +5,7 @@ Every pytest loads it where nnspec is installed, so it imports nothing until a c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of the checks."""
     group = parser.getgroup("nnspec")
     group.addoption(
-        "--nnspec-subject", default="reference", metavar="SUBJECT", help="reference, torch, or a file.py[:name]"
+        "--nnspec-subject",
+        default="reference",
+        metavar="SUBJECT",
+        help="reference, torch, jax, jax-jit, or a file.py[:name]",
     )
-    group.addoption("--nnspec-framework", default=None, help="numpy or torch, where a file does not tell")
+    group.addoption("--nnspec-framework", default=None, help="numpy, torch or jax, where a file does not tell")
     group.addoption("--nnspec-profile", default="quick", choices=("quick", "ci", "deep"), help="how many cases")
     group.addoption("--nnspec-seed", default=0, type=int, help="the same seed gives the same cases")
     group.addoption(
@@ -93,6 +97,8 @@ def _load(config: pytest.Config, state: _State) -> None:
     from nnspec.conformance import waivers
 
     subject, asked = config.getoption("nnspec_subject"), config.getoption("nnspec_dtype")
+    # for an adapter that can be quicker at the price of something, and must know before it imports its library
+    os.environ["NNSPEC_PROFILE"] = config.getoption("nnspec_profile")
     if state.journal:
         state.journal.note(f"loading {subject}")
     try:

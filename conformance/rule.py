@@ -8,8 +8,9 @@ is representable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ class Format:
 
     name: str
     precision: int
-    eta: float
+    eta: float  # a product that underflows is off by eta / 2
     largest: float
     wide: Any  # the dtype in which the reference computes what is expected
 
@@ -42,6 +43,21 @@ FORMATS = {
     "float32": Format("float32", 24, 2.0**-149, float(np.finfo(np.float32).max), np.float64),
     "float64": Format("float64", 53, 2.0**-1074, float(np.finfo(np.float64).max), np.longdouble),
 }
+
+
+@contextmanager
+def flushing(flushes: bool) -> Iterator[None]:
+    """For as long as a subject is judged that takes subnormals for 0: what underflows may be off by 2·tiny.
+
+    That is tiny, the smallest normal number, for a product, and as much again for the sum that it is a term of.
+    """
+    before = dict(FORMATS)
+    if flushes:
+        FORMATS.update({n: replace(f, eta=4 * f.eta * 2.0 ** (f.precision - 1)) for n, f in before.items()})
+    try:
+        yield
+    finally:
+        FORMATS.update(before)
 
 
 @dataclass(frozen=True)

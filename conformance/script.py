@@ -102,7 +102,7 @@ def _render(subject: Subject, names: set[str], lines: list[str], **text: str) ->
     template = resources.files("nnspec.conformance").joinpath("reproduce.py.jinja").read_text("utf-8")
     rendered: str = jinja2.Template(template, keep_trailing_newline=True).render(
         {name: value.replace("\\", "/").replace('"""', "'''") for name, value in text.items()},
-        torch=hasattr(framework, "torch"),
+        preamble=getattr(framework, "PREAMBLE", ""),
         bridge="\n\n\n".join(used),
         # each line once: a file is run once, so that its classes know one another
         recipes="\n".join(dict.fromkeys("\n".join(subject.recipe(n) for n in sorted(names)).splitlines())),

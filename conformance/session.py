@@ -281,6 +281,7 @@ def _quiet_environment() -> Iterator[None]:
     os.environ.pop("PYTEST_ADDOPTS", None)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    os.environ.setdefault("JAX_ENABLE_X64", "1")  # also while a file is loaded that makes arrays then
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "nnspec.conformance.plugin"}
     with tempfile.TemporaryDirectory(prefix="nnspec-") as folder:
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 import zlib
@@ -22,7 +23,7 @@ from nnspec.adapters.subject import Subject, Unsupported, parameters
 from nnspec.conformance.cases import Case, as_laid_out, minimise
 from nnspec.conformance.journal import Journal
 from nnspec.conformance.requirements import Check
-from nnspec.conformance.rule import Expected
+from nnspec.conformance.rule import Expected, flushing
 
 PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
 COSTLY = 10  # a check of this effort or more reports the first failing case: to look for a smaller one takes too long
@@ -225,7 +226,10 @@ class Trial:
     def run(self, check: Check) -> Outcome:
         """Draw cases, judge them, and keep the smallest that fails."""
         started = time.perf_counter()
-        outcome = self._run(check)
+        with flushing(self.subject.flushes):
+            outcome = self._run(check)
+        if self.subject.forget:
+            self.subject.forget()
         outcome.seconds, outcome.worst = time.perf_counter() - started, self.worst
         return outcome
 
@@ -234,12 +238,18 @@ class Trial:
         if missing := [name for name in check.needs if name in lacks]:
             return Outcome("unsupported", reason=f"the {self.form} lacks {', '.join(missing)}")
         limit = max(2, round(PROFILES[self.profile] / check.effort))
+        strategy = check.cases(dtype=self.dtype, lacks=lacks, **check.choices)
+        draws = self._draws(check, strategy, limit)
         counts: Counter[str] = Counter()
         unsupported: Counter[str] = Counter()
         blocked: Counter[str] = Counter()
         last: list[Mismatch] = []
 
-        def judge(case: Case) -> None:
+        def judge(case: Any) -> None:
+            for number in range(draws):
+                judge_once(_shuffled(case, number) if number else case)
+
+        def judge_once(case: Any) -> None:
             self.calls = []
             try:
                 check.body(self, case)
@@ -259,8 +269,7 @@ class Trial:
             counts["judged"] += 1
             return machine
 
-        strategy = check.cases(dtype=self.dtype, lacks=lacks, **check.choices)
-        profile = settings(settings.get_profile(f"nnspec-{self.profile}"), max_examples=limit)
+        profile = settings(settings.get_profile(f"nnspec-{self.profile}"), max_examples=-(-limit // draws))
         if check.effort >= COSTLY:
             profile = settings(profile, phases=(Phase.generate,))
         try:
@@ -281,6 +290,13 @@ class Trial:
             reason = f"the call itself fails: {blocked.most_common(1)[0][0]}"
             return Outcome("blocked", counts["judged"], reason, unsupported=unsupported)
         return self._conclude(counts["judged"], unsupported, limit)
+
+    def _draws(self, check: Check, strategy: Any, limit: int) -> int:
+        """How often each case is judged, its data shuffled: more than once where every new shape must be compiled."""
+        refusal = check.identifier.split(".")[1] == "refuses"  # nothing is compiled, and nothing depends on the data
+        if self.subject.forget is None or refusal or isinstance(strategy, type):
+            return 1
+        return max(1, math.isqrt(limit))
 
     def _conclude(self, judged: int, unsupported: Counter[str], limit: int) -> Outcome:
         refused = sum(unsupported.values())
@@ -394,7 +410,13 @@ class Built:
         return self
 
 
-def _keyword_only(judge: Callable[[Case], None]) -> Callable[..., None]:
+def _shuffled(case: Any, seed: int) -> Any:
+    if isinstance(case, tuple):
+        return tuple(_shuffled(one, seed) for one in case)
+    return case.shuffled(seed) if isinstance(case, Case) else case
+
+
+def _keyword_only(judge: Callable[[Any], None]) -> Callable[..., None]:
     def test(*, case: Case) -> None:
         judge(case)
 

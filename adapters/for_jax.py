@@ -1,0 +1,136 @@
+"""JAX: its arrays, and the blocks as one writes them with jax.numpy, jax.lax and jax.nn, as a subject."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from nnspec.adapters.subject import Subject
+
+AUTOMATIC = True  # every function and module can be differentiated
+# with which a script begins that carries some of the functions below; without x64 there is no float64
+PREAMBLE = 'import jax\nimport jax.numpy as jnp\n\njax.config.update("jax_enable_x64", True)'
+jax.config.update("jax_enable_x64", True)
+if os.environ.get("NNSPEC_PROFILE") == "quick" and jax.__version_info__[:2] == (0, 10):  # XLA aborts at unknown flags
+    # compiles four to nine times faster, to code that computes the same more slowly
+    fast = "xla_cpu_use_fusion_emitters=false xla_backend_optimization_level=0 xla_cpu_parallel_codegen_split_count=1"
+    flags = [os.environ.get("XLA_FLAGS", ""), *(f"--{flag}" for flag in fast.split())]
+    os.environ["XLA_FLAGS"] = " ".join(flags)
+
+
+def forget(called: Iterator[int] = itertools.count(1)) -> None:  # noqa: B008
+    """Every tenth time: each program that was compiled for a shape takes a megabyte."""
+    if next(called) % 10 == 0:
+        jax.clear_caches()
+
+
+# fields of every subject on JAX's arrays: on a CPU, XLA takes subnormals for 0
+TRAITS: dict[str, Any] = {"flushes": True, "forget": forget}
+
+# -- arrays and modules; each function stands alone, so that a script that reproduces a failure can carry its source ---
+
+
+def to_native(array: np.ndarray) -> jax.Array:
+    """A JAX array, which is always contiguous."""
+    return jnp.asarray(array)
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """A read-only array over the same memory."""
+    if not isinstance(value, jax.Array):
+        raise TypeError(f"returned {type(value).__name__}, expected a jax.Array")
+    return np.asarray(value)
+
+
+def construct(cls: type, positional: tuple[Any, ...], keywords: Mapping[str, Any], dtype: np.dtype) -> Any:
+    """cls(…), with `dtype` where its constructor takes one."""
+    own = {"dtype": dtype} if "dtype" in inspect.signature(cls).parameters else {}
+    return cls(*positional, **keywords, **own)
+
+
+def load_entries(module: Any, entries: Mapping[str, np.ndarray]) -> None:
+    """Assign each array to the attribute of its name."""
+    for key, array in entries.items():
+        if not hasattr(module, key):
+            raise KeyError(key)
+        setattr(module, key, jnp.asarray(array))
+
+
+def state(module: Any) -> dict[str, np.ndarray]:
+    """The attributes that are arrays, copied."""
+    return {name: np.array(value) for name, value in vars(module).items() if isinstance(value, jax.Array)}
+
+
+def differentiate(
+    function: Callable[..., Any],
+    vjp: Callable[..., Any] | None,
+    operands: Sequence[Any],
+    keywords: Mapping[str, Any],
+    wanted: Sequence[bool],
+    cotangents: Sequence[Any],
+) -> list[Any]:
+    """By jax.vjp: the gradients of those operands that are wanted."""
+
+    def of_wanted(*arrays: Any) -> list[Any]:
+        rest = iter(arrays)
+        results = function(*(next(rest) if w else a for a, w in zip(operands, wanted, strict=True)), **keywords)
+        results = results if isinstance(results, tuple | list) else (results,)
+        return [y for y, _ in zip(results, cotangents, strict=False)]  # those that there are cotangents for
+
+    _, pullback = jax.vjp(of_wanted, *(a for a, w in zip(operands, wanted, strict=True) if w))
+    gradients = iter(pullback(list(cotangents)))
+    return [next(gradients) if w else None for w in wanted]
+
+
+def differentiate_module(module: Any, x: Any, cotangent: Any) -> dict[str, Any]:
+    """By jax.vjp: the gradient of x, and by name that of each attribute that is an array of floating point."""
+    before = dict(vars(module))
+    held = {n: a for n, a in before.items() if isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jnp.floating)}
+
+    def call(x: Any, held: dict[str, Any]) -> Any:
+        vars(module).update(held)
+        return module(x)
+
+    try:
+        _, pullback = jax.vjp(call, x, held)
+    finally:
+        vars(module).update(before)  # what was put there to be traced is of no use afterwards
+    dx, gradients = pullback(cotangent)
+    return {"x": dx, **gradients}
+
+
+def set_training(module: Any, training: bool) -> None:
+    """train() or eval() where the module has them, else its attribute `training`."""
+    if hasattr(module, "train") and hasattr(module, "eval"):
+        module.train() if training else module.eval()
+    else:
+        module.training = training
+
+
+# -- the subject -------------------------------------------------------------------------------------------------------
+
+BLOCKS = (
+    "einsum", "linear", "relu", "conv2d", "conv_transpose2d", "batch_norm",
+    "max_pool2d", "avg_pool2d", "global_avg_pool2d",
+)  # fmt: skip
+
+
+def subject() -> Subject:
+    """The functions of jax_blocks.py, each operation run by itself, as JAX does without jax.jit."""
+    from nnspec.adapters import jax_blocks
+
+    return Subject(
+        name="jax",
+        framework=sys.modules[__name__],
+        functions={name: getattr(jax_blocks, name) for name in BLOCKS},
+        versions={"jax": jax.__version__},
+        recipe=lambda name: f"from nnspec.adapters.jax_blocks import {name}",
+        **TRAITS,
+    )
