@@ -74,7 +74,12 @@ def _hook(module: Any, note: Note, note_back: Note) -> Callable[[], None]:
         module.register_forward_hook(lambda _, given, result: note(given[0], result)),
         module.register_full_backward_hook(lambda _, of_given, of_result: note_back(of_result[0], of_given[0])),
     )
-    return lambda: [handle.remove() for handle in handles] and None
+
+    def restore() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return restore
 
 
 def _wrap(module: Any, note: Note, note_back: Note) -> Callable[[], None]:
@@ -107,7 +112,7 @@ def judge_step(
     """
     yield from judge(step.seen, before, after, training)
     network = _Back(step.seen, before, after, training, step)
-    yield from network.head()
+    yield from network.head_back()
     stages = [(stage, number) for stage, (_, blocks) in enumerate(STAGES, start=1) for number in range(blocks)]
     following = ""
     for stage, number in reversed(stages):
@@ -131,7 +136,7 @@ class _Back(Lockstep):
     def parameter(self, key: str, kind: str, expected: Expected) -> Verdict:
         return self.node(key, kind, self.step.gradients[key], expected)
 
-    def head(self) -> Iterator[Verdict]:
+    def head_back(self) -> Iterator[Verdict]:
         """The linear layer, and the mean, which gives every pixel its share: two divisions, or 1/n and a product."""
         yield self.passed("fc", self.step.cotangent)
         g, of_means = self.step.back["fc"]
@@ -141,7 +146,7 @@ class _Back(Lockstep):
         yield self.node("fc", "linear: x", of_means, expected)
         expected = multilinear(lambda g, x: linear_vjp(g, x, like_weight)[1], g, x)
         yield self.parameter("fc.weight", "linear: weight, bias", expected)
-        expected = multilinear(lambda g: linear_vjp(g, like_x, like_weight, no_bias)[2], g)
+        expected = multilinear(lambda g: np.asarray(linear_vjp(g, like_x, like_weight, no_bias)[2]), g)
         yield self.parameter("fc.bias", "linear: weight, bias", expected)
         last = f"layer{len(STAGES)}.{STAGES[-1][1] - 1}"
         _, _, h, w = self.seen[last][1].shape
@@ -210,9 +215,9 @@ class _Back(Lockstep):
         magnitudes = vjp(*(np.abs(a, dtype=np.float64) for a in (g, x, weight)))
         one = [np.ones((1, 1, *a.shape[2:])) for a in (g, x, weight)]
         of_one = vjp(*one)
-        terms = of_one[0] * len(weight), of_one[1] * len(x)
+        terms = (of_one[0] * len(weight), of_one[1] * len(x))
         found = (name, "convolution: x", of_x), (f"{name}.weight", "convolution: weight", None)
         for n, (place, kind, actual) in enumerate(found):
             actual = self.step.gradients[place] if actual is None else actual
-            bound = sum_bound(terms[n], magnitudes[n], x.dtype)
-            yield self.node(place, kind, actual, Expected(values[n], bound))
+            bound = sum_bound(terms[n], np.asarray(magnitudes[n]), x.dtype)
+            yield self.node(place, kind, actual, Expected(np.asarray(values[n]), bound))

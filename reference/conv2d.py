@@ -64,12 +64,12 @@ def conv2d_vjp(
 
     That of an absent bias is None. Raises ValueError as `conv2d` does, and for a cotangent of another shape.
     """
-    pairs = _check(x, weight, bias, stride, padding, dilation, groups)
-    size = output_size(x.shape[2:], weight.shape[2:], *pairs)
+    strides, paddings, dilations = _check(x, weight, bias, stride, padding, dilation, groups)
+    size = output_size(x.shape[2:], weight.shape[2:], strides, paddings, dilations)
     like("cotangent", cotangent, (len(x), len(weight), *size))
     # [conv2d.gradient.unchanged] operands and cotangent are only read, [conv2d.gradient.layout] by NumPy's own rules
-    dx = gradient_of_x(cotangent, x.shape, weight, *pairs, groups)
-    dweight = gradient_of_weight(cotangent, x, weight.shape, *pairs, groups)
+    dx = gradient_of_x(cotangent, x.shape, weight, strides, paddings, dilations, groups)
+    dweight = gradient_of_weight(cotangent, x, weight.shape, strides, paddings, dilations, groups)
     dbias = None if bias is None else cotangent.sum((0, 2, 3))  # [conv2d.gradient.bias]
     return dx, dweight, dbias
 
