@@ -90,6 +90,13 @@ def differentiate_module(module: Any, x: Any, cotangent: Any) -> dict[str, Any]:
     return {"x": pullback(cotangent), **{key: holder.grad for key, holder in holders.items()}}
 
 
+def backward(module: Any, x: Any, cotangent: Any) -> Any:
+    """module(x), after its pullback has added its gradients to the `grad` of each parameter."""
+    y, pullback = module.vjp(x)
+    pullback(cotangent)
+    return y
+
+
 def set_training(module: Any, training: bool) -> None:
     """train() or eval() where the module has them, else its attribute `training`."""
     if hasattr(module, "train") and hasattr(module, "eval"):

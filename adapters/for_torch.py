@@ -75,6 +75,13 @@ def differentiate_module(module: nn.Module, x: torch.Tensor, cotangent: torch.Te
     return dict(zip(["x", *named], found, strict=True))
 
 
+def backward(module: nn.Module, x: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:
+    """module(x), after autograd has added its gradients to the `grad` of each parameter."""
+    y = module(x)
+    y.backward(cotangent)
+    return y.detach()
+
+
 def set_training(module: nn.Module, training: bool) -> None:
     """module.train(training)"""
     module.train(training)

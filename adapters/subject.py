@@ -58,6 +58,9 @@ class Framework(Protocol):
     def differentiate_module(self, module: Any, x: Any, cotangent: Any) -> dict[str, Any]:
         """The gradients of module(x) by "x" and, by key, by its parameters. All arrays are the library's own."""
 
+    def backward(self, module: Any, x: Any, cotangent: Any) -> Any:
+        """module(x); its gradients are left where an optimiser looks for them, added to those that are there."""
+
     def set_training(self, module: Any, training: bool) -> None:
         """Train or eval mode."""
 

@@ -1,7 +1,8 @@
 """The life of a network: a Hypothesis state machine that builds, calls, switches, saves, loads, copies and trains it.
 
-Every step is a line of Python that is run on the subject and on the reference; outputs, states and modes must then be
-the same. All values are small integers and the optimiser moves by integers, so that there is nothing to round.
+Every step is a line of Python that is run on the subject and on the reference; outputs, gradients, states and modes
+must then be the same. All values are integers and the optimiser's numbers are 0 or 1, so that there is nothing to round
+as long as they are small enough; what would make them too large is not done until a load makes them small again.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from nnspec.adapters.for_reference import subject as reference_subject
-from nnspec.adapters.subject import Unsupported
+from nnspec.adapters.subject import parameters
 from nnspec.conformance.cases import Array
-from nnspec.conformance.programs import Program
+from nnspec.conformance.learning import FORGET, Pair, differentiates
 from nnspec.conformance.script import literal
 from nnspec.conformance.trees import mapping, native
 from nnspec.conformance.trial import Trial
@@ -24,16 +24,31 @@ class Net(Module):
     def __init__(self):
         super().__init__()
         self.body = Sequential(construct(Linear, (2, 2), {{}}, np.dtype("{dtype}")), ReLU())
+        self.twin = {twin}
         self.norm = {norm}
-        self.head = construct(Linear, (2, 1), {{}}, np.dtype("{dtype}"))
+        self.head = construct(Linear, (2, 1), {{}}, np.dtype("{dtype}")){mask}
     def forward(self, x):
         x = self.body(x)
         if self.norm is not None:
             self.norm(x)  # counts batches; what it gives is rounded, and so not used
-        return self.head(x)"""
+        return self.head(x if self.twin is None else self.twin(x))
+    def vjp(self, x):
+        x, to_body = self.body.vjp(x)
+        if self.norm is not None:
+            self.norm(x)
+        x, to_twin = (x, lambda c: c) if self.twin is None else self.twin.vjp(x)
+        y, to_head = self.head.vjp(x)
+        return y, lambda c: to_body(to_twin(to_head(c)))"""
+MASK = '\n        self.register_buffer("mask", to_native(np.zeros(1)), persistent=False)'
 LINEAR = {"body.0.weight": (2, 2), "body.0.bias": (2,), "head.weight": (1, 2), "head.bias": (1,)}
+HOLDERS = [f"{net}.{key}".replace(".0.", "[0].") for net in ("net", "old") for key in LINEAR]
+FOUND = f"[None if p.grad is None else to_numpy(p.grad).tolist() for p in ({', '.join(HOLDERS)})]"
 MODULES = ("net", "net.body", "net.body[0]", "net.body[1]", "net.head")
 GRADIENTS = "for p in net.parameters(): p.grad = p.data * 0 + {}"
+# Three rows of ±1, weights of at most P: activations up to 3P, with a shared body 7P², outputs up to 15P³, gradients
+# up to 21P². All of them are below 2²⁴ (what float32 counts exactly) for P ≤ 100, and so are a whole life's gradients,
+# added up; a step adds at most four numbers of 2²⁰.
+PASSES, STEPS = 100, 2**20
 integers = st.integers(0, 2**16 - 1).map(np.random.default_rng)
 
 
@@ -41,49 +56,54 @@ class Life(RuleBasedStateMachine):
     """One network from its making on. What its batch norm has counted is the subject's own, and only watched."""
 
     trial: Trial
-    program: Program
-    model: Program
-    trains = norm = False
+    pair: Pair
+    trains = norm = learns = lenient = zeroes = False
+    saved = 0
 
     def begin(self, trial: Trial) -> None:
         """Whose life it is."""
-        needs = ("Module", "Parameter", "Sequential", "Linear", "ReLU")
-        self.trial, self.program = trial, Program(trial, *needs)
-        self.model = Program(Trial(reference_subject(), "class", trial.dtype))
+        self.trial, self.pair = trial, Pair(trial)
+        self.program, self.model = self.pair.program, self.pair.model
         classes = trial.subject.classes
-        for name in ("Sequential", "Linear", "ReLU"):
-            if not set(classes[name].__mro__) & set(classes["Module"].__mro__) - {object}:
-                raise Unsupported(f"{name} is no Module")
-        self.trains, self.saved = "SGD" in classes, 0
+        self.trains, self.learns = "SGD" in classes, differentiates(trial)
+        self.zeroes = not self.lacks("sgd", "zero_grad")
+        self.lenient = "strict" in (parameters(classes["Module"].load_state_dict) or {"strict"})
         self.watched: dict[str, Array] = {}
         self.statistics: list[dict[str, Array]] = []  # what was watched when each state was saved
 
-    def both(self, *lines: str) -> None:
-        """Run lines on the subject and on the model."""
-        self.program.run(*lines)
-        self.model.run(*lines)
-
-    @initialize(rng=integers, norm=st.booleans(), momentum=st.sampled_from([0.0, 1.0]))
-    def build(self, rng: np.random.Generator, norm: bool, momentum: float) -> None:
-        """A network of integers, and its optimiser."""
-        dtype = self.trial.dtype
+    @initialize(
+        rng=integers,
+        norm=st.booleans(),
+        shared=st.booleans(),
+        mode=st.sampled_from(["train", "eval"]),
+        momentum=st.sampled_from([0.0, 1.0]),
+        weight_decay=st.sampled_from([0.0, 1.0]),
+    )
+    def build(self, rng: np.random.Generator, norm: bool, shared: bool, mode: str, **numbers: float) -> None:
+        """A network of integers, and its optimiser; its first state is kept."""
+        dtype, lacks = self.trial.dtype, self.trial.subject.lacks
         self.norm = norm and "BatchNorm1d" in self.trial.subject.classes
         construct = f'construct(BatchNorm1d, (2,), {{}}, np.dtype("{dtype}"))' if self.norm else "None"
+        mask = "" if "register_buffer" in lacks("module", "class") else MASK
         values = {key: rng.integers(-3, 4, shape).astype(dtype) for key, shape in LINEAR.items()}
-        self.both(NET.format(dtype=dtype, norm=construct), "net = old = Net()")
-        self.both(f"load_entries(net, {mapping(values, literal)})")
-        self.momentum = f", momentum={momentum}" if momentum and not self.lacks("sgd", "momentum") else ""
+        twin = "self.body" if shared else "None"
+        self.pair.run(NET.format(dtype=dtype, norm=construct, twin=twin, mask=mask), "net = old = Net()")
+        self.pair.run(f"load_entries(net, {mapping(values, literal)})", f"net.{mode}()")
+        given = {name: value for name, value in numbers.items() if value and not self.lacks("sgd", name)}
+        self.numbers = "".join(f", {name}={value}" for name, value in given.items())
         self.optimise()
         self.watched = self.counted()
+        self.save()
 
     def lacks(self, stem: str, name: str) -> bool:
         """Whether the subject's class has no such argument."""
         return not self.trains or name in self.trial.subject.lacks(stem, "class")
 
     def optimise(self) -> None:
-        """A new optimiser of the network."""
+        """A new optimiser of the network, which has no gradients."""
+        self.pair.run(FORGET)
         if self.trains:
-            self.both(f"sgd = SGD(net.parameters(), lr=1.0{self.momentum})")
+            self.pair.run(f"sgd = SGD(net.parameters(), lr=1.0{self.numbers})")
 
     def counted(self) -> dict[str, Array]:
         """What batch norm has in the subject's state."""
@@ -93,29 +113,58 @@ class Life(RuleBasedStateMachine):
         affine = ("norm.weight", "norm.bias")
         return {k: np.array(a) for k, a in state.items() if k.startswith("norm.") and k not in affine}
 
+    def small(self, limit: int, *, weights: bool) -> bool:
+        """Whether the weights, or else gradients and velocities as well, are small enough to go on."""
+        names = self.model.names
+        if "net" not in names:
+            return False
+        found = [*names["net"].body.parameters(), *names["net"].head.parameters()]
+        arrays = [p.data for p in found]
+        if not weights:
+            arrays += [*(p.grad for p in found), *(names["sgd"].velocities if self.trains else ())]
+        return max(np.abs(a).max() for a in arrays if a is not None) <= limit
+
     # -- what can be done --------------------------------------------------------------------------------------------
 
+    @precondition(lambda self: self.small(PASSES, weights=True))
     @rule(rng=integers)
     def forward(self, rng: np.random.Generator) -> None:
-        """A call on three rows; batch norm counts it in training, and at no other time."""
-        x = f"net({native(rng.integers(-4, 5, (3, 2)).astype(self.trial.dtype))})"
-        self.both(f"y = {x}")
-        self.program.gives("y", self.model.array("y"))
+        """A call on three rows."""
+        self.pair.run(f"y = net({native(self.rows(rng, 2))})")
+        self.passed()
+
+    @precondition(lambda self: self.learns and self.small(PASSES, weights=True))
+    @rule(rng=integers)
+    def backward(self, rng: np.random.Generator) -> None:
+        """A pass there and back, which adds to the gradients."""
+        self.pair.run(f"y = backward(net, {native(self.rows(rng, 2))}, {native(self.rows(rng, 1))})")
+        self.passed()
+
+    def rows(self, rng: np.random.Generator, columns: int) -> Array:
+        """An input, or a cotangent."""
+        return rng.integers(-1, 2, (3, columns)).astype(self.trial.dtype)
+
+    def passed(self) -> None:
+        """The output; batch norm counts the pass in training, and at no other time."""
+        self.pair.same("y")
         if self.norm and self.model.value("net.norm.training"):
             before, self.watched = self.watched, self.counted()
             if "norm.num_batches_tracked" in before:
                 count = before["norm.num_batches_tracked"] + 1
                 self.program.gives("net.state_dict()['norm.num_batches_tracked']", np.asarray(count))
 
-    @rule(module=st.sampled_from(["net", "net.body", "net.head"]), call=st.sampled_from(["train()", "eval()"]))
+    @rule(
+        module=st.sampled_from(["net", "net", "net.body", "net.head", "net.norm"]),
+        call=st.sampled_from(["train", "eval"]),
+    )
     def switch(self, module: str, call: str) -> None:
         """Training or evaluation, of all or of a part."""
-        self.both(f"{module}.{call}")
+        self.pair.run(f"{module if self.norm or module != 'net.norm' else 'net.body'}.{call}()")
 
     @rule()
     def save(self) -> None:
         """Keep the state as it is."""
-        self.both(f"saved{self.saved} = copy.deepcopy(net.state_dict())")
+        self.pair.run(f"saved{self.saved} = copy.deepcopy(net.state_dict())")
         self.saved += 1
         self.statistics.append(self.watched)
 
@@ -124,35 +173,69 @@ class Life(RuleBasedStateMachine):
     def load(self, data: st.DataObject) -> None:
         """Return to one of the states that were kept."""
         number = data.draw(st.integers(0, self.saved - 1))
-        self.both(f"net.load_state_dict(saved{number})")
+        self.pair.run(f"net.load_state_dict(saved{number})")
         self.watched = self.statistics[number]
+
+    @precondition(lambda self: self.saved > 0 and self.lenient)
+    @rule(data=st.data())
+    def load_part(self, data: st.DataObject) -> None:
+        """Return to it with some of the parameters alone."""
+        number = data.draw(st.integers(0, self.saved - 1))
+        keys = data.draw(st.lists(st.sampled_from(sorted(LINEAR)), unique=True))
+        self.pair.run(f"net.load_state_dict({{k: saved{number}[k] for k in {keys}}}, strict=False)")
 
     @rule()
     def copy(self) -> None:
         """Go on with a copy; the original stays as it is from here on."""
-        self.both("old, net = net, copy.deepcopy(net)")
+        self.pair.run("old, net = net, copy.deepcopy(net)")
+        self.program.holds("net is not old and net.body is not old.body")
         self.optimise()
 
-    @precondition(lambda self: self.trains)
+    @rule()
+    def resume(self) -> None:
+        """Go on with a new network that has loaded the state, and trains."""
+        self.pair.run("old, net = net, Net()", "net.load_state_dict(copy.deepcopy(old.state_dict()))")
+        self.optimise()
+
+    @precondition(lambda self: self.trains and self.small(STEPS, weights=False))
     @rule(gradient=st.sampled_from([1, -2]))
     def step(self, gradient: int) -> None:
         """Every parameter moves by as much."""
-        self.both(GRADIENTS.format(gradient), "sgd.step()")
+        self.pair.run(GRADIENTS.format(gradient), "sgd.step()")
+
+    @precondition(lambda self: self.trains and self.learns and self.small(STEPS, weights=False))
+    @rule()
+    def learn(self) -> None:
+        """Every parameter that has a gradient moves by it; gradients stay."""
+        self.pair.run("sgd.step()")
+
+    @precondition(lambda self: self.zeroes)
+    @rule()
+    def zero(self) -> None:
+        """Gradients are none or zeros; from here on they are none."""
+        self.pair.run("sgd.zero_grad()")
+        for holder in HOLDERS[: len(LINEAR)]:
+            self.program.holds(f"{holder}.grad is None or not np.any(to_numpy({holder}.grad))")
+        self.pair.run(FORGET)
 
     # -- what must then be so ----------------------------------------------------------------------------------------
 
     @invariant()
     def equals_model(self) -> None:
-        """Same modes, same parameters; what batch norm has counted is unchanged but by calls in training."""
+        """Same modes, parameters and gradients; what batch norm has counted is unchanged but by passes in training."""
         if not self.model.names.get("net"):
             return
-        for module in (*MODULES, *(["net.norm"] if self.norm else [])):
-            self.program.equals(f"{module}.training", self.model.value(f"{module}.training"))
+        modules = (*MODULES, *(["net.norm"] if self.norm else []))
+        modes = [f"{m}.training" for m in (*modules, *(m.replace("net", "old", 1) for m in modules))]
+        self.program.equals(f"[{', '.join(modes)}]", self.model.value(f"[{', '.join(modes)}]"))
+        if self.program.value(FOUND) != self.model.value(FOUND):
+            self.pair.same(*(f"{holder}.grad" for holder in HOLDERS))
         for name in ("net", "old"):
-            for key in LINEAR:
-                self.program.gives(f"{name}.state_dict()[{key!r}]", self.model.array(f"{name}.state_dict()[{key!r}]"))
-        for key, array in self.watched.items():
-            self.program.gives(f"net.state_dict()[{key!r}]", array)
+            state, expected = self.program.value(f"state({name})"), self.model.value(f"state({name})")
+            expected = {key: expected[key] for key in LINEAR} | (self.watched if name == "net" else {})
+            for key, array in expected.items():
+                if key not in state or not np.array_equal(state[key], array):
+                    self.program.gives(f"{name}.state_dict()[{key!r}]", array)
 
 
 def life(*, dtype: str, lacks: frozenset[str]) -> type[Life]:

@@ -26,7 +26,7 @@ LARGEST = 20_000  # elements written out; a script with more would be no help
 Crash = tuple[str, str, str, Case, str]  # requirement, form, dtype, case, what happened
 BRIDGE = (
     "to_native", "to_numpy", "construct", "load_entries", "state", "set_training",
-    "differentiate", "differentiate_module",
+    "differentiate", "differentiate_module", "backward",
 )  # fmt: skip
 
 

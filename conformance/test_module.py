@@ -9,6 +9,19 @@ from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.adapters.subject import Unsupported, parameters
 from nnspec.conformance.cases import Array
+from nnspec.conformance.learning import (
+    FORGET,
+    NAMES,
+    SHARED,
+    Learning,
+    Pair,
+    backward,
+    gradients,
+    learning,
+    learnings,
+    networks,
+    norm,
+)
 from nnspec.conformance.life import life
 from nnspec.conformance.programs import Program
 from nnspec.conformance.requirements import requirement
@@ -591,6 +604,20 @@ def test_load_lenient(subject: Trial, case: tuple[Tree, list[str]]) -> None:
     gives_state(program, "net", tree.state() | given)
 
 
+@requirement("module.load.same-future", learnings, passes=(3, 5), rows=(2, 2), needs=(*LOADS, "train", "eval"))
+def test_load_same_future(subject: Trial, case: Learning) -> None:
+    """One pass in training, a new network with the state, then passes through both, in training and in evaluation."""
+    program = networks(subject, "BatchNorm1d").run(*case.build(subject.dtype, norm(subject.dtype), "ReLU()"))
+    (first, _), *batches = case.batches
+    program.run(f"net({native(first)})", "new = build()", "new.load_state_dict(copy.deepcopy(net.state_dict()))")
+    for number, (x, _) in enumerate(batches):
+        mode = ("train", "eval")[number % 2]
+        program.run(f"net.{mode}()", f"new.{mode}()", f"x = {native(x)}", "y = net(x)")
+        program.gives("new(x)", program.array("y"))
+        for key, array in program.value("state(net)").items():
+            program.gives(f"new.state_dict()[{key!r}]", array)
+
+
 @requirement("module.load.dtype", trees, kinds=SAVED, first="parameter", needs=LOADS)
 def test_load_dtype(subject: Trial, case: Tree) -> None:
     """Arrays of another dtype are loaded."""
@@ -654,6 +681,103 @@ def test_copy_ties(subject: Trial, case: Tree) -> None:
                 shared = "is" if second.number == entry.number else "is not"
                 program.holds(f"copied.{key} {shared} copied.{other}")
     gives_state(program, "copied", tree.state())
+
+
+@requirement("module.copy.gradients", learnings, passes=(3, 3), needs="parameters", per_dtype=False)
+def test_copy_gradients(subject: Trial, case: Learning) -> None:
+    """A pass through the original, then one through the copy, then again one through the original."""
+    learning(subject)
+    pair, (first, second, third) = Pair(subject).run(*case.lines(subject.dtype)), case.batches
+    pair.run(backward(first), "copied = copy.deepcopy(net)", FORGET.replace("net", "copied"))
+    of_copy = gradients("copied", pair.model.value("[key for key, _ in net.named_parameters()]"))
+    for line in (backward(second, "copied"), backward(third)):
+        pair.run(line)
+        pair.same(*(f"{name}.grad" for name in NAMES), *of_copy)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def same_gradients(subject: Trial, case: Learning, *lines: str) -> None:
+    """After each pass every parameter has the gradient that the reference has, where these lines were run before."""
+    learning(subject)
+    pair = Pair(subject).run(*case.lines(subject.dtype), *lines)
+    for batch in case.batches:
+        pair.run(f"y = {backward(batch)}")
+        pair.same("y", *(f"{name}.grad" for name in NAMES))
+
+
+@requirement("module.gradient.accumulates", learnings, passes=(2, 3))
+def test_gradient_accumulates(subject: Trial, case: Learning) -> None:
+    """Two or three passes."""
+    same_gradients(subject, case)
+
+
+@st.composite
+def with_sharing(draw, **choices: Any):
+    """A network, and how something is shared in it."""
+    return draw(learnings(**choices)), draw(st.sampled_from(SHARED))
+
+
+@requirement("module.gradient.shared", with_sharing, passes=(1, 2), per_dtype=False)
+def test_gradient_shared(subject: Trial, case: tuple[Learning, tuple[str, ...]]) -> None:
+    """A layer that stands in two places, and two layers that have a parameter in common."""
+    same_gradients(subject, case[0], *(line.format(dtype=subject.dtype) for line in case[1]))
+
+
+@requirement("module.gradient.unused", learnings, passes=(1, 2), per_dtype=False)
+def test_gradient_unused(subject: Trial, case: Learning) -> None:
+    """A parameter beside those that are used, and a layer below one that does not call it."""
+    learning(subject)
+    program = networks(subject).run(*case.lines(subject.dtype), "net.unused = Parameter(to_native(np.ones(2)))")
+    program.run(f'first.side = construct(Linear, (2, 2), {{}}, np.dtype("{subject.dtype}"))')
+    for batch in case.batches:
+        program.run(backward(batch))
+        for name in ("net.unused", "first.side.weight", "first.side.bias"):
+            program.holds(f"{name}.grad is None")
+
+
+@st.composite
+def with_modes(draw, **choices: Any):
+    """A network, and which of it evaluates."""
+    return draw(learnings(**choices)), draw(st.sampled_from([["net"], ["first"], ["head"], ["net", "first"]]))
+
+
+@requirement("module.gradient.any-mode", with_modes, passes=(1, 2), needs="eval", per_dtype=False)
+def test_gradient_any_mode(subject: Trial, case: tuple[Learning, list[str]]) -> None:
+    """All of it evaluates, or one of its layers."""
+    same_gradients(subject, case[0], *(f"{name}.eval()" for name in case[1]))
+
+
+@st.composite
+def with_history(draw, **choices: Any):
+    """A network, whether it evaluates in the last pass, and whether the passes before that one were all there and
+    back."""
+    return draw(learnings(**choices)), draw(st.booleans()), draw(st.booleans())
+
+
+@requirement(
+    "module.gradient.buffers-constant",
+    with_history,
+    passes=(2, 4),
+    rows=(2, 2),
+    needs=(*LOADS, "eval", "parameters", "named_parameters"),
+)
+def test_gradient_buffers_constant(subject: Trial, case: tuple[Learning, bool, bool]) -> None:
+    """Passes in training, there and back or only there; then one more, beside a new network with the same state."""
+    network, evaluates, back = case
+    learning(subject, "BatchNorm1d")
+    program = networks(subject).run(*network.build(subject.dtype, norm(subject.dtype)))
+    *earlier, last = network.batches
+    for batch in earlier:
+        program.run(backward(batch) if back else f"net({native(batch[0])})")
+    program.run(FORGET, "new = build()", "new.load_state_dict(copy.deepcopy(net.state_dict()))")
+    if evaluates:
+        program.run("net.eval()", "new.eval()")
+    program.run(backward(last), backward(last, "new"))
+    keys = program.value("[key for key, _ in net.named_parameters()]")
+    for ours, theirs in zip(gradients("net", keys), gradients("new", keys), strict=True):
+        program.gives(ours, program.array(theirs))
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

@@ -15,15 +15,19 @@ class Parameter:
 
     def __init__(self, data: Array) -> None:
         self.data = np.array(data)
-        self.grad: Array | None = None
+        self.grad: Array | None = None  # [module.gradient.unused] until a pullback says otherwise
 
     def accumulate(self, gradient: Array) -> None:
         """Add a gradient to those that are already there: a parameter used twice gets the sum of both."""
+        # [module.gradient.accumulates] [module.gradient.shared] and a new array each time: [module.copy.gradients]
         self.grad = gradient if self.grad is None else self.grad + gradient
 
 
 class Buffer:
-    """An array that belongs to a module's state and that no optimiser moves. Only a persistent one is saved."""
+    """An array that belongs to a module's state and that no optimiser moves. Only a persistent one is saved.
+
+    It has no gradient, and it remembers nothing of how it was computed. [module.gradient.buffers-constant]
+    """
 
     def __init__(self, data: Array, *, persistent: bool = True) -> None:
         self.data = np.array(data)
@@ -148,6 +152,7 @@ class Module:
                 raise ValueError(f"{key} of shape {array.shape}: expected {own[key].data.shape}")
         for key, array in arrays.items():  # [module.load.values] [module.load.tied]
             own[key].data[...] = array  # [module.load.in-place] [module.load.copies] [module.load.dtype]
+        # That is all: what a module computes depends on its state and on nothing beside. [module.load.same-future]
 
 
 _Entry: TypeAlias = Parameter | Buffer | Module
@@ -159,7 +164,7 @@ def pullback(vjp: Callable[..., Any], x: Array, *parameters: Parameter | None, *
     operands = [None if p is None else p.data for p in parameters]
 
     def pull(cotangent: Array) -> Array:
-        gradients = vjp(cotangent, x, *operands, **arguments)
+        gradients = vjp(cotangent, x, *operands, **arguments)  # [module.gradient.any-mode] the mode has no say
         dx, *others = gradients if parameters else (gradients,)
         for parameter, gradient in zip(parameters, others, strict=True):
             if parameter is not None:

@@ -4,8 +4,11 @@ import copy
 
 import numpy as np
 from nnspec.conformance.faults import fault
+from nnspec.reference.batch_norm import BatchNorm1d
+from nnspec.reference.linear import Linear
 from nnspec.reference.module import Buffer, Parameter
 from nnspec.reference.module import Module as Right
+from nnspec.reference.sequential import Sequential
 
 
 def _module(key, mistake):
@@ -549,6 +552,30 @@ def _half(self, state, strict=True):
     Right.load_state_dict(self, state, strict)
 
 
+class _UnsavedVariance(BatchNorm1d):
+    def _entries(self, kind, prefix=""):
+        return ((k, e) for k, e in super()._entries(kind, prefix) if e is not self.running_var)
+
+
+fault("module.load.same-future/unsaved", "the running variance is not saved", BatchNorm1d=_UnsavedVariance)
+
+
+class _WarmsUp(BatchNorm1d):
+    """Counts its calls in a plain number, which no state has."""
+
+    def forward(self, x):
+        vars(self)["calls"] = vars(self).get("calls", 0) + 1
+        self.momentum = 1 / self.calls if self.training else self.momentum
+        return super().forward(x)
+
+
+fault(
+    "module.load.same-future/counter",
+    "running statistics are weighed by a count that is not saved",
+    BatchNorm1d=_WarmsUp,
+)
+
+
 # -- copies ------------------------------------------------------------------------------------------------------------
 
 
@@ -594,6 +621,198 @@ def _each_by_itself(self, memo):
     vars(new).update({n: copy.deepcopy(v) for n, v in vars(self).items()})
     return new
 
+
+class _ClosedOver(Linear):
+    """What its constructor closed over is still the original's in a copy."""
+
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, **options)
+        self.run = lambda x: Linear.vjp(self, x)
+
+    def vjp(self, x):
+        return self.run(x)
+
+
+fault("module.copy.gradients/closed-over", "a copy's backward pass goes through the original", Linear=_ClosedOver)
+
+
+class _InPlace(Linear):
+    """Gradients are added in place, into an array that copies have in common."""
+
+    def __deepcopy__(self, memo):
+        new = _deep(self, memo)
+        for name, parameter in _attributes(self, Parameter):
+            vars(parameter).setdefault("pool", {})
+            vars(new)[name].pool = parameter.pool
+        return new
+
+    def vjp(self, x):
+        y, pull = super().vjp(x)
+
+        def through(cotangent):
+            dx = pull(cotangent)
+            for _, parameter in _attributes(self, Parameter):
+                pool = vars(parameter).get("pool", {})
+                parameter.grad = pool.setdefault("grad", parameter.grad) if not pool else parameter.grad + pool["grad"]
+            return dx
+
+        return y, through
+
+
+fault("module.copy.gradients/one-pool", "copies add their gradients to those of the original", Linear=_InPlace)
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def _passes(key, mistake):
+    """The fault is a pass back: (module, pullback, cotangent) -> gradient of the input, for a network as a whole."""
+
+    def add(back):
+        class Network(Sequential):
+            """Goes back as the fault does."""
+
+            def vjp(self, x):
+                """forward(x), and its pullback."""
+                y, pull = super().vjp(x)
+                return y, lambda cotangent: back(self, pull, cotangent)
+
+        Network.__name__ = "Sequential"
+        fault(key, mistake, Sequential=Network)
+        return back
+
+    return add
+
+
+@_passes("module.gradient.accumulates/last-alone", "a pass takes away the gradients of the one before it")
+def _last_alone(self, pull, cotangent):
+    for p in self.parameters():
+        p.grad = None
+    return pull(cotangent)
+
+
+@_passes("module.gradient.accumulates/mean", "gradients of several passes are averaged")
+def _mean(self, pull, cotangent):
+    passes = vars(self)["passes"] = vars(self).get("passes", 0) + 1
+    before = {id(p): 0 if p.grad is None else p.grad * (passes - 1) for p in self.parameters()}
+    for p in self.parameters():
+        p.grad = None
+    dx = pull(cotangent)
+    for p in self.parameters():
+        p.grad = (before[id(p)] + p.grad) / np.asarray(passes, p.data.dtype)
+    return dx
+
+
+class _LastUse(Linear):
+    """Adds to what was there when the pass began."""
+
+    def vjp(self, x):
+        before = [p.grad for p in self.parameters()]
+        y, pull = super().vjp(x)
+
+        def through(cotangent):
+            for p, grad in zip(self.parameters(), before, strict=True):
+                p.grad = grad
+            return pull(cotangent)
+
+        return y, through
+
+
+fault(
+    "module.gradient.shared/last-use",
+    "of a parameter's uses in one pass the last one gone through counts",
+    Linear=_LastUse,
+)
+
+
+@_passes("module.gradient.shared/once-per-name", "a parameter gets the sum once for each of its names")
+def _once_per_name(self, pull, cotangent):
+    before = {id(p): p.grad for p in self.parameters()}
+    for p in self.parameters():
+        p.grad = None
+    dx = pull(cotangent)
+    names = [id(p) for _, p in self._entries(Parameter)]
+    for p in self.parameters():
+        if p.grad is not None:
+            p.grad = p.grad * names.count(id(p)) + (0 if before[id(p)] is None else before[id(p)])
+    return dx
+
+
+@_passes("module.gradient.unused/zeros", "whatever is in the module gets zeros")
+def _zeros_for_unused(self, pull, cotangent):
+    dx = pull(cotangent)
+    for p in self.parameters():
+        p.grad = np.zeros_like(p.data) if p.grad is None else p.grad
+    return dx
+
+
+class _NoneInEval(Linear):
+    def vjp(self, x):
+        y, pull = super().vjp(x)
+        return y, pull if self.training else lambda cotangent: cotangent @ self.weight.data
+
+
+fault(
+    "module.gradient.any-mode/none-in-eval",
+    "a module that evaluates gives its parameters no gradients",
+    Linear=_NoneInEval,
+)
+
+
+class _DoesNotPass(Linear):
+    def vjp(self, x):
+        y, pull = super().vjp(x)
+        return y, lambda cotangent: pull(cotangent) * self.training
+
+
+fault("module.gradient.any-mode/stops-in-eval", "no gradient goes through a module that evaluates", Linear=_DoesNotPass)
+
+
+class _KeepsGraph(Sequential):
+    """Running statistics lead back into the pass that they come from."""
+
+    def vjp(self, x):
+        former, (y, pull) = vars(self).get("graph"), super().vjp(x)
+        vars(self)["graph"] = pull
+
+        def through(cotangent):
+            if former is not None:
+                former(cotangent)
+            return pull(cotangent)
+
+        return y, through
+
+    def forward(self, x):
+        y, vars(self)["graph"] = super().vjp(x)
+        return y
+
+
+fault(
+    "module.gradient.buffers-constant/keeps-graph",
+    "the graph of the pass before hangs on the running statistics: gradients go into it",
+    Sequential=_KeepsGraph,
+)
+
+
+class _GraphIsGone(BatchNorm1d):
+    def vjp(self, x):
+        y, pull = super().vjp(x)
+        kept = vars(self).setdefault("kept", [])
+
+        def through(cotangent):
+            if not self.training and kept:
+                raise RuntimeError("trying to go back through the graph of an earlier pass, which has been freed")
+            return pull(cotangent)
+
+        if self.training:
+            kept.append(pull)
+        return y, through
+
+
+fault(
+    "module.gradient.buffers-constant/freed",
+    "the graph of the pass before hangs on the running statistics, and is gone when it is gone through again",
+    BatchNorm1d=_GraphIsGone,
+)
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
@@ -767,3 +986,48 @@ class _EvalOnce(Right):
 )
 def _shallow_in_eval(self, memo):
     return self if not self.training else _deep(self, memo)
+
+
+class _Restarts(Sequential):
+    """Forgets its gradients where it is switched."""
+
+    def train(self, mode=True):
+        for p in self.parameters():
+            p.grad = None
+        return super().train(mode)
+
+
+fault("module.life.equals-model/mode-clears-gradients", "a change of mode forgets the gradients", Sequential=_Restarts)
+
+
+class _Transposed(Linear):
+    """Keeps its weight transposed, and looks at it again only once it was switched."""
+
+    def train(self, mode=True):
+        vars(self).pop("kept", None)
+        return super().train(mode)
+
+    def forward(self, x):
+        return x @ vars(self).setdefault("kept", self.weight.data.T.copy()) + self.bias.data
+
+
+fault(
+    "module.life.equals-model/stale-weight",
+    "a step reaches the weight, and not the copy that calls use",
+    Linear=_Transposed,
+)
+
+
+class _SharedWhileLearning(Sequential):
+    def __deepcopy__(self, memo):
+        new = _deep(self, memo)
+        for ours, copied in zip(self.parameters(), new.parameters(), strict=True):
+            copied.data = copied.data if ours.grad is None else ours.data
+        return new
+
+
+fault(
+    "module.life.equals-model/copied-while-learning",
+    "a copy of a layer that has gradients shares its parameters' arrays",
+    Sequential=_SharedWhileLearning,
+)
