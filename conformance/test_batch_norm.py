@@ -638,10 +638,14 @@ def gradients_equal_reference(subject: Trial, case: Case, *operands: str) -> Non
         laws_of_gradients.equals_reference(subject, case, operand, right[operand])
 
 
-TRAINING: dict[str, Any] = {"modes": (True,), "needs": ("vjp", "training")}
-
-
-@requirement("batch_norm.gradient.x", gradients, vary=ALL, sizes=(1, 2, 3, 4, 8), **TRAINING)
+@requirement(
+    "batch_norm.gradient.x",
+    gradients,
+    vary=ALL,
+    sizes=(1, 2, 3, 4, 8),
+    modes=(True,),
+    needs=("vjp", "training"),
+)
 def test_gradient_x(subject: Trial, case: Case) -> None:
     """Less its mean, and less its part along the normalised x."""
     gradients_equal_reference(subject, case, "x")
@@ -687,7 +691,8 @@ def test_gradient_eps(subject: Trial, case: Case) -> None:
     batch=2,
     channels=(3, 1, 2),
     effort=2,
-    **TRAINING,
+    modes=(True,),
+    needs=("vjp", "training"),
 )
 def test_gradient_offset(subject: Trial, case: Case) -> None:
     """Mean 1000, standard deviation from 1."""
@@ -702,7 +707,8 @@ def test_gradient_offset(subject: Trial, case: Case) -> None:
     kinds=("normal",),
     channels=(3, 1, 2),
     effort=2,
-    **TRAINING,
+    modes=(True,),
+    needs=("vjp", "training"),
 )
 def test_gradient_constant(subject: Trial, case: Case) -> None:
     """One value all over a channel, and any cotangent."""
@@ -796,7 +802,17 @@ def test_gradient_like_operand(subject: Trial, case: Case) -> None:
     laws_of_gradients.is_like_operand(subject, case)
 
 
-@requirement("batch_norm.gradient.layout", gradients, vary=ALL, ranks=ANY, channels=(2, 3), needs="vjp", effort=4)
+@requirement(
+    "batch_norm.gradient.layout",
+    gradients,
+    how=_one_image,
+    vary=ALL,
+    ranks=ANY,
+    channels=(2, 3),
+    sizes=(2, 3, 4),
+    needs="vjp",
+    effort=4,
+)
 def test_gradient_layout(subject: Trial, case: Case) -> None:
     """First the cotangent, then x and the cotangent, then one image that a stride of 0 repeats."""
     laws_of_gradients.ignores_layout(subject, case, expected_gradients)
@@ -806,8 +822,45 @@ def test_gradient_layout(subject: Trial, case: Case) -> None:
     gradients_ignore_layout(subject, arranged)
 
 
+def _thin(draw: st.DrawFn, case: Case) -> Case:
+    """Images of one column, or of one row."""
+    x = case["x"]
+    return case.but(x=draw(st.sampled_from([x[..., :1], x[:, :, :1]])).copy())
+
+
+def _thin_last(a: np.ndarray) -> np.ndarray:
+    """Channels last, with the stride of the dimension of size 1 as if it came after them."""
+    line = np.array(a.reshape(*a.shape[:2], -1).swapaxes(1, 2), order="C")
+    return line.reshape(*line.shape, 1).transpose((0, 2, 1, 3) if a.shape[3] == 1 else (0, 2, 3, 1))
+
+
 @requirement(
-    "batch_norm.gradient.vector-layout", gradients, vary=ALL, ranks=ANY, channels=(2, 3), needs="vjp", effort=3
+    "batch_norm.gradient.thin-layout",
+    gradients,
+    how=_thin,
+    vary=ALL,
+    ranks=(4,),
+    channels=(2, 3),
+    sizes=(2, 3, 4),
+    needs="vjp",
+    effort=3,
+)
+def test_gradient_thin_layout(subject: Trial, case: Case) -> None:
+    """Channels last of x, of the cotangent, and of both, in images of one row or column."""
+    x, g = (_thin_last(case[name]) for name in ("x", "cotangent"))
+    arranged = {"channels last in x": case.but(x=x), "channels last in the cotangent": case.but(cotangent=g)}
+    gradients_ignore_layout(subject, {**arranged, "channels last in both": case.but(x=x, cotangent=g)})
+
+
+@requirement(
+    "batch_norm.gradient.vector-layout",
+    gradients,
+    vary=ALL,
+    ranks=ANY,
+    channels=(2, 3),
+    sizes=(2, 3, 4),
+    needs="vjp",
+    effort=3,
 )
 def test_gradient_vector_layout(subject: Trial, case: Case) -> None:
     """Every second element of a longer vector, and its reverse, beside an x in each layout."""
@@ -996,15 +1049,18 @@ def test_reach_variance_of_the_size_of_eps() -> None:
 
 
 def test_reach_cotangents_that_tell() -> None:
-    """One that is no multiple of x with x no multiple of one vector, in training and in evaluation; one per channel."""
+    """In both modes: none of its elements 0, in channels of more than four values; and one element per channel."""
     strategy = gradients(dtype="float32", lacks=frozenset(), vary=ALL)
 
-    def one_each(cotangent: np.ndarray) -> bool:
-        return bool(np.all((cotangent != 0).sum((0, 2, 3)) == 1))
-
     for training in (False, True):
-        find(strategy, lambda c: c["training"] == training and c["x"][:, 0].size > 4 and bool(np.all(c["cotangent"])))
-        find(strategy, lambda c: c["training"] == training and one_each(c["cotangent"]))
+        find(
+            strategy,
+            lambda c: c["training"] == training and c["x"][:, 0].size > 4 and bool(np.all(c["cotangent"])),
+        )
+        find(
+            strategy,
+            lambda c: c["training"] == training and bool(np.all((c["cotangent"] != 0).sum((0, 2, 3)) == 1)),
+        )
 
 
 def test_reach_absent_weight_and_bias() -> None:

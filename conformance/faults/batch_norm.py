@@ -949,6 +949,13 @@ _elsewhere(
 )
 
 
+_elsewhere(
+    "thin-layout/memory-order",
+    "the memory of x and of the cotangent is read as if it were contiguous",
+    lambda g, x, *vectors: (_packed(g), _packed(x), *vectors),
+)
+
+
 def _next_to(vector):
     """What lies in memory where a contiguous vector's elements would."""
     if vector is None or vector.strides[0] <= vector.itemsize:
