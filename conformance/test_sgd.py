@@ -550,3 +550,16 @@ def test_reach_late_first_gradients() -> None:
         return present[:2] == [[True, False], [False, True]]
 
     find(trainings(dtype="float32", parameters=(2, 3), steps=(2, 3), rests=True), corner)
+
+
+def test_reach_networks_that_learn() -> None:
+    """Momentum and weight decay at once, and gradients that reach the first layer through every kind of case."""
+    find(learnings(dtype="float32", vary=ALL, passes=(2, 2)), lambda c: {*ALL} <= c.numbers.keys())
+    for rows in (1, 3):
+        find(learnings(dtype="float32"), lambda c, rows=rows: len(c.batches[0][0]) == rows and _reaches_first(c))
+
+
+def _reaches_first(case: Learning) -> bool:
+    """Whether some first-layer output is positive, so that the rectifier lets the cotangent through."""
+    first, (x, _) = case.entries["first"], case.batches[0]
+    return bool(np.any(x @ first["weight"].T + first["bias"] > 0))
