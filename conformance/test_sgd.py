@@ -11,6 +11,8 @@ from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.adapters.subject import Unsupported
 from nnspec.conformance.cases import Array, data
+from nnspec.conformance.learning import FORGET, Learning, Pair, backward, learning, learnings, networks, norm
+from nnspec.conformance.learning import NAMES as LEARNT
 from nnspec.conformance.programs import Program
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected
@@ -238,6 +240,20 @@ def test_parameters_without_gradient(subject: Trial, case: Training) -> None:
     equals_reference(subject, case)
 
 
+@requirement("sgd.parameters.unused", learnings, passes=(1, 2), vary=ALL, per_dtype=False)
+def test_parameters_unused(subject: Trial, case: Learning) -> None:
+    """Given to the optimiser with those that learn: a parameter that no pass uses, and a layer that none calls."""
+    learning(subject)
+    program = networks(subject).run(*case.lines(subject.dtype), "net.unused = Parameter(to_native(np.ones(2)))")
+    program.run(f'first.side = construct(Linear, (2, 2), {{}}, np.dtype("{subject.dtype}"))')
+    resting = {name: program.array(f"{name}.data") for name in ("net.unused", "first.side.weight", "first.side.bias")}
+    program.run(f"sgd = SGD(net.parameters(), {case.arguments})")
+    for batch in case.batches:
+        program.run(backward(batch), "sgd.step()")
+        for name, start in resting.items():
+            program.gives(f"{name}.data", start)
+
+
 @requirement("sgd.parameters.in-place", trainings, steps=(1, 2))
 def test_parameters_in_place(subject: Trial, case: Training) -> None:
     """A module that holds the parameter sees it moved."""
@@ -247,6 +263,39 @@ def test_parameters_in_place(subject: Trial, case: Training) -> None:
         step(program, gradients)
         program.holds("net.weight is p")
         program.gives("net.weight.data", case.expected(0, done))
+
+
+@requirement("sgd.parameters.loaded", trainings, vary=("weight_decay",), steps=(2, 3))
+def test_parameters_loaded(subject: Trial, case: Training) -> None:
+    """A step, another state, and the other steps from there."""
+    program = parameters(subject, case, "Module").run("net = Module()", "net.weight = p")
+    if "load_state_dict" in subject.subject.lacks("module", "class"):
+        raise Unsupported("Module has no load_state_dict")
+    program.run(f"sgd = SGD(net.parameters(), {case.arguments})")
+    first, *others = case.gradients
+    step(program, first)
+    loaded = replace(case, start=(np.asarray(case.start[0] + case.start[0].dtype.type(1)),), gradients=tuple(others))
+    program.run(f"net.load_state_dict({{'weight': {native(loaded.start[0])}}})")
+    for done, gradients in enumerate(others, start=1):
+        step(program, gradients)
+        program.gives("net.weight.data", loaded.expected(0, done))
+
+
+@requirement("sgd.parameters.copied", trainings, steps=(2, 3))
+def test_parameters_copied(subject: Trial, case: Training) -> None:
+    """A step of the original; then steps of its deep copy, by an optimiser of the copy."""
+    program = parameters(subject, case, "Module").run("net = Module()", "net.weight = p")
+    program.run(f"sgd = SGD(net.parameters(), {case.arguments})", "copied = copy.deepcopy(net)")
+    first, *others = case.gradients
+    step(program, first)
+    program.gives("copied.weight.data", case.start[0])
+    where = program.array("net.weight.data")
+    program.run("p.grad = None", f"other = SGD(copied.parameters(), {case.arguments})")
+    afresh = replace(case, gradients=tuple(others))
+    for done, (gradient,) in enumerate(others, start=1):
+        program.run(f"copied.weight.grad = {native(gradient)}", "other.step()")
+        program.gives("copied.weight.data", afresh.expected(0, done))
+        program.gives("net.weight.data", where)
 
 
 @requirement("sgd.parameters.tied", trainings, steps=(1, 2))
@@ -318,6 +367,21 @@ def test_buffers_unmoved(subject: Trial, case: Training) -> None:
         program.gives("net.state_dict()['body.mean']", below)
 
 
+@requirement("sgd.buffers.statistics", learnings, passes=(2, 3), rows=(2, 2), vary=ALL)
+def test_buffers_statistics(subject: Trial, case: Learning) -> None:
+    """A network that learns, beside one that has its parameters loaded and is only called on the same batches."""
+    learning(subject, "BatchNorm1d")
+    program = networks(subject).run(*case.build(subject.dtype, norm(subject.dtype)), "called = copy.deepcopy(net)")
+    owned = program.value("[key for key, _ in net.named_parameters()]")
+    buffers = [key for key in program.value("state(net)") if key not in owned]
+    program.run(f"sgd = SGD(net.parameters(), {case.arguments})")
+    for batch in case.batches:
+        program.run(f"called({native(batch[0])})", backward(batch), "sgd.step()")
+        for key in buffers:
+            program.gives(f"net.state_dict()[{key!r}]", program.array(f"called.state_dict()[{key!r}]"))
+        program.run("called.load_state_dict(copy.deepcopy(net.state_dict()))")
+
+
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
@@ -342,6 +406,72 @@ def test_zero_grad_clears(subject: Trial, case: Training) -> None:
     for name, start in zip(names, case.start, strict=True):
         program.holds(f"{name}.grad is None or not np.any(to_numpy({name}.grad))")
         program.gives(f"{name}.data", start)
+
+
+@requirement("sgd.zero-grad.keeps-velocity", trainings, steps=(2, 3), needs=("momentum", "zero_grad"))
+def test_zero_grad_keeps_velocity(subject: Trial, case: Training) -> None:
+    """zero_grad after every step."""
+    program = optimised(subject, case)
+    for done, gradients in enumerate(case.gradients, start=1):
+        step(program, gradients)
+        program.run("sgd.zero_grad()")
+        program.gives("p.data", case.expected(0, done))
+
+
+@requirement("sgd.zero-grad.afresh", learnings, passes=(2, 3), needs="zero_grad", per_dtype=False)
+def test_zero_grad_afresh(subject: Trial, case: Learning) -> None:
+    """Passes, and zero_grad before each of them."""
+    learning(subject)
+    pair = Pair(subject, "SGD").run(*case.lines(subject.dtype), f"sgd = SGD(net.parameters(), {case.arguments})")
+    for batch in case.batches:
+        pair.run("sgd.zero_grad()", backward(batch))
+        pair.same(*(f"{name}.grad" for name in LEARNT))
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def with_zeroing(draw, **choices: Any):
+    """A network, and whether gradients are zeroed between its passes."""
+    return draw(learnings(**choices)), draw(st.booleans())
+
+
+@requirement("sgd.training.equals-model", with_zeroing, passes=(2, 2), vary=ALL, needs="zero_grad")
+def test_training_equals_model(subject: Trial, case: tuple[Learning, bool]) -> None:
+    """Twice a pass there and back and a step; in between the gradients are zeroed, or kept and added to."""
+    learning(subject)
+    network, zeroes = case
+    pair = Pair(subject, "SGD").run(*network.lines(subject.dtype), f"sgd = SGD(net.parameters(), {network.arguments})")
+    for batch in network.batches:
+        pair.run(*(["sgd.zero_grad()"] if zeroes else []), f"y = {backward(batch)}", "sgd.step()")
+        pair.same("y", *(f"{name}.data" for name in LEARNT))
+
+
+@requirement("sgd.training.resumes", learnings, passes=(3, 5), rows=(2, 2), vary=ALL)
+def test_training_resumes(subject: Trial, case: Learning) -> None:
+    """Passes and steps, a checkpoint, and the others both with what is there and with a new network and optimiser."""
+    classes, dtype = subject.subject.classes, subject.dtype
+    between = [norm(dtype)] if "BatchNorm1d" in classes else ["ReLU()"]
+    learning(subject, *(["BatchNorm1d"] if "BatchNorm1d" in classes else []))
+    if "load_state_dict" in subject.subject.lacks("module", "class"):
+        raise Unsupported("Module has no load_state_dict")
+    stateful = hasattr(classes["SGD"], "state_dict") and hasattr(classes["SGD"], "load_state_dict")
+    if not stateful:  # then the velocities cannot be had
+        case = replace(case, numbers={n: v for n, v in case.numbers.items() if n != "momentum"})
+    program = networks(subject).run(*case.build(dtype, *between), f"sgd = SGD(net.parameters(), {case.arguments})")
+    earlier, later = case.batches[:2], case.batches[2:]
+    for batch in earlier:
+        program.run(backward(batch), "sgd.step()", FORGET)
+    program.run("new = build()", "new.load_state_dict(copy.deepcopy(net.state_dict()))")
+    program.run(f"resumed = SGD(new.parameters(), {case.arguments})")
+    if stateful:
+        program.run("resumed.load_state_dict(copy.deepcopy(sgd.state_dict()))")
+    for batch in later:
+        program.run(backward(batch), "sgd.step()", FORGET)
+        program.run(backward(batch, "new"), "resumed.step()", FORGET.replace("net", "new"))
+        for key in program.value("list(net.state_dict())"):
+            program.gives(f"new.state_dict()[{key!r}]", program.array(f"net.state_dict()[{key!r}]"))
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
@@ -420,3 +550,16 @@ def test_reach_late_first_gradients() -> None:
         return present[:2] == [[True, False], [False, True]]
 
     find(trainings(dtype="float32", parameters=(2, 3), steps=(2, 3), rests=True), corner)
+
+
+def test_reach_networks_that_learn() -> None:
+    """Momentum and weight decay at once, and gradients that reach the first layer through every kind of case."""
+    find(learnings(dtype="float32", vary=ALL, passes=(2, 2)), lambda c: {*ALL} <= c.numbers.keys())
+    for rows in (1, 3):
+        find(learnings(dtype="float32"), lambda c, rows=rows: len(c.batches[0][0]) == rows and _reaches_first(c))
+
+
+def _reaches_first(case: Learning) -> bool:
+    """Whether some first-layer output is positive, so that the rectifier lets the cotangent through."""
+    first, (x, _) = case.entries["first"], case.batches[0]
+    return bool(np.any(x @ first["weight"].T + first["bias"] > 0))

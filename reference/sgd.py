@@ -1,6 +1,6 @@
 """Stochastic gradient descent with momentum and weight decay. Page: spec/sgd.md"""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from nnspec.reference.arguments import Array
 from nnspec.reference.module import Parameter
@@ -32,7 +32,9 @@ def sgd_step(
 
 
 class SGD:
-    """Moves the parameters that it was given, and nothing else. [sgd.buffers.unmoved] [sgd.parameters.others]
+    """Moves the parameters that it was given, and nothing else.
+
+    [sgd.buffers.unmoved] [sgd.buffers.statistics] [sgd.parameters.others]
 
     Raises ValueError for no parameters, and for an lr, a momentum or a weight_decay below 0.
     """
@@ -56,11 +58,24 @@ class SGD:
     def step(self) -> None:
         """Move every parameter that has a gradient."""
         for i, p in enumerate(self.params):  # [sgd.step.every-parameter] [sgd.parameters.tied]
-            if p.grad is not None:  # [sgd.parameters.without-gradient]
+            if p.grad is not None:  # [sgd.parameters.without-gradient] [sgd.parameters.unused]
                 moved, self.velocities[i] = sgd_step(p.data, p.grad, self.velocities[i], **self.hyper)
-                p.data[...] = moved  # [sgd.parameters.in-place] [sgd.parameters.dtype]
+                # in the array that the module has: [sgd.parameters.in-place] [sgd.parameters.dtype]
+                # [sgd.parameters.loaded] [sgd.training.equals-model] and a deep copy has not: [sgd.parameters.copied]
+                p.data[...] = moved
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Forget the gradients, and nothing else. [sgd.zero-grad.keeps-velocity]"""
         for p in self.params:
-            p.grad = None  # [sgd.zero-grad.clears]
+            p.grad = None  # [sgd.zero-grad.clears] [sgd.zero-grad.afresh]
+
+    def state_dict(self) -> dict[str, list[Array | None]]:
+        """Copies of the velocities, in the order of the parameters: all that a checkpoint needs beside the module's."""
+        return {"velocities": [None if v is None else v.copy() for v in self.velocities]}
+
+    def load_state_dict(self, state: Mapping[str, Sequence[Array | None]]) -> None:
+        """Go on with these velocities. Raises ValueError where they are not those of as many parameters."""
+        velocities = state["velocities"]
+        if len(velocities) != len(self.params):
+            raise ValueError(f"{len(velocities)} velocities: expected {len(self.params)}, one for each parameter")
+        self.velocities = [None if v is None else v.copy() for v in velocities]  # [sgd.training.resumes]

@@ -4,7 +4,10 @@ import weakref
 
 import numpy as np
 from nnspec.conformance.faults import fault
+from nnspec.reference.batch_norm import BatchNorm1d
+from nnspec.reference.linear import Linear
 from nnspec.reference.module import Buffer, Module, Parameter
+from nnspec.reference.sequential import Sequential
 from nnspec.reference.sgd import SGD as Right
 from nnspec.reference.sgd import sgd_step
 
@@ -214,6 +217,14 @@ class _StopsAtRest(Right):
         self.params = params
 
 
+@_optimiser("sgd.parameters.unused/zeros", "what has no gradient has one of zeros, and decays")
+class _ZerosForUnused(Right):
+    def step(self):
+        for p in self.params:
+            p.grad = np.zeros_like(p.data) if p.grad is None else p.grad
+        super().step()
+
+
 @_optimiser("sgd.parameters.in-place/copies", "the optimiser moves copies of its own")
 class _Copies(Right):
     def step(self):
@@ -222,6 +233,73 @@ class _Copies(Right):
             copy.grad = p.grad
         self.params = own
         super().step()
+
+
+class _NewArrays(Module):
+    def load_state_dict(self, state, strict=True):
+        for key, entry in self._state().items():
+            entry.data = np.array(state[key])
+
+
+class _KeepsArrays(Right):
+    def __init__(self, params, *numbers, **named):
+        super().__init__(params, *numbers, **named)
+        self.arrays = [p.data for p in self.params]
+
+    def step(self):
+        for i, p in enumerate(self.params):
+            if p.grad is not None:
+                moved, self.velocities[i] = sgd_step(self.arrays[i], p.grad, self.velocities[i], **self.hyper)
+                self.arrays[i][...] = moved
+
+
+fault("sgd.parameters.loaded/arrays-kept", "loading makes new arrays", Module=_NewArrays, SGD=_KeepsArrays)
+
+
+class _NewParameters(Module):
+    def load_state_dict(self, state, strict=True):
+        for key, array in state.items():
+            setattr(self, key, Parameter(array))
+
+
+fault("sgd.parameters.loaded/replaced", "loading makes new parameters", Module=_NewParameters)
+
+
+class _OneArray(Parameter):
+    def __deepcopy__(self, memo):
+        new = memo[id(self)] = Parameter(self.data)
+        new.data = self.data
+        return new
+
+
+fault("sgd.parameters.copied/one-array", "a copied parameter has the original's array", Parameter=_OneArray)
+
+
+class _CopiedWithVelocity(Right):
+    def __init__(self, params, *numbers, **named):
+        super().__init__(params, *numbers, **named)
+        for i, p in enumerate(self.params):
+            self.velocities[i] = vars(p).setdefault("known", {}).get("velocity")
+
+    def step(self):
+        super().step()
+        for p, velocity in zip(self.params, self.velocities, strict=True):
+            p.known["velocity"] = velocity
+
+
+class _OneMemory(Parameter):
+    def __deepcopy__(self, memo):
+        new = memo[id(self)] = Parameter(self.data)
+        new.known = vars(self).setdefault("known", {})
+        return new
+
+
+fault(
+    "sgd.parameters.copied/velocity",
+    "a copied parameter begins with the original's velocity",
+    SGD=_CopiedWithVelocity,
+    Parameter=_OneMemory,
+)
 
 
 class _EveryName(Module):
@@ -333,6 +411,38 @@ fault(
     SGD=_DecaysAll,
 )
 
+
+class _Recomputes(BatchNorm1d):
+    def vjp(self, x):
+        y, pull = super().vjp(x)
+
+        def through(cotangent):
+            self.forward(x)
+            return pull(cotangent)
+
+        return y, through
+
+
+fault("sgd.buffers.statistics/twice", "the pass back computes the forward pass again", BatchNorm1d=_Recomputes)
+
+
+class _ListsBuffers(Sequential):
+    def parameters(self):
+        return (entry for _, entry in self._entries(Parameter | Buffer))
+
+
+class _AllDecay(Right):
+    def step(self):
+        buffers = [p for p in self.params if isinstance(p, Buffer)]
+        self.params = [p for p in self.params if isinstance(p, Parameter)]
+        super().step()
+        self.params += buffers
+        for b in buffers:
+            b.data[...] = b.data * (1 - self.hyper["lr"] * self.hyper["weight_decay"])
+
+
+fault("sgd.buffers.statistics/decay", "running statistics decay", Sequential=_ListsBuffers, SGD=_AllDecay)
+
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
@@ -367,6 +477,98 @@ class _ZeroAll(Right):
         super().zero_grad()
         for p in self.params:
             p.data[...] = 0
+
+
+@_optimiser("sgd.zero-grad.keeps-velocity/starts-again", "zero_grad forgets the velocities as well")
+class _StartsAgain(Right):
+    def zero_grad(self):
+        super().zero_grad()
+        self.velocities = [None] * len(self.params)
+
+
+class _AddsElsewhere(Linear):
+    """Adds up its gradients in arrays of its own, which the parameters only point to."""
+
+    def vjp(self, x):
+        y, pull = super().vjp(x)
+        sums = vars(self).setdefault("sums", {})
+
+        def through(cotangent):
+            self.weight.grad, self.bias.grad = sums.get("weight"), sums.get("bias")
+            dx = pull(cotangent)
+            sums["weight"], sums["bias"] = self.weight.grad, self.bias.grad
+            return dx
+
+        return y, through
+
+
+fault("sgd.zero-grad.afresh/other-array", "the module goes on adding to what it had before", Linear=_AddsElsewhere)
+
+
+@_optimiser("sgd.zero-grad.afresh/first-time-alone", "gradients are zeroed once")
+class _ZeroesOnce(Right):
+    def zero_grad(self):
+        if not hasattr(self, "zeroed"):
+            super().zero_grad()
+        self.zeroed = True
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+class _Transposed(Linear):
+    """Computes with its weight transposed, as it was at the first call."""
+
+    def forward(self, x):
+        return x @ vars(self).setdefault("kept", self.weight.data.T.copy()) + self.bias.data
+
+
+fault("sgd.training.equals-model/stale-weight", "a step does not reach what calls compute with", Linear=_Transposed)
+
+
+@_optimiser("sgd.training.equals-model/step-zeroes", "a step zeroes the gradients")
+class _StepZeroes(Right):
+    def step(self):
+        super().step()
+        self.zero_grad()
+
+
+@_optimiser("sgd.training.equals-model/first-pass", "gradients that were added to are not looked at again")
+class _FirstPass(Right):
+    def step(self):
+        self.seen = getattr(self, "seen", None) or [p.grad for p in self.params]
+        kept = [p.grad for p in self.params]
+        for p, first in zip(self.params, self.seen, strict=True):
+            p.grad = first
+        super().step()
+        for p, grad in zip(self.params, kept, strict=True):
+            p.grad = grad
+
+    def zero_grad(self):
+        super().zero_grad()
+        self.seen = None
+
+
+@_optimiser("sgd.training.resumes/velocities-unsaved", "velocities are not saved")
+class _VelocitiesUnsaved(Right):
+    def state_dict(self):
+        return {"velocities": [None] * len(self.params)}
+
+
+@_optimiser("sgd.training.resumes/velocities-unloaded", "velocities are saved, and not loaded")
+class _VelocitiesUnloaded(Right):
+    def load_state_dict(self, state):
+        pass
+
+
+@_optimiser("sgd.training.resumes/counter", "the first step is smaller, after a resumption too")
+class _WarmsUp(Right):
+    def step(self):
+        lr = self.hyper["lr"]
+        self.steps = getattr(self, "steps", 0) + 1
+        self.hyper["lr"] = lr / 2 if self.steps == 1 else lr
+        super().step()
+        self.hyper["lr"] = lr
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
