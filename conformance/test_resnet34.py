@@ -475,8 +475,8 @@ def test_gradient_parameters(subject: Trial, case: Case) -> None:
     found = gradients(subject, made(subject), case)
     actual = Counter(g.shape for key, g in found.items() if key != "x")
     expected = Counter({(512, 512): 1, (512,): 1})
-    for _, shape in wiring.convolutions(3):
-        expected += {shape: 1, shape[:1]: 2}
+    for _, kernels in wiring.convolutions(3):
+        expected += {kernels: 1, kernels[:1]: 2}
     for shape in sorted(actual | expected):
         if actual[shape] != expected[shape]:
             raise Mismatch(f"{actual[shape]} gradients of shape {shape}, expected {expected[shape]}")
