@@ -75,11 +75,11 @@ def _hook(module: Any, note: Note, note_back: Note) -> Callable[[], None]:
         module.register_full_backward_hook(lambda _, of_given, of_result: note_back(of_result[0], of_given[0])),
     )
 
-    def restore() -> None:
+    def remove() -> None:
         for handle in handles:
             handle.remove()
 
-    return restore
+    return remove
 
 
 def _wrap(module: Any, note: Note, note_back: Note) -> Callable[[], None]:
@@ -141,12 +141,13 @@ class _Back(Lockstep):
         yield self.passed("fc", self.step.cotangent)
         g, of_means = self.step.back["fc"]
         x, weight = self.seen["fc"][0], self.before["fc.weight"]
-        like_x, like_weight, no_bias = np.zeros(x.shape), np.zeros(weight.shape), np.zeros(len(weight))
-        expected = multilinear(lambda g, w: linear_vjp(g, like_x, w)[0], g, weight)
+        vjp: Any = linear_vjp
+        no_x, no_weight, no_bias = np.zeros(x.shape), np.zeros(weight.shape), np.zeros(len(weight))
+        expected = multilinear(lambda g, w: vjp(g, no_x, w)[0], g, weight)
         yield self.node("fc", "linear: x", of_means, expected)
-        expected = multilinear(lambda g, x: linear_vjp(g, x, like_weight)[1], g, x)
+        expected = multilinear(lambda g, x: vjp(g, x, no_weight)[1], g, x)
         yield self.parameter("fc.weight", "linear: weight, bias", expected)
-        expected = multilinear(lambda g: np.asarray(linear_vjp(g, like_x, like_weight, no_bias)[2]), g)
+        expected = multilinear(lambda g: vjp(g, no_x, no_weight, no_bias)[2], g)
         yield self.parameter("fc.bias", "linear: weight, bias", expected)
         last = f"layer{len(STAGES)}.{STAGES[-1][1] - 1}"
         _, _, h, w = self.seen[last][1].shape
@@ -209,15 +210,12 @@ class _Back(Lockstep):
         """Both gradients are sums of products, with as many terms as pairs of a tap and an element meet."""
         (x, _), (g, of_x) = self.seen[name], self.step.back[name]
         weight = self.before[f"{name}.weight"]
-        vjp = functools.partial(conv2d_vjp, stride=stride, padding=padding)
+        vjp: Any = functools.partial(conv2d_vjp, stride=stride, padding=padding)
         form = FORMATS[x.dtype.name]
         values = vjp(*(a.astype(form.wide) for a in (g, x, weight)))
         magnitudes = vjp(*(np.abs(a, dtype=np.float64) for a in (g, x, weight)))
-        one = [np.ones((1, 1, *a.shape[2:])) for a in (g, x, weight)]
-        of_one = vjp(*one)
-        terms = (of_one[0] * len(weight), of_one[1] * len(x))
-        found = (name, "convolution: x", of_x), (f"{name}.weight", "convolution: weight", None)
-        for n, (place, kind, actual) in enumerate(found):
-            actual = self.step.gradients[place] if actual is None else actual
-            bound = sum_bound(terms[n], np.asarray(magnitudes[n]), x.dtype)
-            yield self.node(place, kind, actual, Expected(np.asarray(values[n]), bound))
+        of_x_terms, of_weight_terms, _ = vjp(*(np.ones((1, 1, *a.shape[2:])) for a in (g, x, weight)))
+        expected = Expected(values[0], sum_bound(of_x_terms * len(weight), magnitudes[0], x.dtype))
+        yield self.node(name, "convolution: x", of_x, expected)
+        expected = Expected(values[1], sum_bound(of_weight_terms * len(x), magnitudes[1], x.dtype))
+        yield self.parameter(f"{name}.weight", "convolution: weight", expected)

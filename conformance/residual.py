@@ -156,24 +156,25 @@ def _copied(x: Approximate, kernels: Copies, stride: int, padding: int) -> Appro
 def _copied_back(
     cotangent: Approximate, shape: tuple[int, ...], kernels: Copies, stride: int, padding: int
 ) -> Approximate:
-    """The gradient of x: sums, of what was copied of each element."""
+    """The gradient of x: an element gets something from each kernel, at most, that copies its channel."""
     _, c, h, w = shape
-    k = kernels.shape[2:]
+    *_, oh, ow = cotangent.value.shape
 
     def back(g: Array, values: Array) -> Array:
         onto = np.zeros((len(g), c, h + 2 * padding, w + 2 * padding), g.dtype)
-        view = windows(onto, k, (stride, stride), (1, 1), writeable=True)
-        for i, j in np.ndindex(*k):
+        view = windows(onto, kernels.shape[2:], (stride, stride), (1, 1), writeable=True)
+        for i, j in set(zip(kernels.row.tolist(), kernels.column.tolist(), strict=True)):
             (chosen,) = np.nonzero((kernels.row == i) & (kernels.column == j))
             to = np.zeros((c, len(chosen)), g.dtype)
             to[kernels.channel[chosen], np.arange(len(chosen))] = values[chosen]
-            view[:, :, i, j] += np.einsum("co,nohw->nchw", to, g[:, chosen], optimize=True)
+            view[:, :, i, j] += (to @ g[:, chosen].reshape(len(g), -1, oh * ow)).reshape(-1, c, oh, ow)
         return onto[:, :, padding : padding + h, padding : padding + w]
 
-    sizes = np.abs(kernels.value)
-    terms = back(np.ones((1, *cotangent.value.shape[1:])), np.ones_like(sizes))
-    rounding = np.where(terms > 1, sum_bound(terms, back(cotangent.largest, sizes), cotangent.dtype), 0.0)
-    return Approximate(back(cotangent.value, kernels.value), back(cotangent.error, sizes) + rounding, cotangent.dtype)
+    value = back(cotangent.value, kernels.value)
+    carried, magnitude = np.split(back(np.concatenate([cotangent.error, cotangent.largest]), np.abs(kernels.value)), 2)
+    terms = np.bincount(kernels.channel, minlength=c)[:, None, None]
+    rounding = np.where(terms > 1, sum_bound(terms, magnitude, cotangent.dtype), 0.0)
+    return Approximate(value, carried + rounding, cotangent.dtype)
 
 
 # -- pools -------------------------------------------------------------------------------------------------------------
