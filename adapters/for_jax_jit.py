@@ -11,7 +11,14 @@ from typing import Any
 import jax
 from nnspec.adapters import for_jax
 from nnspec.adapters.for_jax import (
-    AUTOMATIC, construct, differentiate_module, load_entries, set_training, state, to_native, to_numpy,
+    AUTOMATIC,
+    construct,
+    differentiate_module,
+    load_entries,
+    set_training,
+    state,
+    to_native,
+    to_numpy,
 )  # fmt: skip
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
