@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nnspec.adapters.for_reference import subject
-from nnspec.conformance.rule import FORMATS, Expected, multilinear
+from nnspec.conformance.rule import FORMATS, Expected, flushing, multilinear
 from nnspec.conformance.trial import Mismatch, Trial
 from nnspec.reference.linear import linear
 
@@ -205,3 +205,16 @@ def test_the_worst_error_is_kept(trial):
     trial.expect(f32(1.25, 1), Expected(np.ones(2), 0.5))
     trial.expect(f32(1.125, 1), Expected(np.ones(2), 0.5))
     assert trial.worst == 0.5
+
+
+def test_a_subject_that_flushes_is_allowed_the_smallest_normal_number():
+    x = np.full(2, 2.0**-80, np.float32)  # each product is below the smallest normal number, 2⁻¹²⁶
+
+    def bound():
+        return multilinear(lambda a, b: np.asarray(a @ b), x, x / 2**20).bound
+
+    assert bound() < 2.0**-147
+    with flushing(True):
+        assert bound() >= 2 * 2 * 2.0**-126
+    with flushing(False):
+        assert bound() < 2.0**-147
