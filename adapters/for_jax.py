@@ -132,5 +132,6 @@ def subject() -> Subject:
         functions={name: getattr(jax_blocks, name) for name in BLOCKS},
         versions={"jax": jax.__version__},
         recipe=lambda name: f"from nnspec.adapters.jax_blocks import {name}",
+        declines=jax_blocks.declines,
         **TRAITS,
     )

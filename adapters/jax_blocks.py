@@ -3,6 +3,7 @@
 JAX itself refuses most of what is wrong; what it would take otherwise is refused here.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -152,3 +153,30 @@ def global_avg_pool2d(x):
     """(N, C, H, W) -> (N, C)"""
     _require(x.ndim == 4 and 0 not in x.shape[2:], f"(N, C, H, W) with rows and columns, not {x.shape}")
     return jnp.mean(x, (2, 3))
+
+
+def declines(stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]) -> str | None:
+    """Why a call is not to be made: seen in jaxlib 0.10, where XLA then ends the process.
+
+    Where the kernel is larger than the image, XLA has the two change places (`SwapConvOperands` of its algebraic
+    simplifier). An axis along which an image is spread as far apart as the kernel is long, without padding, is left as
+    it was, which fails a check of sizes unless image and kernel are equally long there. Such images are the x of a
+    transposed convolution, where it is run or its weight's gradient taken, and the cotangent of a convolution.
+    """
+    x, weight = arrays.get("x"), arrays.get("weight")
+    if x is None or weight is None or not x.ndim == weight.ndim == 4 or arguments.get("groups", 1) != 1:
+        return None
+    names = ("stride", "padding", "dilation", "output_padding")
+    s, p, d, e = (np.broadcast_to(arguments.get(name, name in ("stride", "dilation")), 2) for name in names)
+    n, k = np.array(x.shape[2:]), np.array(weight.shape[2:])
+    if stem == "conv_transpose2d":
+        small, large = n, (n - 1) * s - 2 * p + d * (k - 1) + e + 1
+    elif stem == "conv2d" and "cotangent" in arrays:
+        small, large = (n + 2 * p - d * (k - 1) - 1) // s + 1, n
+    else:
+        return None
+    spread = (k == 2) & (s == 2) & (p == 1) & (d == 1) & (large == 2 * (small - 1)) & (small != 2) & (k > small)[::-1]
+    back = (p == d * (k - 1)) & (e == 0) & (large == s) & (s == d + 1) & (small != large) & (large > small)[::-1]
+    if spread.any() or (back.any() and stem == "conv_transpose2d" and "cotangent" in arrays):
+        return "XLA ends the process: kernel larger than the image, which is spread apart by the kernel's length"
+    return None

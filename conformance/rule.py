@@ -49,7 +49,8 @@ FORMATS = {
 def flushing(flushes: bool) -> Iterator[None]:
     """For as long as a subject is judged that takes subnormals for 0: what underflows may be off by 2·tiny.
 
-    That is tiny, the smallest normal number, for a product, and as much again for the sum that it is a term of.
+    That is tiny, the smallest normal number, for a product, and as much again for the sum that it is a term of. No
+    operand that is drawn is itself subnormal.
     """
     before = dict(FORMATS)
     if flushes:

@@ -16,6 +16,18 @@ def case(**arrays):
 # -- drawing -----------------------------------------------------------------------------------------------------------
 
 
+def test_shuffled_data_are_the_same_values_elsewhere():
+    plain = Case("batch_norm", {"x": np.arange(12.0).reshape(3, 4), "mean": np.arange(4), "var": None}, {"eps": 1.0})
+    other = Case("batch_norm", {"x": np.zeros((2, 1)), "y": np.arange(12.0)})
+    shuffled = plain.shuffled(1)
+    assert np.array_equal(np.sort(shuffled["x"], None), np.arange(12))
+    assert not np.array_equal(shuffled["x"], plain["x"])
+    assert not np.array_equal(shuffled["x"], plain.shuffled(2)["x"])
+    assert np.array_equal(shuffled["mean"], plain["mean"])  # integers may be more than values
+    assert (shuffled["var"], shuffled["eps"]) == (None, 1.0)
+    assert np.array_equal(shuffled["x"].ravel(), other.shuffled(1)["y"])  # what two cases share stays shared
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_data_is_the_same_each_time(kind):
     def fill():

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nnspec.adapters.for_reference import subject
 from nnspec.conformance.cases import Case
-from nnspec.conformance.rule import FORMATS, Expected, multilinear
+from nnspec.conformance.rule import FORMATS, Expected, flushing, multilinear
 from nnspec.conformance.rule_batch_norm import expected_gradients
 from nnspec.conformance.running_error import Approximate, relu_vjp
 from nnspec.conformance.trial import Mismatch, Trial
@@ -410,3 +410,16 @@ def test_small_mistakes_in_the_gradients_of_batch_norm_are_seen(n, mistake):
     dx = w * s * (g - g.sum(0) / divisor - hat * ((g * hat).sum(0) / divisor))
     (ratio,) = off(norm_case(x, g, w, eps, training=True), dx)
     assert (ratio.max(0) > 1).mean() > 0.95
+
+
+def test_a_subject_that_flushes_is_allowed_the_smallest_normal_number():
+    x = np.full(2, 2.0**-80, np.float32)  # each product is below the smallest normal number, 2⁻¹²⁶
+
+    def bound():
+        return multilinear(lambda a, b: np.asarray(a @ b), x, x / 2**20).bound
+
+    assert bound() < 2.0**-147
+    with flushing(True):
+        assert bound() >= 2 * 2 * 2.0**-126
+    with flushing(False):
+        assert bound() < 2.0**-147

@@ -184,6 +184,44 @@ def test_torch_agrees(name, dtype):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("subject", ["jax", "jax-jit"])
+def test_jax_agrees(name, subject):
+    pytest.importorskip("jax")
+    from nnspec.adapters import load
+
+    op, jax = OPERATIONS[name], load(subject)
+    operands = op.operands(0, np.float64)
+    rng = np.random.default_rng(1)
+    results = op.results(operands)
+    cotangents = tuple(np.asarray(rng.standard_normal(np.shape(y))) for y in results)
+    bridge, function = jax.framework, jax.functions[op.function.__name__]
+    given = [None if a is None else bridge.to_native(a) for a in operands]
+    theirs = function(*op.equation, *given, **op.arguments)
+    everything, alone = (
+        bridge.differentiate(
+            function,
+            None,
+            [*op.equation, *given],
+            op.arguments,
+            [False] * len(op.equation) + [a is not None and w for a, w in zip(given, wanted, strict=True)],
+            [bridge.to_native(c) for c in cotangents],
+        )[len(op.equation) :]
+        for wanted in ([True] * len(given), [True] + [False] * (len(given) - 1))
+    )
+    gradients = op.gradients(cotangents, operands)
+    assert all(g is None for g in alone[1:])
+    for mine, other in [
+        *zip(results, theirs if isinstance(theirs, tuple) else (theirs,), strict=True),
+        *zip(gradients, everything, strict=True),
+        (gradients[0], alone[0]),
+    ]:
+        assert (mine is None) == (other is None)
+        if mine is not None:
+            assert (mine.shape, mine.dtype) == (other.shape, other.dtype)
+            assert np.abs(mine - np.asarray(other)).max(initial=0) < 1000 * np.finfo(np.float64).eps
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_gradients_are_like_their_operands_and_nothing_is_written_to(name):
     op = OPERATIONS[name]
     operands = op.operands(0, np.float32)
