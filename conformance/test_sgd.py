@@ -556,7 +556,7 @@ def test_reach_networks_that_learn() -> None:
     """Momentum and weight decay at once, and gradients that reach the first layer through every kind of case."""
     find(learnings(dtype="float32", vary=ALL, passes=(2, 2)), lambda c: {*ALL} <= c.numbers.keys())
     for rows in (1, 3):
-        find(learnings(dtype="float32"), lambda c, rows=rows: len(c.batches[0][0]) == rows and _reaches_first(c))
+        find(learnings(dtype="float32"), lambda c: len(c.batches[0][0]) == rows and _reaches_first(c))
 
 
 def _reaches_first(case: Learning) -> bool:
