@@ -66,8 +66,12 @@ class Program:
             message, script = f"{expression} is {actual!r}, expected {value!r}", f"assert {expression} == {value!r}"
             raise self._mismatch(message, [script])
 
-    def gives(self, expression: str, expected: Expected | np.ndarray) -> None:
-        """The expression gives this array, within its bound."""
+    def agree(self, expression: str, other: str) -> None:
+        """Both expressions give the same array, whatever it is: the second is the right one."""
+        self.gives(expression, self.array(other), source=f"to_numpy({other})")
+
+    def gives(self, expression: str, expected: Expected | np.ndarray, source: str = "") -> None:
+        """The expression gives this array, within its bound. `source`: what a script has in the array's place."""
         if not isinstance(expected, Expected):
             expected = Expected.exactly(expected)
         try:
@@ -75,7 +79,7 @@ class Program:
         except Mismatch as mismatch:
             if mismatch.script:  # it raised
                 raise
-            value = literal(np.asarray(expected.value, np.float64))
+            value = source or literal(np.asarray(expected.value, np.float64))
             bound = literal(np.asarray(expected.bound, np.float64)) if np.any(expected.bound) else "0"
             script = [
                 f"actual, expected = to_numpy({expression}), {value}",

@@ -613,9 +613,9 @@ def test_load_same_future(subject: Trial, case: Learning) -> None:
     for number, (x, _) in enumerate(batches):
         mode = ("train", "eval")[number % 2]
         program.run(f"net.{mode}()", f"new.{mode}()", f"x = {native(x)}", "y = net(x)")
-        program.gives("new(x)", program.array("y"))
-        for key, array in program.value("state(net)").items():
-            program.gives(f"new.state_dict()[{key!r}]", array)
+        program.run("z = new(x)").agree("z", "y")
+        for key in program.value("list(net.state_dict())"):
+            program.agree(f"new.state_dict()[{key!r}]", f"net.state_dict()[{key!r}]")
 
 
 @requirement("module.load.dtype", trees, kinds=SAVED, first="parameter", needs=LOADS)
@@ -777,7 +777,7 @@ def test_gradient_buffers_constant(subject: Trial, case: tuple[Learning, bool, b
     program.run(backward(last), backward(last, "new"))
     keys = program.value("[key for key, _ in net.named_parameters()]")
     for ours, theirs in zip(gradients("net", keys), gradients("new", keys), strict=True):
-        program.gives(ours, program.array(theirs))
+        program.agree(ours, theirs)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

@@ -378,7 +378,7 @@ def test_buffers_statistics(subject: Trial, case: Learning) -> None:
     for batch in case.batches:
         program.run(f"called({native(batch[0])})", backward(batch), "sgd.step()")
         for key in buffers:
-            program.gives(f"net.state_dict()[{key!r}]", program.array(f"called.state_dict()[{key!r}]"))
+            program.agree(f"net.state_dict()[{key!r}]", f"called.state_dict()[{key!r}]")
         program.run("called.load_state_dict(copy.deepcopy(net.state_dict()))")
 
 
@@ -471,7 +471,7 @@ def test_training_resumes(subject: Trial, case: Learning) -> None:
         program.run(backward(batch), "sgd.step()", FORGET)
         program.run(backward(batch, "new"), "resumed.step()", FORGET.replace("net", "new"))
         for key in program.value("list(net.state_dict())"):
-            program.gives(f"new.state_dict()[{key!r}]", program.array(f"net.state_dict()[{key!r}]"))
+            program.agree(f"new.state_dict()[{key!r}]", f"net.state_dict()[{key!r}]")
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
