@@ -232,6 +232,7 @@ def _check(identifier: str) -> Any:
 def run(options: dict[str, Any], workers: int, **attributes: Any) -> tuple[int, Session | None]:
     """Run the checks by pytest with these --nnspec-* options; its exit code, and the session with the records."""
     arguments = ["--pyargs", "nnspec.conformance", "-p", "no:terminal", "-p", "no:cacheprovider", "--capture=no"]
+    arguments += ["--noconftest"]  # one that lies in the user's folder is none of ours
     arguments += ["-p", "no:faulthandler"]  # a subject that aborts is reported, not dumped
     arguments += ["-p", "no:unraisableexception", "-p", "no:threadexception", "--assert=plain"]  # cost time
     arguments += [

@@ -51,6 +51,11 @@ def relu_that(does: str, *, when: str = "x.ndim == 0") -> str:
 # -- verdicts ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_conftest_in_the_folder_is_left_alone(desk):
+    desk.write("conftest.py", "import no_such_package")
+    assert desk.check(RIGHT, "--dtype", "float32").code == 0
+
+
 def test_a_right_file_conforms(desk):
     done = desk.check(RIGHT)
     assert done.code == 0, done.out + done.err
