@@ -89,6 +89,47 @@ def differentiate(
     return [next(gradients) if w else None for w in wanted]
 
 
+def differentiate_again(
+    function: Callable[..., Any],
+    vjp_vjp: Callable[..., Any] | None,
+    operands: Sequence[Any],
+    keywords: Mapping[str, Any],
+    wanted: Sequence[bool],
+    cotangent: Any,
+    tangent: Any,
+) -> list[Any]:
+    """By jax.vjp of jax.vjp: what Σ tangent · (gradient of the first operand) has for gradients."""
+    chosen = [n for n, w in enumerate(wanted) if w]
+
+    def gradient(cotangent: Any, *arrays: Any) -> Any:
+        given = {**dict(enumerate(operands)), **dict(zip(chosen, arrays, strict=True))}
+
+        def first(x: Any) -> Any:
+            y = function(x, *(given[n] for n in range(1, len(operands))), **keywords)
+            return y[0] if isinstance(y, tuple | list) else y
+
+        return jax.vjp(first, given[0])[1](cotangent)[0]
+
+    found = iter(jax.vjp(gradient, cotangent, *(operands[n] for n in chosen))[1](tangent))
+    return [next(found) if w else None for w in (True, *wanted)]
+
+
+def push_forward_twice(
+    function: Callable[..., Any], operands: Sequence[Any], keywords: Mapping[str, Any], tangent: Any
+) -> Any:
+    """By jax.jvp of jax.jvp: the second derivative along a tangent of the first operand."""
+    x, *others = operands
+
+    def first(x: Any) -> Any:
+        y = function(x, *others, **keywords)
+        return y[0] if isinstance(y, tuple | list) else y
+
+    def slope(x: Any) -> Any:
+        return jax.jvp(first, (x,), (tangent,))[1]
+
+    return jax.jvp(slope, (x,), (tangent,))[1]
+
+
 def differentiate_module(module: Any, x: Any, cotangent: Any) -> dict[str, Any]:
     """By jax.vjp: the gradient of x, and by name that of each attribute that is an array of floating point."""
     before = dict(vars(module))

@@ -13,8 +13,10 @@ from nnspec.adapters import for_jax
 from nnspec.adapters.for_jax import (
     AUTOMATIC,
     construct,
+    differentiate_again,
     differentiate_module,
     load_entries,
+    push_forward_twice,
     set_training,
     state,
     to_native,
@@ -24,8 +26,8 @@ from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
 
 __all__ = [
-    "AUTOMATIC", "construct", "differentiate", "differentiate_module", "jitted", "load_entries", "set_training",
-    "state", "subject", "to_native", "to_numpy",
+    "AUTOMATIC", "construct", "differentiate", "differentiate_again", "differentiate_module", "jitted", "load_entries",
+    "push_forward_twice", "set_training", "state", "subject", "to_native", "to_numpy",
 ]  # fmt: skip
 
 

@@ -80,6 +80,29 @@ def differentiate(
     return [by_place[n] if wanted[n] else None for n in range(len(operands))]
 
 
+def differentiate_again(
+    function: Callable[..., Any],
+    vjp_vjp: Callable[..., Any] | None,
+    operands: Sequence[Any],
+    keywords: Mapping[str, Any],
+    wanted: Sequence[bool],
+    cotangent: np.ndarray,
+    tangent: np.ndarray,
+) -> list[Any]:
+    """What the function's own vjp of its vjp gives for the cotangent and each operand."""
+    if vjp_vjp is None:
+        raise NotImplementedError(f"there is no {function.__name__}_vjp_vjp beside {function.__name__}")
+    gradients = vjp_vjp(tangent, cotangent, *operands, **keywords)
+    return [g if w else None for g, w in zip(gradients, (True, *wanted), strict=True)]
+
+
+def push_forward_twice(
+    function: Callable[..., Any], operands: Sequence[Any], keywords: Mapping[str, Any], tangent: np.ndarray
+) -> np.ndarray:
+    """NumPy carries no derivatives forward."""
+    raise NotImplementedError(f"there is nothing that carries the derivatives of {function.__name__} forward")
+
+
 def differentiate_module(module: Any, x: Any, cotangent: Any) -> dict[str, Any]:
     """By module.vjp(x), the result and its pullback: the gradient of x, and by key the `grad` of each parameter."""
     named = module.named_parameters() if hasattr(module, "named_parameters") else vars(module).items()

@@ -67,6 +67,42 @@ def differentiate(
     return [next(gradients) if w else None for w in wanted]
 
 
+def differentiate_again(
+    function: Callable[..., Any],
+    vjp_vjp: Callable[..., Any] | None,
+    operands: Sequence[Any],
+    keywords: Mapping[str, Any],
+    wanted: Sequence[bool],
+    cotangent: torch.Tensor,
+    tangent: torch.Tensor,
+) -> list[Any]:
+    """By autograd, twice: what Σ tangent · (gradient of the first operand) has for gradients."""
+    leaves = [a.detach().requires_grad_() if w else a for a, w in zip(operands, wanted, strict=True)]
+    y, cotangent = function(*leaves, **keywords), cotangent.detach().requires_grad_()
+    [gradient] = torch.autograd.grad(
+        y[0] if isinstance(y, tuple | list) else y, leaves[:1], cotangent, create_graph=True
+    )
+    asked = [cotangent, *(a for a, w in zip(leaves, wanted, strict=True) if w)]
+    found = iter(torch.autograd.grad(gradient, asked, tangent, allow_unused=True))
+    return [next(found) if w else None for w in (True, *wanted)]
+
+
+def push_forward_twice(
+    function: Callable[..., Any], operands: Sequence[Any], keywords: Mapping[str, Any], tangent: torch.Tensor
+) -> torch.Tensor:
+    """By torch.func.jvp of torch.func.jvp: the second derivative along a tangent of the first operand."""
+    x, *others = operands
+
+    def first(x: torch.Tensor) -> torch.Tensor:
+        y = function(x, *others, **keywords)
+        return y[0] if isinstance(y, tuple | list) else y
+
+    def slope(x: torch.Tensor) -> torch.Tensor:
+        return torch.func.jvp(first, (x,), (tangent,))[1]
+
+    return torch.func.jvp(slope, (x,), (tangent,))[1]
+
+
 def differentiate_module(module: nn.Module, x: torch.Tensor, cotangent: torch.Tensor) -> dict[str, Any]:
     """By autograd: the gradient of x, and by key that of each parameter."""
     leaf = x.detach().requires_grad_()

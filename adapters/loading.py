@@ -143,7 +143,8 @@ def _from_object(thing: Any, framework: str | None) -> Subject:
 
 def _with_vjps(found: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
     """The vjps that stand beside the functions found, under the names that are kept for them."""
-    beside = {vjp: names[vjp] for name in found if (vjp := f"{name}_vjp") in VJPS and callable(names.get(vjp))}
+    kept = [vjp for name in found for vjp in (f"{name}_vjp", f"{name}_vjp_vjp") if vjp in VJPS]
+    beside = {vjp: names[vjp] for vjp in kept if callable(names.get(vjp))}
     return {**found, **beside}
 
 

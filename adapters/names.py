@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-NAMED = ("reference", "torch", "jax", "jax-jit")  # subjects that ship with nnspec: adapters/for_<name>.py
+NAMED = (
+    "reference",
+    "torch",
+    "torch-compile",
+    "jax",
+    "jax-jit",
+)  # subjects that ship with nnspec: adapters/for_<name>.py
 
 
 def plausible(subject: str) -> str | None:

@@ -147,5 +147,6 @@ SIGNATURES: dict[str, Signature] = {
     "resnet34": Signature(("x",), {"training": False}, None, ("ResNet34",), _resnet34),
     "sgd": Signature((), {"momentum": 0.0, "weight_decay": 0.0}, None, ("SGD",), members=("step", "zero_grad")),
 }
-VJPS = {f"{s.function}_vjp" for s in SIGNATURES.values() if s.function}  # what a NumPy function may bring beside it
+# what a NumPy function may bring beside it
+VJPS = {f"{s.function}_vjp" for s in SIGNATURES.values() if s.function} | {"batch_norm_vjp_vjp"}
 CANONICAL = {name for s in SIGNATURES.values() for name in (s.function, *s.classes) if name} | {"Parameter"}

@@ -11,6 +11,7 @@ import numpy as np
 from nnspec.adapters.signatures import SIGNATURES, Arrays, Signature
 
 FORMS = ("function", "class")
+DERIVATIVES = ("vjp", "vjp of vjp", "jvp")  # what `Subject.lacks` tells of beside operands and arguments
 
 
 class Unsupported(Exception):
@@ -55,6 +56,26 @@ class Framework(Protocol):
         There is one cotangent for each result, from the first on. All arrays are the library's own.
         """
 
+    def differentiate_again(
+        self,
+        function: Callable[..., Any],
+        vjp_vjp: Callable[..., Any] | None,
+        operands: Sequence[Any],
+        keywords: Mapping[str, Any],
+        wanted: Sequence[bool],
+        cotangent: Any,
+        tangent: Any,
+    ) -> list[Any]:
+        """The gradients of Σ tangent · g by the cotangent and by the operands, None for those that are not wanted.
+
+        g is the gradient of the function's first result by its first operand, for that cotangent.
+        """
+
+    def push_forward_twice(
+        self, function: Callable[..., Any], operands: Sequence[Any], keywords: Mapping[str, Any], tangent: Any
+    ) -> Any:
+        """The second derivative of the function's first result along a tangent of its first operand."""
+
     def differentiate_module(self, module: Any, x: Any, cotangent: Any) -> dict[str, Any]:
         """The gradients of module(x) by "x" and, by key, by its parameters. All arrays are the library's own."""
 
@@ -93,7 +114,8 @@ class Subject:
     def lacks(self, stem: str, form: str) -> frozenset[str]:
         """The operands and arguments of a block that the callable's signature does not have; members, and classes.
 
-        Among them "vjp", where nothing differentiates the block.
+        Among them "vjp", where nothing differentiates the block, "vjp of vjp", where nothing does so twice, and "jvp",
+        where derivatives are not carried forward.
         """
         signature = SIGNATURES[stem]
         if form == "function":
@@ -109,6 +131,10 @@ class Subject:
         own = f"{signature.function}_vjp" in self.functions if form == "function" else hasattr(cls, "vjp")
         if not (self.framework.AUTOMATIC or own):
             missing |= {"vjp"}
+        if not (self.framework.AUTOMATIC or f"{signature.function}_vjp_vjp" in self.functions):
+            missing |= {"vjp of vjp"}
+        if not self.framework.AUTOMATIC:
+            missing |= {"jvp"}
         return missing if form == "function" else missing | absent
 
     def call(self, stem: str, form: str, arrays: Arrays, arguments: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
@@ -146,6 +172,27 @@ class Subject:
             gradients = self.framework.differentiate(self.functions[function], vjp, natives, keywords, chosen, given)
             found = {n: g for n, g, c in zip(names, gradients, chosen, strict=True) if c}
         return {n: None if g is None else self.framework.to_numpy(g) for n, g in found.items()}
+
+    def second(self, stem: str, arrays: Arrays, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Second derivatives of a function's first result by x, for the `tangent` of x that is among the arrays.
+
+        With a `cotangent`: by the cotangent and each operand, the gradient of Σ tangent · (gradient of x). Without:
+        as "y", the second derivative of the result along the tangent. What nothing depends on may be left out.
+        """
+        operands = {n: a for n, a in arrays.items() if n not in ("tangent", "cotangent")}
+        given = {n: self.framework.to_native(a) for n, a in arrays.items() if n not in operands and a is not None}
+        names, natives, keywords = self._operands(stem, operands, arguments)
+        name, differentiates = SIGNATURES[stem].function, SIGNATURES[stem].differentiates
+        assert name is not None
+        function = self.functions[name]
+        if "cotangent" not in given:
+            y = self.framework.push_forward_twice(function, natives, keywords, given["tangent"])
+            return {"y": self.framework.to_numpy(y)}
+        wanted = [operands.get(n) is not None and differentiates(n, None) for n in names]
+        again = self.functions.get(f"{name}_vjp_vjp")
+        found = self.framework.differentiate_again(function, again, natives, keywords, wanted, **given)
+        named = zip(("cotangent", *names), found, strict=True)
+        return {n: self.framework.to_numpy(g) for n, g in named if g is not None}
 
     def apply(self, stem: str, module: Any, operands: Sequence[Any]) -> tuple[np.ndarray, ...]:
         """One call of a module on native operands; what the block's signature says that a call results in."""

@@ -109,13 +109,15 @@ def data(draw: st.DrawFn, dtype: str, kinds: tuple[str, ...] = KINDS) -> Data:
 
 
 @st.composite
-def with_cotangent(draw, cases: st.SearchStrategy[Case], shape: Callable[[Case], tuple[int, ...]]):
+def with_cotangent(
+    draw, cases: st.SearchStrategy[Case], shape: Callable[[Case], tuple[int, ...]], name: str = "cotangent"
+):
     """A case and a cotangent of its result, whose shape `shape(case)` tells. Integers go with integers."""
     case = draw(cases)
     arrays = [a for a in case.arrays.values() if a is not None]
     whole = all(np.array_equal(a, np.rint(a)) for a in arrays)
     values = draw(data(arrays[0].dtype.name, ("integers",) if whole else ("normal", "one-hot")))
-    return replace(case, arrays={**case.arrays, "cotangent": values.cotangents(*shape(case))})
+    return replace(case, arrays={**case.arrays, name: values.cotangents(*shape(case))})
 
 
 def pairs(low: int, high: int) -> st.SearchStrategy[int | tuple[int, int]]:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nnspec.adapters.names import NAMED
 from nnspec.conformance.requirements import unknown_block
 
 CONFORMS, DEVIATES, MISUSE, HARNESS, INTERRUPTED = 0, 1, 2, 3, 130
@@ -26,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         "check", help="judge an implementation", description="Judge an implementation. A file that is given is run."
     )
     check.add_argument(
-        "subject", help="torch, jax, jax-jit, reference, a file (my_layers.py), or one name in it (my_layers.py:Conv2d)"
+        "subject", help=f"{', '.join(NAMED)}, a file (my_layers.py), or one name in it (my_layers.py:Conv2d)"
     )
     _add_options(check)
 

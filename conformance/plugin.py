@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from nnspec.adapters.names import NAMED
 
 if TYPE_CHECKING:
     from nnspec.adapters.subject import Subject
@@ -25,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--nnspec-subject",
         default="reference",
         metavar="SUBJECT",
-        help="reference, torch, jax, jax-jit, or a file.py[:name]",
+        help=f"{', '.join(NAMED)}, or a file.py[:name]",
     )
     group.addoption("--nnspec-framework", default=None, help="numpy, torch or jax, where a file does not tell")
     group.addoption("--nnspec-profile", default="quick", choices=("quick", "ci", "deep"), help="how many cases")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from nnspec.adapters.signatures import CANONICAL
-from nnspec.adapters.subject import Subject
+from nnspec.adapters.subject import DERIVATIVES, Subject
 from nnspec.conformance.cases import Case
 from nnspec.conformance.requirements import Check, requirements
 from nnspec.conformance.script import reproduce
@@ -46,7 +46,7 @@ def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outco
         "reason": outcome.reason,
         "cases": outcome.cases,
         "unsupported": dict(outcome.unsupported),
-        "held": sorted(name for name in subject.lacks(check.stem, form) if name not in {*CANONICAL, "vjp"}),
+        "held": sorted(name for name in subject.lacks(check.stem, form) if name not in {*CANONICAL, *DERIVATIVES}),
         "seconds": round(outcome.seconds, 4),
         "worst_error_over_bound": round(outcome.worst, 4),
         "failure": None,

@@ -7,10 +7,12 @@ place of x may itself be off, where blocks come before it: by e at most, element
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from nnspec.conformance.cases import Array, Case
 from nnspec.conformance.rule import FORMATS, Expected, multilinear
+from nnspec.reference.batch_norm import batch_norm_vjp_vjp
 
 DEFAULTS = {"training": False, "momentum": 0.1, "eps": 1e-5}
 PARAMETERS = ("weight", "bias")
@@ -185,6 +187,50 @@ def _gradients_in_training(a: dict[str, Array], e: Array, e_g: Array, eps: float
     inner_off += 8 * u * (size + np.abs(mean) + mean_off + hat_most * r_most)  # each of the three on its own way
     dx_off = np.abs(weight) * (of.s_off * np.abs(inner) + s_most * inner_off)
     return _within(weight * s * inner, dx_off), weight_expected
+
+
+# -- second derivatives, by x along t ----------------------------------------------------------------------------------
+
+
+def expected_second(case: Case) -> dict[str, Expected]:
+    """The second derivatives of y by x, for the tangent t and, where there is one, the cotangent g in the case.
+
+    With a cotangent, by it, x and weight the gradients of Σ t·x̄; without, "y": the second derivative of y along t.
+    Both are the symmetric form in t and g that the page gives, for y with t in the place of g.
+    """
+    narrowest = min((array.dtype for array in case.arrays.values() if array is not None), key=lambda d: d.itemsize)
+    form = FORMATS[narrowest.name]
+    u = form.u + form.u_wide
+    a = case.map(lambda array: np.asarray(array, form.wide)).arrays
+    settings = {**DEFAULTS, **case.arguments}
+    t, g = a.pop("tangent"), a.get("cotangent")
+    operands = (t if g is None else g, *(a[n] for n in ("x", "running_mean", "running_var", "weight", "bias")))
+    _, dx, _, _, dweight, _ = batch_norm_vjp_vjp(t, *operands, **settings)
+    x_off, weight_off = _second_off(a["x"], t, operands[0], a, settings, u)
+    if g is None:
+        return {"y": _within(dx, x_off)}
+    found = {"cotangent": expected_gradients(case.but(cotangent=case["tangent"]))["x"], "x": _within(dx, x_off)}
+    return found if dweight is None else {**found, "weight": _within(dweight, weight_off)}
+
+
+def _second_off(x: Array, t: Array, g: Array, a: Any, settings: Any, u: float) -> tuple[Array, Array]:
+    """Terms that add up to the derivatives in any arrangement, their absolute values, and what each may be off.
+
+    A term is a product of s, up to five times, and of means over n values, d, t and g, each centred or not: ten sums
+    and forty roundings are more than any has. Whatever is centred is at most as large as its parts.
+    """
+    n = x.size // x.shape[1]
+    q, weight = (n + ROOM + 4 * np.log2(n)) * u, np.abs(_along(a, "weight"))
+    if not settings["training"]:
+        s = 1 / np.sqrt(_along(a, "running_var") + settings["eps"])
+        return np.zeros(x.shape), ((q + 8 * u) * np.abs(t * g) * s).sum(_axes(x))
+    of = _Batch.of(x, np.zeros(()), settings["eps"], u)
+    size_x, size_t, size_g = (np.abs(values) + _mean(np.abs(values), x) for values in (x, t, g))
+    along_t, along_g = (of.s * _mean(size_x * size, x) for size in (size_t, size_g))
+    normal = of.s * size_x
+    terms = along_t * size_g + along_g * size_t + normal * (3 * along_t * along_g + _mean(size_t * size_g, x))
+    part = (1 + of.s_off / of.s) ** 5 * (1 + 10 * q + 40 * u) - 1
+    return part * weight * of.s**2 * terms, (part * of.s * size_t * (size_g + normal * along_g)).sum(_axes(x))
 
 
 def _within(value: Array, bound: Array) -> Expected:

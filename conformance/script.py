@@ -26,7 +26,7 @@ LARGEST = 20_000  # elements written out; a script with more would be no help
 Crash = tuple[str, str, str, Case, str]  # requirement, form, dtype, case, what happened
 BRIDGE = (
     "to_native", "to_numpy", "construct", "load_entries", "state", "set_training",
-    "differentiate", "differentiate_module", "backward",
+    "differentiate", "differentiate_again", "push_forward_twice", "differentiate_module", "backward",
 )  # fmt: skip
 
 
@@ -58,9 +58,9 @@ def reproduce_crash(subject: Subject, identifier: str, form: str, dtype: str, ca
     if _size(Call(case)) > LARGEST:
         return ""
     replay = _Replay(subject, form, Mismatch(what))
-    step = "gradient" if "cotangent" in case.arrays else "call"
+    step = "second" if "tangent" in case.arrays else "gradient" if "cotangent" in case.arrays else "call"
     call = Call(case, given=case, step=step)
-    result = step if step == "gradient" else "result"
+    result = "result" if step == "call" else step
     lines = [*replay.step(call), f'print("returned", {result}, sep="\\n")']
     return _render(
         subject,
@@ -120,7 +120,8 @@ def _names(subject: Subject, form: str, calls: list[Call], check: Check | None) 
     stems = {c.case.stem for c in calls} or {check.stem if check else ""}
     if form == "function":
         functions = {name for stem in stems if (name := SIGNATURES[stem].function)}
-        return functions | {f"{name}_vjp" for name in functions if f"{name}_vjp" in subject.functions}
+        beside = {f"{name}{of}" for name in functions for of in ("_vjp", "_vjp_vjp")}
+        return functions | (beside & subject.functions.keys())
     return {subject.class_of(c.case.stem, c.case.arrays) for c in calls if c.step in ("build", "call", "gradient")}
 
 
@@ -157,11 +158,12 @@ class _Replay:
         if failure.expected is not None:
             return self._compare(failure.actual, failure.expected)
         if failure.holds and failure.calls:
-            what = "gradient" if failure.calls[-1].step == "gradient" else "result"
+            step = failure.calls[-1].step
+            what = step if step in ("gradient", "second") else "result"
             return [f'print("{what}", {what}, sep="\\n")', f"sys.exit(0 if {failure.holds} else {failure.message!r})"]
         last = failure.calls[-1] if failure.calls else None
         gave = last and (last.results is not None or last.entries or (last.step == "build" and last.module))
-        raised = last and last.step in ("call", "gradient", "build") and not gave
+        raised = last and last.step in ("call", "gradient", "second", "build") and not gave
         return ["sys.exit(0)"] if raised else None
 
     def _compare(self, actual: Any, expected: Expected) -> list[str] | None:
@@ -193,7 +195,7 @@ class _Replay:
                 if array is operand:
                     return _variable(name)
             for key, entry in call.entries.items():
-                if array is entry and call.step in ("state", "gradient"):
+                if array is entry and call.step in ("state", "gradient", "second"):
                     return f"{call.step}{number}[{key!r}]"
         return None
 
@@ -210,7 +212,7 @@ class _Replay:
     def step(self, call: Call, *, keep: bool = True) -> Iterator[str]:
         """The lines of one step; without `keep` the last of them is the call, and its result is only named."""
         self.number += 1
-        if call.step in ("build", "call", "gradient"):
+        if call.step in ("build", "call", "gradient", "second"):
             yield from self._operands(call)
             layer = self.layers.get(id(call.module)) if call.module is not None else None
             if self.form == "class" and layer is None:
@@ -221,6 +223,8 @@ class _Replay:
                 yield from self._call(call, layer, keep)
             elif call.step == "gradient":
                 yield self._gradient(call, layer, keep)
+            else:
+                yield self._second(call.case)
             return
         if call.step == "spoil":
             yield f"{self._place((call.results or ())[0])}[...] = nan"
@@ -286,6 +290,22 @@ class _Replay:
             return f"result = {found}"
         name = f"gradient = gradient{self.number}"
         return f"{name} = {{n: to_numpy(g) for n, g in {found}.items() if g is not None}}"
+
+    def _second(self, case: Case) -> str:
+        name, lacks = SIGNATURES[case.stem].function, self.subject.lacks(case.stem, self.form)
+        native = {n: "None" if a is None else f"to_native({_variable(n)}.copy())" for n, a in case.arrays.items()}
+        tangent, cotangent = native.pop("tangent"), native.pop("cotangent", None)
+        operands = {n: a for n, a in native.items() if n not in lacks}
+        keywords = {n: v for n, v in case.arguments.items() if n not in lacks}
+        if cotangent is None:
+            found = f'{{"y": push_forward_twice({name}, [{", ".join(operands.values())}], {keywords!r}, {tangent})}}'
+        else:
+            again = f"{name}_vjp_vjp" if f"{name}_vjp_vjp" in self.subject.functions else "None"
+            differentiates = SIGNATURES[case.stem].differentiates
+            wanted = [case.arrays[n] is not None and differentiates(n, None) for n in operands]
+            given = f"{name}, {again}, [{', '.join(operands.values())}], {keywords!r}, {wanted!r}"
+            found = f"dict(zip({('cotangent', *operands)!r}, differentiate_again({given}, {cotangent}, {tangent})))"
+        return f"second = second{self.number} = {{n: to_numpy(g) for n, g in {found}.items() if g is not None}}"
 
     def _call(self, call: Call, layer: str | None, keep: bool) -> Iterator[str]:
         case, signature, number = call.case, SIGNATURES[call.case.stem], self.number

@@ -14,7 +14,7 @@ from nnspec.conformance import laws
 from nnspec.conformance.cases import LAYOUTS, Case, data, with_cotangent
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected
-from nnspec.conformance.rule_batch_norm import expected, expected_gradients
+from nnspec.conformance.rule_batch_norm import expected, expected_gradients, expected_second
 from nnspec.conformance.trial import Built, Mismatch, Trial
 
 ALL = ("statistics", "weight", "bias", "momentum", "eps")
@@ -800,6 +800,30 @@ def test_gradient_mode(subject: Trial, case: Case) -> None:
 def test_gradient_like_operand(subject: Trial, case: Case) -> None:
     """In every rank and both modes."""
     laws_of_gradients.is_like_operand(subject, case)
+
+
+def seconds(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+    """A batch norm with a cotangent of y and a tangent of x."""
+    drawn = gradients(dtype=dtype, lacks=lacks, **choices)
+    return with_cotangent(drawn, lambda case: case["x"].shape, "tangent")
+
+
+@requirement("batch_norm.gradient.second", seconds, vary=ALL, ranks=ANY, forms="function", needs="vjp of vjp")
+def test_gradient_second(subject: Trial, case: Case) -> None:
+    """By the cotangent, by x and by the weight, in both modes."""
+    found = subject.second(case)
+    for name, right in expected_second(case).items():
+        if name in found:
+            subject.expect(found[name], right, f"by {name}, the gradient of what the gradient of x is")
+        elif right.value.any():
+            raise Mismatch(f"the gradient of x is not differentiated by {name}", holds=f"{name!r} in second")
+
+
+@requirement("batch_norm.gradient.second-forward", seconds, vary=ALL, ranks=ANY, forms="function", needs="jvp")
+def test_gradient_second_forward(subject: Trial, case: Case) -> None:
+    """Along one tangent, in both modes."""
+    along = Case(case.stem, {n: a for n, a in case.arrays.items() if n != "cotangent"}, case.arguments)
+    subject.expect(subject.second(along)["y"], expected_second(along)["y"], "the second derivative along the tangent")
 
 
 @requirement(

@@ -74,7 +74,7 @@ class Call:
     copies: tuple[np.ndarray, ...] = ()  # the results as they were when it returned
     given: Case | None = None  # the very arrays, where they were handed over and no copies
     module: Any = None  # what was called, if it was built beforehand
-    step: str = "call"  # or gradient, build, mode, load, state, spoil
+    step: str = "call"  # or gradient, second, build, mode, load, state, spoil
     entries: Mapping[str, np.ndarray] = field(default_factory=dict)  # what was loaded or read; the gradients
     wanted: tuple[str, ...] | None = None  # of a gradient: by these operands alone
 
@@ -141,6 +141,14 @@ class Trial:
             if name not in present and (wanted is None or name in wanted) and name in found:
                 raise Mismatch(f"there is no gradient of {name}", holds=f"{name!r} in gradient")
         return present
+
+    def second(self, case: Case) -> dict[str, np.ndarray]:
+        """What a function's second derivatives are, for the tangent, and perhaps cotangent, among the case's arrays."""
+        self.calls.append(Call(case, step="second"))
+        with self.watched(case, "second derivatives"):
+            found = self.subject.second(case.stem, case.map(lambda a: np.array(a)).arrays, case.arguments)
+        self.calls[-1] = replace(self.calls[-1], entries=found)
+        return found
 
     def presumed(self, case: Case) -> np.ndarray:
         """The result of a call that another check judges. Blocked where it fails."""

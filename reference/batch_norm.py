@@ -114,6 +114,50 @@ def batch_norm_vjp(
     return dx.astype(x.dtype, copy=False), dmean, dvar, dweight, dbias
 
 
+def batch_norm_vjp_vjp(
+    tangent: Array,
+    cotangent: Array,
+    x: Array,
+    running_mean: Array | None,
+    running_var: Array | None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    *,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Array, Array, Array | None, Array | None, Array | None, Array | None]:
+    """The gradients of Σ tangent · (gradient of x), by cotangent, x, running_mean, running_var, weight and bias.
+
+    `tangent` and `cotangent` are like x. Gradients of absent operands are None. Raises ValueError as `batch_norm_vjp`.
+    """
+    settings: Any = {"training": training, "momentum": momentum, "eps": eps}
+    # [batch_norm.gradient.second] the gradient of x is linear in the cotangent, by a matrix that is its own transpose
+    dcotangent, *_ = batch_norm_vjp(tangent, x, running_mean, running_var, weight, bias, **settings)
+    by_x, *_ = batch_norm_vjp(cotangent, x, running_mean, running_var, **settings)  # the gradient but for the weight
+    axes = (0, *range(2, x.ndim))
+    w: Any = 1 if weight is None else weight
+    dweight: Any = (tangent * by_x).sum(axes)
+    dx: Any = np.zeros_like(x)
+    dmean, dvar, dbias = (None if a is None else np.zeros_like(a) for a in (running_mean, running_var, bias))
+    if training and x.size:
+
+        def mean(a: Array) -> Any:
+            return a.mean(axes, keepdims=True)
+
+        d = x - mean(x)
+        scale = 1 / np.sqrt(mean(np.square(d)) + eps)
+        normal = d * scale
+        part_t, part_g = mean(normal * tangent), mean(normal * cotangent)
+        t = tangent - mean(tangent) - normal * part_t  # what mean and variance leave of the one and of the other
+        g = cotangent - mean(cotangent) - normal * part_g
+        dx = part_t * g + part_g * t + normal * mean(cotangent * t)
+        dx *= -np.square(scale) * np.reshape(w, (-1, *(1 for _ in x.shape[2:])))
+    elif running_var is not None:  # the slope is weight · scale, and d scale / d var = −scale³ / 2
+        dvar = -w * dweight / (2 * (running_var + eps))
+    return dcotangent, dx, dmean, dvar, None if weight is None else dweight, dbias
+
+
 def _check(x, running_mean, running_var, weight, bias, training, eps):
     """Refuse what the page refuses; the number of values per channel."""
     if x.ndim < 2:  # [batch_norm.refuses.rank]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from nnspec.adapters import SubjectError, Unsupported, load
@@ -194,3 +196,14 @@ def test_torch_declines_what_would_end_the_process(form):
         *map(torch.from_numpy, map(np.ascontiguousarray, arrays.values())), stride=(1, 1), padding=(1, 2), dilation=3
     )
     np.testing.assert_array_equal(near[0], plain)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
+def test_what_torchs_compiler_gets_wrong_is_found(desk):
+    """pytorch#198119, in torch 2.13: the overhanging last window's gradient is divided by the whole window."""
+    chosen = "test_avg_pool2d and gradient_divisor and float32"
+    checks = ("-m", "pytest", "--pyargs", "nnspec.conformance", "--nnspec-subject", "torch-compile", "-k", chosen)
+    done = desk.run(*checks, timeout=600)
+    assert done.code == 1, done.out + done.err
+    assert "the gradient of x" in done.out
+    assert "1 failed" in done.out

@@ -33,7 +33,7 @@ class Fault:
         """The reference with the wrong piece in place, and nothing beside it of the same block."""
         reference = reference_subject()
         functions = {n: f for n, f in self.pieces.items() if not isinstance(f, type)}
-        whose = [n.removesuffix("_vjp") for n in functions if n.endswith("_vjp")]  # the gradient is wrong, not these
+        whose = [n.partition("_vjp")[0] for n in functions if n.endswith("_vjp")]  # the gradient is wrong, not these
         functions |= {n: reference.functions[n] for n in whose if n not in functions}
         classes = {n: c for n, c in self.pieces.items() if isinstance(c, type)}
         if self.requirement.split(".")[0] in ("module", "sequential", "sgd"):  # these need the rest of the reference

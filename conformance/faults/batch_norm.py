@@ -6,6 +6,7 @@ from nnspec.reference.batch_norm import BatchNorm1d as Right1d
 from nnspec.reference.batch_norm import BatchNorm2d as Right2d
 from nnspec.reference.batch_norm import batch_norm as right
 from nnspec.reference.batch_norm import batch_norm_vjp as right_vjp
+from nnspec.reference.batch_norm import batch_norm_vjp_vjp as right_vjp_vjp
 from nnspec.reference.module import Buffer, Parameter
 
 
@@ -1052,3 +1053,48 @@ def _accepted(x, m, v, w, b, **h):
 _wrong("batch_norm.refuses.eps/absolute", "the sign of eps is dropped")(
     lambda x, m, v, w, b, **h: right(x, m, v, w, b, **{**h, "eps": abs(h["eps"])})
 )
+
+
+def _wrong_second(key, mistake):
+    """The fault is right but for second derivatives: function(dg, dx, dw, t, g, x, m, v, w, b, **settings)."""
+
+    def add(function):
+        def batch_norm_vjp_vjp(t, g, x, m, v, weight=None, bias=None, *, training=False, momentum=0.1, eps=1e-5):
+            settings = {"training": training, "momentum": momentum, "eps": eps}
+            operands = (t, g, x, m, v, weight, bias)
+            dg, dx, dm, dv, dw, db = right_vjp_vjp(*operands, **settings)
+            dg, dx, dw = function(dg, dx, dw, *operands, **settings)
+            return dg, dx, dm, dv, dw, db
+
+        fault(f"batch_norm.gradient.{key}", mistake, batch_norm_vjp_vjp=batch_norm_vjp_vjp)
+        return function
+
+    return add
+
+
+_wrong_second("second/statistics-constant", "the second time mean and variance are taken for constants")(
+    lambda dg, dx, dw, t, g, x, m, v, w, b, **h: (dg, np.zeros_like(x), dw)
+)
+_wrong_second("second/scale-constant", "the second time 1/√(v + eps) is taken for a constant")(
+    lambda dg, dx, dw, t, g, x, m, v, w, b, **h: (dg, dx + _moving_scale(t, g, x, w, h), dw)
+)
+_wrong_second("second/cotangent-through-weight-alone", "by the cotangent as in evaluation, in both modes")(
+    lambda dg, dx, dw, t, g, x, m, v, w, b, **h: (
+        right_vjp(t, x, x.mean((0, *range(2, x.ndim))), _statistics(x)[1].ravel(), w, b, eps=h["eps"])[0],
+        dx,
+        dw,
+    )
+)
+_wrong_second("second/weight-once-more", "the weight is multiplied into its own gradient")(
+    lambda dg, dx, dw, t, g, x, m, v, w, b, **h: (dg, dx, None if dw is None else dw * w)
+)
+
+
+def _moving_scale(t, g, x, w, h):
+    """What of the second derivative comes from the scale that moves with x, to be taken off."""
+    if not h["training"]:
+        return np.zeros_like(x)
+    mean, var = _statistics(x)
+    s = 1 / np.sqrt(var + x.dtype.type(h["eps"]))
+    part = ((x - mean) * s * t).mean((0, *range(2, x.ndim)), keepdims=True)
+    return (s * part * right_vjp(g, x, None, None, w, None, training=True, eps=h["eps"])[0]).astype(x.dtype)

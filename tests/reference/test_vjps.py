@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nnspec.reference.avg_pool2d import avg_pool2d, avg_pool2d_vjp
-from nnspec.reference.batch_norm import batch_norm, batch_norm_vjp
+from nnspec.reference.batch_norm import batch_norm, batch_norm_vjp, batch_norm_vjp_vjp
 from nnspec.reference.conv2d import conv2d, conv2d_vjp
 from nnspec.reference.conv_transpose2d import conv_transpose2d, conv_transpose2d_vjp
 from nnspec.reference.einsum import einsum, einsum_vjp
@@ -134,20 +134,33 @@ OPERATIONS = {
     },
 }
 
+TWICE = {  # gradients that are themselves differentiated
+    f"batch_norm again, {affine}, {'training' if training else 'evaluation'}": Operation(
+        lambda *operands, **arguments: batch_norm_vjp(*operands, **arguments)[0],
+        batch_norm_vjp_vjp,
+        (IMAGE, IMAGE, (4,), (4,), *((4,) if affine == "affine" else None for _ in range(2))),
+        {"training": training, "eps": 0.01},
+        positive=(3,),
+    )
+    for affine in ("affine", "plain")
+    for training in (True, False)
+}
+BOTH = {**OPERATIONS, **TWICE}
+
 
 def dot(left: tuple[Any, ...], right: tuple[Any, ...]) -> Any:
     pairs = [(a, b) for a, b in zip(left, right, strict=True) if a is not None and b is not None]
     return sum((np.sum(a * b) for a, b in pairs), np.longdouble(0))
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("seed", range(3))
 def test_central_differences(name, seed):
     """⟨c, (f(x + h·t) − f(x − h·t)) / 2h⟩ = ⟨vjp(c), t⟩: the adjoint identity, with the tangent by differences.
 
     In longdouble h = 2⁻²⁰ leaves h² ≈ 1e-12 of truncation and u/h ≈ 1e-13 of rounding, of what is added up.
     """
-    op = OPERATIONS[name]
+    op = BOTH[name]
     operands, tangents = op.operands(seed), op.operands(seed + 1000)
     rng = np.random.default_rng(seed)
     cotangents = tuple(np.asarray(rng.standard_normal(np.shape(y)), np.longdouble) for y in op.results(operands))
@@ -221,9 +234,9 @@ def test_jax_agrees(name, subject):
             assert np.abs(mine - np.asarray(other)).max(initial=0) < 1000 * np.finfo(np.float64).eps
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", BOTH)
 def test_gradients_are_like_their_operands_and_nothing_is_written_to(name):
-    op = OPERATIONS[name]
+    op = BOTH[name]
     operands = op.operands(0, np.float32)
     cotangents = tuple(np.ones(np.shape(y), np.float32) for y in op.results(operands))
     before = [None if a is None else a.copy() for a in (*operands, *cotangents)]
@@ -236,9 +249,9 @@ def test_gradients_are_like_their_operands_and_nothing_is_written_to(name):
         assert now is then is None or np.array_equal(now, then)
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", BOTH)
 def test_a_cotangent_of_another_shape_is_refused(name):
-    op = OPERATIONS[name]
+    op = BOTH[name]
     operands = op.operands(0, np.float64)
     first, *others = (np.ones(np.shape(y)) for y in op.results(operands))
     with pytest.raises(ValueError, match="cotangent of shape"):
