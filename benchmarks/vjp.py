@@ -1,10 +1,12 @@
-"""The gradients of ResNet-34's convolutions, float32, one image: CPU time of the reference ÷ torch, on one thread.
+"""The gradients of ResNet-34's convolutions and max pool, float32, one image: CPU time, reference ÷ torch, one thread.
 
     python benchmarks/vjp.py           with OpenBLAS as the environment sets it
     python benchmarks/vjp.py --both    that, and once more with the kernels that OpenBLAS chooses by itself
 
 Each convolution counts as often as the network has it. Exit status 1 if a ratio is above its bar. Beside each stands
-the ratio of the matrix products alone: what no amount of work on the rest could better.
+the ratio of the matrix products alone: what no amount of work on the rest could better. Of the max pool there are two
+rows: the way back alone, for which either keeps what its forward pass has chosen, and the gradient from x and cotangent
+alone, beside torch's two passes.
 """
 
 import argparse
@@ -18,11 +20,14 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported
 import numpy as np
 import torch
 from nnspec.reference.conv2d import gradient_of_weight, gradient_of_x
+from nnspec.reference.max_pool2d import MaxPool2d, max_pool2d_vjp
 
 SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 BARS = {  # at most, with the Haswell kernels and with those that OpenBLAS chooses
     "weight": {"Haswell": 1.5, None: 1.1},
     "x": {"Haswell": 1.8, None: 1.2},
+    "pool": {"Haswell": 4.0, None: 4.0},
+    "pool from x": {"Haswell": 4.0, None: 4.0},
 }
 CONVOLUTIONS = (  # how many, C, O, H = W, kernel, stride, padding
     (1, 3, 64, 224, 7, 2, 3),
@@ -64,13 +69,35 @@ def calls(rng, c, o, size, kernel, stride, padding):
     }
 
 
+def pool_calls(rng):
+    """The same for the network's max pool."""
+    x = rng.standard_normal((1, 64, 112, 112), np.float32)
+    y, pullback = MaxPool2d(3, 2, 1).vjp(x)
+    cotangent = rng.standard_normal(y.shape, np.float32)
+    dy, tensor = torch.from_numpy(cotangent), torch.from_numpy(x)
+
+    def forward():
+        return torch.ops.aten.max_pool2d_with_indices(tensor, [3, 3], [2, 2], [1, 1])[1]
+
+    def back(chosen):
+        hyper = [3, 3], [2, 2], [1, 1], [1, 1], False
+        return torch.ops.aten.max_pool2d_with_indices_backward(dy, tensor, *hyper, chosen).numpy()
+
+    kept = forward()
+    return {
+        ("pool", "torch"): lambda: back(kept),
+        ("pool", "reference"): lambda: pullback(cotangent),
+        ("pool from x", "torch"): lambda: back(forward()),
+        ("pool from x", "reference"): lambda: max_pool2d_vjp(cotangent, x, kernel_size=3, stride=2, padding=1),
+    }
+
+
 def measure(rounds):
-    """By (operand, who): the CPU time of all convolutions together, one value for each round; the calls take turns."""
+    """By (operand, who): the CPU time of all blocks together, one value for each round; the calls take turns."""
     rng = np.random.default_rng(0)
     totals = {}
-    for many, *shape in CONVOLUTIONS:
-        named = calls(rng, *shape)
-        for operand in BARS:
+    for many, named in [*((many, calls(rng, *shape)) for many, *shape in CONVOLUTIONS), (1, pool_calls(rng))]:
+        for operand in {operand for operand, _ in named}:
             ours, theirs = named[operand, "reference"](), named[operand, "torch"]()
             assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max(), "the two gradients are not the same"
         for number in range(rounds):
@@ -101,6 +128,8 @@ def main():
         torchs = totals[operand, "torch"]
         products, reference = (
             statistics.median(a / b for a, b in zip(totals[operand, who], torchs, strict=True))
+            if (operand, who) in totals
+            else float("nan")
             for who in ("products", "reference")
         )
         bar = bars.get(coretype, float("inf"))

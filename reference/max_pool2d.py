@@ -2,7 +2,7 @@
 
 import numpy as np
 from nnspec.reference.arguments import Array, Pair, like, pair, rank
-from nnspec.reference.module import Module, Pullback, pullback
+from nnspec.reference.module import Module, Pullback
 from nnspec.reference.windows import pad, pooled_size, windows
 
 
@@ -60,25 +60,29 @@ def max_pool2d_vjp(
     Each window hands its cotangent to the first element, row by row, that is its maximum. Raises ValueError as
     `max_pool2d` does, and for a cotangent of another shape.
     """
+    chosen = first_maxima(x, kernel_size, stride, padding, dilation, ceil_mode)
+    return handed_back(cotangent, chosen, x.shape)
+
+
+def first_maxima(
+    x: Array, kernel_size: Pair, stride: Pair | None, padding: Pair, dilation: Pair, ceil_mode: bool
+) -> Array:
+    """(N, C, OH, OW): where in its channel, row by row, each window has its first maximum; x.size if in the padding."""
     (kh, kw), (sh, sw), (ph, pw), (dh, dw) = _check(x, kernel_size, stride, padding, dilation)
     n, c, h, w = x.shape
     overhang = (sh - 1, sw - 1) if ceil_mode else (0, 0)  # [max_pool2d.gradient.ceil-mode]
     oh, ow = pooled_size((h, w), (kh, kw), (sh, sw), (ph, pw), (dh, dw), overhang)
-    like("cotangent", cotangent, (n, c, oh, ow))
 
     def view(images: Array, border: float) -> Array:
         padded = pad(images, (ph, pw), border, overhang)
         return windows(padded, (kh, kw), (sh, sw), (dh, dw))[..., :oh, :ow]
 
-    # Where in its channel each element of each window lies, the windows side by side. [max_pool2d.gradient.padding]
-    # All padding has one place more, behind the image, and what gets there is dropped:
-    # [max_pool2d.gradient.all-padding] what windows wholly in the padding hand down
-    places = view(np.arange(h * w).reshape(1, 1, h, w), h * w).reshape(kh * kw, oh * ow)
+    # where in its channel each element of each window lies, the windows side by side, [max_pool2d.gradient.padding]
+    places = view(np.arange(h * w).reshape(1, 1, h, w), x.size).reshape(kh * kw, oh * ow)
     inside = (places < h * w).argmax(0).reshape(oh, ow)  # of each window, the first element that is no padding
-    dx = np.zeros((n, c, h * w + 1), cotangent.dtype)  # [max_pool2d.gradient.empty]
-    channels = np.arange(c)[:, None] * (h * w + 1)  # where each begins
-    # [max_pool2d.gradient.unchanged] x and cotangent are only read, [max_pool2d.gradient.layout] through their strides
-    for image, dy, dimage in zip(x, cotangent, dx, strict=True):  # [max_pool2d.gradient.batch]
+    maxima = np.empty((n, c, oh, ow), places.dtype)
+    # [max_pool2d.gradient.unchanged] x is only read, [max_pool2d.gradient.layout] through its strides
+    for image, out in zip(x, maxima, strict=True):  # [max_pool2d.gradient.batch]
         elements = view(image[None], -np.inf)[0]  # (C, KH, KW, OH, OW)
         largest = np.full((c, oh, ow), -np.inf, x.dtype)
         # which of its elements each window chooses: [max_pool2d.gradient.minus-infinity] at first no padding
@@ -89,10 +93,21 @@ def max_pool2d_vjp(
             # slow writes under a mask
             np.maximum(chosen, np.multiply(element > largest, k, dtype=chosen.dtype), out=chosen)
             np.maximum(largest, element, out=largest)
-        # [max_pool2d.gradient.x] to the element chosen, and to no other; [max_pool2d.gradient.channel] in its channel
-        at = np.take_along_axis(places, chosen.reshape(c, oh * ow), 0) + channels
-        np.add.at(dimage.reshape(-1), at.ravel(), dy.ravel())  # [max_pool2d.gradient.overlap] one may be chosen often
-    return dx[..., :-1].reshape(x.shape)  # [max_pool2d.gradient.like-operand]
+        out[...] = np.take_along_axis(places, chosen.reshape(c, oh * ow), 0).reshape(c, oh, ow)
+    return maxima
+
+
+def handed_back(cotangent: Array, chosen: Array, shape: tuple[int, ...]) -> Array:
+    """The gradient of an x of that shape: to the elements chosen, and to no other. [max_pool2d.gradient.x]"""
+    like("cotangent", cotangent, chosen.shape)
+    n, c, h, w = shape
+    size = n * c * h * w
+    # one place more, behind the last image: [max_pool2d.gradient.all-padding] what gets there is dropped
+    dx = np.zeros(size + 1, cotangent.dtype)  # [max_pool2d.gradient.empty]
+    at = chosen + h * w * np.arange(n * c).reshape(n, c, 1, 1)  # [max_pool2d.gradient.channel] from where it begins
+    # [max_pool2d.gradient.overlap] one may be chosen often
+    np.add.at(dx, np.minimum(at, size).ravel(), cotangent.ravel())
+    return dx[:-1].reshape(shape)  # [max_pool2d.gradient.like-operand]
 
 
 def _check(x, kernel_size, stride, padding, dilation):
@@ -128,8 +143,9 @@ class MaxPool2d(Module):
         return max_pool2d(x, **self._arguments())
 
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
-        """forward(x), and its pullback."""
-        return self.forward(x), pullback(max_pool2d_vjp, x, **self._arguments())
+        """forward(x), and its pullback, for which each window's choice is kept."""
+        chosen = first_maxima(x, **self._arguments())
+        return self.forward(x), lambda cotangent: handed_back(cotangent, chosen, x.shape)
 
     def _arguments(self):
         names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")

@@ -81,7 +81,11 @@ def scatter(columns: Array, onto: Array, stride: tuple[int, int], dilation: tupl
 
     More windows may fit in `onto` than there are columns; they are the last ones, and get nothing.
     """
-    _, _, kh, kw, oh, ow = columns.shape
-    view = windows(onto, (kh, kw), stride, dilation, writeable=True)[..., :oh, :ow]
-    for i, j in np.ndindex(kh, kw):  # windows overlap, but element (i, j) of one is never element (i, j) of another
-        view[:, :, i, j] += columns[:, :, i, j]
+    n, c, kh, kw, oh, ow = columns.shape
+    (sh, sw), (dh, dw) = stride, dilation
+    for j in range(kw):  # windows overlap, but element (i, j) of one is never element (i, j) of another
+        # rows first: where they are next to each other, an image is one long addition and not many short ones
+        rows = np.zeros((n, c, onto.shape[2], ow), onto.dtype)
+        for i in range(kh):
+            rows[:, :, i * dh : i * dh + sh * oh : sh][:, :, :oh] += columns[:, :, i, j]
+        onto[..., j * dw : j * dw + sw * ow : sw][..., :ow] += rows
