@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from nnspec.adapters.subject import Subject
+from nnspec.adapters.subject import Subject, Unsupported
 
 AUTOMATIC = True  # every function and module can be differentiated
 # with which a script begins that carries some of the functions below; without x64 there is no float64
@@ -145,6 +145,11 @@ def differentiate_module(module: Any, x: Any, cotangent: Any) -> dict[str, Any]:
         vars(module).update(before)  # what was put there to be traced is of no use afterwards
     dx, gradients = pullback(cotangent)
     return {"x": dx, **gradients}
+
+
+def backward(module: Any, x: Any, cotangent: Any) -> Any:
+    """Nothing is known of where a JAX module would leave its gradients for an optimiser."""
+    raise Unsupported("JAX has no place where gradients wait for an optimiser")
 
 
 def set_training(module: Any, training: bool) -> None:

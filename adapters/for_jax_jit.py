@@ -12,6 +12,7 @@ import jax
 from nnspec.adapters import for_jax
 from nnspec.adapters.for_jax import (
     AUTOMATIC,
+    backward,
     construct,
     differentiate_again,
     differentiate_module,
@@ -26,8 +27,8 @@ from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
 
 __all__ = [
-    "AUTOMATIC", "construct", "differentiate", "differentiate_again", "differentiate_module", "jitted", "load_entries",
-    "push_forward_twice", "set_training", "state", "subject", "to_native", "to_numpy",
+    "AUTOMATIC", "backward", "construct", "differentiate", "differentiate_again", "differentiate_module", "jitted",
+    "load_entries", "push_forward_twice", "set_training", "state", "subject", "to_native", "to_numpy",
 ]  # fmt: skip
 
 

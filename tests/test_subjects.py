@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import shutil
 
 import numpy as np
 import pytest
 from nnspec.adapters import SubjectError, Unsupported, load
+from nnspec.adapters.subject import Framework
 from nnspec.conformance import check
 
 PLAIN = """
@@ -207,3 +210,13 @@ def test_what_torchs_compiler_gets_wrong_is_found(desk):
     assert done.code == 1, done.out + done.err
     assert "the gradient of x" in done.out
     assert "1 failed" in done.out
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "jax", "jax_jit"])
+def test_every_framework_offers_what_the_protocol_says(name):
+    pytest.importorskip(name.partition("_")[0])
+    framework = importlib.import_module(f"nnspec.adapters.for_{name}")
+    for method in (m for m in vars(Framework) if not m.startswith("_")):
+        wanted = [p for p in inspect.signature(getattr(Framework, method)).parameters if p != "self"]
+        assert list(inspect.signature(getattr(framework, method)).parameters) == wanted, method
+    assert isinstance(framework.AUTOMATIC, bool)
