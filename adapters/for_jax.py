@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from nnspec.adapters.subject import Subject, Unsupported
 
+FURTHER_DTYPES: tuple[str, ...] = ("float16", "bfloat16")
 AUTOMATIC = True  # every function and module can be differentiated
 # with which a script begins that carries some of the functions below; without x64 there is no float64
 PREAMBLE = 'import jax\nimport jax.numpy as jnp\n\njax.config.update("jax_enable_x64", True)'
@@ -175,6 +176,7 @@ def subject() -> Subject:
     return Subject(
         name="jax",
         framework=sys.modules[__name__],
+        further_dtypes=FURTHER_DTYPES,
         functions={name: getattr(jax_blocks, name) for name in BLOCKS},
         versions={"jax": jax.__version__},
         recipe=lambda name: f"from nnspec.adapters.jax_blocks import {name}",

@@ -12,6 +12,7 @@ import jax
 from nnspec.adapters import for_jax
 from nnspec.adapters.for_jax import (
     AUTOMATIC,
+    FURTHER_DTYPES,
     backward,
     construct,
     differentiate_again,
@@ -27,8 +28,9 @@ from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
 
 __all__ = [
-    "AUTOMATIC", "backward", "construct", "differentiate", "differentiate_again", "differentiate_module", "jitted",
-    "load_entries", "push_forward_twice", "set_training", "state", "subject", "to_native", "to_numpy",
+    "AUTOMATIC", "FURTHER_DTYPES", "backward", "construct", "differentiate", "differentiate_again",
+    "differentiate_module", "jitted", "load_entries", "push_forward_twice", "set_training", "state", "subject",
+    "to_native", "to_numpy",
 ]  # fmt: skip
 
 

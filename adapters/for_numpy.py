@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+FURTHER_DTYPES: tuple[str, ...] = ("float16",)
 AUTOMATIC = False  # a gradient is known only where the subject brings a vjp of its own
 
 

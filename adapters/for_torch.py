@@ -6,11 +6,13 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import ml_dtypes  # noqa: F401  NumPy knows bfloat16 by it
 import numpy as np
 import torch
 from nnspec.adapters.subject import Subject
 from torch import nn
 
+FURTHER_DTYPES: tuple[str, ...] = ("float16", "bfloat16")
 AUTOMATIC = True  # every function and module can be differentiated
 PREAMBLE = "import torch\nfrom torch import nn"  # with which a script begins that carries some of the functions below
 
@@ -21,6 +23,8 @@ def to_native(array: np.ndarray) -> torch.Tensor:
     """A tensor over the same memory; torch knows no negative strides, so those are copied."""
     if any(stride < 0 for stride in array.strides) or not array.flags.writeable:
         array = array.copy()
+    if array.dtype.name == "bfloat16":  # which NumPy itself does not know
+        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
     return torch.from_numpy(array)
 
 
@@ -28,7 +32,10 @@ def to_numpy(value: Any) -> np.ndarray:
     """An array over the tensor's memory."""
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"returned {type(value).__name__}, expected a torch.Tensor")
-    return value.detach().cpu().numpy()
+    value = value.detach().cpu()
+    if value.dtype == torch.bfloat16:
+        return value.view(torch.uint16).numpy().view("bfloat16")
+    return value.numpy()
 
 
 def construct(cls: type, positional: tuple[Any, ...], keywords: Mapping[str, Any], dtype: np.dtype) -> nn.Module:
@@ -41,12 +48,12 @@ def load_entries(module: nn.Module, entries: Mapping[str, np.ndarray]) -> None:
     unknown = entries.keys() - module.state_dict().keys()
     if unknown:
         raise KeyError(min(unknown))
-    module.load_state_dict({key: torch.from_numpy(array.copy()) for key, array in entries.items()}, strict=False)
+    module.load_state_dict({key: to_native(array.copy()) for key, array in entries.items()}, strict=False)
 
 
 def state(module: nn.Module) -> dict[str, np.ndarray]:
     """state_dict() as NumPy arrays, copied."""
-    return {key: tensor.detach().cpu().numpy().copy() for key, tensor in module.state_dict().items()}
+    return {key: to_numpy(tensor).copy() for key, tensor in module.state_dict().items()}
 
 
 def differentiate(
@@ -100,7 +107,8 @@ def push_forward_twice(
     def slope(x: torch.Tensor) -> torch.Tensor:
         return torch.func.jvp(first, (x,), (tangent,))[1]
 
-    return torch.func.jvp(slope, (x,), (tangent,))[1]
+    second = torch.func.jvp(slope, (x,), (tangent,))[1]
+    return torch.zeros(second.shape, dtype=second.dtype) + second  # one that torch knows to be 0 has no memory
 
 
 def differentiate_module(module: nn.Module, x: torch.Tensor, cotangent: torch.Tensor) -> dict[str, Any]:
@@ -208,7 +216,9 @@ class ResNet34(nn.Module):
 def declines(stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]) -> str | None:
     """Why a call is not to be made: seen in torch 2.13, whose oneDNN then reads from address 0 and ends the process."""
     x, weight, bias = (arrays.get(name) for name in ("x", "weight", "bias"))
-    if stem != "conv2d" or x is None or weight is None or bias is None or x.flags.c_contiguous:
+    if stem != "conv2d" or x is None or weight is None or x.flags.c_contiguous:
+        return None
+    if bias is None and x.itemsize > 2:
         return None
     stride, padding, dilation = (np.broadcast_to(arguments[name], 2)[1] for name in ("stride", "padding", "dilation"))
     columns, kernel_columns = x.shape[3], weight.shape[3]
@@ -258,6 +268,7 @@ def subject() -> Subject:
         functions=functions | {n: f for n, f in _OURS.items() if not isinstance(f, type)},
         classes=classes | {n: c for n, c in _OURS.items() if isinstance(c, type)},
         versions={"torch": str(torch.__version__)},
+        further_dtypes=FURTHER_DTYPES,
         recipe=recipe,
         declines=declines,
     )

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nnspec.adapters.names import NAMED, plausible
+from nnspec.adapters.names import DTYPES, NAMED, WEAKER, plausible
 from nnspec.adapters.signatures import CANONICAL, SIGNATURES, VJPS
 from nnspec.adapters.subject import Framework, Subject, SubjectError, Unsupported
 
 FRAMEWORKS = {"numpy": "for_numpy", "torch": "for_torch", "jax": "for_jax"}
-KNOWN_DTYPES = ("float32", "float64")
 SMALLEST: dict[str, tuple[int, ...]] = {  # what the constructors of a block's classes take at the least
     "module": (),
     "sequential": (),
@@ -172,6 +171,8 @@ def _subject(
         functions={n: f for n, f in found.items() if n not in classes},
         classes=classes,
         dtypes=_dtypes(title, names),
+        accuracy=_accuracy(title, names),
+        further_dtypes=() if "DTYPES" in names else arrays.FURTHER_DTYPES,
         versions=versions,
         recipe=recipe,
         **getattr(arrays, "TRAITS", {}),
@@ -181,10 +182,18 @@ def _subject(
 
 
 def _dtypes(title: str, names: Mapping[str, Any]) -> tuple[str, ...]:
-    claimed = tuple(map(str, names.get("DTYPES", KNOWN_DTYPES)))
-    if not claimed or set(claimed) - set(KNOWN_DTYPES):
-        raise SubjectError(f"{title}: DTYPES = {list(claimed)}: expected some of {', '.join(KNOWN_DTYPES)}")
+    claimed = tuple(map(str, names.get("DTYPES", Subject.dtypes)))
+    if not claimed or set(claimed) - set(DTYPES):
+        raise SubjectError(f"{title}: DTYPES = {list(claimed)}: expected some of {', '.join(DTYPES)}")
     return claimed
+
+
+def _accuracy(title: str, names: Mapping[str, Any]) -> tuple[str, ...]:
+    declared = names.get("ACCURACY", ())
+    declared = (declared,) if isinstance(declared, str) else tuple(map(str, declared))
+    if set(declared) - set(WEAKER):
+        raise SubjectError(f"{title}: ACCURACY = {list(declared)}: expected some of {', '.join(WEAKER)}")
+    return declared
 
 
 def _build_each(subject: Subject) -> None:

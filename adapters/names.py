@@ -21,3 +21,7 @@ def plausible(subject: str) -> str | None:
             f"subject {subject!r}: expected {', '.join(NAMED)}, or a file such as my_layers.py or my_layers.py:Conv2d"
         )
     return None if Path(path).is_file() else f"{path}: there is no such file"
+
+
+DTYPES = ("float32", "float64", "float16", "bfloat16")  # that nnspec has a rule for; NumPy knows the last by ml_dtypes
+WEAKER = ("B2", "T", "L")  # classes of accuracy that a file may declare, see spec/conventions.md

@@ -25,6 +25,7 @@ class SubjectError(Exception):
 class Framework(Protocol):
     """What a module such as `for_numpy` or `for_torch` offers about one array library."""
 
+    FURTHER_DTYPES: tuple[str, ...]  # that the library has, beside float32 and float64
     AUTOMATIC: bool  # whether it differentiates by itself, or only with a vjp that the subject brings
 
     def to_native(self, array: np.ndarray) -> Any:
@@ -95,10 +96,14 @@ class Subject:
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     classes: Mapping[str, Any] = field(default_factory=dict)
     dtypes: tuple[str, ...] = ("float32", "float64")
+    further_dtypes: tuple[str, ...] = ()  # that it has too, and is judged on where they are asked for
     versions: Mapping[str, str] = field(default_factory=dict)
     recipe: Callable[[str], str] = lambda name: f"# import {name} here"  # the line of a script that defines a name
     # why a call of a block must not be made, for it is known to end the process; None where it may be
     declines: Callable[[str, Arrays, Mapping[str, Any]], str | None] = lambda stem, arrays, arguments: None
+    accuracy: tuple[
+        str, ...
+    ] = ()  # weaker classes of accuracy that it declares, beside B (`nnspec.conformance.rule.CLASSES`)
     flushes: bool = False  # whether it takes a subnormal number for 0
     forget: Callable[[], None] | None = None  # where every new shape is compiled: lets go of what has been compiled
 

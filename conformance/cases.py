@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from nnspec.conformance.formats import is_floating
 
 Array = np.ndarray
 
@@ -48,7 +49,7 @@ class Case:
         """
 
         def shuffle(a: Array) -> Array:
-            return np.random.default_rng(seed).permuted(a.ravel()).reshape(a.shape) if a.dtype.kind == "f" else a
+            return np.random.default_rng(seed).permuted(a.ravel()).reshape(a.shape) if is_floating(a.dtype) else a
 
         return self.map(shuffle)
 
@@ -174,7 +175,7 @@ def laid_out(values: np.ndarray, strides: tuple[int, ...]) -> np.ndarray:
 
 def as_laid_out(a: Array) -> Array:
     """A copy of its own that lies in memory as the array does."""
-    return laid_out(a, a.strides) if a.size and a.dtype.kind == "f" else np.array(a)
+    return laid_out(a, a.strides) if a.size and is_floating(a.dtype) else np.array(a)
 
 
 LAYOUTS: dict[str, Callable[[Array], Array]] = {
@@ -204,7 +205,7 @@ def minimise(case: Case, fails: Callable[[Case], bool], calls: int = 200) -> Cas
 
 def _simplifications(case: Case) -> Iterator[Callable[[Case], Case | None]]:
     for name, array in case.arrays.items():
-        if array is None or array.dtype.kind != "f":
+        if array is None or not is_floating(array.dtype):
             continue
         size = array.size
         while size >= 1:  # blocks that halve: everything, each half, … each element
@@ -212,7 +213,7 @@ def _simplifications(case: Case) -> Iterator[Callable[[Case], Case | None]]:
             size //= 2
     for value in (1.0, -1.0):
         for name, array in case.arrays.items():
-            if array is not None and array.dtype.kind == "f":
+            if array is not None and is_floating(array.dtype):
                 yield from (_setting(name, slice(i, i + 1), value) for i in range(array.size))
 
 

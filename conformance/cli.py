@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nnspec.adapters.names import NAMED
+from nnspec.adapters.names import DTYPES, NAMED
 from nnspec.conformance.requirements import unknown_block
 
 CONFORMS, DEVIATES, MISUSE, HARNESS, INTERRUPTED = 0, 1, 2, 3, 130
@@ -66,8 +66,8 @@ def _add_options(command: argparse.ArgumentParser) -> None:
         "--dtype",
         action="append",
         metavar="DTYPE",
-        choices=("float32", "float64"),
-        help="float32 or float64 (default: both)",
+        choices=DTYPES,
+        help=f"{', '.join(DTYPES)}; may be repeated (default: float32 and float64)",
     )
     command.add_argument("--seed", type=int, default=0, help="the same seed gives the same cases (default: 0)")
     command.add_argument(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from nnspec.conformance.cases import Case, laid_out
+from nnspec.conformance.formats import is_floating
 
 # When the call began, by the clock that all processes share and nobody sets (0: no call is under way), length of the
 # text, of the data
@@ -88,7 +89,7 @@ def read(path: Path) -> tuple[float, dict[str, Any], Case | None]:
     arrays: dict[str, np.ndarray | None] = {}
     for name, (dtype, shape, strides) in entry["arrays"].items():
         values = np.frombuffer(raw, dtype, int(np.prod(shape)), end).reshape(shape)
-        arrays[name] = laid_out(values, tuple(strides)) if values.size and values.dtype.kind == "f" else values.copy()
+        arrays[name] = laid_out(values, tuple(strides)) if values.size and is_floating(values.dtype) else values.copy()
         end += values.nbytes
     arrays |= dict.fromkeys(entry["absent"])
     arguments = {n: tuple(v) if isinstance(v, list) else v for n, v in entry["arguments"].items()}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from nnspec.conformance.cases import LAYOUTS, Case
-from nnspec.conformance.rule import Expected
+from nnspec.conformance.rule import ARITHMETIC, Expected
 from nnspec.conformance.trial import Mismatch, Trial
 
 
@@ -15,7 +15,7 @@ def keeps_dtype(subject: Trial, case: Case) -> None:
     dtype = subject.presumed(case).dtype
     if dtype != subject.dtype:
         message = f"the result has dtype {dtype}, expected {subject.dtype}"
-        raise Mismatch(message, holds=f"result.dtype == np.{subject.dtype}")
+        raise Mismatch(message, holds=f"result.dtype.name == '{subject.dtype}'")
 
 
 def is_fresh(subject: Trial, case: Case) -> None:
@@ -113,10 +113,18 @@ def forgets(subject: Trial, case: Case, other: Case, judge: Callable[[Case], Exp
 
 
 def own(result: np.ndarray, expected: Expected) -> Expected:
-    """A copy of the subject's own result with twice the bound: two results may both be off, in opposite directions."""
-    bound = np.asarray(expected.bound)
+    """A copy of the subject's own result with twice the bound: two results may both be off, in opposite directions.
+
+    Where results are rounded once more, to fewer bits, this may have happened in opposite directions as well.
+    """
+    bound, form = np.asarray(expected.bound), ARITHMETIC.get(result.dtype.name)
     twice = 2 * (bound if bound.shape == result.shape else bound.max(initial=0))
-    return Expected(result.astype(expected.value.dtype), twice, result)
+    value = result.astype(expected.value.dtype)
+    if form is not None and form.narrows:
+        with np.errstate(invalid="ignore"):
+            again = 2 * form.stored.u * (np.abs(value) + twice) + form.stored.eta
+        twice = np.where((twice > 0) & np.isfinite(value), twice + again, twice)
+    return Expected(value, twice, result)
 
 
 def image_of(expected: Expected, n: int) -> Expected:

@@ -15,7 +15,7 @@ import numpy as np
 from nnspec.adapters.subject import Framework
 from nnspec.conformance import rule_batch_norm
 from nnspec.conformance.cases import Case
-from nnspec.conformance.rule import FORMATS, Array, Expected, multilinear, sum_bound
+from nnspec.conformance.rule import ARITHMETIC, Array, Expected, multilinear, sum_bound
 from nnspec.conformance.wiring import STAGES
 from nnspec.reference.conv2d import conv2d
 from nnspec.reference.linear import linear
@@ -126,7 +126,7 @@ class Lockstep:
         x, y = self.seen[name]
         weight = self.before[f"{name}.weight"]
         convolve = functools.partial(conv2d, stride=stride, padding=padding)
-        form = FORMATS[x.dtype.name]
+        form = ARITHMETIC[x.dtype.name]
         value = convolve(x.astype(form.wide), weight.astype(form.wide))
         magnitude = convolve(np.abs(x, dtype=np.float64), np.abs(weight, dtype=np.float64))
         taps = convolve(np.ones((1, 1, *x.shape[2:])), np.ones((1, 1, *weight.shape[2:])))
@@ -161,14 +161,14 @@ class Lockstep:
             yield self.link(f"{name}.downsample.1", self.seen[f"{name}.downsample.0"][1])
             yield from self.norm(f"{name}.downsample.1")
             shortcut = self.seen[f"{name}.downsample.1"][1]
-        form = FORMATS[x.dtype.name]
+        form = ARITHMETIC[x.dtype.name]
         total = branch.astype(form.wide) + shortcut
         yield self.node(name, "sum, relu", y, Expected(relu(total), (form.u + form.u_wide) * np.abs(total)))
 
     def head(self, x: Array) -> Iterator[Verdict]:
         """The mean, n additions and a division, and the linear layer."""
         means, scores = self.seen["fc"]
-        form = FORMATS[x.dtype.name]
+        form = ARITHMETIC[x.dtype.name]
         n = x.shape[2] * x.shape[3]
         wide = x.astype(form.wide)
         bound = (n + 1) * (form.u + form.u_wide) * np.abs(wide).mean((2, 3))

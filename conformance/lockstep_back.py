@@ -17,7 +17,7 @@ from nnspec.adapters.subject import Framework
 from nnspec.conformance import rule_batch_norm
 from nnspec.conformance.cases import Case
 from nnspec.conformance.lockstep import Lockstep, Seen, Verdict, judge
-from nnspec.conformance.rule import FORMATS, Array, Expected, multilinear, sum_bound
+from nnspec.conformance.rule import ARITHMETIC, Array, Expected, multilinear, sum_bound
 from nnspec.conformance.wiring import STAGES
 from nnspec.reference.conv2d import conv2d_vjp
 from nnspec.reference.linear import linear_vjp
@@ -151,7 +151,7 @@ class _Back(Lockstep):
         yield self.parameter("fc.bias", "linear: weight, bias", expected)
         last = f"layer{len(STAGES)}.{STAGES[-1][1] - 1}"
         _, _, h, w = self.seen[last][1].shape
-        form = FORMATS[x.dtype.name]
+        form = ARITHMETIC[x.dtype.name]
         share = np.broadcast_to(of_means.astype(form.wide)[:, :, None, None] / (h * w), self.seen[last][1].shape)
         expected = Expected(share, 2 * (form.u + form.u_wide) * np.abs(share) + form.eta)
         yield self.node(last, "mean: x", self.step.back[last][0], expected)
@@ -175,14 +175,14 @@ class _Back(Lockstep):
             yield self.passed(f"{name}.downsample.0", self.step.back[f"{name}.downsample.1"][1])
             yield from self.convolution_back(f"{name}.downsample.0", stride, 0)
             of_sum = self.step.back[f"{name}.downsample.0"][1]
-        form = FORMATS[x.dtype.name]
+        form = ARITHMETIC[x.dtype.name]
         total = self.step.back[f"{name}.conv1"][1].astype(form.wide) + of_sum
         yield self.node(name, "sum of both ways", of_x, Expected(total, (form.u + form.u_wide) * np.abs(total)))
 
     def stem_back(self, g: Array) -> Iterator[Verdict]:
         """Max pool, where up to four windows overlap, relu, norm and convolution."""
         stem = self.seen["bn1"][1]
-        form, x = FORMATS[stem.dtype.name], relu(stem)
+        form, x = ARITHMETIC[stem.dtype.name], relu(stem)
 
         def scattered(cotangent: Array) -> Array:
             """To the first of the largest; among zeros it does not matter which, for the relu lets none through."""
@@ -211,7 +211,7 @@ class _Back(Lockstep):
         (x, _), (g, of_x) = self.seen[name], self.step.back[name]
         weight = self.before[f"{name}.weight"]
         vjp: Any = functools.partial(conv2d_vjp, stride=stride, padding=padding)
-        form = FORMATS[x.dtype.name]
+        form = ARITHMETIC[x.dtype.name]
         values = vjp(*(a.astype(form.wide) for a in (g, x, weight)))
         magnitudes = vjp(*(np.abs(a, dtype=np.float64) for a in (g, x, weight)))
         of_x_terms, of_weight_terms, _ = vjp(*(np.ones((1, 1, *a.shape[2:])) for a in (g, x, weight)))

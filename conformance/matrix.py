@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nnspec.conformance import report
 from nnspec.conformance.report import BAD, Record
+from nnspec.conformance.rule import CLASSES
 
 SCHEMA = "urn:nnspec:matrix:1"  # the $id of matrix.schema.json
 
@@ -49,7 +50,7 @@ def _table(reports: Sequence[Record]) -> list[str]:
 
 
 def _cell(entries: Iterable[Record]) -> str:
-    """How many results have each verdict, and, of those that passed, the largest error as a part of its bound."""
+    """How many results have each verdict, and, of those that passed, the weakest class and the largest error in it."""
     entries = list(entries)
     if not entries:
         return "–"
@@ -57,7 +58,9 @@ def _cell(entries: Iterable[Record]) -> str:
     parts = [f"{counts.pop('pass', 0)} pass", *(f"**{counts.pop(v)} {v}**" for v in BAD if v in counts)]
     parts += [f"{n} {verdict}" for verdict, n in sorted(counts.items())]
     worst = max((e["worst_error_over_bound"] for e in entries if e["verdict"] == "pass"), default=0.0)
-    return ", ".join(parts) + (f"; B {worst:.2f}" if worst else "; exact")
+    classes = [e["accuracy"] for e in entries if e["accuracy"]]
+    reached = max(classes, key=list(CLASSES).index, default="")
+    return ", ".join(parts) + (f"; {reached} {worst:.2f}" if worst else "; exact")
 
 
 def _only_a_should(entry: Record) -> bool:
@@ -66,9 +69,12 @@ def _only_a_should(entry: Record) -> bool:
 
 def _legend(reports: Sequence[Record]) -> list[str]:
     return [
-        "Counts are of requirements, each form (function, class) and dtype by itself. *B* is the accuracy class that",
-        "a *must* asks for, within the bound of any order of summation; behind it stands the largest error seen, as a",
-        "part of that bound. *exact*: no error at all. *should*: a recommendation that is not met.",
+        "Counts are of requirements, each form (function, class) and dtype by itself. The letter is the weakest class",
+        "of accuracy among those that passed, B being what a *must* asks for in float32 and float64; behind it stands",
+        "the largest error seen, as a part of what is allowed. *exact*: no error at all. *should*: a recommendation",
+        "that is not met.",
+        "",
+        *(f"- {name}: {what}" for name, what in CLASSES.items()),
         "",
         *(f"- {r['subject']}: profile {r['profile']}, seed {r['seed']}, {r['totals']['cases']} cases in "
           f"{r['seconds']:.0f} s; {', '.join(f'{n} {v}' for n, v in r['versions'].items())}" for r in reports),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from nnspec.adapters.names import NAMED
+from nnspec.adapters.names import DTYPES, NAMED
 
 if TYPE_CHECKING:
     from nnspec.adapters.subject import Subject
@@ -35,8 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--nnspec-dtype",
         action="append",
         default=None,
-        choices=("float32", "float64"),
-        help="float32, float64; may be repeated",
+        choices=DTYPES,
+        help=f"{', '.join(DTYPES)}; may be repeated",
     )
     group.addoption("--nnspec-block", action="append", default=None, help="check these blocks alone; may be repeated")
     group.addoption("--nnspec-timeout", default=30.0, type=float, help="seconds after which a call counts as hung")
@@ -104,8 +104,9 @@ def _load(config: pytest.Config, state: _State) -> None:
         state.journal.note(f"loading {subject}")
     try:
         loaded = load(getattr(config, "nnspec_object", subject), config.getoption("nnspec_framework"))
-        if asked and not set(asked) & set(loaded.dtypes):
-            raise SubjectError(f"{subject}: says that it has {', '.join(loaded.dtypes)}, and not {', '.join(asked)}")
+        has = (*loaded.dtypes, *loaded.further_dtypes)
+        if asked and not set(asked) & set(has):
+            raise SubjectError(f"{subject}: says that it has {', '.join(has)}, and not {', '.join(asked)}")
         state.waivers = waivers.load(config.getoption("nnspec_waivers"))
         state.subject = loaded
     except (SubjectError, waivers.WaiverError) as error:
@@ -150,9 +151,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     blocks = config.getoption("nnspec_block")
     asked = config.getoption("nnspec_dtype") or state.subject.dtypes
-    dtypes = [dtype for dtype in dict.fromkeys(asked) if dtype in state.subject.dtypes]
+    has = (*state.subject.dtypes, *state.subject.further_dtypes)
+    dtypes = [dtype for dtype in dict.fromkeys(asked) if dtype in has]
+    able = [dtype for dtype in dtypes if dtype in check.dtypes]
     wanted = [] if blocks and check.stem not in blocks else forms(state.subject, check)
-    chosen = [(form, dtype) for form in wanted for dtype in (dtypes if check.per_dtype else dtypes[:1])]
+    chosen = [(form, dtype) for form in wanted for dtype in (able if check.per_dtype else able[:1])]
     metafunc.parametrize("trial", chosen, ids=[f"{form}-{dtype}" for form, dtype in chosen], indirect=True)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from nnspec.adapters.signatures import CANONICAL
 from nnspec.adapters.subject import DERIVATIVES, Subject
 from nnspec.conformance.cases import Case
+from nnspec.conformance.formats import is_floating
 from nnspec.conformance.requirements import Check, requirements
 from nnspec.conformance.script import reproduce
 from nnspec.conformance.trial import Outcome
@@ -49,6 +50,7 @@ def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outco
         "held": sorted(name for name in subject.lacks(check.stem, form) if name not in {*CANONICAL, *DERIVATIVES}),
         "seconds": round(outcome.seconds, 4),
         "worst_error_over_bound": round(outcome.worst, 4),
+        "accuracy": outcome.accuracy or None,
         "failure": None,
     }
     failure = outcome.failure
@@ -71,7 +73,7 @@ def plain(value: Any) -> Any:
         array = np.asarray(value)
         if array.size > 2000:
             return f"{array.dtype.name} array of shape {array.shape}"
-        return plain(array.astype(np.float64).tolist() if array.dtype.kind == "f" else array.tolist())
+        return plain(array.astype(np.float64).tolist() if is_floating(array.dtype) else array.tolist())
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     if isinstance(value, dict):

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
+from nnspec.adapters.names import DTYPES
+
 LEVELS = ("must", "should", "may")
 HEADING = re.compile(r"^### (?P<id>[a-z0-9_]+(?:\.[a-z0-9-]+){2}) — (?P<level>must|should|may)$", re.M)
 
@@ -75,6 +77,7 @@ class Check:
     needs: tuple[str, ...] = ()  # without these arguments there is nothing to check: unsupported
     forms: tuple[str, ...] = ("function", "class")
     per_dtype: bool = True
+    dtypes: tuple[str, ...] = DTYPES  # in which it makes sense at all
     effort: float = 1.0  # how many times longer a case takes than usual; so many times fewer are drawn
 
     @property
@@ -93,6 +96,7 @@ def requirement(
     needs: tuple[str, ...] | str = (),
     forms: tuple[str, ...] | str = ("function", "class"),
     per_dtype: bool = True,
+    dtypes: tuple[str, ...] = DTYPES,
     effort: float = 1.0,
     **choices: Any,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -108,7 +112,7 @@ def requirement(
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         if identifier in CHECKS and CHECKS[identifier].body.__qualname__ != body.__qualname__:
             raise ValueError(f"{identifier}: a second check, {body.__name__}; one requirement has one check")
-        check = Check(identifier, body, cases, choices, needs, forms, per_dtype, effort)
+        check = Check(identifier, body, cases, choices, needs, forms, per_dtype, dtypes, effort)
         CHECKS[identifier] = check
 
         def test(trial: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from nnspec.conformance import rule_batch_norm
 from nnspec.conformance.cases import Case
-from nnspec.conformance.rule import FORMATS, Array, Expected, sum_bound
+from nnspec.conformance.rule import ARITHMETIC, Array, Expected, sum_bound
 from nnspec.conformance.running_error import Approximate, add, bilinear_block, linear_block, relu, relu_vjp
 from nnspec.conformance.wiring import STAGES, Copies
 from nnspec.reference.conv2d import conv2d, conv2d_vjp
@@ -188,7 +188,7 @@ def max_pool(x: Approximate) -> Approximate:
 
 def mean_of_image(x: Approximate) -> Approximate:
     """(N, C, H, W) -> (N, C): the mean of the errors, and n additions and a division by n."""
-    form = FORMATS[x.dtype]
+    form = ARITHMETIC[x.dtype]
     n = x.value.shape[2] * x.value.shape[3]
     error = x.error.mean((2, 3)) + (n + 1) * (form.u + form.u_wide) * x.largest.mean((2, 3))
     return Approximate(x.value.mean((2, 3)), error, x.dtype)
@@ -221,7 +221,7 @@ def _ends(x: Approximate) -> tuple[Array, Array]:
 
 def mean_of_image_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
     """Every pixel gets its share: two divisions, or a product with the rounded 1/n."""
-    form = FORMATS[x.dtype]
+    form = ARITHMETIC[x.dtype]
     share, error = (np.broadcast_to(a[:, :, None, None], x.value.shape) for a in (cotangent.value, cotangent.error))
     n = x.value.shape[2] * x.value.shape[3]
     rounding = 2 * (form.u + form.u_wide) * (np.abs(share) + error) / n

@@ -14,35 +14,95 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from nnspec.conformance.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, TFLOAT32, Format, is_floating, rounded
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
-class Format:
-    """A floating-point format: unit roundoff u, spacing of subnormals eta, precision t, the reference's own dtype."""
+class Arithmetic:
+    """What a subject is held to on operands of one dtype: the format of its sums and products, and that of its results.
 
-    name: str
-    precision: int
-    eta: float  # a product that underflows is off by eta / 2
-    largest: float
+    An `extra` may come on top, relative to the sum of the absolute values of the terms.
+    """
+
+    sums: Format
+    stored: Format
     wide: Any  # the dtype in which the reference computes what is expected
+    eta: float  # a product that underflows is off by eta / 2
+    extra: float = 0.0
+    operands: Format | None = None  # to which operands are rounded before anything else
+
+    @property
+    def name(self) -> str:
+        """The dtype's."""
+        return self.stored.name
 
     @property
     def u(self) -> float:
-        """Half the distance from 1 to the next number."""
-        return 2.0**-self.precision
+        """How far a sum or product may be rounded, relative to it."""
+        return self.sums.u
+
+    @property
+    def rounding(self) -> float:
+        """How far a result by itself may be off, what is expected being rounded too."""
+        return self.u + self.u_wide + self.extra
+
+    @property
+    def precision(self) -> int:
+        """Whole numbers up to 2^precision are added without rounding, and also stored where it may store in between."""
+        return self.stored.precision if self.extra and self.narrows else self.sums.precision
 
     @property
     def u_wide(self) -> float:
         """u of the reference's dtype."""
         return float(np.finfo(self.wide).eps) / 2
 
+    @property
+    def narrows(self) -> bool:
+        """Whether results are rounded once more, to fewer bits than those of the sums."""
+        return self.stored.precision < self.sums.precision
 
-FORMATS = {
-    "float32": Format("float32", 24, 2.0**-149, float(np.finfo(np.float32).max), np.float64),
-    "float64": Format("float64", 53, 2.0**-1074, float(np.finfo(np.float64).max), np.longdouble),
+
+def _held_to(sums: Format, stored: Format, wide: Any = np.float64) -> Arithmetic:
+    return Arithmetic(sums, stored, wide, sums.eta)
+
+
+# class B: float32 and float64 are added up as they are, and 16-bit types in float32
+ARITHMETIC = {
+    "float32": _held_to(FLOAT32, FLOAT32),
+    "float64": _held_to(FLOAT64, FLOAT64, np.longdouble),
+    "float16": _held_to(FLOAT32, FLOAT16),
+    "bfloat16": _held_to(FLOAT32, BFLOAT16),
 }
+
+
+def _in_class(name: str, form: Arithmetic) -> Arithmetic:
+    if name == "T":
+        return replace(form, extra=2 * TFLOAT32.u + TFLOAT32.u**2, operands=TFLOAT32)
+    if name == "B2":
+        return replace(form, extra=form.stored.u * (1 + form.stored.u))
+    return replace(form, sums=form.stored, eta=max(form.eta, form.stored.eta)) if name == "L" else form
+
+
+CLASSES = {  # best first; what each of them means
+    "A": "every element correctly rounded",
+    "B": "within the bound of any order of summation",
+    "B2": "as B, with an intermediate result rounded to the dtype",
+    "T": "as B, with operands rounded to TF32",
+    "L": "added up in the dtype itself",
+}
+
+
+@contextmanager
+def held_to(accuracy: str) -> Iterator[None]:
+    """For as long as a subject is judged by a weaker class than B."""
+    before = dict(ARITHMETIC)
+    ARITHMETIC.update({name: _in_class(accuracy, form) for name, form in before.items()})
+    try:
+        yield
+    finally:
+        ARITHMETIC.update(before)
 
 
 @contextmanager
@@ -52,13 +112,13 @@ def flushing(flushes: bool) -> Iterator[None]:
     That is tiny, the smallest normal number, for a product, and as much again for the sum that it is a term of. No
     operand that is drawn is itself subnormal.
     """
-    before = dict(FORMATS)
+    before = dict(ARITHMETIC)
     if flushes:
-        FORMATS.update({n: replace(f, eta=4 * f.eta * 2.0 ** (f.precision - 1)) for n, f in before.items()})
+        ARITHMETIC.update({n: replace(f, eta=4 * f.sums.tiny) for n, f in before.items()})
     try:
         yield
     finally:
-        FORMATS.update(before)
+        ARITHMETIC.update(before)
 
 
 @dataclass(frozen=True)
@@ -74,11 +134,28 @@ class Expected:
         """Equality, NaN equal to NaN, -0.0 equal to 0.0."""
         return cls(np.asarray(value), 0.0, source)
 
+    def stored(self, dtype: Any) -> Expected:
+        """What is left of it for a result that was rounded to a dtype of fewer bits than those that it was added up in.
+
+        What lies within the bound, rounded, is what lies between its two ends, rounded: all of it, and nothing else.
+        Where one of them overflows nothing is expected.
+        """
+        form = ARITHMETIC.get(np.dtype(dtype).name)
+        if form is None or not form.narrows or self.source is not None or not is_floating(self.value.dtype):
+            return self
+        value, bound = self.value.astype(form.wide), np.asarray(self.bound)
+        low, high = (rounded(end, form.stored).astype(form.wide) for end in (value - bound, value + bound))
+        with np.errstate(invalid="ignore"):
+            middle, half = (low + high) / 2, (high - low) / 2
+        finite = np.isfinite(low) & np.isfinite(high)
+        unbounded = np.where(np.isfinite(value), np.inf, 0.0)
+        return Expected(np.where(finite, middle, value), np.where(finite, half, unbounded))
+
 
 def sum_bound(terms: Array, magnitude: Array, dtype: Any) -> Array:
     """The bound of a sum of `terms` products whose absolute values add up to `magnitude`, in any order of summation."""
-    form = FORMATS[np.dtype(dtype).name]
-    return terms * (form.u * (1 + form.u) + form.u_wide) * magnitude + terms * form.eta / 2
+    form = ARITHMETIC[np.dtype(dtype).name]
+    return (terms * (form.u * (1 + form.u) + form.u_wide) + form.extra) * magnitude + terms * form.eta / 2
 
 
 def multilinear(function: Callable[..., Array], *operands: Array | None) -> Expected:
@@ -95,7 +172,7 @@ def multilinear(function: Callable[..., Array], *operands: Array | None) -> Expe
 
 def evaluate(function: Callable[..., Array], *operands: Array | None) -> tuple[Array, Array, Array]:
     """The value in the reference's wider dtype, the magnitude and the number of terms of a multilinear block."""
-    form = FORMATS[next(a for a in operands if a is not None).dtype.name]
+    form = ARITHMETIC[next(a for a in operands if a is not None).dtype.name]
 
     def apply(change: Callable[[Array], Array], dtype: Any) -> Array:
         return function(*(None if a is None else change(a).astype(dtype) for a in operands))
@@ -106,9 +183,12 @@ def evaluate(function: Callable[..., Array], *operands: Array | None) -> tuple[A
 
 def exact(operands: Sequence[Array], terms: Array, magnitude: Array, dtype: Any) -> Array:
     """Where no order of summation can round: on a common grid with room for the magnitude, or a copy times ±2ʲ."""
+    form = ARITHMETIC[np.dtype(dtype).name]
+    if form.operands is not None and not all(np.array_equal(a, rounded(a, form.operands)) for a in operands):
+        return np.zeros(np.shape(magnitude), bool)
     integers = all(np.array_equal(a, np.rint(a)) for a in operands)
     copies = terms <= 1 if sum(not _powers_of_two(a) for a in operands) <= 1 else False
-    return (magnitude <= 2.0 ** FORMATS[np.dtype(dtype).name].precision if integers else False) | np.asarray(copies)
+    return (magnitude <= 2.0**form.precision if integers else False) | np.asarray(copies)
 
 
 def _powers_of_two(a: Array) -> bool:

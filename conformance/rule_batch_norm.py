@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from nnspec.conformance.cases import Array, Case
-from nnspec.conformance.rule import FORMATS, Expected, multilinear
+from nnspec.conformance.rule import ARITHMETIC, Arithmetic, Expected, multilinear
 from nnspec.reference.batch_norm import batch_norm_vjp_vjp
 
 DEFAULTS = {"training": False, "momentum": 0.1, "eps": 1e-5}
@@ -21,20 +21,20 @@ ROOM = 8  # roundings, a few for each value and each level of a tree of partial 
 
 def expected(case: Case, off: Array | float = 0.0) -> tuple[Expected, Expected, Expected]:
     """y, the running mean and the running variance after the call, whose x may be off by `off`."""
-    form = FORMATS[case["running_mean"].dtype.name]
-    u = form.u + form.u_wide  # what is expected is rounded too
+    form = ARITHMETIC[case["running_mean"].dtype.name]
     wide = case.map(lambda a: np.asarray(a, form.wide)).arrays
     settings = {**DEFAULTS, **case.arguments}
     with np.errstate(all="ignore"):  # NaN and its channel
         if not settings["training"]:
-            return _evaluation(wide, np.asarray(off), settings["eps"], u)
+            return _evaluation(wide, np.asarray(off), settings["eps"], form)
         if not wide["x"].size:
             return tuple(Expected.exactly(wide[n]) for n in ("x", "running_mean", "running_var"))  # type: ignore
-        return _training(wide, np.asarray(off), settings["momentum"], settings["eps"], u)
+        return _training(wide, np.asarray(off), settings["momentum"], settings["eps"], form)
 
 
-def _evaluation(a: dict[str, Array], e: Array, eps: float, u: float) -> tuple[Expected, Expected, Expected]:
+def _evaluation(a: dict[str, Array], e: Array, eps: float, form: Arithmetic) -> tuple[Expected, Expected, Expected]:
     """As (x − r)·s·w + b or folded into a scale and a shift: 3u for s, 4u for what follows, u for their products."""
+    u = form.rounding
     x, mean, weight, bias = a["x"], *(_along(a, n) for n in ("running_mean", "weight", "bias"))
     scale = weight / np.sqrt(_along(a, "running_var") + eps)
     bound = np.abs(scale) * (e + 8 * u * (np.abs(x) + e + np.abs(mean))) + 2 * u * np.abs(bias)
@@ -57,10 +57,10 @@ class _Batch:
     s_off: Array
 
     @classmethod
-    def of(cls, x: Array, e: Array, eps: float, u: float) -> _Batch:
+    def of(cls, x: Array, e: Array, eps: float, form: Arithmetic) -> _Batch:
         """Of an x that may be off by e."""
         n = x.size // x.shape[1]
-        q = (n + ROOM + 4 * np.log2(n)) * u
+        u, q = form.rounding, _summing(n, form)
         mu = _mean(x, x)
         d = x - mu
         v = _mean(d**2, x)
@@ -83,10 +83,10 @@ class _Batch:
 
 
 def _training(
-    a: dict[str, Array], e: Array, momentum: float, eps: float, u: float
+    a: dict[str, Array], e: Array, momentum: float, eps: float, form: Arithmetic
 ) -> tuple[Expected, Expected, Expected]:
-    x, weight, bias = a["x"], _along(a, "weight"), _along(a, "bias")
-    of = _Batch.of(x, e, eps, u)
+    x, weight, bias, u = a["x"], _along(a, "weight"), _along(a, "bias"), form.rounding
+    of = _Batch.of(x, e, eps, form)
     # d is off as x and μ are; the folded form x·scale + (bias − mean·scale) rounds numbers as large as x and μ
     d_off = e + of.mu_off + 4 * u * (np.abs(x) + e + np.abs(of.mu))
     bound = np.abs(weight) * (of.s_off * np.abs(of.d) + (of.s + of.s_off) * d_off) + 2 * u * np.abs(bias)
@@ -104,6 +104,11 @@ def _moved(running: Array, batch: Array, batch_off: Array, momentum: float, u: f
     bound = momentum * batch_off + 6 * u * (np.abs(running) + momentum * np.abs(batch))
     value = (1 - momentum) * running + momentum * batch
     return Expected(value, np.asarray(bound if momentum else 0 * bound, np.float64))
+
+
+def _summing(n: int, form: Arithmetic) -> float:
+    """A sum of n terms, in any order, is off by this times the sum of their absolute values; and stored."""
+    return float((n + ROOM + 4 * np.log2(n)) * (form.u + form.u_wide) + form.extra)
 
 
 def _along(a: dict[str, Array], name: str) -> Array:
@@ -130,8 +135,7 @@ def expected_gradients(case: Case, off: Array | float = 0.0, cotangent_off: Arra
     Where blocks come before and after it, x may be off by `off`, and the cotangent by `cotangent_off`.
     """
     narrowest = min((array.dtype for array in case.arrays.values() if array is not None), key=lambda d: d.itemsize)
-    form = FORMATS[narrowest.name]
-    u = form.u + form.u_wide
+    form = ARITHMETIC[narrowest.name]
     a = case.map(lambda array: np.asarray(array, form.wide)).arrays
     settings = {**DEFAULTS, **case.arguments}
     if not a["x"].size:
@@ -139,9 +143,9 @@ def expected_gradients(case: Case, off: Array | float = 0.0, cotangent_off: Arra
         return {"x": Expected.exactly(a["x"]), **found}
     e, e_g = (np.broadcast_to(np.asarray(each), a["x"].shape) for each in (off, cotangent_off))
     of_mode = _gradients_in_training if settings["training"] else _gradients_in_evaluation
-    x, weight = of_mode(a, e, e_g, settings["eps"], u)
+    x, weight = of_mode(a, e, e_g, settings["eps"], form)
     if e_g.any():
-        bias = _carried_sum(a["cotangent"], e_g, u)
+        bias = _carried_sum(a["cotangent"], e_g, form.u + form.u_wide)
     else:
         bias = multilinear(lambda g: g.sum(_axes(g)), case["cotangent"].astype(form.name))
     return {"x": x, **{n: b for n, b in zip(PARAMETERS, (weight, bias), strict=True) if a[n] is not None}}
@@ -152,21 +156,25 @@ def _carried_sum(g: Array, e_g: Array, u: float) -> Expected:
     return _within(g.sum(_axes(g)), e_g.sum(_axes(g)) + terms * u * (1 + u) * (np.abs(g) + e_g).sum(_axes(g)))
 
 
-def _gradients_in_evaluation(a: dict[str, Array], e: Array, e_g: Array, eps: float, u: float) -> tuple[Expected, ...]:
+def _gradients_in_evaluation(
+    a: dict[str, Array], e: Array, e_g: Array, eps: float, form: Arithmetic
+) -> tuple[Expected, ...]:
     """As the result: up to 6u for s, whose product with weight and cotangent are 2u; Σ g·x̂, be x̂ folded or not."""
     x, g, weight, mean = a["x"], a["cotangent"], *(_along(a, n) for n in ("weight", "running_mean"))
     s, n = 1 / np.sqrt(_along(a, "running_var") + eps), x.size // x.shape[1]
-    q, size = (n + ROOM + 4 * np.log2(n)) * u, np.abs(g) + e_g
+    u, q, size = form.rounding, _summing(n, form), np.abs(g) + e_g
     dx, dx_off = weight * s * g, np.abs(weight * s) * (e_g + 8 * u * size)
     dweight, most = (g * (x - mean) * s).sum(_axes(x)), (size * (np.abs(x) + e + np.abs(mean)) * s).sum(_axes(x))
     carried = ((e_g * np.abs(x - mean) + size * e) * s).sum(_axes(x))
     return _within(dx, dx_off), _within(dweight, carried + (q + 6 * u) * most)
 
 
-def _gradients_in_training(a: dict[str, Array], e: Array, e_g: Array, eps: float, u: float) -> tuple[Expected, ...]:
+def _gradients_in_training(
+    a: dict[str, Array], e: Array, e_g: Array, eps: float, form: Arithmetic
+) -> tuple[Expected, ...]:
     """w·s·(g − ḡ − x̂·r), with r the mean of g·x̂: as it stands, folded, or as the chain rule finds it step by step."""
-    x, g, weight = a["x"], a["cotangent"], _along(a, "weight")
-    of = _Batch.of(x, e, eps, u)
+    x, g, weight, u = a["x"], a["cotangent"], _along(a, "weight"), form.rounding
+    of = _Batch.of(x, e, eps, form)
     n, q, s, s_most = of.n, of.q, of.s, of.s + of.s_off
     hat, size, mean_off = of.d * s, np.abs(g) + e_g, _mean(e_g, x)
     reach = np.abs(x) + e + np.abs(of.mu) + of.mu_off  # x and μ̂ are at most as large together, and so their difference
@@ -199,32 +207,31 @@ def expected_second(case: Case) -> dict[str, Expected]:
     Both are the symmetric form in t and g that the page gives, for y with t in the place of g.
     """
     narrowest = min((array.dtype for array in case.arrays.values() if array is not None), key=lambda d: d.itemsize)
-    form = FORMATS[narrowest.name]
-    u = form.u + form.u_wide
+    form = ARITHMETIC[narrowest.name]
     a = case.map(lambda array: np.asarray(array, form.wide)).arrays
     settings = {**DEFAULTS, **case.arguments}
     t, g = a.pop("tangent"), a.get("cotangent")
     operands = (t if g is None else g, *(a[n] for n in ("x", "running_mean", "running_var", "weight", "bias")))
     _, dx, _, _, dweight, _ = batch_norm_vjp_vjp(t, *operands, **settings)
-    x_off, weight_off = _second_off(a["x"], t, operands[0], a, settings, u)
+    x_off, weight_off = _second_off(a["x"], t, operands[0], a, settings, form)
     if g is None:
         return {"y": _within(dx, x_off)}
     found = {"cotangent": expected_gradients(case.but(cotangent=case["tangent"]))["x"], "x": _within(dx, x_off)}
     return found if dweight is None else {**found, "weight": _within(dweight, weight_off)}
 
 
-def _second_off(x: Array, t: Array, g: Array, a: Any, settings: Any, u: float) -> tuple[Array, Array]:
+def _second_off(x: Array, t: Array, g: Array, a: Any, settings: Any, form: Arithmetic) -> tuple[Array, Array]:
     """Terms that add up to the derivatives in any arrangement, their absolute values, and what each may be off.
 
     A term is a product of s, up to five times, and of means over n values, d, t and g, each centred or not: ten sums
     and forty roundings are more than any has. Whatever is centred is at most as large as its parts.
     """
     n = x.size // x.shape[1]
-    q, weight = (n + ROOM + 4 * np.log2(n)) * u, np.abs(_along(a, "weight"))
+    u, q, weight = form.rounding, _summing(n, form), np.abs(_along(a, "weight"))
     if not settings["training"]:
         s = 1 / np.sqrt(_along(a, "running_var") + settings["eps"])
         return np.zeros(x.shape), ((q + 8 * u) * np.abs(t * g) * s).sum(_axes(x))
-    of = _Batch.of(x, np.zeros(()), settings["eps"], u)
+    of = _Batch.of(x, np.zeros(()), settings["eps"], form)
     size_x, size_t, size_g = (np.abs(values) + _mean(np.abs(values), x) for values in (x, t, g))
     along_t, along_g = (of.s * _mean(size_x * size, x) for size in (size_t, size_g))
     normal = of.s * size_x

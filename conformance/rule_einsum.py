@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from nnspec.conformance.rule import FORMATS, Array, Expected, evaluate, exact
+from nnspec.conformance.rule import ARITHMETIC, Array, Expected, evaluate, exact
 from nnspec.reference.einsum import einsum, einsum_vjp
 
 
@@ -39,9 +39,11 @@ def gradient(cotangent: Array, equation: str, *operands: Array, by: int) -> Expe
 
 
 def _bounded(factors: Sequence[Array], value: Array, magnitude: Array, terms: Array) -> Expected:
-    form = FORMATS[factors[0].dtype.name]
+    form = ARITHMETIC[factors[0].dtype.name]
     n = np.where(terms > 0, terms + len(factors) - 2, 0)
     largest = max(1.0, *(float(np.abs(a).max(initial=0)) for a in factors))
     underflow = terms * (len(factors) - 1) * largest ** max(0, len(factors) - 2) * form.eta / 2
-    bound = n * (form.u + form.u_wide) * (1 + 2 * n * form.u) * magnitude + underflow
+    # what is stored in between: sums over labels that one factor has alone, and products of some of the factors
+    intermediate = 2 * (len(factors) - 1) * form.extra
+    bound = (n * (form.u + form.u_wide) * (1 + 2 * n * form.u) + intermediate) * magnitude + underflow
     return Expected(value, np.where(exact(factors, terms, magnitude, form.name), 0.0, bound))

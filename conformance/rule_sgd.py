@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from nnspec.conformance.rule import FORMATS, Array, Expected
+from nnspec.conformance.rule import ARITHMETIC, Array, Expected
 from nnspec.reference.sgd import sgd_step
 
 
 def moved(start: Array, gradients: Sequence[Array | None], *, lr: float, **others: float) -> Expected:
     """Where a parameter must be after steps with these gradients; None is a step without one."""
-    form = FORMATS[start.dtype.name]
+    form = ARITHMETIC[start.dtype.name]
     value, velocity = start.astype(form.wide), None
     error, velocity_error = np.zeros(start.shape), np.zeros(start.shape)
     for gradient in gradients:
@@ -41,7 +41,7 @@ def moved(start: Array, gradients: Sequence[Array | None], *, lr: float, **other
 
 def _exact(start: Array, gradients: Sequence[Array | None], *, lr: float, **others: float) -> bool:
     """Whether everything lies on one grid that has room for it. The grid becomes finer by each factor in each step."""
-    form, factors = FORMATS[start.dtype.name], [lr, *others.values()]
+    form, factors = ARITHMETIC[start.dtype.name], [lr, *others.values()]
     operands = [start, *(g for g in gradients if g is not None)]
     whole = all(np.array_equal(a, np.rint(a)) for a in operands)
     if not whole or any(np.frexp(f)[0] not in (0.0, 0.5) for f in factors):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from nnspec.conformance.rule import FORMATS, Array, Expected, exact, sum_bound
+from nnspec.conformance.rule import ARITHMETIC, Array, Expected, exact, sum_bound
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Approximate:
     @classmethod
     def given(cls, x: Array) -> Approximate:
         """An operand, which the subject has exactly."""
-        return cls(x.astype(FORMATS[x.dtype.name].wide), np.zeros(x.shape), x.dtype.name)
+        return cls(x.astype(ARITHMETIC[x.dtype.name].wide), np.zeros(x.shape), x.dtype.name)
 
     @property
     def largest(self) -> Array:
@@ -49,7 +49,7 @@ def linear_block(
 
     The first and the last are the rounding of one sum, over |x̂| ≤ |x| + e; the middle one is at most Σ |weight|·e.
     """
-    wide = FORMATS[x.dtype].wide
+    wide = ARITHMETIC[x.dtype].wide
 
     def apply(x: Array, change: Callable[[Array], Array], dtype: Any, bias: Array | None) -> Array:
         weights = (None if a is None else change(a).astype(dtype) for a in (weight, bias))
@@ -70,7 +70,7 @@ def bilinear_block(function: Callable[..., Array], x: Approximate, y: Approximat
 
     |f(x̂, ŷ) − f(x, y)| ≤ |f(x̂ − x, ŷ)| + |f(x, ŷ − y)|, and each sum of products rounds over |x̂| and |ŷ|
     """
-    wide = FORMATS[x.dtype].wide
+    wide = ARITHMETIC[x.dtype].wide
     value = function(x.value.astype(wide), y.value.astype(wide))
     magnitude = function(x.largest, y.largest)
     terms = np.rint(function((x.largest != 0).astype(np.float64), (y.largest != 0).astype(np.float64)))
@@ -96,7 +96,7 @@ def relu_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
 
 def add(x: Approximate, y: Approximate) -> Approximate:
     """x + y, one rounding of |x̂ + ŷ| ≤ |x + y| + the errors."""
-    form = FORMATS[x.dtype]
+    form = ARITHMETIC[x.dtype]
     value, carried = x.value + y.value, x.error + y.error
     rounding = (form.u + form.u_wide) * (np.abs(value).astype(np.float64) + carried) * (1 + 4 * form.u_wide)
     rounds = ~exact([x.value, y.value], np.full(value.shape, 2), x.largest + y.largest, x.dtype) | (carried > 0)

@@ -18,6 +18,7 @@ from nnspec.adapters import load
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
 from nnspec.conformance.cases import Case, laid_out
+from nnspec.conformance.formats import is_floating
 from nnspec.conformance.requirements import Check, requirements
 from nnspec.conformance.rule import Expected
 from nnspec.conformance.trial import Call, Mismatch
@@ -88,7 +89,7 @@ def _main() -> None:
     name, framework, crashes, layouts = pickle.load(sys.stdin.buffer)
     subject, scripts = load(name, framework), []
     for (identifier, form, dtype, case, what), strides in zip(crashes, layouts, strict=True):
-        floats = {n: a for n, a in case.arrays.items() if a is not None and a.size and a.dtype.kind == "f"}
+        floats = {n: a for n, a in case.arrays.items() if a is not None and a.size and is_floating(a.dtype)}
         case = case.but(**{n: laid_out(a, strides[n]) for n, a in floats.items()})
         scripts.append(reproduce_crash(subject, identifier, form, dtype, case, what))
     print("\n" + json.dumps(scripts))
@@ -167,7 +168,7 @@ class _Replay:
         return ["sys.exit(0)"] if raised else None
 
     def _compare(self, actual: Any, expected: Expected) -> list[str] | None:
-        value = np.asarray(expected.value, np.float64 if expected.value.dtype.kind == "f" else None)
+        value = np.asarray(expected.value, np.float64 if is_floating(expected.value.dtype) else None)
         place, source = self._place(actual), self._place(expected.source)
         if place is None or (source is None and expected.source is not None):
             return None
@@ -353,7 +354,7 @@ def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     if a is None or b is None:
         return a is b
     alike = (a.dtype, a.shape, a.strides) == (b.dtype, b.shape, b.strides)
-    return alike and bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
+    return alike and bool(np.array_equal(a, b, equal_nan=is_floating(a.dtype)))
 
 
 def _variable(name: str) -> str:
@@ -369,13 +370,15 @@ def written(array: np.ndarray) -> str:
 
 def literal(array: np.ndarray) -> str:
     """An array as Python source."""
-    kind = array.dtype.name
+    kind = f"np.{array.dtype.name}"
+    if array.dtype.name == "bfloat16":  # which NumPy knows by name alone
+        kind, array = "'bfloat16'", array.astype(np.float64)
     if array.size == 0:
-        return f"np.zeros({array.shape}, np.{kind})"
+        return f"np.zeros({array.shape}, {kind})"
     first = array.flat[0]
     if array.size > 8 and np.all(array == first):
-        return f"np.full({array.shape}, {first.item()!r}, np.{kind})"
-    return f"np.array({array.tolist()!r}, np.{kind})"
+        return f"np.full({array.shape}, {first.item()!r}, {kind})"
+    return f"np.array({array.tolist()!r}, {kind})"
 
 
 if __name__ == "__main__":

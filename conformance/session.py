@@ -168,6 +168,7 @@ class Session:
             "held": [],
             "seconds": round(time.monotonic() - entry["since"], 3),
             "worst_error_over_bound": 0.0,
+            "accuracy": None,
             "failure": {
                 "message": f"the call {what}: {entry['text']}",
                 "case": report.plain_case(case) if case else {"call": entry["text"], "arrays": {}, "arguments": {}},
@@ -306,13 +307,13 @@ def check_object(
 ) -> dict[str, Any]:
     """What nnspec.conformance.check does: everything in this process, nothing written."""
     from nnspec.adapters import SubjectError, load
-    from nnspec.conformance.rule import FORMATS
+    from nnspec.adapters.names import DTYPES
     from nnspec.conformance.trial import PROFILES
 
     blocks, dtypes = ([value] if isinstance(value, str) else value for value in (block, dtype))
     if message := unknown_block(blocks):
         raise ValueError(f"block {message}")
-    for name, given, known in (("profile", [profile], PROFILES), ("dtype", dtypes or (), FORMATS)):
+    for name, given, known in (("profile", [profile], PROFILES), ("dtype", dtypes or (), DTYPES)):
         if unknown := [value for value in given if value not in known]:
             raise ValueError(f"{name} {unknown[0]!r}: expected one of {', '.join(known)}")
     loaded = load(subject, framework)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from nnspec.conformance.report import BAD, VERDICTS, Record, failed, findings
+from nnspec.conformance.rule import CLASSES
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -145,6 +146,7 @@ def _footer(report: Record, path: str, console: Console) -> None:
     console.print(f"\n{counts or 'nothing ran'}; {totals['cases']} cases in {report['seconds']:.1f} s")
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     console.print(f"profile {report['profile']}, seed {report['seed']}; {escape(versions)}")
+    _accuracy(report, console)
     reasons = Counter(
         (r["verdict"], r["reason"])
         for r in report["results"]
@@ -168,6 +170,21 @@ def _footer(report: Record, path: str, console: Console) -> None:
         console.print("nothing could be checked, which shows nothing")
     console.print(f"report: {escape(path)}")
     console.print(_conclusion(report))
+
+
+def _accuracy(report: Record, console: Console) -> None:
+    """How many results are in each class of accuracy, and which of them are in a weaker one than B."""
+    reached: dict[str, list[str]] = defaultdict(list)
+    for entry in report["results"]:
+        if entry["accuracy"]:
+            reached[entry["accuracy"]].append(f"{entry['requirement']} ({entry['dtype']})")
+    if reached:
+        counts = (f"{len(reached[name])} {name} ({what})" for name, what in CLASSES.items() if name in reached)
+        console.print(f"accuracy: {'; '.join(counts)}")
+    for name in [name for name in CLASSES if name not in ("A", "B") and name in reached]:
+        some = list(dict.fromkeys(reached[name]))
+        more = f" and {len(some) - 8} more" if len(some) > 8 else ""
+        console.print(f"class {name}: {', '.join(some[:8])}{more}")
 
 
 def _conclusion(report: Record) -> str:

@@ -12,6 +12,7 @@ from nnspec.adapters.subject import Unsupported
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
 from nnspec.conformance.cases import LAYOUTS, Case, data, with_cotangent
+from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected
 from nnspec.conformance.rule_batch_norm import expected, expected_gradients, expected_second
@@ -135,7 +136,10 @@ def test_train_variance(subject: Trial, case: Case) -> None:
 def _near_eps(draw: st.DrawFn, case: Case) -> Case:
     """A variance of about eps: between a quarter of it and nine times as much."""
     near = case["eps"] * 2.0 ** draw(st.integers(-2, 0))
-    return case.but(x=case["x"] * np.sqrt(near).astype(case["x"].dtype), running_var=case["running_var"] * near)
+    return case.but(
+        x=case["x"] * np.sqrt(near).astype(case["x"].dtype),
+        running_var=(case["running_var"] * near).astype(case["x"].dtype),
+    )
 
 
 @requirement("batch_norm.eps.inside-root", altered, how=_near_eps, vary=("statistics", "eps"), kinds=("normal",))
@@ -308,7 +312,7 @@ def test_momentum_cumulative(subject: Trial, case: tuple[Case, ...]) -> None:
         after = dict(zip(STATISTICS, expected(step.but(**before, momentum=1 / count))[1:], strict=True))
         for name, right in after.items():
             # what was off before keeps the weight 1 − 1/count; `before` was rounded once more than need be
-            carried = (1 - 1 / count) * (running[name].bound + np.abs(before[name]) * np.finfo(subject.dtype).eps)
+            carried = (1 - 1 / count) * (running[name].bound + np.abs(before[name]) * 2 * STORED[subject.dtype].u)
             running[name] = Expected(right.value, np.asarray(right.bound + carried, np.float64))
             subject.expect(entry(layer, name), running[name], f"{name}, after {count} batches,")
 

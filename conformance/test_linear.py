@@ -11,8 +11,9 @@ from nnspec.adapters.subject import Unsupported
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
 from nnspec.conformance.cases import Case, data, with_cotangent
+from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
-from nnspec.conformance.rule import FORMATS, Expected, multilinear
+from nnspec.conformance.rule import Expected, multilinear
 from nnspec.conformance.trial import Mismatch, Trial
 from nnspec.reference.linear import linear, linear_vjp
 
@@ -338,7 +339,7 @@ def test_init_range(subject: Trial, case: Case) -> None:
     """
     inputs = case["weight"].shape[1]
     state = subject.state(subject.new("linear", inputs, 64))
-    limit = inputs**-0.5 * (1 + 8 * FORMATS[subject.dtype].u)
+    limit = inputs**-0.5 * (1 + 8 * STORED[subject.dtype].u)
     for name, values in state.items():
         low, high = values.min(), values.max()
         if not (-limit <= low < -limit / 2 and limit / 2 < high <= limit):

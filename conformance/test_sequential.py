@@ -24,7 +24,7 @@ NAMES = "abcdefghijkl"
 AFFINE = """\
 def affine(weight, bias):
     layer = construct(Linear, {sizes}, {{}}, np.dtype("{dtype}"))
-    load_entries(layer, {{"weight": np.array({weight}, np.{dtype}), "bias": np.array({bias}, np.{dtype})}})
+    load_entries(layer, {{"weight": np.array({weight}, "{dtype}"), "bias": np.array({bias}, "{dtype}")}})
     return layer
 """
 # Of one feature; and of two, where no two layers commute: numbers would hand back the same in any order

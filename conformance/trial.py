@@ -21,9 +21,10 @@ from nnspec import adapters
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject, Unsupported, parameters
 from nnspec.conformance.cases import Case, as_laid_out, minimise
+from nnspec.conformance.formats import STORED, is_floating, rounded
 from nnspec.conformance.journal import Journal
 from nnspec.conformance.requirements import Check
-from nnspec.conformance.rule import Expected, flushing
+from nnspec.conformance.rule import ARITHMETIC, CLASSES, Expected, flushing, held_to
 
 PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
 COSTLY = 10  # a check of this effort or more reports the first failing case: to look for a smaller one takes too long
@@ -88,6 +89,7 @@ class Outcome:
     reason: str = ""
     failure: Mismatch | None = None
     worst: float = 0.0  # largest error / bound seen
+    accuracy: str = ""  # the class of accuracy that all cases were in, where something was computed
     seconds: float = 0.0
     unsupported: Counter[str] = field(default_factory=Counter)
 
@@ -103,6 +105,7 @@ class Trial:
     seed: int = 0
     journal: Journal | None = None
     worst: float = 0.0
+    reached: str = "A"  # the worst class of accuracy that a case needed
     calls: list[Call] = field(default_factory=list)
     module: Any = None  # where every call is to be one of this module
 
@@ -204,9 +207,10 @@ class Trial:
 
     def expect(self, actual: np.ndarray, expected: Expected, what: str = "the result") -> None:
         """Every element within its bound; where the bound is 0, equal. The shape comes first."""
+        if actual.shape != expected.value.shape:
+            raise Mismatch(f"{what} has shape {actual.shape}, expected {expected.value.shape}", actual, expected)
+        exact, expected = expected, expected.stored(actual.dtype)
         value = expected.value
-        if actual.shape != value.shape:
-            raise Mismatch(f"{what} has shape {actual.shape}, expected {value.shape}", actual, expected)
         with np.errstate(all="ignore"):
             error = np.abs(actual.astype(value.dtype) - value)
             bound = np.broadcast_to(np.asarray(expected.bound), value.shape)
@@ -218,6 +222,10 @@ class Trial:
             index = np.unravel_index(np.argmax(np.where(wrong, severity, -1)), value.shape)
             raise Mismatch(_difference(what, actual, expected, error, bound, index, int(wrong.sum())), actual, expected)
         self.worst = max(self.worst, float(ratio.max(initial=0)))
+        if self.reached == "A" and is_floating(actual.dtype) and exact.source is None:
+            nearest = rounded(exact.value.astype(ARITHMETIC[self.dtype].wide), STORED[actual.dtype.name])
+            if not np.array_equal(actual, nearest, equal_nan=True):
+                self.reached = "B"
 
     def refuses(self, case: Case) -> None:
         """The call must raise, whatever it raises, and return nothing."""
@@ -239,6 +247,7 @@ class Trial:
         if self.subject.forget:
             self.subject.forget()
         outcome.seconds, outcome.worst = time.perf_counter() - started, self.worst
+        outcome.accuracy = self.reached if outcome.verdict == "pass" else ""
         return outcome
 
     def _run(self, check: Check) -> Outcome:
@@ -260,7 +269,7 @@ class Trial:
         def judge_once(case: Any) -> None:
             self.calls = []
             try:
-                check.body(self, case)
+                self._judge(check, case)
                 counts["judged"] += 1
             except Unsupported as reason:
                 unsupported[str(reason) or "no reason given"] += 1
@@ -299,6 +308,35 @@ class Trial:
             return Outcome("blocked", counts["judged"], reason, unsupported=unsupported)
         return self._conclude(counts["judged"], unsupported, limit)
 
+    def _judge(self, check: Check, case: Any) -> None:
+        """By class B and, where that is not met, by the weaker classes that are open to the subject."""
+        try:
+            check.body(self, case)
+        except Mismatch as mismatch:
+            first = mismatch
+        else:
+            return
+        for accuracy in self.weaker:
+            calls, self.calls = self.calls, []
+            with held_to(accuracy):
+                try:
+                    check.body(self, case)
+                except Mismatch:
+                    self.calls = calls
+                    continue
+            self.reached = max(self.reached, accuracy, key=list(CLASSES).index)
+            return
+        raise first
+
+    @property
+    def weaker(self) -> tuple[str, ...]:
+        """The classes of accuracy beside B that are good enough: those of 16-bit types, and those that it declares."""
+        return tuple(
+            name
+            for name in CLASSES
+            if name in self.subject.accuracy or (name in ("B2", "L") and ARITHMETIC[self.dtype].narrows)
+        )
+
     def _draws(self, check: Check, strategy: Any, limit: int) -> int:
         """How often each case is judged, its data shuffled: more than once where every new shape must be compiled."""
         refusal = check.identifier.split(".")[1] == "refuses"  # nothing is compiled, and nothing depends on the data
@@ -323,7 +361,7 @@ class Trial:
         def fails(case: Case) -> bool:
             self.calls = []
             try:
-                check.body(self, case)
+                self._judge(check, case)
             except Mismatch as mismatch:
                 mismatch.case, mismatch.calls = mismatch.case or case, self.calls
                 found.append(mismatch)

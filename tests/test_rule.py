@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nnspec.adapters.for_reference import subject
 from nnspec.conformance.cases import Case
-from nnspec.conformance.rule import FORMATS, Expected, flushing, multilinear
+from nnspec.conformance.rule import ARITHMETIC, Expected, flushing, multilinear
 from nnspec.conformance.rule_batch_norm import expected_gradients
 from nnspec.conformance.running_error import Approximate, relu_vjp
 from nnspec.conformance.trial import Mismatch, Trial
@@ -87,7 +87,7 @@ def test_expected_values_are_nearer_to_the_exact_ones_than_the_dtype_can_be(dtyp
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 100)).astype(dtype)
     value = multilinear(linear, a[None], b[None]).value[0, 0]
-    assert abs(float(Fraction(*value.as_integer_ratio()) - exactly(a, b))) < FORMATS[dtype].u * 0.01
+    assert abs(float(Fraction(*value.as_integer_ratio()) - exactly(a, b))) < ARITHMETIC[dtype].u * 0.01
     if dtype == "float32":
         assert float(value) == pytest.approx(math.fsum(a.astype(float) * b), rel=1e-15)
 

@@ -137,3 +137,11 @@ def test_checks_come_in_the_order_of_the_page(stem):
 @pytest.mark.parametrize("stem", STEMS)
 def test_cases_are_shown_to_reach_their_corners(stem):
     assert re.search(r"^def test_reach_", files("conformance", "test_").get(stem, ""), re.M), "no reach check"
+
+
+def test_no_tolerance_is_there_that_was_not_derived():
+    words = re.compile(r"\b(rtol|atol|allclose|isclose|approx|almost_equal\w*|decimal)\b")
+    packages = ("conformance", "conformance.faults", "adapters", "reference")
+    texts = {f"{package}/{name}": text for package in packages for name, text in files(package).items()}
+    assert len(texts) > 80
+    assert not [name for name, text in texts.items() if words.search(text)]
