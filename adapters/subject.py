@@ -133,14 +133,19 @@ class Subject:
             absent |= {c for c in signature.classes if c not in self.classes}
             wanted = set(signature.arguments) - {"training", "kernel_size"}
         missing = frozenset() if accepted is None else frozenset(wanted - accepted)
-        own = f"{signature.function}_vjp" in self.functions if form == "function" else hasattr(cls, "vjp")
-        if not (self.framework.AUTOMATIC or own):
+        own = f"{signature.function}_vjp" in self.functions
+        if not (self.framework.AUTOMATIC or own if form == "function" else self.differentiates(cls)):
             missing |= {"vjp"}
         if not (self.framework.AUTOMATIC or f"{signature.function}_vjp_vjp" in self.functions):
             missing |= {"vjp of vjp"}
         if not self.framework.AUTOMATIC:
             missing |= {"jvp"}
         return missing if form == "function" else missing | absent
+
+    def differentiates(self, cls: Any) -> bool:
+        """If there is a way back through a class: the library's, or its own vjp, if that is not a mere Module's."""
+        own = getattr(cls, "vjp", None)
+        return self.framework.AUTOMATIC or (own is not None and getattr(own, "__qualname__", "") != "Module.vjp")
 
     def call(self, stem: str, form: str, arrays: Arrays, arguments: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
         """One call of a block on NumPy arrays; the results as NumPy arrays, in the order of the block's signature."""

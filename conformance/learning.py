@@ -44,10 +44,8 @@ FORGET = "for p in net.parameters(): p.grad = None"
 
 def differentiates(trial: Trial, *classes: str) -> bool:
     """Whether passes back can be run through the subject's layers."""
-    known = trial.subject.classes
-    base = getattr(known["Module"], "vjp", None)
-    own = (getattr(known[name], "vjp", None) for name in (*LAYERS, *classes))
-    return trial.subject.framework.AUTOMATIC or all(vjp not in (None, base) for vjp in own)
+    subject = trial.subject
+    return all(subject.differentiates(subject.classes[name]) for name in (*LAYERS, *classes))
 
 
 class Pair:

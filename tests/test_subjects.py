@@ -220,3 +220,20 @@ def test_every_framework_offers_what_the_protocol_says(name):
         wanted = [p for p in inspect.signature(getattr(Framework, method)).parameters if p != "self"]
         assert list(inspect.signature(getattr(framework, method)).parameters) == wanted, method
     assert isinstance(framework.AUTOMATIC, bool)
+
+
+def test_a_class_that_only_inherits_a_vjp_which_says_nothing_has_no_gradients(desk):
+    done = desk.check(
+        """
+        import numpy as np
+        from nnspec.reference import module
+
+        class ReLU(module.Module):
+            def forward(self, x):
+                return np.maximum(x, 0)
+        """,
+        "-n",
+        0,
+    )
+    assert done.code == 0, done.out + done.err
+    assert "the class lacks vjp" in done.out
