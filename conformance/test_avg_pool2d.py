@@ -254,7 +254,12 @@ def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
     laws.forgets(subject, *case, expected)
     x, other = case[0]["x"], case[1]
     larger = subject(other.but(x=np.concatenate([x, x])))
-    bound = np.concatenate([2 * np.broadcast_to(expected(other).bound, (len(x), *larger.shape[1:]))] * 2)
+    right = expected(other)
+    bound = np.concatenate([2 * np.broadcast_to(right.bound, right.value.shape)] * 2)
+    if larger.shape != bound.shape:
+        raise Mismatch(
+            f"the result has shape {larger.shape}, expected {bound.shape}", holds=f"result.shape == {bound.shape}"
+        )
     again = np.concatenate([subject(other)] * 2)
     subject.expect(again, Expected(larger.astype(np.float64), bound), "after a call with other arguments, the result")
 

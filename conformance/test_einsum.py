@@ -495,15 +495,19 @@ def test_input_layout(subject: Trial, case: Case) -> None:
 
 @st.composite
 def two_calls(draw, *, dtype: str, lacks: frozenset[str]):
-    """One equation twice: the second time sizes are larger by one, and an ellipsis has one more axis."""
+    """One equation twice: the second time sizes are larger by one, and an ellipsis has one more axis.
+
+    Where the ellipsis of one operand is shorter than the other's, the new axes meet old ones: they have size 1 then.
+    """
     case = draw(
         cases(dtype=dtype, lacks=lacks, roles=EVERYTHING, operands=(1, 2), sizes=(2, 3), ellipsis="any", plain=True)
     )
-    arrays = {}
-    for (name, array), term in zip(case.arrays.items(), terms_of(case)[0], strict=True):
+    arrays, terms = {}, terms_of(case)[0]
+    short = {a.ndim - len(term) for a, term in zip(case.arrays.values(), terms, strict=True) if "..." in term}
+    for (name, array), term in zip(case.arrays.items(), terms, strict=True):
         shape = [n + (n > 1) for n in array.shape]
         if "..." in term:
-            shape.insert(term.index("..."), 2)
+            shape.insert(term.index("..."), 2 if len(short) == 1 else 1)
         arrays[name] = np.resize(array, shape)
     return case, case.but(**arrays)
 
