@@ -812,7 +812,7 @@ def seconds(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchSt
     return with_cotangent(drawn, lambda case: case["x"].shape, "tangent")
 
 
-@requirement("batch_norm.gradient.second", seconds, vary=ALL, ranks=ANY, forms="function", needs="vjp of vjp")
+@requirement("batch_norm.gradient.second", seconds, vary=ALL, ranks=ANY, forms="function", needs="vjp of vjp", effort=2)
 def test_gradient_second(subject: Trial, case: Case) -> None:
     """By the cotangent, by x and by the weight, in both modes."""
     found = subject.second(case)
@@ -823,7 +823,9 @@ def test_gradient_second(subject: Trial, case: Case) -> None:
             raise Mismatch(f"the gradient of x is not differentiated by {name}", holds=f"{name!r} in second")
 
 
-@requirement("batch_norm.gradient.second-forward", seconds, vary=ALL, ranks=ANY, forms="function", needs="jvp")
+@requirement(
+    "batch_norm.gradient.second-forward", seconds, vary=ALL, ranks=ANY, forms="function", needs="jvp", effort=2
+)
 def test_gradient_second_forward(subject: Trial, case: Case) -> None:
     """Along one tangent, in both modes."""
     along = Case(case.stem, {n: a for n, a in case.arrays.items() if n != "cotangent"}, case.arguments)
