@@ -101,11 +101,15 @@ class Subject:
     recipe: Callable[[str], str] = lambda name: f"# import {name} here"  # the line of a script that defines a name
     # why a call of a block must not be made, for it is known to end the process; None where it may be
     declines: Callable[[str, Arrays, Mapping[str, Any]], str | None] = lambda stem, arrays, arguments: None
-    accuracy: tuple[
-        str, ...
-    ] = ()  # weaker classes of accuracy that it declares, beside B (`nnspec.conformance.rule.CLASSES`)
+    # weaker classes of accuracy that it declares, beside B: see spec/conventions.md
+    accuracy: tuple[str, ...] = ()
     flushes: bool = False  # whether it takes a subnormal number for 0
     forget: Callable[[], None] | None = None  # where every new shape is compiled: lets go of what has been compiled
+
+    @property
+    def known_dtypes(self) -> tuple[str, ...]:
+        """All that it can be judged in."""
+        return (*self.dtypes, *self.further_dtypes)
 
     def forms(self, stem: str) -> tuple[str, ...]:
         """In which forms this subject has a block: none, one or both of "function" and "class"."""
@@ -133,8 +137,8 @@ class Subject:
             absent |= {c for c in signature.classes if c not in self.classes}
             wanted = set(signature.arguments) - {"training", "kernel_size"}
         missing = frozenset() if accepted is None else frozenset(wanted - accepted)
-        own = f"{signature.function}_vjp" in self.functions
-        if not (self.framework.AUTOMATIC or own if form == "function" else self.differentiates(cls)):
+        own = f"{signature.function}_vjp" in self.functions if form == "function" else self.differentiates(cls)
+        if not (self.framework.AUTOMATIC or own):
             missing |= {"vjp"}
         if not (self.framework.AUTOMATIC or f"{signature.function}_vjp_vjp" in self.functions):
             missing |= {"vjp of vjp"}

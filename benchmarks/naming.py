@@ -16,9 +16,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from nnspec.adapters.subject import Subject
 from nnspec.conformance import report
 from nnspec.conformance.faults import catalogue
-from nnspec.conformance.power import faults_of, load_checks
+from nnspec.conformance.power import faults_of, judge, load_checks
 from nnspec.conformance.requirements import CHECKS, requirements
-from nnspec.conformance.trial import Trial, forms
 
 
 def broken_by(key: str, seed: int) -> tuple[str, list[str]]:
@@ -41,14 +40,11 @@ def broken_by(key: str, seed: int) -> tuple[str, list[str]]:
 
 def failure_of(subject: Subject, identifier: str, seed: int) -> report.Record | None:
     """What of a record the order of the findings goes by; None where the check passes."""
-    check = CHECKS[identifier]
-    for form in forms(subject, check):
-        for dtype in ("float32", "float64")[: 1 + check.per_dtype]:
-            outcome = Trial(subject, form, dtype, "quick", seed).run(check)
-            if outcome.verdict == "fail" and outcome.failure:
-                shape = {"misshapen": outcome.failure.misshapen}
-                return {"requirement": identifier, "verdict": "fail", "level": "must", "failure": shape}
-    return None
+    outcome = judge(subject, CHECKS[identifier], "quick", seed)
+    if outcome is None or outcome.failure is None:
+        return None
+    shape = {"misshapen": outcome.failure.misshapen}
+    return {"requirement": identifier, "verdict": "fail", "level": "must", "failure": shape}
 
 
 def main() -> int:

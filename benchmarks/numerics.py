@@ -287,9 +287,8 @@ def run(number: int, seed: int) -> tuple[int, bool, str, set[str]]:
     load_checks()
     warnings.simplefilter("ignore")
     way, wrong, reached, alarms = WAYS[number], False, "A", set()
-    functions = {name: f for name, f in way.functions.items()}
+    subject = replace(reference(), name=way.name, functions=way.functions, classes={})
     for identifier in way.checks:
-        subject = replace(reference(), name=way.name, functions=functions, classes={})
         trial = Observed(subject, "function", way.dtype, "quick", seed)
         trial.alarms = alarms
         outcome = trial.run(CHECKS[identifier])

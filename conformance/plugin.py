@@ -104,9 +104,9 @@ def _load(config: pytest.Config, state: _State) -> None:
         state.journal.note(f"loading {subject}")
     try:
         loaded = load(getattr(config, "nnspec_object", subject), config.getoption("nnspec_framework"))
-        has = (*loaded.dtypes, *loaded.further_dtypes)
-        if asked and not set(asked) & set(has):
-            raise SubjectError(f"{subject}: says that it has {', '.join(has)}, and not {', '.join(asked)}")
+        if asked and not set(asked) & set(loaded.known_dtypes):
+            has = ", ".join(loaded.known_dtypes)
+            raise SubjectError(f"{subject}: says that it has {has}, and not {', '.join(asked)}")
         state.waivers = waivers.load(config.getoption("nnspec_waivers"))
         state.subject = loaded
     except (SubjectError, waivers.WaiverError) as error:
@@ -151,9 +151,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     blocks = config.getoption("nnspec_block")
     asked = config.getoption("nnspec_dtype") or state.subject.dtypes
-    has = (*state.subject.dtypes, *state.subject.further_dtypes)
-    dtypes = [dtype for dtype in dict.fromkeys(asked) if dtype in has]
-    able = [dtype for dtype in dtypes if dtype in check.dtypes]
+    able = [dtype for dtype in dict.fromkeys(asked) if dtype in state.subject.known_dtypes and dtype in check.dtypes]
     wanted = [] if blocks and check.stem not in blocks else forms(state.subject, check)
     chosen = [(form, dtype) for form in wanted for dtype in (able if check.per_dtype else able[:1])]
     metafunc.parametrize("trial", chosen, ids=[f"{form}-{dtype}" for form, dtype in chosen], indirect=True)

@@ -11,8 +11,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 
 import nnspec.conformance
+from nnspec.adapters.subject import Subject
 from nnspec.conformance.faults import Fault, catalogue
-from nnspec.conformance.requirements import CHECKS
+from nnspec.conformance.requirements import CHECKS, Check
 from nnspec.conformance.trial import Outcome, Trial, forms
 
 
@@ -41,7 +42,9 @@ def load_checks() -> None:
 def measure(key: str, profile: str, seed: int) -> Verdict:
     """Put a fault to its own check. The first form and dtype in which it fails kills it."""
     load_checks()
-    outcome = _judge(catalogue()[key], profile, seed)
+    fault = catalogue()[key]
+    check = CHECKS.get(fault.requirement)
+    outcome = judge(fault.subject(), check, profile, seed) if check else None
     if outcome is None:
         return Verdict(key, seed, False, "no check applies")
     return Verdict(key, seed, outcome.verdict == "fail", outcome.reason or outcome.verdict)
@@ -59,10 +62,9 @@ def measure_all(faults: Iterable[Fault], profile: str, seeds: Iterable[int], wor
             yield done.result()
 
 
-def _judge(fault: Fault, profile: str, seed: int) -> Outcome | None:
-    check, outcome, subject = CHECKS.get(fault.requirement), None, fault.subject()
-    if check is None:
-        return None
+def judge(subject: Subject, check: Check, profile: str, seed: int) -> Outcome | None:
+    """What a check comes to in the first form and dtype in which it fails, or else in the last; None without a form."""
+    outcome = None
     for form in forms(subject, check):
         for dtype in ("float32", "float64") if check.per_dtype else ("float32",):
             outcome = Trial(subject, form, dtype, profile, seed).run(check)

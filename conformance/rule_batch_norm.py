@@ -134,10 +134,7 @@ def expected_gradients(case: Case, off: Array | float = 0.0, cotangent_off: Arra
 
     Where blocks come before and after it, x may be off by `off`, and the cotangent by `cotangent_off`.
     """
-    narrowest = min((array.dtype for array in case.arrays.values() if array is not None), key=lambda d: d.itemsize)
-    form = ARITHMETIC[narrowest.name]
-    a = case.map(lambda array: np.asarray(array, form.wide)).arrays
-    settings = {**DEFAULTS, **case.arguments}
+    a, settings, form = _wide(case)
     if not a["x"].size:
         found = {name: Expected.exactly(np.zeros(a[name].shape)) for name in PARAMETERS if a[name] is not None}
         return {"x": Expected.exactly(a["x"]), **found}
@@ -149,6 +146,13 @@ def expected_gradients(case: Case, off: Array | float = 0.0, cotangent_off: Arra
     else:
         bias = multilinear(lambda g: g.sum(_axes(g)), case["cotangent"].astype(form.name))
     return {"x": x, **{n: b for n, b in zip(PARAMETERS, (weight, bias), strict=True) if a[n] is not None}}
+
+
+def _wide(case: Case) -> tuple[dict[str, Any], dict[str, Any], Arithmetic]:
+    """The operands in the reference's dtype, all settings, and the arithmetic of the narrowest operand."""
+    narrowest = min((array.dtype for array in case.arrays.values() if array is not None), key=lambda d: d.itemsize)
+    form = ARITHMETIC[narrowest.name]
+    return case.map(lambda array: np.asarray(array, form.wide)).arrays, {**DEFAULTS, **case.arguments}, form
 
 
 def _carried_sum(g: Array, e_g: Array, u: float) -> Expected:
@@ -206,10 +210,7 @@ def expected_second(case: Case) -> dict[str, Expected]:
     With a cotangent, by it, x and weight the gradients of Σ t·x̄; without, "y": the second derivative of y along t.
     Both are the symmetric form in t and g that the page gives, for y with t in the place of g.
     """
-    narrowest = min((array.dtype for array in case.arrays.values() if array is not None), key=lambda d: d.itemsize)
-    form = ARITHMETIC[narrowest.name]
-    a = case.map(lambda array: np.asarray(array, form.wide)).arrays
-    settings = {**DEFAULTS, **case.arguments}
+    a, settings, form = _wide(case)
     t, g = a.pop("tangent"), a.get("cotangent")
     operands = (t if g is None else g, *(a[n] for n in ("x", "running_mean", "running_var", "weight", "bias")))
     _, dx, _, _, dweight, _ = batch_norm_vjp_vjp(t, *operands, **settings)

@@ -44,13 +44,9 @@ def truncated(x, weight, bias=None):
     """The digits that do not fit are cut off."""
     y = linear(*(None if a is None else a.astype(np.float64) for a in (x, weight, bias)))
     form = STORED[x.dtype.name]
-    near = rounded(y, form)
-    toward_0 = np.nextafter(near.astype(np.float32), np.float32(0)).astype(np.float64)
     _, exponent = np.frexp(np.where(y == 0, 1.0, y))
     unit = np.ldexp(1.0, exponent - form.precision)
-    down = np.trunc(y / unit) * unit
-    assert toward_0.shape == down.shape
-    return rounded(down, form)
+    return rounded(np.trunc(y / unit) * unit, form)
 
 
 def few_digits(x, weight, bias=None):
