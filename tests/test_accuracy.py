@@ -98,6 +98,20 @@ def test_tf32_is_class_t_for_those_who_declare_it(seed):
 
 
 @pytest.mark.parametrize("dtype", NARROW)
+def test_no_class_excuses_what_is_not_about_numbers(dtype):
+    """Judged again by a weaker class, this one would get away with refusing every second call."""
+    calls = []
+
+    def every_second_time(x, weight, bias=None):
+        calls.append(x)
+        if len(calls) % 2:
+            raise ValueError("not now")
+        return in_float32(x, weight, bias)
+
+    assert outcome(every_second_time, dtype).verdict == "fail"
+
+
+@pytest.mark.parametrize("dtype", NARROW)
 def test_what_is_stored_lies_between_the_rounded_ends_and_nothing_else_does(dtype):
     form, rng = STORED[dtype], np.random.default_rng(0)
     value, bound = rng.standard_normal(500), 2.0 ** rng.uniform(-14, -2, 500)
