@@ -61,7 +61,7 @@ def requirements() -> dict[str, Requirement]:
 
 def unknown_block(blocks: Iterable[str] | None) -> str | None:
     """What to say of the first block that has no page."""
-    known = [stem for stem in pages() if stem != "conventions"]
+    known = list(dict.fromkeys(r.stem for r in requirements().values()))
     unknown = [block for block in blocks or () if block not in known]
     return f"{unknown[0]}: expected one of {', '.join(known)}" if unknown else None
 

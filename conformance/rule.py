@@ -14,7 +14,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from nnspec.conformance.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, TFLOAT32, Format, is_floating, rounded
+from nnspec.conformance.formats import (
+    BFLOAT16,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    STORED,
+    TFLOAT32,
+    Format,
+    is_floating,
+    rounded,
+)
 
 Array = np.ndarray
 
@@ -32,6 +42,8 @@ class Arithmetic:
     eta: float  # a product that underflows is off by eta / 2
     extra: float = 0.0
     operands: Format | None = None  # to which operands are rounded before anything else
+    fast: bool = False  # convolutions may be transformed, see rule_convolution.py
+    one_pass: bool = False  # a variance may be mean(x²) − mean(x)², see rule_batch_norm.py
 
     @property
     def name(self) -> str:
@@ -82,16 +94,22 @@ def _in_class(name: str, form: Arithmetic) -> Arithmetic:
         return replace(form, extra=2 * TFLOAT32.u + TFLOAT32.u**2, operands=TFLOAT32)
     if name == "B2":
         return replace(form, extra=form.stored.u * (1 + form.stored.u))
-    return replace(form, sums=form.stored, eta=max(form.eta, form.stored.eta)) if name == "L" else form
+    if name == "L":
+        return replace(form, sums=form.stored, eta=max(form.eta, form.stored.eta))
+    return replace(form, fast=name == "C", one_pass=name == "N")
 
 
 CLASSES = {  # best first; what each of them means
     "A": "every element correctly rounded",
+    "Bp": "errors no larger than those of independent roundings",
     "B": "within the bound of any order of summation",
     "B2": "as B, with an intermediate result rounded to the dtype",
     "T": "as B, with operands rounded to TF32",
     "L": "added up in the dtype itself",
+    "C": "convolutions by Winograd's or Fourier's transform",
+    "N": "the variance as mean(x²) − mean(x)²",
 }
+STRICT = ("A", "Bp", "B")  # those that a must asks for in float32 and float64
 
 
 @contextmanager
@@ -128,11 +146,13 @@ class Expected:
     value: Array
     bound: Array | float
     source: Array | None = None  # what of the subject's own the value comes from: a script asks for it anew
+    probable: Array | None = None  # a bound for roundings that are independent of each other: it only names a class
+    in_any_class: bool = False  # no class of accuracy asks for less
 
     @classmethod
     def exactly(cls, value: Array, source: Array | None = None) -> Expected:
         """Equality, NaN equal to NaN, -0.0 equal to 0.0."""
-        return cls(np.asarray(value), 0.0, source)
+        return cls(np.asarray(value), 0.0, source, in_any_class=True)
 
     def stored(self, dtype: Any) -> Expected:
         """What is left of it for a result that was rounded to a dtype of fewer bits than those that it was added up in.
@@ -151,6 +171,11 @@ class Expected:
         unbounded = np.where(np.isfinite(value), np.inf, 0.0)
         return Expected(np.where(finite, middle, value), np.where(finite, half, unbounded))
 
+    def nearest(self, dtype: Any) -> Expected:
+        """What class A asks for: the value, correctly rounded."""
+        name = np.dtype(dtype).name
+        return Expected.exactly(rounded(self.value.astype(ARITHMETIC[name].wide), STORED[name]))
+
 
 def sum_bound(terms: Array, magnitude: Array, dtype: Any) -> Array:
     """The bound of a sum of `terms` products whose absolute values add up to `magnitude`, in any order of summation."""
@@ -158,16 +183,37 @@ def sum_bound(terms: Array, magnitude: Array, dtype: Any) -> Array:
     return (terms * (form.u * (1 + form.u) + form.u_wide) + form.extra) * magnitude + terms * form.eta / 2
 
 
-def multilinear(function: Callable[..., Array], *operands: Array | None) -> Expected:
+def probable_terms(terms: Array) -> Array:
+    """Six standard deviations of a sum of as many independent errors of one size, in units of it: 6·√terms.
+
+    No sum has more errors than terms, though, so that it is `terms` up to 36 of them.
+    """
+    return np.minimum(terms, 6 * np.sqrt(terms))
+
+
+def multilinear(
+    function: Callable[..., Array], *operands: Array | None, fast: Callable[..., Array] | None = None
+) -> Expected:
     """The expected result of a block that is linear in each operand but a trailing bias, with its bound.
 
     `function` takes the operands; one that is None is passed on as None. With a bias as last of three operands, the
-    bias is one more term of the sum.
+    bias is one more term of the sum. `fast(*operands)` is the bound of class C, for a block that has
+    such algorithms.
     """
     value, magnitude, terms = evaluate(function, *operands)
     present = [a for a in operands if a is not None]
-    bound = sum_bound(terms, magnitude, present[0].dtype)
-    return Expected(value, np.where(exact(present, terms, magnitude, present[0].dtype), 0.0, bound))
+    dtype = present[0].dtype
+    bound = sum_bound(terms, magnitude, dtype)
+    if fast is not None and ARITHMETIC[dtype.name].fast:
+        bound = bound + fast(*present)
+    else:
+        bound = np.where(exact(present, terms, magnitude, dtype), 0.0, bound)
+    return Expected(value, where_finite(bound, value), probable=sum_bound(probable_terms(terms), magnitude, dtype))
+
+
+def where_finite(bound: Array, value: Array) -> Array:
+    """The bound of what is finite; infinity and NaN must be where they belong."""
+    return np.where(np.isfinite(value), bound, 0.0)
 
 
 def evaluate(function: Callable[..., Array], *operands: Array | None) -> tuple[Array, Array, Array]:

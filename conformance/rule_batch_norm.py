@@ -72,11 +72,15 @@ class _Batch:
         mu_rounded = q * _mean(largest, x)
         # two passes: q·v, and (μ̂ − μ)² for the mean that was taken off. One pass with updates (Welford), or parts put
         # together (Chan): up to q·κ·v with κ²·v = v + μ². One pass about some value of the channel: sums of squares up
-        # to v + max d². Not covered, on purpose: mean(x²) − mean(x)², whose errors are of the size u·μ², whatever v is.
+        # to v + max d². mean(x²) − mean(x)², whose errors are of the size u·μ², whatever v is, is in class N alone.
         v_most, d_most = v + v_carried, (np.abs(d) + e + mu_carried).max(_axes(x), keepdims=True)
-        updated = q * (v_most + 2 * np.sqrt(v_most * _mean(largest**2, x)))
+        squares = _mean(largest**2, x)
+        updated = q * (v_most + 2 * np.sqrt(v_most * squares))
         shifted = 3 * q * (v_most + d_most**2)
-        mu_off, v_off = mu_carried + mu_rounded, v_carried + np.maximum(updated, shifted) + mu_rounded**2 * (1 + q)
+        v_rounded = np.maximum(updated, shifted)
+        if form.one_pass:
+            v_rounded += q * squares + 2 * np.abs(mu) * mu_rounded + 2 * u * (squares + mu**2)
+        mu_off, v_off = mu_carried + mu_rounded, v_carried + v_rounded + mu_rounded**2 * (1 + q)
         # s falls with v; eps rounded, the sum, the root and the quotient, or a reciprocal root good to 2 units, are 6u
         s_high, s_low = 1 / np.sqrt(np.maximum(v - v_off, 0) + eps), 1 / np.sqrt(v + v_off + eps)
         return cls(n, q, mu, d, v, s, mu_off, v_off, np.maximum(s_high - s, s - s_low) + 6 * u * s_high)

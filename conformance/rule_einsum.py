@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from nnspec.conformance.rule import ARITHMETIC, Array, Expected, evaluate, exact
+from nnspec.conformance.rule import ARITHMETIC, Array, Expected, evaluate, exact, probable_terms, where_finite
 from nnspec.reference.einsum import einsum, einsum_vjp
 
 
@@ -45,5 +45,9 @@ def _bounded(factors: Sequence[Array], value: Array, magnitude: Array, terms: Ar
     underflow = terms * (len(factors) - 1) * largest ** max(0, len(factors) - 2) * form.eta / 2
     # what is stored in between: sums over labels that one factor has alone, and products of some of the factors
     intermediate = 2 * (len(factors) - 1) * form.extra
-    bound = (n * (form.u + form.u_wide) * (1 + 2 * n * form.u) + intermediate) * magnitude + underflow
-    return Expected(value, np.where(exact(factors, terms, magnitude, form.name), 0.0, bound))
+    bound, probable = (
+        (m * (form.u + form.u_wide) * (1 + 2 * n * form.u) + intermediate) * magnitude + underflow
+        for m in (n, probable_terms(n))
+    )
+    bound = np.where(exact(factors, terms, magnitude, form.name), 0.0, bound)
+    return Expected(value, where_finite(bound, value), probable=probable)

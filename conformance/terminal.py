@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from nnspec.conformance.report import BAD, VERDICTS, Record, failed, findings
-from nnspec.conformance.rule import CLASSES
+from nnspec.conformance.rule import CLASSES, STRICT
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -181,7 +181,7 @@ def _accuracy(report: Record, console: Console) -> None:
     if reached:
         counts = (f"{len(reached[name])} {name} ({what})" for name, what in CLASSES.items() if name in reached)
         console.print(f"accuracy: {'; '.join(counts)}")
-    for name in [name for name in CLASSES if name not in ("A", "B") and name in reached]:
+    for name in [name for name in CLASSES if name not in STRICT and name in reached]:
         some = list(dict.fromkeys(reached[name]))
         more = f" and {len(some) - 8} more" if len(some) > 8 else ""
         console.print(f"class {name}: {', '.join(some[:8])}{more}")

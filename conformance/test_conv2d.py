@@ -12,6 +12,7 @@ from nnspec.conformance import laws
 from nnspec.conformance.cases import Case, as_pair, data, pairs, with_cotangent
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected, multilinear
+from nnspec.conformance.rule_convolution import fast_bound
 from nnspec.conformance.trial import Mismatch, Trial
 from nnspec.reference.conv2d import conv2d, conv2d_vjp
 from nnspec.reference.windows import output_size
@@ -55,7 +56,14 @@ def cases(
 
 def expected(case: Case) -> Expected:
     """What the reference gives, with the bound of the verdict rule."""
-    return multilinear(lambda x, w, b: conv2d(x, w, b, **case.arguments), case["x"], case["weight"], case["bias"])
+    x, weight, groups = case["x"], case["weight"], case["groups"]
+    return multilinear(
+        lambda x, w, b: conv2d(x, w, b, **case.arguments),
+        x,
+        weight,
+        case["bias"],
+        fast=fast_bound(lambda x, w: conv2d(x, w, groups=groups)),
+    )
 
 
 def equals_reference(subject: Trial, case: Case) -> None:
@@ -212,9 +220,22 @@ def expected_gradients(case: Case) -> dict[str, Expected]:
     def vjp(g: np.ndarray, x: np.ndarray, weight: np.ndarray) -> Any:
         return conv2d_vjp(g, x.astype(g.dtype), weight.astype(g.dtype), np.zeros(len(weight)), **case.arguments)
 
+    def of_ones(g: np.ndarray, x: np.ndarray, weight: np.ndarray) -> Any:
+        return conv2d_vjp(g, x[:, :, :1, :1], weight[:, :, :1, :1], groups=case["groups"])
+
     found = {
-        "x": multilinear(lambda g, w: vjp(g, x, w)[0], cotangent, weight),
-        "weight": multilinear(lambda g, x: vjp(g, x, weight)[1], cotangent, x),
+        "x": multilinear(
+            lambda g, w: vjp(g, x, w)[0],
+            cotangent,
+            weight,
+            fast=fast_bound(lambda g, w: of_ones(g, x, w)[0]),
+        ),
+        "weight": multilinear(
+            lambda x, g: vjp(g, x, weight)[1],
+            x,
+            cotangent,
+            fast=fast_bound(lambda x, g: of_ones(g, x, weight)[1]),
+        ),
     }
     if case["bias"] is not None:
         found["bias"] = multilinear(lambda g: vjp(g, x, weight)[2], cotangent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 import traceback
@@ -21,7 +22,7 @@ from nnspec import adapters
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject, Unsupported, parameters
 from nnspec.conformance.cases import Case, as_laid_out, minimise
-from nnspec.conformance.formats import STORED, is_floating, rounded
+from nnspec.conformance.formats import STORED
 from nnspec.conformance.journal import Journal
 from nnspec.conformance.requirements import Check
 from nnspec.conformance.rule import ARITHMETIC, CLASSES, Expected, flushing, held_to
@@ -95,6 +96,59 @@ class Outcome:
 
 
 @dataclass
+class Tape:
+    """What the subject did for a case. Judged by another class, the case is judged by this and not by a new attempt."""
+
+    records: bool = False
+    next: int = 0
+    done: list[Any] = field(default_factory=list)  # copies of results, or what was raised
+
+    def begin(self, records: bool) -> None:
+        """A new case."""
+        self.records, self.next, self.done = records, 0, []
+
+    def rewind(self) -> None:
+        """The same case once more."""
+        self.next = 0
+
+    def play(self, act: Callable[[], Any]) -> Any:
+        """What was done at this point or, where nothing was yet, what `act` does."""
+        if not self.records:
+            return act()
+        if self.next == len(self.done):
+            try:
+                made = act()
+            except (Mismatch, Unsupported) as error:
+                made = error
+            self.done.append(made if isinstance(made, Exception) else _snapshot(made))
+        else:
+            made = _snapshot(self.done[self.next])
+        self.next += 1
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+
+def _snapshot(made: Any) -> Any:
+    if isinstance(made, dict):
+        return {name: np.array(array) for name, array in made.items()}
+    if isinstance(made, tuple):
+        return tuple(np.array(array) for array in made)
+    return np.array(made) if isinstance(made, np.ndarray) else made
+
+
+def _taped(method: Callable[..., Any]) -> Any:
+    """A method by which the subject does something."""
+
+    @functools.wraps(method)
+    def on_tape(self: Any, *given: Any, **keywords: Any) -> Any:
+        tape = self.tape if isinstance(self, Trial) else self.trial.tape
+        return tape.play(lambda: method(self, *given, **keywords))
+
+    return on_tape
+
+
+@dataclass
 class Trial:
     """A subject in one form and dtype, ready to be given checks. Inside a check it is what the body calls `subject`."""
 
@@ -108,6 +162,7 @@ class Trial:
     reached: str = "A"  # the worst class of accuracy that a case needed
     calls: list[Call] = field(default_factory=list)
     module: Any = None  # where every call is to be one of this module
+    tape: Tape = field(default_factory=Tape)
 
     # -- what the bodies of checks use ---------------------------------------------------------------------------------
 
@@ -115,6 +170,7 @@ class Trial:
         """Call the block; the first result. Operands are copied first, so that no subject can damage a case."""
         return self.results(case)[0]
 
+    @_taped
     def results(self, case: Case, *, as_is: bool = False) -> tuple[np.ndarray, ...]:
         """Call the block; all results. `as_is` hands over the arrays themselves, with the layout that they have."""
         given = case if as_is else case.map(lambda a: np.array(a))
@@ -128,6 +184,7 @@ class Trial:
         self.calls[-1] = replace(call, results=results, copies=tuple(np.array(r) for r in results))
         return results
 
+    @_taped
     def gradients(
         self, case: Case, *, wanted: tuple[str, ...] | None = None, as_is: bool = False
     ) -> dict[str, np.ndarray]:
@@ -145,6 +202,7 @@ class Trial:
                 raise Mismatch(f"there is no gradient of {name}", holds=f"{name!r} in gradient")
         return present
 
+    @_taped
     def second(self, case: Case) -> dict[str, np.ndarray]:
         """What a function's second derivatives are, for the tangent, and perhaps cotangent, among the case's arrays."""
         self.calls.append(Call(case, step="second"))
@@ -160,6 +218,7 @@ class Trial:
         except Mismatch as mismatch:
             raise Blocked(mismatch.message) from None
 
+    @_taped
     def spoil(self, result: np.ndarray) -> None:
         """Write NaN into a result that the subject returned."""
         self.calls.append(Call(self.calls[-1].case, results=(result,), step="spoil"))
@@ -171,6 +230,7 @@ class Trial:
             return self
         return replace(self, module=self.build(case).native)
 
+    @_taped
     def build(self, case: Case) -> Built:
         """The block as a module with the case's arrays as its state, for several calls and what lies between them."""
         self.calls.append(Call(case, step="build"))
@@ -179,6 +239,7 @@ class Trial:
         self.calls[-1] = replace(self.calls[-1], module=native)
         return Built(self, native, case)
 
+    @_taped
     def new(self, stem: str, *positional: Any, **keywords: Any) -> Any:
         """A module as its constructor leaves it; Unsupported where that does not have one of the keywords."""
         classes = self.subject.classes
@@ -189,6 +250,7 @@ class Trial:
         with self.watched(f"{cls.__name__}({', '.join(given)})", "a module"):
             return self.subject.framework.construct(cls, positional, keywords, np.dtype(self.dtype))
 
+    @_taped
     def state(self, module: Any) -> dict[str, np.ndarray]:
         """Key -> copy, of a module's parameters and saved buffers."""
         return self.subject.framework.state(module)
@@ -210,21 +272,22 @@ class Trial:
         if actual.shape != expected.value.shape:
             raise Mismatch(f"{what} has shape {actual.shape}, expected {expected.value.shape}", actual, expected)
         exact, expected = expected, expected.stored(actual.dtype)
-        value = expected.value
-        with np.errstate(all="ignore"):
-            error = np.abs(actual.astype(value.dtype) - value)
-            bound = np.broadcast_to(np.asarray(expected.bound), value.shape)
-            same = (actual == value) | (np.isnan(actual) & np.isnan(value))
-            wrong = ~(same | (error <= bound))
-            ratio = np.where(same | (bound == 0), 0.0, np.asarray(error / np.where(bound == 0, 1, bound), np.float64))
+        error, wrong, ratio = compare(actual, expected)
         if wrong.any():
             severity = np.where(np.isnan(error), np.inf, error)
-            index = np.unravel_index(np.argmax(np.where(wrong, severity, -1)), value.shape)
-            raise Mismatch(_difference(what, actual, expected, error, bound, index, int(wrong.sum())), actual, expected)
+            index = np.unravel_index(np.argmax(np.where(wrong, severity, -1)), actual.shape)
+            raise Mismatch(_difference(what, actual, expected, error, index, int(wrong.sum())), actual, expected)
         self.worst = max(self.worst, float(ratio.max(initial=0)))
-        if self.reached == "A" and is_floating(actual.dtype) and exact.source is None:
-            nearest = rounded(exact.value.astype(ARITHMETIC[self.dtype].wide), STORED[actual.dtype.name])
-            if not np.array_equal(actual, nearest, equal_nan=True):
+        if actual.dtype.name in STORED and exact.source is None:
+            self._class_reached(actual, exact)
+
+    def _class_reached(self, actual: np.ndarray, expected: Expected) -> None:
+        """Which of the classes that a must asks for a result is in that is within its bound."""
+        if self.reached == "A" and not np.array_equal(actual, expected.nearest(actual.dtype).value, equal_nan=True):
+            self.reached = "Bp"
+        if self.reached == "Bp":
+            probable = expected.probable
+            if probable is None or compare(actual, Expected(expected.value, probable).stored(actual.dtype))[1].any():
                 self.reached = "B"
 
     def refuses(self, case: Case) -> None:
@@ -310,16 +373,18 @@ class Trial:
 
     def _judge(self, check: Check, case: Any) -> None:
         """By class B and, where that is not met, by the weaker classes that are open to the subject."""
+        self.tape.begin(records=bool(self.weaker))
         try:
             check.body(self, case)
         except Mismatch as mismatch:
-            if mismatch.expected is None:  # no class allows what is not about numbers
+            if mismatch.expected is None or mismatch.expected.in_any_class:
                 raise
             first = mismatch
         else:
             return
         for accuracy in self.weaker:
-            calls, self.calls = self.calls, []
+            calls = [*self.calls]
+            self.tape.rewind()
             with held_to(accuracy):
                 try:
                     check.body(self, case)
@@ -407,6 +472,7 @@ class Built:
     native: Any
     case: Case  # its last call, or, before any, how it was built
 
+    @_taped
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Call the module; its result."""
         self.case = self.case.but(x=x)
@@ -417,6 +483,7 @@ class Built:
         self.trial.calls[-1] = replace(self.trial.calls[-1], results=(result,), copies=(np.array(result),))
         return result
 
+    @_taped
     def gradients(self, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
         """Call the module and take a cotangent back: the gradient of x and, by key, those of its parameters."""
         self.case = replace(self.case, arrays={**self.case.arrays, "x": x, "cotangent": cotangent})
@@ -429,6 +496,7 @@ class Built:
         self.trial.calls[-1] = replace(self.trial.calls[-1], entries=present)
         return present
 
+    @_taped
     def train(self, mode: bool = True) -> Built:
         """Put the module in training mode, or in evaluation mode; itself."""
         with self.trial.watched("train()" if mode else "eval()", "a change of mode"):
@@ -441,6 +509,7 @@ class Built:
         """Put the module in evaluation mode; itself."""
         return self.train(False)
 
+    @_taped
     def state(self) -> dict[str, np.ndarray]:
         """Key -> copy, of its parameters and saved buffers."""
         with self.trial.watched("state_dict()", "its state"):
@@ -448,6 +517,7 @@ class Built:
         self.trial.calls.append(Call(self.case, module=self.native, step="state", entries=entries))
         return entries
 
+    @_taped
     def load(self, entries: Mapping[str, np.ndarray]) -> Built:
         """Put arrays into its parameters and buffers by key; itself."""
         with self.trial.watched("load_state_dict(…)", "a state loaded"):
@@ -478,10 +548,21 @@ def _brief(error: BaseException) -> str:
     return f"{type(error).__name__}{': ' + text[0] if text else ''}{where}"
 
 
+def compare(actual: np.ndarray, expected: Expected) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Element by element: how far off it is, whether that is too far, and the part of the bound that it takes."""
+    value, bound = expected.value, np.broadcast_to(np.asarray(expected.bound), expected.value.shape)
+    with np.errstate(all="ignore"):
+        error = np.abs(actual.astype(value.dtype) - value)
+        same = (actual == value) | (np.isnan(actual) & np.isnan(value))
+        ratio = np.where(same | (bound == 0), 0.0, np.asarray(error / np.where(bound == 0, 1, bound), np.float64))
+        return error, ~(same | (error <= bound)), ratio
+
+
 def _difference(
-    what: str, actual: np.ndarray, expected: Expected, error: Any, bound: Any, index: tuple[Any, ...], wrong: int
+    what: str, actual: np.ndarray, expected: Expected, error: np.ndarray, index: tuple[Any, ...], wrong: int
 ) -> str:
     place = f"[{', '.join(str(int(i)) for i in index)}]" if index else ""
+    bound = np.broadcast_to(np.asarray(expected.bound), actual.shape)
     allowed = f"allowed {float(bound[index]):.3g}" if bound[index] else "must be exact"
     count = f"; {wrong} of {actual.size} elements are wrong" if actual.size > 1 else ""
     return (
