@@ -121,6 +121,39 @@ def with_cotangent(
     return replace(case, arrays={**case.arrays, name: values.cotangents(*shape(case))})
 
 
+def whole(case: Case) -> Case:
+    """The same case with every element a whole number from 1 to 8, or from −8 to −1: no 0, and nothing that rounds."""
+    return case.map(lambda a: np.copysign(np.clip(np.rint(np.abs(a)), 1, 8), a).astype(a.dtype))
+
+
+@st.composite
+def wholes(draw: st.DrawFn, *, of: Callable[..., st.SearchStrategy[Case]], **choices: Any):
+    """Cases of the strategy `of` in whole numbers."""
+    return whole(draw(of(**choices)))
+
+
+@st.composite
+def specials(
+    draw: st.DrawFn,
+    *,
+    of: Callable[..., st.SearchStrategy[Case]],
+    operand: str,
+    values: tuple[float, ...] = (np.nan, np.inf, -np.inf),
+    **choices: Any,
+):
+    """Cases of the strategy `of` in whole numbers, where elements of one operand are not finite."""
+    case = whole(draw(of(**choices)))
+    return case.but(**{operand: not_finite_somewhere(draw, np.array(case[operand]), values)})
+
+
+def not_finite_somewhere(draw: st.DrawFn, a: Array, values: tuple[float, ...] = (np.nan, np.inf, -np.inf)) -> Array:
+    """An infinity or NaN in up to three places."""
+    value = draw(st.sampled_from(values))
+    for _ in range(draw(st.integers(1, 3))):
+        a.flat[draw(st.integers(0, a.size - 1))] = value
+    return a
+
+
 def pairs(low: int, high: int) -> st.SearchStrategy[int | tuple[int, int]]:
     """(rows, columns), each in [low, high]; equal ones as a single int, which must mean the same."""
     return st.tuples(st.integers(low, high), st.integers(low, high)).map(lambda p: p[0] if p[0] == p[1] else p)

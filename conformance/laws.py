@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from nnspec.conformance.cases import LAYOUTS, Case
@@ -88,6 +88,44 @@ def judges_channels_alone(subject: Trial, case: Case, expected: Expected) -> Non
         spoilt = np.where(np.arange(x.shape[1])[:, None, None] == c, x, np.asarray(np.nan, x.dtype))
         result = _channel(subject(case.but(x=spoilt)), c)
         subject.expect(result, channel, f"channel {c}, where every other channel is NaN,")
+
+
+def holds_at_the_ends(subject: Trial, case: Case, judge: Callable[[Case], Expected], *factors: str) -> None:
+    """Near the ends of the dtype's range: powers of two that scale the factors scale the result, and do nothing else.
+
+    The case has whole numbers. Operands that are no factors, a bias, are scaled as the result is.
+    """
+    expected, largest = judge(case), judge(case.map(np.abs)).value
+    for exponents in _ends(subject, len(factors), float(np.abs(largest).max(initial=0)), not np.any(expected.bound)):
+        power = sum(exponents)
+        ends = {n: np.ldexp(case[n], e) for n, e in zip(factors, exponents, strict=True)}
+        scaled = case.map(_scaled_by(power)).but(**ends)
+        rule = Expected(np.ldexp(expected.value, power), np.ldexp(expected.bound, power))
+        how = " and ".join(f"{n} times 2^{e}" for n, e in zip(factors, exponents, strict=True))
+        subject.expect(subject(scaled), rule, f"with {how}, the result")
+
+
+def _scaled_by(power: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda a: np.ldexp(a, power)
+
+
+def _ends(subject: Trial, factors: int, largest: float, exact: bool) -> Iterator[tuple[int, ...]]:
+    """Exponents such that neither an operand nor a sum of this size overflows, and nothing that rounds underflows."""
+    form = ARITHMETIC[subject.dtype].stored
+    top = form.highest - 4  # of an operand of up to 8
+    room = 16 if factors == 1 else 0  # a mean is a sum over its count
+    powers = [form.highest - room - int(np.frexp(largest)[1]), form.lowest + room]  # of the result
+    smallest = form.lowest - form.precision + 1 + room
+    subnormal = exact and not subject.subject.flushes
+    if subnormal:
+        powers.append(smallest)
+    if factors == 1:
+        yield from ((power,) for power in powers)
+        return
+    yield from ((top, -top), (-top, top))
+    yield from ((power // 2, power - power // 2) for power in powers)
+    if subnormal:
+        yield from ((smallest, top), (top, smallest))
 
 
 def agrees(subject: Trial, case: Case, other: Case, expected: Expected, what: str) -> None:

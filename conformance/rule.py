@@ -223,7 +223,8 @@ def evaluate(function: Callable[..., Array], *operands: Array | None) -> tuple[A
     def apply(change: Callable[[Array], Array], dtype: Any) -> Array:
         return function(*(None if a is None else change(a).astype(dtype) for a in operands))
 
-    value = apply(lambda a: a, form.wide)
+    with np.errstate(invalid="ignore"):  # NaN and infinities among the operands
+        value = apply(lambda a: a, form.wide)
     return value, apply(np.abs, np.float64), np.rint(apply(lambda a: a != 0, np.float64))
 
 

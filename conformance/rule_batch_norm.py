@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from nnspec.conformance.cases import Array, Case
-from nnspec.conformance.rule import ARITHMETIC, Arithmetic, Expected, multilinear
+from nnspec.conformance.rule import ARITHMETIC, Arithmetic, Expected, multilinear, where_finite
 from nnspec.reference.batch_norm import batch_norm_vjp_vjp
 
 DEFAULTS = {"training": False, "momentum": 0.1, "eps": 1e-5}
@@ -38,7 +38,8 @@ def _evaluation(a: dict[str, Array], e: Array, eps: float, form: Arithmetic) -> 
     x, mean, weight, bias = a["x"], *(_along(a, n) for n in ("running_mean", "weight", "bias"))
     scale = weight / np.sqrt(_along(a, "running_var") + eps)
     bound = np.abs(scale) * (e + 8 * u * (np.abs(x) + e + np.abs(mean))) + 2 * u * np.abs(bias)
-    y = Expected((x - mean) * scale + bias, np.asarray(bound, np.float64))
+    y = (x - mean) * scale + bias
+    y = Expected(y, where_finite(np.asarray(bound, np.float64), y))
     return y, Expected.exactly(a["running_mean"]), Expected.exactly(a["running_var"])
 
 

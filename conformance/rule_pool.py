@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from nnspec.conformance.rule import ARITHMETIC, Array, Expected
+from nnspec.conformance.rule import ARITHMETIC, Array, Expected, where_finite
 
 
 def averaged(mean: Callable[[Array], Array], divisor: Array | float, x: Array) -> Expected:
@@ -37,7 +37,9 @@ def shared(vjp: Callable[[Array], Array], divisor: Array | float, cotangent: Arr
 
 
 def _value_and_magnitude(linear: Callable[[Array], Array], a: Array) -> tuple[Array, Array]:
-    return linear(a.astype(ARITHMETIC[a.dtype.name].wide)), np.abs(linear(np.abs(a).astype(np.float64)))
+    with np.errstate(invalid="ignore"):  # NaN and infinities
+        value = linear(a.astype(ARITHMETIC[a.dtype.name].wide))
+    return value, np.abs(linear(np.abs(a).astype(np.float64)))
 
 
 def _dyadic(divisor: Array | float) -> Array:
@@ -49,4 +51,4 @@ def _within(value: Array, magnitude: Array, terms: Array, dyadic: Array, on_grid
     form = ARITHMETIC[a.dtype.name]
     bound = (terms + 1) * ((form.u * (1 + 2 * form.u) + form.u_wide) * magnitude + form.eta / 2)
     fits = np.array_equal(a, np.rint(a)) & (on_grid <= 2.0**form.precision)
-    return Expected(value, np.where(dyadic & (fits | (terms <= 1)), 0.0, bound))
+    return Expected(value, where_finite(np.where(dyadic & (fits | (terms <= 1)), 0.0, bound), value))

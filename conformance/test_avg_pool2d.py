@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.adapters.names import LONG
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import Array, Case, as_pair, with_cotangent
+from nnspec.conformance.cases import Array, Case, as_pair, not_finite_somewhere, specials, wholes, with_cotangent
 from nnspec.conformance.pools import below, broken, calls_in_turn, pools, rank, too_large_a_window, too_much_padding
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected
@@ -57,15 +58,7 @@ def test_kernel_rows_columns(subject: Trial, case: Case) -> None:
     equals_reference(subject, case)
 
 
-def _not_finite_somewhere(draw: st.DrawFn, x: Array) -> Array:
-    """An infinity or NaN in one place of one channel, or in up to three."""
-    value = draw(st.sampled_from([np.nan, np.inf, -np.inf]))
-    for _ in range(draw(st.integers(1, 3))):
-        x.flat[draw(st.integers(0, x.size - 1))] = value
-    return x
-
-
-@requirement("avg_pool2d.window.local", cases, vary=(), change=_not_finite_somewhere)
+@requirement("avg_pool2d.window.local", cases, vary=(), change=not_finite_somewhere)
 def test_window_local(subject: Trial, case: Case) -> None:
     """Not finite where a window has such an element; elsewhere as if it were not there."""
     x = case["x"]
@@ -187,6 +180,12 @@ def test_ceil_mode_dropped(subject: Trial, case: Case) -> None:
 def test_arguments_together(subject: Trial, case: Case) -> None:
     """All arguments at once, each with its own value for rows and for columns."""
     equals_reference(subject, case)
+
+
+@requirement("avg_pool2d.range.ends", wholes, of=cases, dtypes=LONG, effort=2)
+def test_range_ends(subject: Trial, case: Case) -> None:
+    """Operands and results near the largest and the smallest numbers that there are."""
+    laws.holds_at_the_ends(subject, case, expected, "x")
 
 
 # -- results and operands ----------------------------------------------------------------------------------------------
@@ -322,6 +321,12 @@ def test_gradient_batch(subject: Trial, case: Case) -> None:
 def test_gradient_channel(subject: Trial, case: Case) -> None:
     """Channel by channel."""
     laws_of_gradients.judges_channels_alone(subject, case, expected_gradients)
+
+
+@requirement("avg_pool2d.gradient.special", specials, of=gradients, operand="cotangent", needs="vjp")
+def test_gradient_special(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
 
 
 @requirement("avg_pool2d.gradient.empty", gradients, needs="vjp")

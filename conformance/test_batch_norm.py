@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nnspec.adapters.subject import Unsupported
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import LAYOUTS, Case, data, with_cotangent
+from nnspec.conformance.cases import LAYOUTS, Case, data, specials, with_cotangent
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected
@@ -368,6 +368,12 @@ def test_eval_unchanged(subject: Trial, case: Case) -> None:
 def test_eval_row_independent(subject: Trial, case: Case) -> None:
     """Each image by itself, be it of one pixel."""
     laws.judges_images_alone(subject, case, expected(case)[0])
+
+
+@requirement("batch_norm.eval.special", specials, of=cases, operand="x", vary=ALL, ranks=ANY, modes=(False,))
+def test_eval_special(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    equals_reference(subject, case)
 
 
 def _one_image(draw: st.DrawFn, case: Case) -> Case:
@@ -727,6 +733,21 @@ def test_gradient_channel(subject: Trial, case: Case) -> None:
     for name, gradient in before.items():
         own = first_channel(laws.own(shaped(gradient, right[name].value.shape, f"the gradient of {name}"), right[name]))
         subject.expect(after[name], own, f"channel 0 of the gradient of {name}, after others were changed,")
+
+
+@requirement(
+    "batch_norm.gradient.special",
+    specials,
+    of=gradients,
+    operand="cotangent",
+    values=(np.nan,),
+    vary=ALL,
+    ranks=ANY,
+    needs="vjp",
+)
+def test_gradient_special(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    gradients_equal_reference(subject, case)
 
 
 @requirement("batch_norm.gradient.eval-x", gradients, vary=ALL, ranks=ANY, modes=(False,), needs="vjp")

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.adapters.names import LONG
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import Case, as_pair, data, pairs, with_cotangent
+from nnspec.conformance.cases import Case, as_pair, data, pairs, specials, wholes, with_cotangent
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected, multilinear
 from nnspec.conformance.rule_convolution import fast_bound
@@ -18,6 +19,7 @@ from nnspec.reference.conv2d import conv2d, conv2d_vjp
 from nnspec.reference.windows import output_size
 
 ALL = ("stride", "padding", "dilation", "groups", "bias")
+UNGROUPED = tuple(name for name in ALL if name != "groups")
 
 
 @st.composite
@@ -128,6 +130,24 @@ def test_groups_block_diagonal(subject: Trial, case: Case) -> None:
 def test_arguments_together(subject: Trial, case: Case) -> None:
     """All arguments at once, each with its own value for rows and for columns."""
     equals_reference(subject, case)
+
+
+@requirement("conv2d.special.value", specials, of=cases, operand="x", vary=UNGROUPED, dtypes=LONG)
+def test_special_value(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    equals_reference(subject, case)
+
+
+@requirement("conv2d.special.groups", specials, of=cases, operand="x", vary=("groups",), needs="groups", dtypes=LONG)
+def test_special_groups(subject: Trial, case: Case) -> None:
+    """In its own group, and in no other."""
+    equals_reference(subject, case)
+
+
+@requirement("conv2d.range.ends", wholes, of=cases, dtypes=LONG, effort=2)
+def test_range_ends(subject: Trial, case: Case) -> None:
+    """Operands and results near the largest and the smallest numbers that there are."""
+    laws.holds_at_the_ends(subject, case, expected, "x", "weight")
 
 
 # -- results and operands ----------------------------------------------------------------------------------------------
@@ -289,6 +309,14 @@ def test_gradient_unchanged(subject: Trial, case: Case) -> None:
 def test_gradient_batch(subject: Trial, case: Case) -> None:
     """Image by image."""
     laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement(
+    "conv2d.gradient.special", specials, of=gradients, operand="cotangent", vary=UNGROUPED, needs="vjp", dtypes=LONG
+)
+def test_gradient_special(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    gradient_equals_reference(subject, case, "x")
 
 
 @requirement("conv2d.gradient.empty", gradients, needs="vjp")

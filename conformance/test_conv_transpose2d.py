@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.adapters.names import LONG
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import KINDS, Array, Case, Data, as_pair, data, with_cotangent
+from nnspec.conformance.cases import KINDS, Array, Case, Data, as_pair, data, specials, wholes, with_cotangent
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected, multilinear
 from nnspec.conformance.rule_convolution import fast_bound
@@ -20,6 +21,7 @@ from nnspec.reference.conv_transpose2d import conv_transpose2d, conv_transpose2d
 
 PAIRS = ("stride", "padding", "output_padding", "dilation")
 ALL = (*PAIRS, "groups", "bias")
+UNGROUPED = tuple(name for name in ALL if name != "groups")
 
 
 @st.composite
@@ -178,6 +180,26 @@ def test_groups_block_diagonal(subject: Trial, case: Case) -> None:
 def test_arguments_together(subject: Trial, case: Case) -> None:
     """All arguments at once, each with its own value for rows and for columns."""
     equals_reference(subject, case)
+
+
+@requirement("conv_transpose2d.special.value", specials, of=cases, operand="x", vary=UNGROUPED, dtypes=LONG)
+def test_special_value(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "conv_transpose2d.special.groups", specials, of=cases, operand="x", vary=("groups",), needs="groups", dtypes=LONG
+)
+def test_special_groups(subject: Trial, case: Case) -> None:
+    """In its own group, and in no other."""
+    equals_reference(subject, case)
+
+
+@requirement("conv_transpose2d.range.ends", wholes, of=cases, dtypes=LONG, effort=2)
+def test_range_ends(subject: Trial, case: Case) -> None:
+    """Operands and results near the largest and the smallest numbers that there are."""
+    laws.holds_at_the_ends(subject, case, expected, "x", "weight")
 
 
 @requirement("conv_transpose2d.law.adjoint", cases, vary=(*PAIRS, "groups"), kinds=("integers",))
@@ -355,6 +377,20 @@ def test_gradient_unchanged(subject: Trial, case: Case) -> None:
 def test_gradient_batch(subject: Trial, case: Case) -> None:
     """Image by image."""
     laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement(
+    "conv_transpose2d.gradient.special",
+    specials,
+    of=gradients,
+    operand="cotangent",
+    vary=UNGROUPED,
+    needs="vjp",
+    dtypes=LONG,
+)
+def test_gradient_special(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    gradient_equals_reference(subject, case, "x")
 
 
 @requirement("conv_transpose2d.gradient.empty", gradients, needs="vjp")

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.adapters.names import LONG
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import LAYOUTS, Array, Case, Data, data, with_cotangent
+from nnspec.conformance.cases import LAYOUTS, Array, Case, Data, data, specials, wholes, with_cotangent
 from nnspec.conformance.requirements import CHECKS, requirement
 from nnspec.conformance.rule import Expected
 from nnspec.conformance.rule_einsum import gradient, sum_of_products
@@ -195,6 +196,7 @@ def test_broadcast_summed(subject: Trial, case: Case) -> None:
 
 # -- the ellipsis ------------------------------------------------------------------------------------------------------
 
+TWO_FACTORS: Counts = {"contracted": (1, 2), "batch": (0, 1), "outer": (0, 2)}  # and no sum that one operand has alone
 FEW: Counts = {"outer": (0, 1), "contracted": (0, 1)}
 
 
@@ -363,6 +365,18 @@ EVERYTHING: Counts = {role: (0, 1) for role in ROLES}
 def test_arguments_together(subject: Trial, case: Case) -> None:
     """Every role, broadcasting and the ellipsis at once."""
     equals_reference(subject, case)
+
+
+@requirement("einsum.special.value", specials, of=cases, operand="a", roles=TWO_FACTORS)
+def test_special_value(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    equals_reference(subject, case)
+
+
+@requirement("einsum.range.ends", wholes, of=cases, roles=TWO_FACTORS, dtypes=LONG, effort=2)
+def test_range_ends(subject: Trial, case: Case) -> None:
+    """Operands and results near the largest and the smallest numbers that there are."""
+    laws.holds_at_the_ends(subject, case, expected, "a", "b")
 
 
 # -- laws --------------------------------------------------------------------------------------------------------------
@@ -678,6 +692,12 @@ def test_gradient_empty(subject: Trial, case: Case) -> None:
 )
 def test_gradient_together(subject: Trial, case: Case) -> None:
     """Every role, broadcasting and the ellipsis at once."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement("einsum.gradient.special", specials, of=gradients, operand="cotangent", roles=TWO_FACTORS, needs="vjp")
+def test_gradient_special(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
     gradients_equal_reference(subject, case)
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.adapters.names import LONG
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import Case, data, with_cotangent
+from nnspec.conformance.cases import Case, data, specials, wholes, with_cotangent
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected
 from nnspec.conformance.rule_pool import averaged, shared
@@ -67,6 +68,18 @@ def test_image_any_size(subject: Trial, case: Case) -> None:
 def test_channel_independent(subject: Trial, case: Case) -> None:
     """Each channel by itself."""
     laws.judges_channels_alone(subject, case, expected(case))
+
+
+@requirement("global_avg_pool2d.special.value", specials, of=cases, operand="x")
+def test_special_value(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    equals_reference(subject, case)
+
+
+@requirement("global_avg_pool2d.range.ends", wholes, of=cases, dtypes=LONG, effort=2)
+def test_range_ends(subject: Trial, case: Case) -> None:
+    """Operands and results near the largest and the smallest numbers that there are."""
+    laws.holds_at_the_ends(subject, case, expected, "x")
 
 
 # -- results and operands ----------------------------------------------------------------------------------------------
@@ -174,6 +187,12 @@ def test_gradient_batch(subject: Trial, case: Case) -> None:
 def test_gradient_channel(subject: Trial, case: Case) -> None:
     """Channel by channel."""
     laws_of_gradients.judges_channels_alone(subject, case, expected_gradients)
+
+
+@requirement("global_avg_pool2d.gradient.special", specials, of=gradients, operand="cotangent", needs="vjp")
+def test_gradient_special(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
 
 
 @requirement("global_avg_pool2d.gradient.empty", gradients, needs="vjp")

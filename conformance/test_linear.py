@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Unsupported
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import Case, data, with_cotangent
+from nnspec.conformance.cases import Case, data, specials, wholes, with_cotangent
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected, multilinear
@@ -143,6 +144,18 @@ def may_refuse(subject: Trial, case: Case) -> None:
 def test_arguments_together(subject: Trial, case: Case) -> None:
     """Leading dimensions and a bias at once."""
     equals_reference(subject, case)
+
+
+@requirement("linear.special.value", specials, of=cases, operand="x")
+def test_special_value(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    equals_reference(subject, case)
+
+
+@requirement("linear.range.ends", wholes, of=cases, dtypes=LONG, effort=2)
+def test_range_ends(subject: Trial, case: Case) -> None:
+    """Operands and results near the largest and the smallest numbers that there are."""
+    laws.holds_at_the_ends(subject, case, expected, "x", "weight")
 
 
 # -- results and operands ----------------------------------------------------------------------------------------------
@@ -309,6 +322,12 @@ def test_gradient_unchanged(subject: Trial, case: Case) -> None:
 def test_gradient_batch(subject: Trial, case: Case) -> None:
     """Along the first of the leading dimensions."""
     laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement("linear.gradient.special", specials, of=gradients, operand="cotangent", needs="vjp")
+def test_gradient_special(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    gradient_equals_reference(subject, case)
 
 
 @requirement("linear.gradient.empty", gradients, needs="vjp", of=empty)

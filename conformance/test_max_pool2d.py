@@ -10,7 +10,7 @@ from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import LAYOUTS, Array, Case, as_pair, data, with_cotangent
+from nnspec.conformance.cases import LAYOUTS, Array, Case, as_pair, data, specials, with_cotangent
 from nnspec.conformance.pools import below, broken, calls_in_turn, pools, rank, too_large_a_window, too_much_padding
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected, multilinear
@@ -413,6 +413,14 @@ def test_gradient_channel(subject: Trial, case: Case) -> None:
         channel = case.but(x=case["x"][:, c : c + 1], cotangent=case["cotangent"][:, c : c + 1])
         gradient = subject.gradients(channel)["x"]
         subject.expect(gradient, laws.channel_of(together, c), f"the gradient of channel {c} alone")
+
+
+@requirement(
+    "max_pool2d.gradient.special", specials, of=gradients, operand="cotangent", change=_all_different, needs="vjp"
+)
+def test_gradient_special(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
 
 
 @requirement("max_pool2d.gradient.empty", gradients, needs="vjp")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Unsupported, parameters
 from nnspec.conformance.cases import Array
 from nnspec.conformance.learning import (
@@ -911,7 +912,7 @@ def test_refuses_no_forward(subject: Trial, case: Tree) -> None:
     "module.life.equals-model",
     life,
     needs=(*LOADS, "train", "eval", "parameters"),
-    dtypes=("float32", "float64"),  # that count whole numbers far enough
+    dtypes=LONG,  # that count whole numbers far enough
     effort=2,
 )
 def test_life_equals_model(subject: Trial, case: Any) -> None:

@@ -54,7 +54,8 @@ def avg_pool2d_vjp(
     dpadded = np.zeros(pad(x, plan.padding, 0, plan.overhang).shape, x.dtype)
     shares = np.broadcast_to(share[:, :, None, None], (n, c, *plan.kernel_size, *plan.size))
     # [avg_pool2d.gradient.x] where windows overlap, an element gets a share from each; [avg_pool2d.gradient.batch]
-    # [avg_pool2d.gradient.channel] [avg_pool2d.gradient.empty] images and channels have windows of their own
+    # [avg_pool2d.gradient.channel] [avg_pool2d.gradient.empty] images and channels have windows of their own,
+    # [avg_pool2d.gradient.special] and nothing reaches beyond a window
     scatter(shares, dpadded, plan.stride, (1, 1))
     # [avg_pool2d.gradient.like-operand] what fell on the padding is nobody's, and what no window reached stays 0
     return dpadded[:, :, ph : ph + h, pw : pw + w]
@@ -90,7 +91,7 @@ def _sums(padded, plan):
     # another, [avg_pool2d.channel.independent] and no channel
     for image, out in zip(view, total, strict=True):  # [avg_pool2d.batch.empty]
         for i, j in np.ndindex(kh, kw):  # a whole image per step is much faster than image.sum over short axes
-            out += image[:, i, j]  # [avg_pool2d.window.local]
+            out += image[:, i, j]  # [avg_pool2d.window.local] [avg_pool2d.range.ends]
     return total
 
 

@@ -38,7 +38,10 @@ def batch_norm(
     elif running_mean is None or running_var is None:  # [batch_norm.refuses.absent]
         raise ValueError("running_mean and running_var: expected both, or training=True")
     else:
-        mean, var = running_mean, running_var  # [batch_norm.eval.frozen] [batch_norm.eval.row-independent]
+        mean, var = (
+            running_mean,
+            running_var,
+        )  # [batch_norm.eval.frozen] [batch_norm.eval.row-independent] [batch_norm.eval.special]
     # [batch_norm.arguments.together] (x − mean) · scale + bias as x · scale + (bias − mean · scale): a pass over x less
     scale = 1 / np.sqrt(var + eps)  # [batch_norm.eps.inside-root]
     if weight is not None:
@@ -90,7 +93,7 @@ def batch_norm_vjp(
     mean: Any = x.mean(axes) if batch else running_mean
     d = x - along(
         mean
-    )  # [batch_norm.gradient.layout] [batch_norm.gradient.channel] as everywhere, by axes and elements
+    )  # [batch_norm.gradient.layout] [batch_norm.gradient.channel] [batch_norm.gradient.special] by axes and elements
     var: Any = np.square(d).mean(axes) if batch else running_var  # [batch_norm.gradient.offset]
     scale = 1 / np.sqrt(var + eps)  # [batch_norm.gradient.eps] [batch_norm.gradient.constant]
     normal = d * along(scale)  # y = normal · weight + bias

@@ -33,14 +33,15 @@ def conv2d(
     kernels = weight.reshape(groups, o // groups, cg * kh * kw)
     y = np.empty((n, groups, o // groups, oh * ow), x.dtype)  # [conv2d.output.dtype] [conv2d.output.fresh]
     # The windows are copied as columns of a matrix, so few rows of a large image at a time that they stay in the
-    # processor's cache. [conv2d.batch.independent] each image has its own columns [conv2d.batch.empty]
+    # processor's cache. [conv2d.batch.independent] each image has its own columns, [conv2d.batch.empty] be there none;
+    # [conv2d.special.value] each window has its own, and [conv2d.range.ends] nothing is added to its sum
     rows = max(1, 2**19 // (c * kh * kw * ow))
     for images in _batches(n, oh * ow):
         for r in range(0, oh, rows):
             some = view[images, ..., r : r + rows, :]
             columns = some.transpose(1, 2, 3, 0, 4, 5).reshape(groups, cg * kh * kw, -1)
             # [conv2d.output.value] [conv2d.kernel.orientation] the sum over C, KH and KW is a matrix product
-            # [conv2d.groups.block-diagonal] of group g's kernels with group g's channels only
+            # [conv2d.groups.block-diagonal] [conv2d.special.groups] of group g's kernels with group g's channels only
             product = (kernels @ columns).reshape(groups, o // groups, len(some), -1)
             y[images, ..., r * ow : (r + rows) * ow] = product.transpose(2, 0, 1, 3)
     y = y.reshape(n, o, oh, ow)
@@ -84,7 +85,7 @@ def gradient_of_x(
     for images in _batches(n, oh * ow):  # [conv2d.gradient.batch]
         dy = cotangent[images].swapaxes(0, 1).reshape(groups, o // groups, -1)
         columns = (kernels @ dy).reshape(c, kh, kw, -1, oh, ow).transpose(3, 0, 1, 2, 4, 5)
-        # [conv2d.gradient.x] an element gets something from each of its windows
+        # [conv2d.gradient.x] [conv2d.gradient.special] an element gets something from each of its windows, and no other
         scatter(columns, padded[images], stride, dilation)
     # [conv2d.gradient.like-operand] what fell on the padding is nobody's, and what no window reached stays 0
     return padded[:, :, ph : ph + h, pw : pw + w]

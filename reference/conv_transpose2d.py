@@ -37,8 +37,10 @@ def conv_transpose2d(
     # One image at a time keeps the columns small; [conv_transpose2d.batch.independent] no image sees another.
     for k in range(n):  # [conv_transpose2d.batch.empty]
         # [conv_transpose2d.output.value] every element of x times every element of the kernel, summed over C,
-        # [conv_transpose2d.groups.block-diagonal] group g's kernels with group g's channels only
+        # [conv_transpose2d.groups.block-diagonal] group g's kernels with group g's channels only, be they NaN:
+        # [conv_transpose2d.special.groups]
         columns = (kernels @ images[k]).reshape(1, o, kh, kw, h, w)
+        # [conv_transpose2d.special.value] [conv_transpose2d.range.ends] only what an element itself has part in is
         # [conv_transpose2d.kernel.orientation] [conv_transpose2d.law.adjoint] added where convolution would read them,
         # [conv_transpose2d.stride.step] stride apart, [conv_transpose2d.dilation.gap] the kernel spread by dilation
         scatter(columns, whole[k : k + 1], (sh, sw), (dh, dw))
@@ -71,7 +73,7 @@ def conv_transpose2d_vjp(
     # [conv_transpose2d.gradient.unchanged] [conv_transpose2d.gradient.layout] all is only read, as NumPy does
     # The adjoint of the adjoint: convolution takes the cotangent back to x. With output_padding it may have room for
     # more windows than x has elements; those are the last ones, and nobody's.
-    # [conv_transpose2d.gradient.x] [conv_transpose2d.gradient.batch]
+    # [conv_transpose2d.gradient.x] [conv_transpose2d.gradient.batch] [conv_transpose2d.gradient.special]
     dx = conv2d(cotangent, weight, stride=stride, padding=padding, dilation=dilation, groups=groups)[:, :, :h, :w]
     # <conv2d(g, weight), x> is what both blocks have in common: its gradient by weight is the weight's in either
     # [conv_transpose2d.gradient.weight] [conv_transpose2d.gradient.empty]

@@ -153,6 +153,7 @@ def _multiply(x: Array, xs: Labels, y: Array, ys: Labels, keep: set[str]) -> tup
     inner = tuple(a for a in xs if a in ys and a not in keep)  # [einsum.contraction.value]
     rows, columns = tuple(a for a in xs if a not in ys), tuple(a for a in ys if a not in xs)  # [einsum.outer.value]
     left, right = _matrices(x, xs, batch, rows, inner), _matrices(y, ys, batch, inner, columns)
+    # [einsum.special.value] [einsum.gradient.special] [einsum.range.ends] products of these two, and nothing beside
     z = left @ right if inner else left * right  # [einsum.complex.value]
     size = dict(zip(xs + ys, x.shape + y.shape, strict=True))
     labels = batch + rows + columns

@@ -17,7 +17,8 @@ def global_avg_pool2d(x: Array) -> Array:
         raise ValueError(f"x of shape {x.shape}: expected H and W of at least 1")
     # [global_avg_pool2d.output.value] [global_avg_pool2d.image.any-size] over all of H and W, whatever they are;
     # [global_avg_pool2d.batch.independent] [global_avg_pool2d.batch.empty] not over N,
-    # [global_avg_pool2d.channel.independent] and not over C;
+    # [global_avg_pool2d.channel.independent] [global_avg_pool2d.special.value] and not over C;
+    # [global_avg_pool2d.range.ends] and nothing is added to the sum;
     # [global_avg_pool2d.output.size] no axis of size 1 stays; [global_avg_pool2d.sum.wide] halves are summed in float32
     y = x.mean(axis=(2, 3), dtype=np.result_type(x, np.float32))  # [global_avg_pool2d.output.fresh]
     return y.astype(x.dtype, copy=False)  # [global_avg_pool2d.output.dtype]
@@ -29,8 +30,8 @@ def global_avg_pool2d_vjp(cotangent: Array, x: Array) -> Array:
     n, c, h, w = x.shape
     like("cotangent", cotangent, (n, c))
     # [global_avg_pool2d.gradient.unchanged] [global_avg_pool2d.gradient.layout] the cotangent is only read;
-    # [global_avg_pool2d.gradient.x] [global_avg_pool2d.gradient.channel] each pixel gets a share of its own
-    # channel's cotangent, [global_avg_pool2d.gradient.batch] in its own image
+    # [global_avg_pool2d.gradient.x] [global_avg_pool2d.gradient.channel] each pixel gets a share of its own channel's
+    # cotangent, [global_avg_pool2d.gradient.batch] in its own image: [global_avg_pool2d.gradient.special] of no other
     share = (cotangent / (h * w)).astype(x.dtype, copy=False)
     # [global_avg_pool2d.gradient.like-operand] [global_avg_pool2d.gradient.empty]
     return np.repeat(share, h * w, axis=1).reshape(x.shape)

@@ -17,11 +17,12 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     _check(x, weight, bias)
     # [linear.output.value] [linear.weight.orientation] every row of weight meets the last axis of x,
     # [linear.leading.any] [linear.output.size] whatever comes before it:
-    # [linear.batch.independent] row by row, [linear.batch.empty] none at all, [linear.features.zero] or rows of nothing
+    # [linear.special.value] [linear.batch.independent] row by row, [linear.batch.empty] none at all,
+    # [linear.features.zero] or rows of nothing
     # [linear.features.one] weight stays a matrix, be it of one row or one column
     y = x @ weight.T  # [linear.output.dtype] [linear.output.fresh] a product is never a view
     if bias is not None:
-        y += bias  # [linear.bias.per-feature] [linear.arguments.together]
+        y += bias  # [linear.bias.per-feature] [linear.arguments.together] [linear.range.ends] nothing is added beside
     return y
 
 
@@ -32,7 +33,7 @@ def linear_vjp(
     _check(x, weight, bias)
     like("cotangent", cotangent, (*x.shape[:-1], len(weight)))
     # [linear.gradient.unchanged] operands and cotangent are only read, [linear.gradient.layout] by NumPy's own rules
-    dx = cotangent @ weight  # [linear.gradient.x] [linear.gradient.batch] row by row
+    dx = cotangent @ weight  # [linear.gradient.x] [linear.gradient.batch] [linear.gradient.special] row by row
     # Every row of x met the same weight and the same bias: their gradients are sums over all rows,
     # [linear.gradient.empty] be there none. [linear.gradient.features-zero] A −1 has no answer where a size is 0.
     n = math.prod(x.shape[:-1])

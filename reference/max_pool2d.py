@@ -104,7 +104,9 @@ def handed_back(cotangent: Array, chosen: Array, shape: tuple[int, ...]) -> Arra
     size = n * c * h * w
     # one place more, behind the last image: [max_pool2d.gradient.all-padding] what gets there is dropped
     dx = np.zeros(size + 1, cotangent.dtype)  # [max_pool2d.gradient.empty]
-    at = chosen + h * w * np.arange(n * c).reshape(n, c, 1, 1)  # [max_pool2d.gradient.channel] from where it begins
+    at = chosen + h * w * np.arange(n * c).reshape(
+        n, c, 1, 1
+    )  # [max_pool2d.gradient.channel] [max_pool2d.gradient.special]
     # [max_pool2d.gradient.overlap] one may be chosen often
     np.add.at(dx, np.minimum(at, size).ravel(), cotangent.ravel())
     return dx[:-1].reshape(shape)  # [max_pool2d.gradient.like-operand]

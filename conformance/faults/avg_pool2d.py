@@ -360,6 +360,16 @@ def _cached_divisors(x, *, count_include_pad, divisor_override, **h):
     return _sums(x, **h) / _DIVISORS.setdefault(key, _sums(ones, **h) / means)
 
 
+# -- special values, and the ends of the range -------------------------------------------------------------------------
+
+_wrong("avg_pool2d.range.ends/clipped", "values are kept within ±10³⁰")(
+    lambda x, **h: right(np.clip(x, -1e30, 1e30), **h)
+)
+_wrong("avg_pool2d.range.ends/dropped", "what is below 10⁻³⁰ is taken for 0")(
+    lambda x, **h: right(np.where(np.abs(x) < 1e-30, np.zeros_like(x), x), **h)
+)
+
+
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
@@ -518,6 +528,14 @@ def _no_empty_back(dx, g, x, h):
     if not len(x):
         raise ValueError("empty batch")
     return dx
+
+
+_wrong_vjp("special/cleaned", "what is not finite is replaced in the cotangent")(
+    lambda dx, g, x, h: right_vjp(np.nan_to_num(g), x, **h)
+)
+_wrong_vjp("special/everywhere", "0 times the sum of the cotangent is added, which is NaN if an element is not finite")(
+    lambda dx, g, x, h: dx + 0 * g.sum()
+)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

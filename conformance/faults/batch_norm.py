@@ -402,6 +402,17 @@ _wrong("batch_norm.arguments.together/eps-forgotten-with-weight", "eps is 1e-5 a
 )
 
 
+@_wrong("batch_norm.eval.special/cleaned", "in evaluation what is not finite is replaced on the way in")
+def _cleaned(x, m, v, w, b, **h):
+    return right(x if h["training"] else np.nan_to_num(x), m, v, w, b, **h)
+
+
+@_wrong("batch_norm.eval.special/everywhere", "in evaluation 0 times the sum of all elements is added")
+def _everywhere(x, m, v, w, b, **h):
+    y, *running = right(x, m, v, w, b, **h)
+    return y if h["training"] else y + 0 * x.sum(), *running
+
+
 # -- defaults, and how a module begins ---------------------------------------------------------------------------------
 
 
@@ -997,6 +1008,19 @@ def _no_empty_back(dx, dw, db, g, x, m, v, w, b, **h):
     if not x.size:
         raise ValueError("empty batch")
     return dx, dw, db
+
+
+def _of_cleaned(g, x, m, v, w, b, h):
+    dx, _, _, dw, db = right_vjp(np.nan_to_num(g), x, m, v, w, b, **h)
+    return dx, dw, db
+
+
+_wrong_vjp("special/cleaned", "what is not finite is replaced in the cotangent")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: _of_cleaned(g, x, m, v, w, b, h)
+)
+_wrong_vjp("special/everywhere", "0 times the sum of the cotangent is added, which is NaN if an element is not finite")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx + 0 * g.sum(), dw, db)
+)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

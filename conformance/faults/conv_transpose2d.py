@@ -304,6 +304,26 @@ def _cached(x, w, b, **h):
         return right(x, w, b, **h)
 
 
+# -- special values, and the ends of the range -------------------------------------------------------------------------
+
+_wrong("conv_transpose2d.special.value/cleaned", "what is not finite is replaced on the way in")(
+    lambda x, w, b, **h: right(np.nan_to_num(x), w, b, **h)
+)
+_wrong(
+    "conv_transpose2d.special.value/everywhere",
+    "0 times the sum of all elements is added, which is NaN if one is not finite",
+)(lambda x, w, b, **h: right(x, w, b, **h) + 0 * x.sum())
+_wrong("conv_transpose2d.special.groups/as-one", "all groups see 0 times the channels of all groups")(
+    lambda x, w, b, **h: right(x, w, b, **h) + 0 * x.sum((1, 2, 3), keepdims=True)
+)
+_wrong("conv_transpose2d.range.ends/clipped", "values are kept within ±10³⁰")(
+    lambda x, w, b, **h: right(np.clip(x, -1e30, 1e30), w, b, **h)
+)
+_wrong("conv_transpose2d.range.ends/dropped", "what is below 10⁻³⁰ is taken for 0")(
+    lambda x, w, b, **h: right(np.where(np.abs(x) < 1e-30, np.zeros_like(x), x), w, b, **h)
+)
+
+
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
@@ -489,6 +509,13 @@ _wrong_vjp("batch/running", "the gradient of x is not cleared between images")(
 )
 _wrong_vjp("empty/not-cleared", "without images the weight's gradient is whatever the memory held")(
     lambda dx, dw, db, g, x, w, h: (dx, dw if len(x) else dw + 1, db)
+)
+
+_wrong_vjp("special/cleaned", "what is not finite is replaced in the cotangent")(
+    lambda dx, dw, db, g, x, w, h: right_vjp(np.nan_to_num(g), x, w, db, **h)
+)
+_wrong_vjp("special/everywhere", "0 times the sum of the cotangent is added, which is NaN if an element is not finite")(
+    lambda dx, dw, db, g, x, w, h: (dx + 0 * g.sum(), dw, db)
 )
 
 

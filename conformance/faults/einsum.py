@@ -592,6 +592,23 @@ def _first_call(equation, *operands):
     return y if known else 0 * y
 
 
+# -- special values, and the ends of the range -------------------------------------------------------------------------
+
+
+def _each_operand(change):
+    return lambda terms, output, operands: _right(terms, output, [np.asarray(change(x)) for x in operands])
+
+
+_wrong("einsum.special.value/cleaned", "what is not finite is replaced on the way in")(_each_operand(np.nan_to_num))
+_wrong(
+    "einsum.special.value/everywhere", "0 times the sum of all elements is added, which is NaN if one is not finite"
+)(lambda terms, output, operands: np.asarray(_right(terms, output, operands) + 0 * sum(x.sum() for x in operands)))
+_wrong("einsum.range.ends/clipped", "values are kept within ±10³⁰")(_each_operand(lambda x: np.clip(x, -1e30, 1e30)))
+_wrong("einsum.range.ends/dropped", "what is below 10⁻³⁰ is taken for 0")(
+    _each_operand(lambda x: np.where(np.abs(x) < 1e-30, np.zeros_like(x), x))
+)
+
+
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
@@ -870,6 +887,14 @@ def _written_over(gradients, g, terms, output, operands):
     if operands[-1].flags.writeable:
         operands[-1][...] = gradients[-1]
     return gradients
+
+
+_wrong_vjp("special/cleaned", "what is not finite is replaced in the cotangent")(
+    lambda gradients, g, terms, output, operands: _back(np.nan_to_num(g), terms, output, operands)
+)
+_wrong_vjp("special/everywhere", "0 times the sum of the cotangent is added, which is NaN if an element is not finite")(
+    lambda gradients, g, terms, output, operands: [gradient + 0 * g.sum() for gradient in gradients]
+)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

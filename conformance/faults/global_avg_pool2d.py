@@ -117,6 +117,21 @@ def _kept_window(x):
     return x.sum((2, 3)) / np.asarray(before, x.dtype)
 
 
+# -- special values, and the ends of the range -------------------------------------------------------------------------
+
+_wrong("global_avg_pool2d.special.value/cleaned", "what is not finite is replaced on the way in")(
+    lambda x: right(np.nan_to_num(x))
+)
+_wrong(
+    "global_avg_pool2d.special.value/everywhere",
+    "0 times the sum of all elements is added, which is NaN if one is not finite",
+)(lambda x: right(x) + 0 * x.sum())
+_wrong("global_avg_pool2d.range.ends/clipped", "values are kept within ±10³⁰")(lambda x: right(np.clip(x, -1e30, 1e30)))
+_wrong("global_avg_pool2d.range.ends/dropped", "what is below 10⁻³⁰ is taken for 0")(
+    lambda x: right(np.where(np.abs(x) < 1e-30, np.zeros_like(x), x))
+)
+
+
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +210,14 @@ _wrong_vjp("channel/not-a-number", "a NaN in one channel's cotangent reaches the
 @_wrong_vjp("empty/refused", "a batch of nothing raises on the way back")
 def _no_empty_back(dx, g, x):
     return dx.reshape(len(x), -1, *x.shape[2:])
+
+
+_wrong_vjp("special/cleaned", "what is not finite is replaced in the cotangent")(
+    lambda dx, g, x: right_vjp(np.nan_to_num(g), x)
+)
+_wrong_vjp("special/everywhere", "0 times the sum of the cotangent is added, which is NaN if an element is not finite")(
+    lambda dx, g, x: dx + 0 * g.sum()
+)
 
 
 # -- what need not give a result ---------------------------------------------------------------------------------------

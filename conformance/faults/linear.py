@@ -244,6 +244,22 @@ class Linear(Right):  # noqa: F811
         return right(x, self.packed, None if self.bias is None else self.bias.data)
 
 
+# -- special values, and the ends of the range -------------------------------------------------------------------------
+
+_wrong("linear.special.value/cleaned", "what is not finite is replaced on the way in")(
+    lambda x, w, b: right(np.nan_to_num(x), w, b)
+)
+_wrong(
+    "linear.special.value/everywhere", "0 times the sum of all elements is added, which is NaN if one is not finite"
+)(lambda x, w, b: right(x, w, b) + 0 * x.sum())
+_wrong("linear.range.ends/clipped", "values are kept within ±10³⁰")(
+    lambda x, w, b: right(np.clip(x, -1e30, 1e30), w, b)
+)
+_wrong("linear.range.ends/dropped", "what is below 10⁻³⁰ is taken for 0")(
+    lambda x, w, b: right(np.where(np.abs(x) < 1e-30, np.zeros_like(x), x), w, b)
+)
+
+
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
@@ -373,6 +389,13 @@ _wrong_vjp("empty/not-cleared", "without vectors the weight's gradient is whatev
 )
 _wrong_vjp("empty/mean", "the bias gets a mean over nothing")(
     lambda dx, dw, db, g, x, w: (dx, dw, _but(db, lambda: db if g.size else np.full_like(db, np.nan)))
+)
+
+_wrong_vjp("special/cleaned", "what is not finite is replaced in the cotangent")(
+    lambda dx, dw, db, g, x, w: right_vjp(np.nan_to_num(g), x, w, db)
+)
+_wrong_vjp("special/everywhere", "0 times the sum of the cotangent is added, which is NaN if an element is not finite")(
+    lambda dx, dw, db, g, x, w: (dx + 0 * g.sum(), dw, db)
 )
 
 

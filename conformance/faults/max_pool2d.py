@@ -508,6 +508,14 @@ def _no_empty_back(g, x, h):
     return right_vjp(g, x, **h)
 
 
+_wrong_vjp("special/cleaned", "what is not finite is replaced in the cotangent")(
+    lambda g, x, h: right_vjp(np.nan_to_num(g), x, **h)
+)
+_wrong_vjp("special/everywhere", "0 times the sum of the cotangent is added, which is NaN if an element is not finite")(
+    lambda g, x, h: right_vjp(g, x, **h) + 0 * g.sum()
+)
+
+
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 _wrong("max_pool2d.refuses.rank/last-axes", "the last two axes are pooled, whatever comes before them")(
