@@ -25,4 +25,4 @@ def plausible(subject: str) -> str | None:
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")  # that nnspec has a rule for; NumPy knows the last by ml_dtypes
 LONG = DTYPES[:2]  # those of more than 16 bits
-WEAKER = ("B2", "T", "L", "C", "N")  # classes of accuracy that a file may declare, see spec/conventions.md
+WEAKER = ("B2", "T", "L", "C", "N")  # classes of accuracy that a file may declare, see spec/numerics.md

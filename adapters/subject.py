@@ -101,7 +101,7 @@ class Subject:
     recipe: Callable[[str], str] = lambda name: f"# import {name} here"  # the line of a script that defines a name
     # why a call of a block must not be made, for it is known to end the process; None where it may be
     declines: Callable[[str, Arrays, Mapping[str, Any]], str | None] = lambda stem, arrays, arguments: None
-    # weaker classes of accuracy that it declares, beside B: see spec/conventions.md
+    # weaker classes of accuracy that it declares, beside B: see spec/numerics.md
     accuracy: tuple[str, ...] = ()
     flushes: bool = False  # whether it takes a subnormal number for 0
     forget: Callable[[], None] | None = None  # where every new shape is compiled: lets go of what has been compiled

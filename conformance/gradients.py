@@ -82,9 +82,9 @@ def _agree(subject: Trial, case: Case, judge: Judge, which: str, layouts: Mappin
     plain, expected = presumed(subject, case), judge(case)
     for layout, arranged in layouts.items():
         gradients = subject.gradients(arranged, as_is=True)
-        for name, gradient in plain.items():
+        for name, rule in expected.items():
             what = f"with {which} laid out as {layout}, the gradient of {name}"
-            subject.expect(_by(gradients, name), own(gradient, expected[name]), what)
+            subject.expect(_by(gradients, name), own(_by(plain, name), rule), what)
 
 
 def is_nothing_for_no_images(subject: Trial, case: Case) -> None:

@@ -25,11 +25,6 @@ from nnspec.conformance.waivers import Waiver, find
 SCHEMA = "urn:nnspec:report:1"  # the $id of report.schema.json
 VERDICTS = ("pass", "fail", "crash", "timeout", "unsupported", "waived", "blocked", "not run")
 BAD = ("fail", "crash", "timeout")
-# The requirements, of any block, whose checks compare a subject with itself (laws.py), the most telling first
-OWN = (
-    "call.stateless", "output.dtype", "output.fresh", "input.unchanged",
-    "channel.independent", "batch.independent", "batch.empty", "input.layout",
-)  # fmt: skip
 Record = dict[str, Any]
 
 
@@ -133,24 +128,6 @@ def failed(records: Iterable[Record]) -> list[Record]:
     return [
         r for r in records if r["verdict"] in ("crash", "timeout") or (r["verdict"] == "fail" and r["level"] == "must")
     ]
-
-
-def findings(records: Iterable[Record]) -> list[Record]:
-    """What failed, the most telling first.
-
-    What compares a subject with itself is broken by one mistake alone, unless it is the shape that is wrong, which
-    breaks everything; where nothing else is wrong anywhere, the size comes first.
-    """
-    broken = failed(records)
-    shape_alone = all(r["failure"]["misshapen"] for r in broken)
-
-    def place(entry: Record) -> int:
-        name = entry["requirement"].partition(".")[2]
-        if name in OWN and not entry["failure"]["misshapen"]:
-            return OWN.index(name)
-        return len(OWN) + (not shape_alone or name != "output.size")
-
-    return sorted(broken, key=place)
 
 
 def write_scripts(records: Iterable[Record], folder: Path) -> None:

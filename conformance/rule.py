@@ -1,4 +1,4 @@
-"""The verdict rule: how far a result may be from the exact one. Every bound is derived; spec/conventions.md explains.
+"""The verdict rule: how far a result may be from the exact one. Every bound is derived; spec/numerics.md explains.
 
 For a multilinear block f the same reference gives, element by element, the value f(a, b), the magnitude f(|a|, |b|) and
 the number of terms f(a ≠ 0, b ≠ 0). A sum of k products rounded in any order, fused or not, is off by at most

@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from nnspec.conformance.report import BAD, VERDICTS, Record, failed, findings
+from nnspec.conformance.findings import findings
+from nnspec.conformance.report import BAD, VERDICTS, Record, failed
 from nnspec.conformance.rule import CLASSES, STRICT
 from rich.console import Console
 from rich.markup import escape

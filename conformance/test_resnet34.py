@@ -378,6 +378,8 @@ def test_mode_train(subject: Trial, case: Case) -> None:
     subject.expect(layer(case), y)
     after = layer.state(layer.module)
     for key, expected in statistics.items():
+        if key not in after:
+            raise Mismatch(f"there is no {key}")
         subject.expect(after[key], expected, f"{key}, after the call,")
     for key in (key for key in after if key.endswith("num_batches_tracked")):
         subject.expect(after[key], Expected.exactly(before[key] + 1), f"{key}, after the call,")

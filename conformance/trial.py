@@ -194,7 +194,8 @@ class Trial:
         self.calls.append(replace(call, step="gradient", wanted=wanted))
         with self.watched(case, "gradients"):
             found = self.subject.gradients(case.stem, self.form, given.arrays, given.arguments, wanted)
-        present = {n: g for n, g in found.items() if g is not None}
+        # a parameter that the case does not know, and that the module should not have, is for others to judge
+        present = {n: g for n, g in found.items() if g is not None and n in case.arrays}
         self.calls[-1] = replace(self.calls[-1], entries=present)
         operands = [n for n, a in case.arrays.items() if a is not None and not n.startswith("cotangent")]
         for name in operands:

@@ -1,0 +1,69 @@
+"""The order of findings: of several requirements that one mistake breaks, the one that it is a mistake in comes first.
+
+Each fault of the catalogue has been put to all checks of its block, and broken.json says which of them it breaks, with
+a `!` behind a requirement where it is the shape of a result that is wrong. A finding comes the earlier the better the
+mistakes in it account for all findings together: by the probability that a mistake in requirement r breaks what is
+broken, each requirement i by itself,
+
+    p(i | r) = (the number of r's faults that break i + b) / (the number of r's faults + 1)
+
+b is what one more fault, yet unknown, is taken to do: it breaks r itself, and i as often as any fault of the block.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Collection, Iterable, Mapping
+from importlib import resources
+
+from nnspec.adapters.signatures import SIGNATURES
+from nnspec.conformance.report import Record, failed
+from nnspec.conformance.requirements import requirements
+
+Broken = Mapping[str, Collection[str]]  # fault -> the requirements that it breaks, without the name of the block
+
+
+@functools.cache
+def broken_by_faults() -> dict[str, list[str]]:
+    """What was measured: `benchmarks/naming.py --write` does it anew."""
+    return json.loads(resources.files("nnspec.conformance").joinpath("broken.json").read_text("utf-8"))
+
+
+def findings(records: Iterable[Record]) -> list[Record]:
+    """What failed, the most telling first, block by block: those that others are made of before them."""
+    bad = failed(records)
+    ordered = []
+    for stem in SIGNATURES:
+        mine = [entry for entry in bad if entry["block"] == stem]
+        place = {name: n for n, name in enumerate(ranked(stem, {sign(entry) for entry in mine}, broken_by_faults()))}
+        ordered += sorted(mine, key=lambda entry: place[sign(entry).rstrip("!")])
+    return ordered
+
+
+def sign(entry: Record) -> str:
+    """What of a failed record the order goes by: the requirement's name, and whether it is about a shape."""
+    name, failure = entry["requirement"].partition(".")[2], entry["failure"]
+    return f"{name}!" if failure and failure["misshapen"] else name
+
+
+def ranked(stem: str, signs: Collection[str], known: Broken) -> list[str]:
+    """The broken requirements of a block, without its name, the most probable culprit first."""
+    faults = {key: broken for key, broken in known.items() if key.startswith(f"{stem}.")}
+    often = {i: sum(i in broken for broken in faults.values()) / max(1, len(faults)) for i in signs}
+
+    def log_probability(name: str) -> float:
+        own = [broken for key, broken in faults.items() if key.partition("/")[0] == f"{stem}.{name}"]
+        total = 0.0
+        for i in signs:
+            more = 1.0 if i.rstrip("!") == name else max(often[i], 1 / (len(faults) + 1))
+            total += math.log((sum(i in broken for broken in own) + more) / (len(own) + 1))
+        return total
+
+    names = list(dict.fromkeys(i.rstrip("!") for i in signs))
+    return sorted(names, key=lambda name: (-round(log_probability(name), 9), _on_page(stem, name)))
+
+
+def _on_page(stem: str, name: str) -> int:
+    return list(requirements()).index(f"{stem}.{name}")
