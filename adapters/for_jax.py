@@ -18,12 +18,19 @@ FURTHER_DTYPES: tuple[str, ...] = ("float16", "bfloat16")
 AUTOMATIC = True  # every function and module can be differentiated
 # with which a script begins that carries some of the functions below; without x64 there is no float64
 PREAMBLE = 'import jax\nimport jax.numpy as jnp\n\njax.config.update("jax_enable_x64", True)'
+ON_DEVICE = 'jax.config.update("jax_default_device", jax.devices({device!r})[0])'  # where a device was asked for
 jax.config.update("jax_enable_x64", True)
 if os.environ.get("NNSPEC_PROFILE") == "quick" and jax.__version_info__[:2] == (0, 10):  # XLA aborts at unknown flags
     # compiles four to nine times faster, to code that computes the same more slowly
     fast = "xla_cpu_use_fusion_emitters=false xla_backend_optimization_level=0 xla_cpu_parallel_codegen_split_count=1"
     flags = [os.environ.get("XLA_FLAGS", ""), *(f"--{flag}" for flag in fast.split())]
     os.environ["XLA_FLAGS"] = " ".join(flags)
+
+
+def use_device(device: str) -> tuple[str, ...]:
+    """Make arrays on a device ("cpu", "gpu", "tpu") from here on. RuntimeError where JAX has no such device."""
+    jax.config.update("jax_default_device", jax.devices(device)[0])
+    return ()
 
 
 def forget(called: Iterator[int] = itertools.count(1)) -> None:  # noqa: B008

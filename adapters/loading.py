@@ -10,6 +10,7 @@ import sys
 import traceback
 import types
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,28 @@ SMALLEST: dict[str, tuple[int, ...]] = {  # what the constructors of a block's c
 }
 
 
-def load(spec: Any, framework: str | None = None) -> Subject:
+def load(spec: Any, framework: str | None = None, device: str | None = None) -> Subject:
     """ "torch", "reference", "layers.py", "layers.py:Conv2d", a module, a mapping of names, a function or a class.
 
-    Loading a file runs it. Raises SubjectError, whose message says what is wrong, where nothing can be checked.
+    Loading a file runs it. On a `device` ("cuda", "cuda:1", "gpu"), if one is named, the library then makes its arrays
+    and modules. Raises SubjectError, whose message says what is wrong, where nothing can be checked.
     """
+    subject = _loaded(spec, framework)
+    return subject if device is None else _on_device(subject, device)
+
+
+def _on_device(subject: Subject, device: str) -> Subject:
+    use = getattr(subject.framework, "use_device", None)
+    if use is None:
+        raise SubjectError(f"device {device!r}: {subject.name} works on NumPy's arrays, which have no device")
+    try:
+        weaker = use(device)
+    except RuntimeError as error:
+        raise SubjectError(f"device {device!r}: {str(error).splitlines()[0]}") from None
+    return replace(subject, device=device, accuracy=tuple(dict.fromkeys((*subject.accuracy, *weaker))))
+
+
+def _loaded(spec: Any, framework: str | None) -> Subject:
     if isinstance(spec, Subject):
         return spec
     if not isinstance(spec, str | Path):

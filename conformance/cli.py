@@ -73,6 +73,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--framework", choices=("numpy", "torch", "jax"), help="whose arrays a file works on, where it does not tell"
     )
+    command.add_argument("--device", metavar="DEVICE", help="where torch or JAX make their arrays, such as cuda or cpu")
     command.add_argument("--waivers", metavar="PATH", help="a TOML file of known deviations; strict: none may pass")
     command.add_argument("--json", metavar="PATH", help="where to write the report (default: OUT/report.json)")
     command.add_argument(
@@ -186,7 +187,7 @@ def _judge(options: argparse.Namespace, subject: str, out: str, json: str) -> tu
     from nnspec.conformance import session
     from nnspec.conformance.terminal import Progress
 
-    names = ("block", "profile", "dtype", "seed", "framework", "waivers", "timeout")
+    names = ("block", "profile", "dtype", "seed", "framework", "device", "waivers", "timeout")
     chosen = {name: getattr(options, name) for name in names} | {"subject": subject, "out": out, "json": json}
     workers = cores() if options.workers is None else options.workers
     with Progress(subject) as progress:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from nnspec.conformance.cases import LAYOUTS, Case
+from nnspec.conformance.formats import STORED, TFLOAT32, Format
 from nnspec.conformance.rule import ARITHMETIC, Expected
 from nnspec.conformance.trial import Mismatch, Trial
 
@@ -95,36 +96,36 @@ def holds_at_the_ends(subject: Trial, case: Case, judge: Callable[[Case], Expect
 
     The case has whole numbers. Operands that are no factors, a bias, are scaled as the result is.
     """
-    expected, largest = judge(case), judge(case.map(np.abs)).value
-    for exponents in _ends(subject, len(factors), float(np.abs(largest).max(initial=0)), not np.any(expected.bound)):
+    form, expected, largest = STORED[subject.dtype], judge(case), judge(case.map(np.abs)).value
+    for exponents in _ends(form, len(factors), float(np.abs(largest).max(initial=0)), subject.subject.flushes):
         power = sum(exponents)
         ends = {n: np.ldexp(case[n], e) for n, e in zip(factors, exponents, strict=True)}
         scaled = case.map(_scaled_by(power)).but(**ends)
         rule = Expected(np.ldexp(expected.value, power), np.ldexp(expected.bound, power))
         how = " and ".join(f"{n} times 2^{e}" for n, e in zip(factors, exponents, strict=True))
-        subject.expect(subject(scaled), rule, f"with {how}, the result")
+        result = subject(scaled)
+        if power > form.lowest + 9 or not np.any(expected.bound):  # what rounds may also underflow
+            subject.expect(result, rule, f"with {how}, the result")
 
 
 def _scaled_by(power: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda a: np.ldexp(a, power)
 
 
-def _ends(subject: Trial, factors: int, largest: float, exact: bool) -> Iterator[tuple[int, ...]]:
-    """Exponents such that neither an operand nor a sum of this size overflows, and nothing that rounds underflows."""
-    form = ARITHMETIC[subject.dtype].stored
+def _ends(form: Format, factors: int, largest: float, flushes: bool) -> Iterator[tuple[int, ...]]:
+    """Exponents such that neither an operand nor a sum of this size overflows, nor loses a digit below the smallest."""
     top = form.highest - 4  # of an operand of up to 8
     room = 16 if factors == 1 else 0  # a mean is a sum over its count
     powers = [form.highest - room - int(np.frexp(largest)[1]), form.lowest + room]  # of the result
-    smallest = form.lowest - form.precision + 1 + room
-    subnormal = exact and not subject.subject.flushes
-    if subnormal:
-        powers.append(smallest)
+    smallest = form.lowest - TFLOAT32.precision + 1  # subnormal, and with room for a digit in TF32 too
+    if not flushes:
+        powers.append(smallest + room)
     if factors == 1:
         yield from ((power,) for power in powers)
         return
     yield from ((top, -top), (-top, top))
     yield from ((power // 2, power - power // 2) for power in powers)
-    if subnormal:
+    if not flushes:
         yield from ((smallest, top), (top, smallest))
 
 

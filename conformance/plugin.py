@@ -29,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help=f"{', '.join(NAMED)}, or a file.py[:name]",
     )
     group.addoption("--nnspec-framework", default=None, help="numpy, torch or jax, where a file does not tell")
+    group.addoption("--nnspec-device", default=None, help="where torch or JAX make their arrays, such as cuda or cpu")
     group.addoption("--nnspec-profile", default="quick", choices=("quick", "ci", "deep"), help="how many cases")
     group.addoption("--nnspec-seed", default=0, type=int, help="the same seed gives the same cases")
     group.addoption(
@@ -103,7 +104,8 @@ def _load(config: pytest.Config, state: _State) -> None:
     if state.journal:
         state.journal.note(f"loading {subject}")
     try:
-        loaded = load(getattr(config, "nnspec_object", subject), config.getoption("nnspec_framework"))
+        asked_for = (config.getoption(f"nnspec_{name}") for name in ("framework", "device"))
+        loaded = load(getattr(config, "nnspec_object", subject), *asked_for)
         if asked and not set(asked) & set(loaded.known_dtypes):
             has = ", ".join(loaded.known_dtypes)
             raise SubjectError(f"{subject}: says that it has {has}, and not {', '.join(asked)}")

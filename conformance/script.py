@@ -73,12 +73,14 @@ def reproduce_crash(subject: Subject, identifier: str, form: str, dtype: str, ca
     )
 
 
-def crash_scripts(subject: str, framework: str | None, crashes: list[Crash]) -> list[str]:
+def crash_scripts(subject: str, framework: str | None, device: str | None, crashes: list[Crash]) -> list[str]:
     """The scripts of calls that ended the process, written by another process, which loads the subject."""
     command = [sys.executable, "-m", "nnspec.conformance.script"]
     try:
         layouts = [{n: a.strides for n, a in case.arrays.items() if a is not None} for *_, case, _ in crashes]
-        data = pickle.dumps((subject, framework, crashes, layouts))  # a pickled array forgets how it lies in memory
+        data = pickle.dumps(
+            (subject, framework, device, crashes, layouts)
+        )  # a pickled array forgets how it lies in memory
         done = subprocess.run(command, input=data, capture_output=True, timeout=120, check=True)
         return list(json.loads(done.stdout.splitlines()[-1]))
     except (subprocess.SubprocessError, OSError, ValueError, IndexError):
@@ -86,8 +88,8 @@ def crash_scripts(subject: str, framework: str | None, crashes: list[Crash]) -> 
 
 
 def _main() -> None:
-    name, framework, crashes, layouts = pickle.load(sys.stdin.buffer)
-    subject, scripts = load(name, framework), []
+    name, framework, device, crashes, layouts = pickle.load(sys.stdin.buffer)
+    subject, scripts = load(name, framework, device), []
     for (identifier, form, dtype, case, what), strides in zip(crashes, layouts, strict=True):
         floats = {n: a for n, a in case.arrays.items() if a is not None and a.size and is_floating(a.dtype)}
         case = case.but(**{n: laid_out(a, strides[n]) for n, a in floats.items()})
@@ -103,13 +105,20 @@ def _render(subject: Subject, names: set[str], lines: list[str], **text: str) ->
     template = resources.files("nnspec.conformance").joinpath("reproduce.py.jinja").read_text("utf-8")
     rendered: str = jinja2.Template(template, keep_trailing_newline=True).render(
         {name: value.replace("\\", "/").replace('"""', "'''") for name, value in text.items()},
-        preamble=getattr(framework, "PREAMBLE", ""),
+        preamble=_preamble(subject, framework),
         bridge="\n\n\n".join(used),
         # each line once: a file is run once, so that its classes know one another
         recipes="\n".join(dict.fromkeys("\n".join(subject.recipe(n) for n in sorted(names)).splitlines())),
         lines=body,
     )
     return rendered
+
+
+def _preamble(subject: Subject, framework: Any) -> str:
+    lines = [getattr(framework, "PREAMBLE", "")]
+    if subject.device is not None:
+        lines.append(framework.ON_DEVICE.format(device=subject.device))
+    return "\n".join(lines)
 
 
 def _size(call: Call) -> int:

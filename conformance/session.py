@@ -194,7 +194,8 @@ class Session:
             return
         option = self.config.getoption
         asked = [(r["requirement"], r["form"], r["dtype"], case, r["reason"]) for r, case in self.crashes]
-        texts = crash_scripts(option("nnspec_subject"), option("nnspec_framework"), asked)
+        loaded = (option(f"nnspec_{name}") for name in ("subject", "framework", "device"))
+        texts = crash_scripts(*loaded, asked)
         for (record, _), text in zip(self.crashes, texts, strict=True):
             record["failure"]["script"] = text or None
 
@@ -213,6 +214,7 @@ class Session:
             "seed": option("nnspec_seed"),
             "blocks": option("nnspec_block"),
             "dtypes": option("nnspec_dtype"),
+            "device": option("nnspec_device"),
             "versions": report.versions() | self.versions,
             "seconds": round(time.monotonic() - self.started, 2),
             "planned": len(self.planned),
@@ -304,6 +306,7 @@ def check_object(
     dtype: Any = None,
     seed: int = 0,
     framework: str | None = None,
+    device: str | None = None,
 ) -> dict[str, Any]:
     """What nnspec.conformance.check does: everything in this process, nothing written."""
     from nnspec.adapters import SubjectError, load
@@ -316,9 +319,10 @@ def check_object(
     for name, given, known in (("profile", [profile], PROFILES), ("dtype", dtypes or (), DTYPES)):
         if unknown := [value for value in given if value not in known]:
             raise ValueError(f"{name} {unknown[0]!r}: expected one of {', '.join(known)}")
-    loaded = load(subject, framework)
+    loaded = load(subject, framework, device)
     with tempfile.TemporaryDirectory() as out:
         options = {"subject": loaded.name, "block": block, "profile": profile, "dtype": dtype, "seed": seed, "out": out}
+        options["device"] = device
         _, session = run(options, 0, object=loaded, write=False)
         if session is None or session.report is None:
             raise SubjectError((session and session.subject_error) or "the checks could not be run")

@@ -111,8 +111,8 @@ class Tape:
         """The same case once more."""
         self.next = 0
 
-    def play(self, act: Callable[[], Any]) -> Any:
-        """What was done at this point or, where nothing was yet, what `act` does."""
+    def play(self, name: str, act: Callable[[], Any]) -> Any:
+        """What was done at this point or, where nothing was yet, what `act` does. Checks do the same in any class."""
         if not self.records:
             return act()
         if self.next == len(self.done):
@@ -120,9 +120,11 @@ class Tape:
                 made = act()
             except (Mismatch, Unsupported) as error:
                 made = error
-            self.done.append(made if isinstance(made, Exception) else _snapshot(made))
+            self.done.append((name, made if isinstance(made, Exception) else _snapshot(made)))
         else:
-            made = _snapshot(self.done[self.next])
+            before, made = self.done[self.next]
+            assert before == name, f"a check that asks for {name} in one class of accuracy, for {before} in another"
+            made = made if isinstance(made, Exception) else _snapshot(made)
         self.next += 1
         if isinstance(made, Exception):
             raise made
@@ -143,7 +145,8 @@ def _taped(method: Callable[..., Any]) -> Any:
     @functools.wraps(method)
     def on_tape(self: Any, *given: Any, **keywords: Any) -> Any:
         tape = self.tape if isinstance(self, Trial) else self.trial.tape
-        return tape.play(lambda: method(self, *given, **keywords))
+        name = " ".join([method.__name__, *(str(one) for one in given if isinstance(one, Case))])
+        return tape.play(name, lambda: method(self, *given, **keywords))
 
     return on_tape
 

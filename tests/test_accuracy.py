@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
+import numerics
 import numpy as np
 import pytest
 from nnspec.adapters.for_reference import subject as reference
@@ -199,6 +201,29 @@ def test_a_file_may_declare_a_weaker_class(desk, declared, code):
     reached = {r["requirement"]: r["accuracy"] for r in done.report["results"]}
     assert reached["linear.output.value"] == ("T" if code == 0 else None)
     assert reached["linear.batch.empty"] == "A"
+
+
+VALUES = "output_value or stride_step or padding_zeros"
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_convolution_by_a_transform_is_class_c_for_a_file_that_says_so(desk, fast):
+    text = """
+        import sys
+        sys.path.insert(0, {folder!r})
+        from numerics import by_fourier
+
+        ACCURACY = {classes}
+
+        def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+            return by_fourier(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    """
+    folder = str(Path(numerics.__file__).parent)
+    desk.write("layers.py", text.format(folder=folder, classes=["C"] if fast else []))
+    done = desk.run(
+        "-m", "pytest", "--pyargs", "nnspec.conformance", "--nnspec-subject", "layers.py:conv2d", "-k", VALUES
+    )
+    assert done.code == (0 if fast else 1), done.out + done.err
 
 
 def test_a_class_that_there_is_not(desk):

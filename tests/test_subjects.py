@@ -237,3 +237,38 @@ def test_a_class_that_only_inherits_a_vjp_which_says_nothing_has_no_gradients(de
     )
     assert done.code == 0, done.out + done.err
     assert "the class lacks vjp" in done.out
+
+
+# -- devices -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_subject_on_a_device_that_is_named(desk):
+    pytest.importorskip("torch")
+    done = desk.nnspec("check", "torch", "--block", "relu", "--device", "cpu", "-n", 0)
+    assert done.code == 0, done.out + done.err
+    assert done.report["device"] == "cpu"
+    assert desk.nnspec("check", "torch", "--block", "relu", "-n", 0).report["device"] is None
+
+
+def test_the_script_of_a_failure_uses_the_device(desk):
+    pytest.importorskip("torch")
+    done = desk.check("import torch\ndef relu(x): return x.abs()", "--device", "cpu", "-n", 0)
+    script = next(r["failure"]["script"] for r in done.report["results"] if r["verdict"] == "fail")
+    assert "torch.set_default_device('cpu')" in (desk.folder / script).read_text("utf-8")
+    assert desk.run(script).code == 1
+
+
+@pytest.mark.parametrize(
+    ("subject", "device", "message"),
+    [
+        ("reference", "cuda", "works on NumPy's arrays, which have no device"),
+        ("torch", "nowhere", "device 'nowhere': "),
+        ("jax", "nowhere", "device 'nowhere': "),
+    ],
+)
+def test_a_device_that_there_is_not(desk, subject, device, message):
+    if subject != "reference":
+        pytest.importorskip(subject)
+    done = desk.nnspec("check", subject, "--block", "relu", "--device", device, "-n", 0)
+    assert done.code == 2, done.out + done.err
+    assert message in done.err

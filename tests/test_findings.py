@@ -1,0 +1,51 @@
+"""The order of findings: what was measured of every fault is there, and it names the mistake."""
+
+from __future__ import annotations
+
+import pytest
+from naming import musts, place
+from nnspec.conformance.faults import catalogue
+from nnspec.conformance.findings import broken_by_faults, findings, ranked
+from nnspec.conformance.power import load_checks
+from nnspec.conformance.requirements import requirements
+
+KNOWN = broken_by_faults()
+FAULTS = [f for f in catalogue().values() if requirements()[f.requirement].level == "must"]
+
+
+def test_every_fault_has_been_measured_and_breaks_its_own_requirement():
+    """`python benchmarks/naming.py --write --block B` puts those that are missing into conformance/broken.json."""
+    assert {f.key for f in FAULTS} == KNOWN.keys()
+    breaks = {key: {name.rstrip("!") for name in names} for key, names in KNOWN.items()}
+    assert [f.key for f in FAULTS if f.requirement.partition(".")[2] not in breaks[f.key]] == []
+
+
+def test_every_requirement_that_a_fault_breaks_is_on_its_page():
+    load_checks()
+    for key, names in KNOWN.items():
+        assert {name.rstrip("!") for name in names} <= {i.partition(".")[2] for i in musts(key.split(".")[0])}, key
+
+
+@pytest.mark.parametrize(("apart", "least"), [(False, 0.99), (True, 0.94)], ids=["known", "as if unknown"])
+def test_a_single_mistake_is_among_the_first_three(apart, least):
+    """Of the known ones each as the report has it; and each with itself left out of what is known."""
+    others = (({k: v for k, v in KNOWN.items() if k != f.key} if apart else KNOWN) for f in FAULTS)
+    named = sum(place(f.key, known) <= 3 for f, known in zip(FAULTS, others, strict=True))
+    assert named >= least * len(FAULTS)
+
+
+def _broken(block, name, misshapen=False):
+    failure = {"misshapen": misshapen}
+    return {"requirement": f"{block}.{name}", "block": block, "level": "must", "verdict": "fail", "failure": failure}
+
+
+def test_what_others_are_made_of_comes_before_them():
+    records = [_broken("basic_block", "branch.value"), _broken("conv2d", "stride.step")]
+    assert [r["block"] for r in findings(records)] == ["conv2d", "basic_block"]
+
+
+def test_nothing_is_lost_that_no_known_mistake_breaks():
+    assert ranked("relu", {"output.size!", "negative.zero"}, {}) == ["negative.zero", "output.size"]
+    records = [_broken("relu", "output.size", True), _broken("relu", "output.size"), _broken("relu", "negative.zero")]
+    crash = {**_broken("relu", "input.layout"), "verdict": "crash", "failure": None}
+    assert len(findings([*records, crash])) == 4
