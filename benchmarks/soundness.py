@@ -29,8 +29,8 @@ from nnspec.adapters.signatures import SIGNATURES
 from nnspec.conformance import waivers
 from nnspec.conformance.power import load_checks
 from nnspec.conformance.requirements import CHECKS, requirements
-from nnspec.conformance.rule import CLASSES, Expected
-from nnspec.conformance.trial import Trial, compare, forms
+from nnspec.conformance.rule import CLASSES, Expected, compare
+from nnspec.conformance.trial import Trial, forms
 
 
 @dataclass

@@ -177,6 +177,16 @@ class Expected:
         return Expected.exactly(rounded(self.value.astype(ARITHMETIC[name].wide), STORED[name]))
 
 
+def compare(actual: Array, expected: Expected) -> tuple[Array, Array, Array]:
+    """Element by element: how far off it is, whether that is too far, and the part of the bound that it takes."""
+    value, bound = expected.value, np.broadcast_to(np.asarray(expected.bound), expected.value.shape)
+    with np.errstate(all="ignore"):
+        error = np.abs(actual.astype(value.dtype) - value)
+        same = (actual == value) | (np.isnan(actual) & np.isnan(value))
+        ratio = np.where(same | (bound == 0), 0.0, np.asarray(error / np.where(bound == 0, 1, bound), np.float64))
+        return error, ~(same | (error <= bound)), ratio
+
+
 def sum_bound(terms: Array, magnitude: Array, dtype: Any) -> Array:
     """The bound of a sum of `terms` products whose absolute values add up to `magnitude`, in any order of summation."""
     form = ARITHMETIC[np.dtype(dtype).name]

@@ -194,8 +194,7 @@ class Session:
             return
         option = self.config.getoption
         asked = [(r["requirement"], r["form"], r["dtype"], case, r["reason"]) for r, case in self.crashes]
-        loaded = (option(f"nnspec_{name}") for name in ("subject", "framework", "device"))
-        texts = crash_scripts(*loaded, asked)
+        texts = crash_scripts(option("nnspec_subject"), option("nnspec_framework"), option("nnspec_device"), asked)
         for (record, _), text in zip(self.crashes, texts, strict=True):
             record["failure"]["script"] = text or None
 

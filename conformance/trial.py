@@ -25,7 +25,7 @@ from nnspec.conformance.cases import Case, as_laid_out, minimise
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.journal import Journal
 from nnspec.conformance.requirements import Check
-from nnspec.conformance.rule import ARITHMETIC, CLASSES, Expected, flushing, held_to
+from nnspec.conformance.rule import ARITHMETIC, CLASSES, Expected, compare, flushing, held_to
 
 PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
 COSTLY = 10  # a check of this effort or more reports the first failing case: to look for a smaller one takes too long
@@ -550,16 +550,6 @@ def _brief(error: BaseException) -> str:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(OURS)]
     where = f" at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{': ' + text[0] if text else ''}{where}"
-
-
-def compare(actual: np.ndarray, expected: Expected) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Element by element: how far off it is, whether that is too far, and the part of the bound that it takes."""
-    value, bound = expected.value, np.broadcast_to(np.asarray(expected.bound), expected.value.shape)
-    with np.errstate(all="ignore"):
-        error = np.abs(actual.astype(value.dtype) - value)
-        same = (actual == value) | (np.isnan(actual) & np.isnan(value))
-        ratio = np.where(same | (bound == 0), 0.0, np.asarray(error / np.where(bound == 0, 1, bound), np.float64))
-        return error, ~(same | (error <= bound)), ratio
 
 
 def _difference(

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from nnspec.adapters import for_numpy
-from nnspec.conformance.lockstep import judge, observe
+from nnspec.adapters import for_numpy, load
+from nnspec.conformance.formats import STORED
+from nnspec.conformance.lockstep import end_to_end, judge, observe
 from nnspec.reference.conv2d import conv2d
 from nnspec.reference.resnet34 import ResNet34
 
@@ -70,3 +71,42 @@ def test_a_shortcut_that_is_dropped_is_found():
     block = network.layer1[1]
     block.forward = lambda x: np.maximum(block.bn2(block.conv2(np.maximum(block.bn1(block.conv1(x)), 0))), 0)
     assert wrong(network, False) == {"layer1.1"}
+
+
+# -- PyTorch, in 16 bits too -------------------------------------------------------------------------------------------
+
+
+def likeness(dtype):
+    """A small ResNet-34 of torch in evaluation, and the reference's in float64 with the same weights."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    subject = load("torch")
+    network = subject.framework.construct(subject.classes["ResNet34"], (3, 5, 8), {}, np.dtype(dtype))
+    exact = ResNet34(3, 5, width=8, dtype=np.float64)
+    entries = {key: value.astype(np.float64) for key, value in subject.framework.state(network).items()}
+    for_numpy.load_entries(exact, {k: v for k, v in entries.items() if "tracked" not in k})
+    return subject.framework, network.eval(), exact.eval()
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_every_node_has_its_class_in_16_bits(dtype, training):
+    framework, network, _ = likeness(dtype)
+    x = np.random.default_rng(1).standard_normal((2, 3, 40, 33)).astype(dtype)
+    before = framework.state(network.train(training))
+    _, seen = observe(framework, network, x)
+    found = list(judge(seen, before, framework.state(network), training))
+    assert len(found) == 249
+    assert max(verdict.worst for verdict in found) <= 1
+    assert {verdict.accuracy for verdict in found if verdict.kind == "convolution"} == {"B"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_end_to_end_the_scores_move_as_far_as_rounding_moves_them(dtype):
+    """A figure and no verdict: so near that no layer can be wrong by much, and not nearer than rounding allows."""
+    framework, network, exact = likeness(dtype)
+    x = np.random.default_rng(1).standard_normal((2, 3, 40, 33)).astype(dtype)
+    scores, deviation = end_to_end(exact, x.astype(np.float64), STORED[dtype].u)
+    away = abs(framework.to_numpy(network(framework.to_native(x))).astype(np.float64) - scores).max()
+    assert deviation / 100 < away < 6 * deviation
+    assert np.array_equal(exact(x.astype(np.float64)), scores)  # nothing is left of the noise
