@@ -140,7 +140,7 @@ def _snapshot(made: Any) -> Any:
 
 
 def _taped(method: Callable[..., Any]) -> Any:
-    """A method by which the subject does something."""
+    """A method by which a subject does something with a case. To make a module of no case in particular is not one."""
 
     @functools.wraps(method)
     def on_tape(self: Any, *given: Any, **keywords: Any) -> Any:
@@ -243,7 +243,6 @@ class Trial:
         self.calls[-1] = replace(self.calls[-1], module=native)
         return Built(self, native, case)
 
-    @_taped
     def new(self, stem: str, *positional: Any, **keywords: Any) -> Any:
         """A module as its constructor leaves it; Unsupported where that does not have one of the keywords."""
         classes = self.subject.classes
