@@ -45,7 +45,9 @@ def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outco
         "held": sorted(name for name in subject.lacks(check.stem, form) if name not in {*CANONICAL, *DERIVATIVES}),
         "seconds": round(outcome.seconds, 4),
         "worst_error_over_bound": round(outcome.worst, 4),
+        "worst_case": outcome.worst_case or None,
         "accuracy": outcome.accuracy or None,
+        "declared": list(subject.accuracy),
         "failure": None,
     }
     failure = outcome.failure

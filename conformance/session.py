@@ -168,7 +168,9 @@ class Session:
             "held": [],
             "seconds": round(time.monotonic() - entry["since"], 3),
             "worst_error_over_bound": 0.0,
+            "worst_case": None,
             "accuracy": None,
+            "declared": [],
             "failure": {
                 "message": f"the call {what}: {entry['text']}",
                 "case": report.plain_case(case) if case else {"call": entry["text"], "arrays": {}, "arguments": {}},

@@ -186,6 +186,8 @@ def _accuracy(report: Record, console: Console) -> None:
         some = list(dict.fromkeys(reached[name]))
         more = f" and {len(some) - 8} more" if len(some) > 8 else ""
         console.print(f"class {name}: {', '.join(some[:8])}{more}")
+    if declared := sorted({name for entry in report["results"] for name in entry["declared"]}):
+        console.print(f"declared by {escape(report['subject'])}: class {', '.join(declared)}")
 
 
 def _conclusion(report: Record) -> str:

@@ -90,6 +90,7 @@ class Outcome:
     reason: str = ""
     failure: Mismatch | None = None
     worst: float = 0.0  # largest error / bound seen
+    worst_case: str = ""  # the call that it was seen in
     accuracy: str = ""  # the class of accuracy that all cases were in, where something was computed
     seconds: float = 0.0
     unsupported: Counter[str] = field(default_factory=Counter)
@@ -162,6 +163,7 @@ class Trial:
     seed: int = 0
     journal: Journal | None = None
     worst: float = 0.0
+    worst_case: str = ""
     reached: str = "A"  # the worst class of accuracy that a case needed
     calls: list[Call] = field(default_factory=list)
     module: Any = None  # where every call is to be one of this module
@@ -280,7 +282,8 @@ class Trial:
             severity = np.where(np.isnan(error), np.inf, error)
             index = np.unravel_index(np.argmax(np.where(wrong, severity, -1)), actual.shape)
             raise Mismatch(_difference(what, actual, expected, error, index, int(wrong.sum())), actual, expected)
-        self.worst = max(self.worst, float(ratio.max(initial=0)))
+        if (largest := float(ratio.max(initial=0))) > self.worst:
+            self.worst, self.worst_case = largest, str(self.calls[-1].case) if self.calls else ""
         if actual.dtype.name in STORED and exact.source is None:
             self._class_reached(actual, exact)
 
@@ -312,7 +315,8 @@ class Trial:
             outcome = self._run(check)
         if self.subject.forget:
             self.subject.forget()
-        outcome.seconds, outcome.worst = time.perf_counter() - started, self.worst
+        outcome.seconds = time.perf_counter() - started
+        outcome.worst, outcome.worst_case = self.worst, self.worst_case
         outcome.accuracy = self.reached if outcome.verdict == "pass" else ""
         return outcome
 

@@ -200,6 +200,10 @@ def test_a_file_may_declare_a_weaker_class(desk, declared, code):
     assert ("class T: " in done.out) == (code == 0)
     reached = {r["requirement"]: r["accuracy"] for r in done.report["results"]}
     assert reached["linear.output.value"] == ("T" if code == 0 else None)
+    assert ("declared by layers.py: class T" in done.out) == (code == 0)
+    values = next(r for r in done.report["results"] if r["requirement"] == "linear.output.value")
+    assert values["declared"] == (["T"] if code == 0 else [])
+    assert code or values["worst_case"].startswith("linear(x(")
     assert reached["linear.batch.empty"] == "A"
 
 
