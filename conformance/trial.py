@@ -28,6 +28,7 @@ from nnspec.conformance.requirements import Check
 from nnspec.conformance.rule import ARITHMETIC, CLASSES, Expected, compare, flushing, held_to
 
 PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
+REMEMBERED = 12  # cases that were right, and as many that were wrong, to be compared with known mistakes
 COSTLY = 10  # a check of this effort or more reports the first failing case: to look for a smaller one takes too long
 for _name, _cases in PROFILES.items():
     settings.register_profile(
@@ -94,6 +95,7 @@ class Outcome:
     accuracy: str = ""  # the class of accuracy that all cases were in, where something was computed
     seconds: float = 0.0
     unsupported: Counter[str] = field(default_factory=Counter)
+    seen: list[list[Call]] = field(default_factory=list)  # what was called in some cases that were right or wrong
 
 
 @dataclass
@@ -331,6 +333,8 @@ class Trial:
         unsupported: Counter[str] = Counter()
         blocked: Counter[str] = Counter()
         last: list[Mismatch] = []
+        right: list[list[Call]] = []
+        wrong: list[list[Call]] = []
 
         def judge(case: Any) -> None:
             for number in range(draws):
@@ -341,6 +345,8 @@ class Trial:
             try:
                 self._judge(check, case)
                 counts["judged"] += 1
+                if len(right) < REMEMBERED:
+                    right.append(self.calls)
             except Unsupported as reason:
                 unsupported[str(reason) or "no reason given"] += 1
             except Blocked as reason:
@@ -348,6 +354,8 @@ class Trial:
             except Mismatch as mismatch:
                 mismatch.case, mismatch.calls = mismatch.case or case, self.calls
                 last[:] = [mismatch]
+                if len(wrong) < REMEMBERED:
+                    wrong.append(self.calls)
                 raise
 
         def begin() -> RuleBasedStateMachine:
@@ -372,7 +380,9 @@ class Trial:
             failure = self._smallest(check, error) if isinstance(error, Mismatch) else last[0]
             if isinstance(error, Flaky):
                 failure.message += " (and not every time: the same case also gave another result)"
-            return Outcome("fail", counts["judged"], failure.message, failure, unsupported=unsupported)
+            return Outcome(
+                "fail", counts["judged"], failure.message, failure, unsupported=unsupported, seen=right + wrong
+            )
         if sum(blocked.values()) > counts["judged"]:
             reason = f"the call itself fails: {blocked.most_common(1)[0][0]}"
             return Outcome("blocked", counts["judged"], reason, unsupported=unsupported)
