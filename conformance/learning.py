@@ -1,7 +1,8 @@
 """Networks that learn: programs that build a small one and run passes there and back through it.
 
 Where all values are integers, and the optimiser's numbers powers of two, a few passes round nothing, and the reference
-is the model: what an expression gives there it must give here. Where batch norm rounds, a network is compared with
+is the model: what an expression gives there it must give here. (16-bit types do not count far enough for that, and
+such checks are not for them.) Where batch norm rounds, a network is compared with
 another one of the same subject that must do the same. Their batches have two rows, so that every sum over rows has two
 terms, and does not depend on their order.
 """

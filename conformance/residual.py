@@ -190,7 +190,7 @@ def mean_of_image(x: Approximate) -> Approximate:
     """(N, C, H, W) -> (N, C): the mean of the errors, and n additions and a division by n."""
     form = ARITHMETIC[x.dtype]
     n = x.value.shape[2] * x.value.shape[3]
-    error = x.error.mean((2, 3)) + (n + 1) * (form.u + form.u_wide) * x.largest.mean((2, 3))
+    error = x.error.mean((2, 3)) + ((n + 1) * (form.u + form.u_wide) + form.extra) * x.largest.mean((2, 3))
     return Approximate(x.value.mean((2, 3)), error, x.dtype)
 
 
@@ -224,5 +224,5 @@ def mean_of_image_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
     form = ARITHMETIC[x.dtype]
     share, error = (np.broadcast_to(a[:, :, None, None], x.value.shape) for a in (cotangent.value, cotangent.error))
     n = x.value.shape[2] * x.value.shape[3]
-    rounding = 2 * (form.u + form.u_wide) * (np.abs(share) + error) / n
+    rounding = (2 * (form.u + form.u_wide) + form.extra) * (np.abs(share) + error) / n
     return Approximate(share / n, error / n + rounding.astype(np.float64), x.dtype)

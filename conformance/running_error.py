@@ -98,6 +98,6 @@ def add(x: Approximate, y: Approximate) -> Approximate:
     """x + y, one rounding of |x̂ + ŷ| ≤ |x + y| + the errors."""
     form = ARITHMETIC[x.dtype]
     value, carried = x.value + y.value, x.error + y.error
-    rounding = (form.u + form.u_wide) * (np.abs(value).astype(np.float64) + carried) * (1 + 4 * form.u_wide)
+    rounding = form.rounding * (np.abs(value).astype(np.float64) + carried) * (1 + 4 * form.u_wide)
     rounds = ~exact([x.value, y.value], np.full(value.shape, 2), x.largest + y.largest, x.dtype) | (carried > 0)
     return Approximate(value, carried * (1 + 2.0**-52) + rounds * rounding, x.dtype)

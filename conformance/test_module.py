@@ -684,7 +684,7 @@ def test_copy_ties(subject: Trial, case: Tree) -> None:
     gives_state(program, "copied", tree.state())
 
 
-@requirement("module.copy.gradients", learnings, passes=(3, 3), needs="parameters", per_dtype=False)
+@requirement("module.copy.gradients", learnings, passes=(3, 3), needs="parameters", dtypes=LONG, per_dtype=False)
 def test_copy_gradients(subject: Trial, case: Learning) -> None:
     """A pass through the original, then one through the copy, then again one through the original."""
     learning(subject)
@@ -708,7 +708,7 @@ def same_gradients(subject: Trial, case: Learning, *lines: str) -> None:
         pair.same("y", *(f"{name}.grad" for name in NAMES))
 
 
-@requirement("module.gradient.accumulates", learnings, passes=(2, 3))
+@requirement("module.gradient.accumulates", learnings, passes=(2, 3), dtypes=LONG)
 def test_gradient_accumulates(subject: Trial, case: Learning) -> None:
     """Two or three passes."""
     same_gradients(subject, case)
@@ -720,7 +720,7 @@ def with_sharing(draw, **choices: Any):
     return draw(learnings(**choices)), draw(st.sampled_from(SHARED))
 
 
-@requirement("module.gradient.shared", with_sharing, passes=(1, 2), per_dtype=False)
+@requirement("module.gradient.shared", with_sharing, passes=(1, 2), dtypes=LONG, per_dtype=False)
 def test_gradient_shared(subject: Trial, case: tuple[Learning, tuple[str, ...]]) -> None:
     """A layer that stands in two places, and two layers that have a parameter in common."""
     same_gradients(subject, case[0], *(line.format(dtype=subject.dtype) for line in case[1]))
@@ -744,7 +744,7 @@ def with_modes(draw, **choices: Any):
     return draw(learnings(**choices)), draw(st.sampled_from([["net"], ["first"], ["head"], ["net", "first"]]))
 
 
-@requirement("module.gradient.any-mode", with_modes, passes=(1, 2), needs="eval", per_dtype=False)
+@requirement("module.gradient.any-mode", with_modes, passes=(1, 2), needs="eval", dtypes=LONG, per_dtype=False)
 def test_gradient_any_mode(subject: Trial, case: tuple[Learning, list[str]]) -> None:
     """All of it evaluates, or one of its layers."""
     same_gradients(subject, case[0], *(f"{name}.eval()" for name in case[1]))

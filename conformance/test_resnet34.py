@@ -99,12 +99,11 @@ def network(subject: Trial, case: Case) -> Trial:
     entries |= others(case)
     with subject.watched(case, "a state loaded"):
         try:
-            framework.load_entries(module, entries)
+            subject.prepare(module, entries, case["training"])
         except KeyError as key:
             if _shapes(framework.state(module)) == _shapes(entries):
                 raise Unsupported(f"its state has no entry {key}") from None
             raise Mismatch(f"the state has no entry {key}, nor one like it under another key") from None
-        framework.set_training(module, case["training"])
     return replace(subject, module=module)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Unsupported
 from nnspec.conformance.cases import Array, data
 from nnspec.conformance.learning import FORGET, Learning, Pair, backward, learning, learnings, networks, norm
@@ -418,7 +419,7 @@ def test_zero_grad_keeps_velocity(subject: Trial, case: Training) -> None:
         program.gives("p.data", case.expected(0, done))
 
 
-@requirement("sgd.zero-grad.afresh", learnings, passes=(2, 3), needs="zero_grad", per_dtype=False)
+@requirement("sgd.zero-grad.afresh", learnings, passes=(2, 3), needs="zero_grad", dtypes=LONG, per_dtype=False)
 def test_zero_grad_afresh(subject: Trial, case: Learning) -> None:
     """Passes, and zero_grad before each of them."""
     learning(subject)
@@ -437,7 +438,7 @@ def with_zeroing(draw, **choices: Any):
     return draw(learnings(**choices)), draw(st.booleans())
 
 
-@requirement("sgd.training.equals-model", with_zeroing, passes=(2, 2), vary=ALL, needs="zero_grad")
+@requirement("sgd.training.equals-model", with_zeroing, passes=(2, 2), vary=ALL, needs="zero_grad", dtypes=LONG)
 def test_training_equals_model(subject: Trial, case: tuple[Learning, bool]) -> None:
     """Twice a pass there and back and a step; in between the gradients are zeroed, or kept and added to."""
     learning(subject)

@@ -258,6 +258,12 @@ class Trial:
             return self.subject.framework.construct(cls, positional, keywords, np.dtype(self.dtype))
 
     @_taped
+    def prepare(self, module: Any, entries: Mapping[str, np.ndarray], training: bool) -> None:
+        """Load entries into a module, and put it in training mode or in evaluation mode. KeyError for one it lacks."""
+        self.subject.framework.load_entries(module, entries)
+        self.subject.framework.set_training(module, training)
+
+    @_taped
     def state(self, module: Any) -> dict[str, np.ndarray]:
         """Key -> copy, of a module's parameters and saved buffers."""
         return self.subject.framework.state(module)
