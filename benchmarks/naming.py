@@ -25,8 +25,8 @@ from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from nnspec.conformance.faults import catalogue
-from nnspec.conformance.findings import Broken, broken_by_faults, ranked
+from nnspec.conformance.faults import broken_by_faults, catalogue
+from nnspec.conformance.findings import Broken, ranked
 from nnspec.conformance.power import faults_of, judge, load_checks
 from nnspec.conformance.requirements import CHECKS, requirements
 from nnspec.conformance.trial import Outcome, Trial, forms

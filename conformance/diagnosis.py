@@ -1,52 +1,53 @@
 """What the mistake probably is: a fault of the catalogue that gives what the subject gave, right or wrong, explains it.
 
-The calls of a failing case, and of some that passed, are made again by those faults that are known to break the
-requirement. A fault explains a call if it gives a result of the same shape that agrees in half of its digits, or raises
-where the subject raised. This is a hint and no verdict, so that half of the digits will do: a subject may add up in
-another order than the fault.
+The calls of a failing case, and those of others that were right or wrong, are made again by the faults that are known
+to break the requirement, and by the reference. A fault explains a result if it has the same shape and lies far nearer
+to it than the right one; or if it raises where the subject raised. All calls must be explained. This is a hint and no
+verdict: how near is a matter of habit (see `_near`), and no bound is derived.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from nnspec.adapters.for_reference import subject as reference
 from nnspec.adapters.subject import Subject, Unsupported
-from nnspec.conformance.faults import Fault, catalogue
-from nnspec.conformance.findings import broken_by_faults
-from nnspec.conformance.formats import is_floating
+from nnspec.conformance.faults import Fault, broken_by_faults, catalogue
+from nnspec.conformance.formats import STORED, is_floating
 from nnspec.conformance.trial import Call, Outcome
 
 Array = np.ndarray
-Given = tuple[Array, ...] | None  # what a call gave; None where it raised
+Results = dict[str, Array] | None  # by the operand, of a gradient; None where it raised
 
 
 @dataclass(frozen=True)
 class Cause:
-    """A fault, and how many of the calls it explains."""
+    """A fault, and how many calls it explains: all that were looked at."""
 
     fault: str
     mistake: str
-    explained: int
-    of: int
+    calls: int
 
 
 def causes(identifier: str, outcome: Outcome) -> list[Cause]:
-    """The faults that explain the failing case, those first that explain most of what else was seen."""
+    """The faults that explain all that was seen of a failing check, its own before others."""
     assert outcome.failure is not None
-    failing, others = _alone(outcome.failure.calls), _alone(call for calls in outcome.seen for call in calls)
+    failing = _alone(outcome.failure.calls)
     if not failing:
         return []
-    found = []
-    for fault in _candidates(identifier):
-        if all(_explains(fault, call) for call in failing):
-            explained = len(failing) + sum(_explains(fault, call) for call in others)
-            found.append(Cause(fault.key, fault.mistake, explained, len(failing) + len(others)))
-    return sorted(found, key=lambda cause: -cause.explained)
+    others = _alone(call for calls in outcome.seen for call in calls)
+    seen = [(call, _seen(call), _made(reference(), call)) for call in (*failing, *others)]
+    if all(_explains(right, actual, right) for _, actual, right in seen[: len(failing)]):
+        return []  # nothing that a call alone would show: of a write, an alias, a later call
+    return [
+        Cause(fault.key, fault.mistake, len(seen))
+        for fault in _candidates(identifier)
+        if all(_explains(_made(_subject(fault.key), call), actual, right) for call, actual, right in seen)
+    ]
 
 
 def _alone(calls: Iterable[Call]) -> list[Call]:
@@ -57,12 +58,11 @@ def _alone(calls: Iterable[Call]) -> list[Call]:
 @functools.cache
 def _candidates(identifier: str) -> list[Fault]:
     """The faults that break a requirement: its own, and others of the block."""
-    stem, _, name = identifier.partition(".")
+    name = identifier.partition(".")[2]
     breaking = {key for key, names in broken_by_faults().items() if {name, f"{name}!"} & {*names}}
-    own = [f for f in catalogue().values() if f.requirement == identifier]
-    return own + [
-        f for f in catalogue().values() if f.key in breaking and f.requirement.startswith(f"{stem}.") and f not in own
-    ]
+    found = [f for f in catalogue().values() if f.key in breaking or f.requirement == identifier]
+    found = [f for f in found if f.requirement.partition(".")[0] == identifier.partition(".")[0]]
+    return sorted(found, key=lambda fault: fault.requirement != identifier)
 
 
 @functools.cache
@@ -70,45 +70,52 @@ def _subject(key: str) -> Subject:
     return catalogue()[key].subject()
 
 
-def _explains(fault: Fault, call: Call) -> bool:
-    subject, case = _subject(fault.key), call.case
-    forms = subject.forms(case.stem)
-    if not forms:
-        return False
-    form = "function" if "function" in forms else forms[0]
+def _seen(call: Call) -> Results:
+    if call.step == "gradient":
+        return dict(call.entries) or None
+    return None if call.results is None else {"y": call.copies[0]}
+
+
+def _made(subject: Subject, call: Call) -> Results:
+    """The same call of another subject, as a function where it has one."""
+    case, forms = call.case, subject.forms(call.case.stem)
     operands = {name: None if a is None else np.array(a) for name, a in case.arrays.items()}
-    given: Given
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            if call.step == "gradient":
-                found = subject.gradients(case.stem, form, operands, case.arguments, call.wanted)
-                shared = [n for n, a in found.items() if a is not None and n in call.entries]
-                return bool(shared) and _same([call.entries[n] for n in shared], [found[n] for n in shared])
-            given = subject.call(case.stem, form, operands, case.arguments)
+            if call.step == "call":
+                return {"y": subject.call(case.stem, forms[0], operands, case.arguments)[0]}
+            found = subject.gradients(case.stem, forms[0], operands, case.arguments, call.wanted)
+            return {name: gradient for name, gradient in found.items() if gradient is not None}
     except Unsupported:
-        return False
+        return {}
     except Exception:
-        given = None
-    if given is None or call.results is None:
-        return given is None and call.results is None
-    return _same(call.copies[:1], given[:1])
+        return None
 
 
-def _same(actual: Sequence[Array], of_fault: Sequence[Array | None]) -> bool:
-    return all(b is not None and _agree(np.asarray(a), np.asarray(b)) for a, b in zip(actual, of_fault, strict=True))
+def _explains(made: Results, actual: Results, right: Results) -> bool:
+    if made is None or actual is None:
+        return made is None and actual is None
+    names = made.keys() & actual.keys()
+    return bool(names) and all(_near(made[n], actual[n], None if right is None else right.get(n)) for n in names)
 
 
-def _agree(a: Array, b: Array) -> bool:
-    """Whether two results have one shape, and half of their digits in common, as measured by the largest of them."""
-    if a.shape != b.shape or a.dtype != b.dtype:
+def _near(made: Array, actual: Array, right: Array | None) -> bool:
+    """Equal but for roundings, or else sixteen times nearer than the right result, as seen by the largest element."""
+    if (made.shape, made.dtype) != (actual.shape, actual.dtype):
         return False
-    if not is_floating(a.dtype):
-        return np.array_equal(a, b)
-    digits = math.sqrt(float(np.finfo(a.dtype).eps)) if a.dtype.kind == "f" else 2.0**-4
+    if not is_floating(actual.dtype):
+        return np.array_equal(made, actual)
+    residual, size = _apart(made, actual), float(np.abs(actual[np.isfinite(actual)]).max(initial=0))
+    far = _apart(right, actual) if right is not None and right.shape == actual.shape else 0.0
+    roundings = 32 * STORED[actual.dtype.name].u * size if actual.dtype.name in STORED else 0.0
+    return residual <= max(roundings, far / 16 if np.isfinite(far) else 0.0)
+
+
+def _apart(a: Array, b: Array) -> float:
+    """The largest difference of two elements; infinite where one is not finite, and not the same as the other."""
     a, b = a.astype(np.float64), b.astype(np.float64)
-    finite = np.isfinite(a) & np.isfinite(b)
-    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-        return False
-    size = max(float(np.abs(a[finite]).max(initial=0)), float(np.abs(b[finite]).max(initial=0)))
-    return bool(np.all(np.abs(a[finite] - b[finite]) <= digits * size))
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        apart = np.where(same, 0.0, np.abs(a - b))
+    return float(np.where(np.isnan(apart), np.inf, apart).max(initial=0))

@@ -12,34 +12,43 @@ b is what one more fault, yet unknown, is taken to do: it breaks r itself, and i
 
 from __future__ import annotations
 
-import functools
-import json
 import math
 from collections.abc import Collection, Iterable, Mapping
-from importlib import resources
 
 from nnspec.adapters.signatures import SIGNATURES
+from nnspec.conformance.faults import broken_by_faults
 from nnspec.conformance.report import Record, failed
 from nnspec.conformance.requirements import requirements
 
 Broken = Mapping[str, Collection[str]]  # fault -> the requirements that it breaks, without the name of the block
 
 
-@functools.cache
-def broken_by_faults() -> dict[str, list[str]]:
-    """What was measured: `benchmarks/naming.py --write` does it anew."""
-    return json.loads(resources.files("nnspec.conformance").joinpath("broken.json").read_text("utf-8"))
-
-
 def findings(records: Iterable[Record]) -> list[Record]:
-    """What failed, the most telling first, block by block: those that others are made of before them."""
+    """What failed, the most telling first, block by block: those that others are made of before them.
+
+    What a likely cause is a mistake in comes before all others of its block.
+    """
     bad = failed(records)
+    suspected = {fault.partition("/")[0] for fault, _, _ in likely(bad)}
     ordered = []
     for stem in SIGNATURES:
         mine = [entry for entry in bad if entry["block"] == stem]
         place = {name: n for n, name in enumerate(ranked(stem, {sign(entry) for entry in mine}, broken_by_faults()))}
-        ordered += sorted(mine, key=lambda entry: place[sign(entry).rstrip("!")])
+        ordered += sorted(mine, key=lambda e: (e["requirement"] not in suspected, place[sign(e).rstrip("!")]))
     return ordered
+
+
+def likely(records: Iterable[Record]) -> list[tuple[str, str, int]]:
+    """The known mistakes that explain most findings: fault, mistake, and in how many calls it gives the same."""
+    explained: dict[str, tuple[int, int]] = {}
+    mistakes = {}
+    for entry in records:
+        for cause in (entry["failure"] or {}).get("causes", ()):
+            findings, calls = explained.get(cause["fault"], (0, 0))
+            explained[cause["fault"]] = findings + 1, calls + cause["calls"]
+            mistakes[cause["fault"]] = cause["mistake"]
+    best = max(explained.values(), default=(0, 0))
+    return [(fault, mistakes[fault], best[1]) for fault, found in explained.items() if found == best]
 
 
 def sign(entry: Record) -> str:

@@ -8,6 +8,7 @@ import platform
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from nnspec.adapters.signatures import CANONICAL
 from nnspec.adapters.subject import DERIVATIVES, Subject
 from nnspec.conformance.cases import Case
+from nnspec.conformance.diagnosis import causes
 from nnspec.conformance.formats import is_floating
 from nnspec.conformance.requirements import Check, requirements
 from nnspec.conformance.script import reproduce
@@ -60,6 +62,7 @@ def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outco
             "bound": None if failure.expected is None else plain(np.asarray(failure.expected.bound, np.float64)),
             "script": reproduce(subject, check, form, dtype, failure) or None,
             "misshapen": failure.misshapen,
+            "causes": [asdict(cause) for cause in causes(check.identifier, outcome)],
         }
     return entry
 
@@ -89,7 +92,7 @@ def waived(entry: Record, waivers: Iterable[Waiver], subject: str) -> Record:
         return {**entry, "verdict": "waived", "reason": str(waiver)}
     message = f"passes, though it is waived: {waiver}; remove the waiver"
     about = {"call": f"the waiver of {waiver.requirement} for {waiver.subject}", "arrays": {}, "arguments": {}}
-    nothing = dict.fromkeys(("actual", "expected", "bound", "script")) | {"misshapen": False}
+    nothing = dict.fromkeys(("actual", "expected", "bound", "script")) | {"misshapen": False, "causes": []}
     return {**entry, "verdict": "fail", "reason": message, "failure": {"message": message, "case": about, **nothing}}
 
 

@@ -179,6 +179,7 @@ class Session:
                 "bound": None,
                 "script": None,
                 "misshapen": False,
+                "causes": [],
             },
         }
         if case is not None:

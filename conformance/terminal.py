@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from nnspec.conformance.findings import findings
+from nnspec.conformance.findings import findings, likely
 from nnspec.conformance.report import BAD, VERDICTS, Record, failed
 from nnspec.conformance.rule import CLASSES, STRICT
 from rich.console import Console
@@ -92,6 +92,9 @@ def _findings(report: Record, console: Console) -> None:
     console.print(f"\n[bold]{len(groups)} requirement{'s' if len(groups) > 1 else ''} broken[/]")
     for identifier, entries in groups.items():
         console.print(f"  [bold red]{identifier}[/]  {escape(entries[0]['sentence'])}")
+    for fault, mistake, calls in likely(failed(report["results"]))[:3]:
+        told = f"{escape(mistake)} (gives the same in all of {calls} calls; nnspec explain {fault.partition('/')[0]})"
+        console.print(f"[bold]likely cause:[/] {told}")
     for identifier, entries in groups.items():
         _finding(report, identifier, entries, console)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from naming import musts, place
-from nnspec.conformance.faults import catalogue
-from nnspec.conformance.findings import broken_by_faults, findings, ranked
+from nnspec.conformance.faults import broken_by_faults, catalogue
+from nnspec.conformance.findings import findings, ranked
 from nnspec.conformance.power import load_checks
 from nnspec.conformance.requirements import requirements
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import resources
 from typing import Any
 
 from nnspec.adapters.for_reference import subject as reference_subject
@@ -59,6 +61,16 @@ def wrong(key: str, mistake: str) -> Callable[[Any], Any]:
         return piece
 
     return add
+
+
+@functools.cache
+def broken_by_faults() -> dict[str, list[str]]:
+    """Fault -> the requirements of its block that it breaks, as `benchmarks/naming.py --write` measures it.
+
+    Without the name of the block; and with a ! where it is a shape that is wrong.
+    """
+    text = resources.files("nnspec.conformance").joinpath("broken.json").read_text("utf-8")
+    return dict(json.loads(text))
 
 
 @functools.cache
