@@ -14,8 +14,10 @@ from torch import nn
 
 FURTHER_DTYPES: tuple[str, ...] = ("float16", "bfloat16")
 AUTOMATIC = True  # every function and module can be differentiated
-PREAMBLE = "import torch\nfrom torch import nn"  # with which a script begins that carries some of the functions below
-ON_DEVICE = "torch.set_default_device({device!r})"  # with which it goes on where a device was asked for
+DEVICE = "cpu"  # where tensors and modules are made
+# with which a script begins that carries some of the functions below; and goes on where a device was asked for
+PREAMBLE = 'import torch\nfrom torch import nn\n\nDEVICE = "cpu"'
+ON_DEVICE = "DEVICE = {device!r}\ntorch.set_default_device(DEVICE)"
 
 
 def use_device(device: str) -> tuple[str, ...]:
@@ -27,6 +29,8 @@ def use_device(device: str) -> tuple[str, ...]:
         torch.zeros(1, device=device)
     except AssertionError as error:  # torch was built without it
         raise RuntimeError(str(error)) from None
+    global DEVICE
+    DEVICE = device
     torch.set_default_device(device)
     short = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
     return ("T",) if torch.device(device).type == "cuda" and short else ()
@@ -39,10 +43,11 @@ def to_native(array: np.ndarray) -> torch.Tensor:
     """A tensor over the same memory; torch knows no negative strides, so those are copied."""
     if any(stride < 0 for stride in array.strides) or not array.flags.writeable:
         array = array.copy()
-    device = torch.get_default_device()  # where it is the CPU, nothing is copied
     if array.dtype.name == "bfloat16":  # which NumPy itself does not know
-        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16).to(device)
-    return torch.from_numpy(array).to(device)
+        tensor = torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    else:
+        tensor = torch.from_numpy(array)
+    return tensor if DEVICE == "cpu" else tensor.to(DEVICE)
 
 
 def to_numpy(value: Any) -> np.ndarray:
@@ -233,7 +238,7 @@ class ResNet34(nn.Module):
 def declines(stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]) -> str | None:
     """Why a call is not to be made: seen in torch 2.13, whose oneDNN then reads from address 0 and ends the process."""
     x, weight, bias = (arrays.get(name) for name in ("x", "weight", "bias"))
-    if torch.get_default_device().type != "cpu":
+    if torch.device(DEVICE).type != "cpu":
         return None
     if stem != "conv2d" or x is None or weight is None or x.flags.c_contiguous:
         return None

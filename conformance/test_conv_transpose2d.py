@@ -202,7 +202,7 @@ def test_range_ends(subject: Trial, case: Case) -> None:
     laws.holds_at_the_ends(subject, case, expected, "x", "weight")
 
 
-@requirement("conv_transpose2d.law.adjoint", cases, vary=(*PAIRS, "groups"), kinds=("integers",))
+@requirement("conv_transpose2d.law.adjoint", cases, vary=(*PAIRS, "groups"), kinds=("integers",), dtypes=LONG)
 def test_law_adjoint(subject: Trial, case: Case) -> None:
     """Σ conv2d(z, w)·x = Σ z·conv_transpose2d(x, w), exactly, for an image z of integers."""
     y, shape = subject(case), output_shape(case)

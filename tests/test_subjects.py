@@ -254,7 +254,7 @@ def test_the_script_of_a_failure_uses_the_device(desk):
     pytest.importorskip("torch")
     done = desk.check("import torch\ndef relu(x): return x.abs()", "--device", "cpu", "-n", 0)
     script = next(r["failure"]["script"] for r in done.report["results"] if r["verdict"] == "fail")
-    assert "torch.set_default_device('cpu')" in (desk.folder / script).read_text("utf-8")
+    assert "DEVICE = 'cpu'\ntorch.set_default_device(DEVICE)" in (desk.folder / script).read_text("utf-8")
     assert desk.run(script).code == 1
 
 
