@@ -24,7 +24,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from nnspec.adapters.loading import load
-from nnspec.adapters.names import DTYPES
+from nnspec.adapters.names import DTYPES, LONG
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.conformance import waivers
 from nnspec.conformance.power import load_checks
@@ -85,7 +85,7 @@ def main() -> int:
     options = parser.parse_args()
     outside = 0
     with ProcessPoolExecutor(options.n) as pool:
-        for dtype in options.dtype or DTYPES[:2]:
+        for dtype in options.dtype or LONG:
             tallies: dict[str, Tally] = defaultdict(Tally)
             for seed in count():
                 stems = [*SIGNATURES]

@@ -15,7 +15,7 @@ import numpy as np
 from nnspec.adapters.subject import Framework
 from nnspec.conformance import rule_batch_norm
 from nnspec.conformance.cases import Case
-from nnspec.conformance.rule import ARITHMETIC, Array, Expected, compare, held_to, multilinear, sum_bound
+from nnspec.conformance.rule import ARITHMETIC, NARROW, Array, Expected, compare, held_to, multilinear, sum_bound
 from nnspec.conformance.wiring import STAGES
 from nnspec.reference.conv2d import Conv2d, conv2d
 from nnspec.reference.linear import linear
@@ -93,7 +93,7 @@ def judge(seen: Seen, before: Mapping[str, Array], after: Mapping[str, Array], t
 def in_best_class(nodes: Callable[[], Iterator[Verdict]], dtype: str) -> Iterator[Verdict]:
     """Every node in the best of the classes of accuracy that are open to the dtype."""
     verdicts = list(nodes())
-    for accuracy in ("B2", "L") if ARITHMETIC[dtype].narrows else ():
+    for accuracy in NARROW if ARITHMETIC[dtype].narrows else ():
         if any(verdict.worst > 1 for verdict in verdicts):
             with held_to(accuracy):
                 again = [replace(verdict, accuracy=accuracy) for verdict in nodes()]

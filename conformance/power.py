@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 
 import nnspec.conformance
+from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Subject
 from nnspec.conformance.faults import Fault, catalogue
 from nnspec.conformance.requirements import CHECKS, Check
@@ -66,7 +67,7 @@ def judge(subject: Subject, check: Check, profile: str, seed: int) -> Outcome | 
     """What a check comes to in the first form and dtype in which it fails, or else in the last; None without a form."""
     outcome = None
     for form in forms(subject, check):
-        for dtype in ("float32", "float64") if check.per_dtype else ("float32",):
+        for dtype in LONG if check.per_dtype else LONG[:1]:
             outcome = Trial(subject, form, dtype, profile, seed).run(check)
             if outcome.verdict == "fail":
                 return outcome

@@ -110,6 +110,7 @@ CLASSES = {  # best first; what each of them means
     "N": "the variance as mean(x²) − mean(x)²",
 }
 STRICT = ("A", "Bp", "B")  # those that a must asks for in float32 and float64
+NARROW = ("B2", "L")  # those that are open beside them in 16-bit types
 
 
 @contextmanager

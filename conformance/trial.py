@@ -25,7 +25,7 @@ from nnspec.conformance.cases import Case, as_laid_out, minimise
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.journal import Journal
 from nnspec.conformance.requirements import Check
-from nnspec.conformance.rule import ARITHMETIC, CLASSES, Expected, compare, flushing, held_to
+from nnspec.conformance.rule import ARITHMETIC, CLASSES, NARROW, Expected, compare, flushing, held_to
 
 PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
 REMEMBERED = 12  # cases that were right, and as many that were wrong, to be compared with known mistakes
@@ -424,7 +424,7 @@ class Trial:
         return tuple(
             name
             for name in CLASSES
-            if name in self.subject.accuracy or (name in ("B2", "L") and ARITHMETIC[self.dtype].narrows)
+            if name in self.subject.accuracy or (name in NARROW and ARITHMETIC[self.dtype].narrows)
         )
 
     def _draws(self, check: Check, strategy: Any, limit: int) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from numerics import WAYS, Way, run
 
 
-def _ways(**wanted: bool) -> list[object]:
+def _ways(**wanted: bool) -> list[Any]:
     def named(way: Way) -> str:
         return f"{way.name}-{way.dtype}{''.join(f'-as-{name}' for name in way.accuracy)}"
 
@@ -30,8 +31,8 @@ def test_an_impostor_is_seen(number):
     assert run(number, seed=0)[1]
 
 
-@pytest.mark.parametrize("number", _ways(honest=True, accuracy=True))
+@pytest.mark.parametrize("number", [p for p in _ways(honest=True, accuracy=True) if "F(2, 3)" not in p.id])
 def test_a_weaker_class_must_be_declared(number, monkeypatch):
+    """But for F(2, 3), whose errors are often no larger than those of a sum of products."""
     monkeypatch.setattr("numerics.WAYS", {number: replace(WAYS[number], accuracy=())})
-    small_errors = WAYS[number].name == "F(2, 3)"  # often no larger than those of a sum of products
-    assert small_errors or any(run(number, seed)[1] for seed in range(3))
+    assert any(run(number, seed)[1] for seed in range(3))
