@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -285,12 +286,19 @@ class Subject:
         raise Unsupported(f"there is no class {' or '.join(names)}")
 
 
-def parameters(function: Callable[..., Any]) -> set[str] | None:
+def parameters(function: Callable[..., Any]) -> frozenset[str] | None:
     """The names of a callable's parameters; None where it takes any keyword or does not tell."""
+    return (_known_parameters if isinstance(function, Hashable) else _parameters)(function)
+
+
+def _parameters(function: Callable[..., Any]) -> frozenset[str] | None:
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return None
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
-    return {p.name for p in parameters}
+    return frozenset(p.name for p in parameters)
+
+
+_known_parameters = functools.lru_cache(maxsize=1000)(_parameters)  # asked for at every call

@@ -17,7 +17,7 @@ import numpy as np
 from hypothesis import strategies as st
 from nnspec.adapters.for_reference import subject as reference_subject
 from nnspec.adapters.subject import Unsupported
-from nnspec.conformance.cases import Array
+from nnspec.conformance.cases import Array, any_of, composite
 from nnspec.conformance.programs import Program
 from nnspec.conformance.script import literal
 from nnspec.conformance.trees import mapping, native
@@ -132,7 +132,7 @@ def gradients(name: str = "net", keys: Iterable[str] = ()) -> list[str]:
     return [f"dict({name}.named_parameters())[{key!r}].grad" for key in keys]
 
 
-@st.composite
+@composite
 def learnings(
     draw: st.DrawFn,
     *,
@@ -151,6 +151,6 @@ def learnings(
     entries = {layer: {k: signed(s, 1, 2, 3) for k, s in shapes.items()} for layer, shapes in SHAPES.items()}
     sizes = [draw(st.integers(*rows)) for _ in range(draw(st.integers(*passes)))]
     batches = tuple((signed((n, 2), 1, 2, 4), signed((n, 1), 1, 2)) for n in sizes)
-    numbers = {"lr": draw(st.sampled_from([1.0, 0.5]))}
-    numbers |= {name: draw(st.sampled_from([0.5, 1.0])) for name in vary if name not in lacks and draw(st.booleans())}
+    numbers = {"lr": draw(any_of(1.0, 0.5))}
+    numbers |= {name: draw(any_of(0.5, 1.0)) for name in vary if name not in lacks and draw(st.booleans())}
     return Learning(entries, batches, numbers)

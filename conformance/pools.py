@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from nnspec.conformance.cases import Array, Case, as_pair, data
+from nnspec.conformance.cases import Array, Case, any_of, as_pair, composite, data
 
 ALL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "count_include_pad", "divisor_override")
-MORE_OFTEN = st.sampled_from([False, True, True])
+MORE_OFTEN = any_of(False, True, True)
 Change = Callable[[st.DrawFn, Array], Array]
 Breakage = Callable[[st.DrawFn, Case, frozenset[str]], Case]
 
 
-@st.composite
+@composite
 def pools(
     draw,
     *,
@@ -40,11 +40,11 @@ def pools(
     """
     vary = tuple(name for name in vary if name not in lacks)
     ceil_mode = "ceil_mode" not in lacks and (ending != "any" or ("ceil_mode" in vary and draw(MORE_OFTEN)))
-    rows = draw(st.sampled_from(kernels))
-    kernel = (rows, draw(st.sampled_from(kernels)) if "kernel_size" in vary else rows)
+    rows = draw(any_of(*kernels))
+    kernel = (rows, draw(any_of(*kernels)) if "kernel_size" in vary else rows)
     axes = [_axis(draw, k, vary, ending, ceil_mode, "stride" not in lacks) for k in kernel]
     size, stride, padding, dilation = (tuple(pair) for pair in zip(*axes, strict=True))
-    many = (1, 1) if max(kernel) > 9 else (draw(st.integers(batch, 3)), draw(st.sampled_from(channels)))
+    many = (1, 1) if max(kernel) > 9 else (draw(st.integers(batch, 3)), draw(any_of(*channels)))
     values = draw(data(dtype, ("integers", "normal")))
     arguments = {
         "kernel_size": _as_int(kernel),
@@ -55,9 +55,9 @@ def pools(
     if stem == "max_pool2d":
         arguments["dilation"] = _as_int(dilation)
     else:
-        arguments["count_include_pad"] = draw(st.sampled_from([True, False])) if "count_include_pad" in vary else True
+        arguments["count_include_pad"] = draw(any_of(True, False)) if "count_include_pad" in vary else True
         overrides = [None, None, None, 3, -2] if "divisor_override" in vary else [None]
-        arguments["divisor_override"] = draw(st.sampled_from(overrides))
+        arguments["divisor_override"] = draw(any_of(*overrides))
     return Case(stem, {"x": change(draw, values.inputs(*many, *size))}, arguments)
 
 
@@ -87,7 +87,7 @@ def _as_int(pair: tuple[int, ...]) -> int | tuple[int, ...]:
     return pair[0] if pair[0] == pair[1] else pair
 
 
-@st.composite
+@composite
 def calls_in_turn(draw, *, stem: str, dtype: str, lacks: frozenset[str]):
     """Two calls on the same image that differ in one argument, and mostly agree in the shape of the result."""
     case = draw(pools(stem=stem, dtype=dtype, lacks=lacks, vary=(), kernels=(2, 3, 4)))
@@ -108,7 +108,7 @@ def calls_in_turn(draw, *, stem: str, dtype: str, lacks: frozenset[str]):
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
-@st.composite
+@composite
 def broken(draw, *, how: Breakage, lacks: frozenset[str], **choices: Any):
     """A legal case with one thing made illegal by `how(draw, case, lacks)`."""
     return how(draw, draw(pools(lacks=lacks, **choices)), lacks)
@@ -134,7 +134,7 @@ def too_much_padding(draw: st.DrawFn, case: Case, lacks: frozenset[str]) -> Case
     """More than half of the dilated window, on one axis or both; a little, or as much as the window."""
     kernel, dilation = as_pair(case["kernel_size"]), as_pair(case.arguments.get("dilation", 1))
     halves = [(d * (k - 1) + 1) // 2 + 1 + draw(st.integers(0, 1)) for k, d in zip(kernel, dilation, strict=True)]
-    return case.but(padding=draw(st.sampled_from([(halves[0], 0), (0, halves[1]), tuple(halves)])))
+    return case.but(padding=draw(any_of((halves[0], 0), (0, halves[1]), tuple(halves))))
 
 
 def too_large_a_window(draw: st.DrawFn, case: Case, lacks: frozenset[str]) -> Case:

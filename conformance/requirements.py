@@ -87,6 +87,8 @@ class Check:
 
 
 CHECKS: dict[str, Check] = {}
+# Parts of identifiers of what hardly depends on shapes and values, so that half as many cases tell as much.
+SEEN_AT_ONCE = {"refuses", "unchanged", "fresh", "empty", "like-operand", "dtype", "special"}
 
 
 def requirement(
@@ -97,7 +99,7 @@ def requirement(
     forms: tuple[str, ...] | str = ("function", "class"),
     per_dtype: bool = True,
     dtypes: tuple[str, ...] = DTYPES,
-    effort: float = 1.0,
+    effort: float | None = None,
     **choices: Any,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Tie a property `body(subject, case)` to a requirement.
@@ -112,7 +114,8 @@ def requirement(
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         if identifier in CHECKS and CHECKS[identifier].body.__qualname__ != body.__qualname__:
             raise ValueError(f"{identifier}: a second check, {body.__name__}; one requirement has one check")
-        check = Check(identifier, body, cases, choices, needs, forms, per_dtype, dtypes, effort)
+        own = effort or (2.0 if SEEN_AT_ONCE & {*identifier.split(".")} else 1.0)
+        check = Check(identifier, body, cases, choices, needs, forms, per_dtype, dtypes, own)
         CHECKS[identifier] = check
 
         def test(trial: Any) -> None:

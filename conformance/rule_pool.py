@@ -9,8 +9,8 @@ On the way back every window hands each of its elements a share g/d, and an elem
 that cover it. A share is one division, off by u, or a product with the rounded 1/d, off by 2u + u². A sum of n of them
 is then off by at most (n − 1)·u times their sizes, which adds up to ((n + 1)·u + 2n·u²)·Σ|g/d|: the same bound.
 
-Where d is a power of two, scaling is exact, and so is a sum that has room in the mantissa, or a single term. Shares of
-several such d lie on the grid of the largest.
+Where d is a power of two, scaling is exact unless it underflows, and so is a sum that has room in the mantissa, or a
+single term. Shares of several such d lie on the grid of the largest.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ def _dyadic(divisor: Array | float) -> Array:
 def _within(value: Array, magnitude: Array, terms: Array, dyadic: Array, on_grid: Array, a: Array) -> Expected:
     """`on_grid` is the size of the terms in units of the grid that they lie on if `a` has integers."""
     form = ARITHMETIC[a.dtype.name]
-    bound = (terms + 1) * ((form.u * (1 + 2 * form.u) + form.u_wide) * magnitude + form.eta / 2)
+    bound = (terms + 1) * (form.u * (1 + 2 * form.u) + form.u_wide) * magnitude + (terms + 1) * form.eta / 2
     fits = np.array_equal(a, np.rint(a)) & (on_grid <= 2.0**form.precision)
-    return Expected(value, where_finite(np.where(dyadic & (fits | (terms <= 1)), 0.0, bound), value))
+    with np.errstate(invalid="ignore"):
+        exact = dyadic & (fits | (terms <= 1)) & (np.fmod(value, form.eta) == 0)
+    return Expected(value, where_finite(np.where(exact, 0.0, bound), value))

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import Array, Case, as_pair, not_finite_somewhere, specials, wholes, with_cotangent
+from nnspec.conformance.cases import (
+    Array,
+    Case,
+    as_pair,
+    composite,
+    not_finite_somewhere,
+    specials,
+    wholes,
+    with_cotangent,
+)
 from nnspec.conformance.pools import below, broken, calls_in_turn, pools, rank, too_large_a_window, too_much_padding
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected
@@ -85,7 +94,7 @@ def test_stride_step(subject: Trial, case: Case) -> None:
     equals_reference(subject, case)
 
 
-@st.composite
+@composite
 def padded(draw, *, dtype: str, lacks: frozenset[str], **fixed):
     """Padding alone, and arguments that are the same in all cases."""
     case = draw(cases(dtype=dtype, lacks=lacks, vary=("padding",), kernels=(2, 3, 4)))

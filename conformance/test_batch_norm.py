@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nnspec.adapters.subject import Unsupported
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import LAYOUTS, Case, data, specials, with_cotangent
+from nnspec.conformance.cases import LAYOUTS, Case, any_of, composite, data, specials, with_cotangent
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected
@@ -24,7 +24,7 @@ RESULTS = ("the result", "the running mean", "the running variance")
 STATISTICS = ("running_mean", "running_var")
 
 
-@st.composite
+@composite
 def cases(
     draw,
     *,
@@ -46,15 +46,15 @@ def cases(
     vary = tuple(name for name in vary if name not in lacks)
     there = [r for r in (2, 3, 4) if f"BatchNorm{1 + (r == 4)}d" not in lacks]
     ranks = ranks or ((4,) if 4 in there else (2, 3))
-    rank = draw(st.sampled_from([r for r in ranks if r in there] or ranks))
-    training = "training" not in lacks and draw(st.sampled_from(modes))
-    c = draw(st.sampled_from(channels))
-    size = st.just(c) if c in sizes and draw(st.sampled_from([False, False, True])) else st.sampled_from(sizes)
+    rank = draw(any_of(*([r for r in ranks if r in there] or ranks)))
+    training = "training" not in lacks and draw(any_of(*modes))
+    c = draw(any_of(*channels))
+    size = any_of(c) if c in sizes and draw(any_of(False, False, True)) else any_of(*sizes)
     images, *image = (draw(size) for axis in range(rank) if axis != 1)
     images = max(batch, images, 2 if training and np.prod(image) == 1 else 1)
     values = draw(data(dtype, kinds))
     absent = lacks
-    if {"weight", "bias"} & {*vary} and draw(st.sampled_from([False, False, False, True])):
+    if {"weight", "bias"} & {*vary} and draw(any_of(False, False, False, True)):
         absent |= {"weight", "bias"}
 
     def vector(name: str, neutral: float) -> np.ndarray:
@@ -68,13 +68,13 @@ def cases(
         "bias": None if "bias" in absent else vector("bias", 0.0),
     }
     neutral = 0.1 if "momentum" in lacks else 0.5
-    momentum = draw(st.sampled_from([0.1, 0.25, 0.9, 1.0, 0.0])) if "momentum" in vary else neutral
-    eps = draw(st.sampled_from([1.0, 0.1, 1e-3, 1e-5])) if "eps" in vary else 1e-5
+    momentum = draw(any_of(0.1, 0.25, 0.9, 1.0, 0.0)) if "momentum" in vary else neutral
+    eps = draw(any_of(1.0, 0.1, 1e-3, 1e-5)) if "eps" in vary else 1e-5
     arguments = {"training": training, "momentum": momentum, "eps": eps}
     return Case("batch_norm", arrays, arguments).map(lambda a: a.astype(dtype))
 
 
-@st.composite
+@composite
 def altered(draw, *, dtype: str, lacks: frozenset[str] = frozenset(), how: Callable[..., Any], **choices: Any):
     """A case, then changed by `how(draw, case)`."""
     return how(draw, draw(cases(dtype=dtype, lacks=lacks, **choices)))
@@ -212,7 +212,7 @@ def _but_first(array: np.ndarray) -> Any:
 
 
 def _offset(draw: st.DrawFn, case: Case) -> Case:
-    return case.but(x=case["x"] + draw(st.sampled_from([1000, -1000])))
+    return case.but(x=case["x"] + draw(any_of(1000, -1000)))
 
 
 @requirement(
@@ -256,7 +256,7 @@ def test_train_constant(subject: Trial, case: Case) -> None:
 def _new(draw: st.DrawFn, case: Case) -> Case:
     """At times the statistics that a module begins with."""
     zeros, ones = np.zeros_like(case["running_mean"]), np.ones_like(case["running_var"])
-    return case.but(running_mean=zeros, running_var=ones) if draw(st.sampled_from([False, False, True])) else case
+    return case.but(running_mean=zeros, running_var=ones) if draw(any_of(False, False, True)) else case
 
 
 @requirement("batch_norm.running-mean.update", altered, how=_new, vary=("statistics",), modes=(True,), needs="training")
@@ -283,7 +283,7 @@ def test_momentum_weighs_new(subject: Trial, case: Case) -> None:
     equals_reference(subject, case, 1, 2)
 
 
-@st.composite
+@composite
 def steps(draw, *, dtype: str, lacks: frozenset[str], least: int = 2, **choices: Any):
     """Several batches for one module, one case for each, in which the state before the first is the same."""
     first = draw(cases(dtype=dtype, lacks=lacks, **choices))
@@ -482,10 +482,10 @@ def test_start_statistics(subject: Trial, case: Case) -> None:
     subject.expect(layer.eval()(case["x"]), expected(neutral)[0], "the result of a new module")
 
 
-@st.composite
+@composite
 def with_or_without(draw, **given: Any):
     """A case and whether the module is to have weight and bias."""
-    return draw(cases(**given)), draw(st.sampled_from([True, True, False]))
+    return draw(cases(**given)), draw(any_of(True, True, False))
 
 
 @requirement("batch_norm.parameters.affine", with_or_without, forms="class", per_dtype=False)
@@ -591,7 +591,7 @@ def test_batch_empty(subject: Trial, case: Case) -> None:
         equals_reference(subject, case.but(x=empty), 0, 1, 2)
 
 
-@st.composite
+@composite
 def two_calls(draw, *, dtype: str, lacks: frozenset[str]):
     """Two batches for one module that differ in their sizes, and where a module allows it in their rank."""
     case = draw(cases(dtype=dtype, lacks=lacks, vary=ALL, ranks=(3, 2, 4)))
@@ -956,7 +956,7 @@ def test_refuses_rank(subject: Trial, case: Case) -> None:
     subject.refuses(case)
 
 
-@st.composite
+@composite
 def misfit(draw, **given: Any):
     """A legal case for a class, and an x with a dimension too many or too few for it."""
     case = draw(cases(**given, ranks=(4, 2, 3)))
@@ -982,7 +982,7 @@ def _length(name: str, *of: int) -> Any:
 
     def how(draw: st.DrawFn, case: Case) -> Case:
         c = case["x"].shape[1]
-        return case.but(**{name: np.ones(draw(st.sampled_from([1, c + 1, *of])), case["x"].dtype)})
+        return case.but(**{name: np.ones(draw(any_of(1, c + 1, *of)), case["x"].dtype)})
 
     return how
 
@@ -1017,7 +1017,7 @@ def test_refuses_bias(subject: Trial, case: Case) -> None:
 
 
 def _absent(draw: st.DrawFn, case: Case) -> Case:
-    names = draw(st.sampled_from([STATISTICS, STATISTICS[:1], STATISTICS[1:]]))
+    names = draw(any_of(STATISTICS, STATISTICS[:1], STATISTICS[1:]))
     return case.but(**dict.fromkeys(names))
 
 
@@ -1049,7 +1049,7 @@ def test_refuses_one_value(subject: Trial, case: Case) -> None:
 
 
 def _negative_eps(draw: st.DrawFn, case: Case) -> Case:
-    return case.but(eps=-draw(st.sampled_from([1.0, 0.1, 1e-5])))
+    return case.but(eps=-draw(any_of(1.0, 0.1, 1e-5)))
 
 
 @requirement("batch_norm.refuses.eps", altered, how=_negative_eps, needs="eps", per_dtype=False)

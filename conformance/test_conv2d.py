@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import Case, as_pair, data, pairs, specials, wholes, with_cotangent
+from nnspec.conformance.cases import Case, any_of, as_pair, composite, data, pairs, specials, wholes, with_cotangent
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected, multilinear
 from nnspec.conformance.rule_convolution import fast_bound
@@ -22,7 +22,7 @@ ALL = ("stride", "padding", "dilation", "groups", "bias")
 UNGROUPED = tuple(name for name in ALL if name != "groups")
 
 
-@st.composite
+@composite
 def cases(
     draw,
     *,
@@ -46,7 +46,7 @@ def cases(
     for k, s, p, d in zip(kernel, as_pair(stride), as_pair(padding), as_pair(dilation), strict=True):
         windows, left_over = draw(st.integers(1, 4)), draw(st.integers(0, s - 1))
         size.append(max(1, (windows - 1) * s + d * (k - 1) + 1 - 2 * p + left_over))
-    channels = draw(st.sampled_from([1, 2, 3, 17, 33] if wide else [1, 2, 3]))
+    channels = draw(any_of(*([1, 2, 3, 17, 33] if wide else [1, 2, 3])))
     outputs = draw(st.integers(1, 3))
     values = draw(data(dtype))
     x = values.inputs(draw(st.integers(batch, 3)), groups * channels, *size)
@@ -201,12 +201,12 @@ def test_batch_empty(subject: Trial, case: Case) -> None:
     laws.returns_no_images(subject, case)
 
 
-@st.composite
+@composite
 def two_calls(draw, *, dtype: str, lacks: frozenset[str]):
     """Two calls on the same arrays that differ in their arguments and agree, where they can, in the result's shape."""
     case = draw(cases(dtype=dtype, lacks=lacks, vary=("padding", "bias")))
     kernel = case["weight"].shape[2:]
-    argument = draw(st.sampled_from([n for n in ("dilation", "padding", "stride") if n not in lacks] or ["bias"]))
+    argument = draw(any_of(*[n for n in ("dilation", "padding", "stride") if n not in lacks] or ["bias"]))
     if argument == "dilation" and "padding" not in lacks:  # one more dilation and enough padding: often the same shape
         padding = tuple(p + (k - 1 + 1) // 2 for p, k in zip(as_pair(case["padding"]), kernel, strict=True))
         return case, case.but(dilation=2, padding=padding)
@@ -328,7 +328,7 @@ def test_gradient_empty(subject: Trial, case: Case) -> None:
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@st.composite
+@composite
 def broken(draw, *, dtype: str, lacks: frozenset[str], how: Any):
     """A legal case with one thing made illegal by `how(draw, case)`."""
     return how(draw, draw(cases(dtype=dtype, lacks=lacks)))
@@ -376,7 +376,7 @@ def test_refuses_groups(subject: Trial, case: Case) -> None:
 
 def _bias(draw: st.DrawFn, case: Case) -> Case:
     outputs = len(case["weight"])
-    wrong = draw(st.sampled_from([n for n in (1, outputs + 1) if n != outputs]))
+    wrong = draw(any_of(*[n for n in (1, outputs + 1) if n != outputs]))
     return case.but(bias=np.ones(wrong, case["x"].dtype))
 
 
@@ -412,7 +412,7 @@ def test_refuses_dilation(subject: Trial, case: Case) -> None:
 
 def _window(draw: st.DrawFn, case: Case) -> Case:
     rows, columns = (n + 2 * p for n, p in zip(case["x"].shape[2:], as_pair(case["padding"]), strict=True))
-    kernel = draw(st.sampled_from([(rows + 1, 1), (1, columns + 1)]))
+    kernel = draw(any_of((rows + 1, 1), (1, columns + 1)))
     weight = case["weight"]
     return case.but(weight=np.ones((*weight.shape[:2], *kernel), weight.dtype))
 

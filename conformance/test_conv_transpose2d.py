@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import KINDS, Array, Case, Data, as_pair, data, specials, wholes, with_cotangent
+from nnspec.conformance.cases import (
+    KINDS,
+    Array,
+    Case,
+    Data,
+    any_of,
+    as_pair,
+    composite,
+    data,
+    specials,
+    wholes,
+    with_cotangent,
+)
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected, multilinear
 from nnspec.conformance.rule_convolution import fast_bound
@@ -24,7 +36,7 @@ ALL = (*PAIRS, "groups", "bias")
 UNGROUPED = tuple(name for name in ALL if name != "groups")
 
 
-@st.composite
+@composite
 def cases(
     draw,
     *,
@@ -46,7 +58,7 @@ def cases(
     axes = [_axis(draw, vary, least, kernels) for _ in range(2)]
     size, kernel, *pairs = (tuple(pair) for pair in zip(*axes, strict=True))
     groups = draw(st.integers(1, 3)) if "groups" in vary else 1
-    channels = draw(st.sampled_from([1, 2, 3, 17, 33] if wide else [1, 2, 3]))
+    channels = draw(any_of(*([1, 2, 3, 17, 33] if wide else [1, 2, 3])))
     outputs = channels if square else draw(st.integers(1, 3))
     values = draw(data(dtype, kinds))
     x = values.inputs(draw(st.integers(batch, 3)), groups * channels, *size)
@@ -60,7 +72,7 @@ def _axis(
     draw: st.DrawFn, vary: tuple[str, ...], least: int, kernels: tuple[int, ...]
 ) -> tuple[int, int, int, int, int, int]:
     """Size, kernel size, stride, padding, output padding and dilation of one axis."""
-    k = draw(st.sampled_from(kernels))
+    k = draw(any_of(*kernels))
     s = draw(st.integers(1 + least, 3)) if "stride" in vary else 1
     d = draw(st.integers(1, 3)) if "dilation" in vary else 1
     p = draw(st.integers(least, 2)) if "padding" in vary else 0
@@ -266,7 +278,7 @@ def test_batch_empty(subject: Trial, case: Case) -> None:
     laws.returns_no_images(subject, case)
 
 
-@st.composite
+@composite
 def calls_in_turn(draw, *, dtype: str, lacks: frozenset[str]):
     """Two calls on the same arrays that differ in their arguments and agree, where they can, in the result's shape."""
     case = draw(cases(dtype=dtype, lacks=lacks, vary=("padding", "bias")))
@@ -402,7 +414,7 @@ def test_gradient_empty(subject: Trial, case: Case) -> None:
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@st.composite
+@composite
 def broken(draw, *, how: Any, **choices: Any):
     """A legal case with one thing made illegal by `how(draw, case)`."""
     return how(draw, draw(cases(**choices)))
@@ -412,7 +424,7 @@ refusal = partial(requirement, cases=broken, per_dtype=False)
 
 
 def _rank(draw: st.DrawFn, case: Case) -> Case:
-    name = draw(st.sampled_from(["x", "weight"]))
+    name = draw(any_of("x", "weight"))
     return case.but(**{name: draw(st.sampled_from([case[name][0, 0], case[name][None]]))})
 
 
@@ -436,7 +448,7 @@ def test_refuses_channels(subject: Trial, case: Case) -> None:
 
 def _groups(draw: st.DrawFn, case: Case) -> Case:
     channels = case["x"].shape[1]
-    return case.but(groups=draw(st.sampled_from([n for n in range(channels + 2) if n == 0 or channels % n])))
+    return case.but(groups=draw(any_of(*[n for n in range(channels + 2) if n == 0 or channels % n])))
 
 
 @refusal("conv_transpose2d.refuses.groups", how=_groups, vary=("stride",), needs="groups", forms="function")
@@ -447,7 +459,7 @@ def test_refuses_groups(subject: Trial, case: Case) -> None:
 
 def _bias(draw: st.DrawFn, case: Case) -> Case:
     outputs = case["weight"].shape[1] * case["groups"]
-    wrong = draw(st.sampled_from([n for n in (1, outputs + 1, case["weight"].shape[1]) if n != outputs]))
+    wrong = draw(any_of(*[n for n in (1, outputs + 1, case["weight"].shape[1]) if n != outputs]))
     return case.but(bias=np.ones(wrong, case["x"].dtype))
 
 
@@ -483,7 +495,7 @@ def test_refuses_dilation(subject: Trial, case: Case) -> None:
 
 @refusal(
     "conv_transpose2d.refuses.dilation-zero",
-    how=lambda draw, case: case.but(dilation=draw(st.sampled_from([0, (0, 1), (1, 0)]))),
+    how=lambda draw, case: case.but(dilation=draw(any_of(0, (0, 1), (1, 0)))),
     vary=(),
     batch=2,
     needs="dilation",
@@ -512,7 +524,7 @@ def _limits(case: Case) -> tuple[int, int]:
 def _output_padding_limit(draw: st.DrawFn, case: Case) -> Case:
     rows, columns = (limit + draw(st.integers(0, 1)) for limit in _limits(case))
     smaller = (rows, 0) if rows < columns else (0, columns)
-    return case.but(output_padding=draw(st.sampled_from([smaller, (rows, 0), (0, columns), (rows, columns)])))
+    return case.but(output_padding=draw(any_of(smaller, (rows, 0), (0, columns), (rows, columns))))
 
 
 @refusal(
@@ -531,7 +543,7 @@ def test_refuses_output_padding_limit(subject: Trial, case: Case) -> None:
 
 def _output_size(draw: st.DrawFn, case: Case) -> Case:
     rows, columns = (size // 2 + 1 + draw(st.integers(0, 1)) for size in output_shape(case)[2:])
-    return case.but(padding=draw(st.sampled_from([(rows, 0), (0, columns), (rows, columns)])))
+    return case.but(padding=draw(any_of((rows, 0), (0, columns), (rows, columns))))
 
 
 @refusal(

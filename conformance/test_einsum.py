@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import LAYOUTS, Array, Case, Data, data, specials, wholes, with_cotangent
+from nnspec.conformance.cases import (
+    LAYOUTS,
+    Array,
+    Case,
+    Data,
+    any_of,
+    data,
+    specials,
+    wholes,
+    with_cotangent,
+)
 from nnspec.conformance.requirements import CHECKS, requirement
 from nnspec.conformance.rule import Expected
 from nnspec.conformance.rule_einsum import gradient, sum_of_products
@@ -54,12 +64,12 @@ def cases(
     shapes: list[dict[str, tuple[int, ...]]] = [{} for _ in range(count)]  # label (or "...") -> sizes in this operand
     output: list[str] = []
     for role in [role for role, bounds in roles.items() for _ in range(draw(st.integers(*bounds)))]:
-        a, size = next(labels), draw(st.sampled_from(sizes))
+        a, size = next(labels), draw(any_of(*sizes))
         several = 1 if count == 1 else draw(st.integers(2, count)) if role in SHARED else 1
         owners = draw(st.permutations(range(count)))[:several]
         ones = _ones(draw, owners, broadcast in (role, "any"), broadcast == "any")
         for owner in owners:
-            times = draw(st.sampled_from([2, 2, 3])) if role in REPEATED and owner == owners[0] else 1
+            times = draw(any_of(2, 2, 3)) if role in REPEATED and owner == owners[0] else 1
             for _ in range(times):
                 _insert(draw, terms[owner], a)
             shapes[owner][a] = (1 if owner in ones else size,)
@@ -93,7 +103,7 @@ def _ones(draw: st.DrawFn, owners: list[int], wanted: bool, rarely: bool) -> lis
 
 
 def _add_ellipsis(draw: st.DrawFn, kind: str, terms: list, shapes: list, output: list[str]) -> None:
-    kind = draw(st.sampled_from(["none", "kept", "broadcast", "dropped", "empty"])) if kind == "any" else kind
+    kind = draw(any_of("none", "kept", "broadcast", "dropped", "empty")) if kind == "any" else kind
     if kind == "none":
         return
     full = [] if kind == "empty" else draw(st.lists(st.integers(2, 3), min_size=1, max_size=3))
@@ -456,7 +466,7 @@ def test_output_dtype(subject: Trial, case: Case) -> None:
 @st.composite
 def integer_cases(draw, *, dtype: str, lacks: frozenset[str], **choices: Any):
     """Small integers of one dtype."""
-    kind = draw(st.sampled_from(["int32", "int64", "int16", "int8"]))
+    kind = draw(any_of("int32", "int64", "int16", "int8"))
     case = draw(cases(dtype="float32", lacks=lacks, **choices))
     return case.map(lambda a: np.clip(np.rint(a), -1, 1).astype(kind))
 
@@ -751,10 +761,10 @@ PLAIN: Counts = {"outer": (1, 2), "contracted": (0, 1)}
 
 def _equation(draw: st.DrawFn, case: Case) -> Case:
     (first, *rest), output = terms_of(case)
-    how = draw(st.sampled_from(["character", "arrow", "comma", "ellipsis"]))
+    how = draw(any_of("character", "arrow", "comma", "ellipsis"))
     if how == "character":
         place = draw(st.integers(0, len(first)))
-        first = first[:place] + draw(st.sampled_from(["1", "_", "*", ".", "é"])) + first[place:]
+        first = first[:place] + draw(any_of("1", "_", "*", ".", "é")) + first[place:]
     elif how == "comma":
         place = draw(st.integers(0, len(output)))
         output = output[:place] + "," + output[place:]
@@ -770,7 +780,7 @@ def test_refuses_equation(subject: Trial, case: Case) -> None:
 
 
 def _operands(draw: st.DrawFn, case: Case) -> Case:
-    count = draw(st.sampled_from([n for n in range(5) if n != len(case.arrays)]))
+    count = draw(any_of(*[n for n in range(5) if n != len(case.arrays)]))
     arrays = list(case.arrays.values())
     given = (arrays + [arrays[-1]] * 4)[:count]
     return Case("einsum", dict(zip("abcd", given, strict=False)), case.arguments)
@@ -783,8 +793,8 @@ def test_refuses_operands(subject: Trial, case: Case) -> None:
 
 
 def _rank(draw: st.DrawFn, case: Case) -> Case:
-    name, term = draw(st.sampled_from(list(zip(case.arrays, terms_of(case)[0], strict=True))))
-    x, how = case[name], draw(st.sampled_from(["one more", "last", "one less", "ellipsis"]))
+    name, term = draw(any_of(*zip(case.arrays, terms_of(case)[0], strict=True)))
+    x, how = case[name], draw(any_of("one more", "last", "one less", "ellipsis"))
     if not term or how in ("one more", "last"):
         return case.but(**{name: x[None] if how == "one more" else x[..., None]})
     if how == "ellipsis":
@@ -809,19 +819,19 @@ def _sizes(draw: st.DrawFn, case: Case) -> Case:
         hidden = case[name].ndim - len(term.replace("...", ""))
         labels = list(re.sub(r"\.\.\.", "." * hidden, term))
         axes += [(name, k) for k, a in enumerate(labels) if sum(a in other for other in terms) > 1]
-    name, axis = draw(st.sampled_from(axes))
-    size = draw(st.sampled_from([case[name].shape[axis] + 1, 0]))
+    name, axis = draw(any_of(*axes))
+    size = draw(any_of(case[name].shape[axis] + 1, 0))
     return case.but(**{name: np.take(case[name], np.arange(size) % case[name].shape[axis], axis)})
 
 
 @st.composite
 def sized(draw, *, dtype: str, lacks: frozenset[str]):
     """A label shared by two or three operands, summed or kept, or an ellipsis shared by two."""
-    shared = draw(st.sampled_from(["contracted", "batch", "ellipsis"]))
+    shared = draw(any_of("contracted", "batch", "ellipsis"))
     if shared == "ellipsis":
-        full, tail = draw(st.lists(st.integers(2, 3), min_size=1, max_size=2)), draw(st.sampled_from(["", "i"]))
+        full, tail = draw(st.lists(st.integers(2, 3), min_size=1, max_size=2)), draw(any_of("", "i"))
         arrays = {n: np.ones((*full, *[2] * len(tail)), dtype) for n in "ab"}
-        output = draw(st.sampled_from(["...", ""]))
+        output = draw(any_of("...", ""))
         return _sizes(draw, Case("einsum", arrays, {"equation": f"...{tail},...{tail}->{output}"}))
     roles = {shared: (1, 1), "outer": (0, 2)}
     return _sizes(draw, draw(cases(dtype=dtype, lacks=lacks, roles=roles, operands=(2, 3), plain=True)))
@@ -840,15 +850,15 @@ def _diagonal(draw: st.DrawFn, case: Case) -> Case:
         for axis, a in enumerate(term)
         if term.count(a) > 1
     ]
-    name, axis = draw(st.sampled_from(axes))
-    size = draw(st.sampled_from([1, case[name].shape[axis] + 1]))
+    name, axis = draw(any_of(*axes))
+    size = draw(any_of(1, case[name].shape[axis] + 1))
     return case.but(**{name: np.take(case[name], np.arange(size) % case[name].shape[axis], axis)})
 
 
 @st.composite
 def unequal(draw, *, dtype: str, lacks: frozenset[str]):
     """A repeated label, kept or summed, whose axes differ in size."""
-    roles = {draw(st.sampled_from(["diagonal", "trace"])): (1, 1), "outer": (0, 1)}
+    roles = {draw(any_of("diagonal", "trace")): (1, 1), "outer": (0, 1)}
     return _diagonal(draw, draw(cases(dtype=dtype, lacks=lacks, roles=roles, operands=(1, 2), plain=True)))
 
 
@@ -860,7 +870,7 @@ def test_refuses_diagonal(subject: Trial, case: Case) -> None:
 
 def _unknown(draw: st.DrawFn, case: Case) -> Case:
     (*terms,), output = terms_of(case)
-    place, label = draw(st.integers(0, len(output))), draw(st.sampled_from("zA"))
+    place, label = draw(st.integers(0, len(output))), draw(any_of("z", "A"))
     return case.but(equation=f"{','.join(terms)}->{output[:place]}{label}{output[place:]}")
 
 
@@ -872,7 +882,7 @@ def test_refuses_output_unknown(subject: Trial, case: Case) -> None:
 
 def _twice(draw: st.DrawFn, case: Case) -> Case:
     (*terms,), output = terms_of(case)
-    place, label = draw(st.integers(0, len(output))), draw(st.sampled_from(output))
+    place, label = draw(st.integers(0, len(output))), draw(any_of(*output))
     return case.but(equation=f"{','.join(terms)}->{output[:place]}{label}{output[place:]}")
 
 

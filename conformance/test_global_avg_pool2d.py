@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import Case, data, specials, wholes, with_cotangent
+from nnspec.conformance.cases import Case, any_of, composite, data, specials, wholes, with_cotangent
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected
 from nnspec.conformance.rule_pool import averaged, shared
@@ -18,7 +18,7 @@ from nnspec.conformance.trial import Mismatch, Trial
 from nnspec.reference.global_avg_pool2d import global_avg_pool2d, global_avg_pool2d_vjp
 
 
-@st.composite
+@composite
 def cases(
     draw,
     *,
@@ -29,7 +29,7 @@ def cases(
     batch: int = 1,
 ):
     """Images of all sizes; nothing else is to be chosen."""
-    shape = draw(st.integers(batch, 3)), *(draw(st.sampled_from(n)) for n in (channels, sides, sides))
+    shape = draw(st.integers(batch, 3)), *(draw(any_of(*n)) for n in (channels, sides, sides))
     return Case("global_avg_pool2d", {"x": draw(data(dtype, ("integers", "normal"))).inputs(*shape)})
 
 
@@ -204,7 +204,7 @@ def test_gradient_empty(subject: Trial, case: Case) -> None:
 # -- what need not give a result ---------------------------------------------------------------------------------------
 
 
-@st.composite
+@composite
 def changed(draw, *, how: Any, **choices: Any):
     """A case whose image is replaced by one of `how(x)`."""
     case = draw(cases(**choices))

@@ -11,7 +11,7 @@ from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Unsupported
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import Case, data, specials, wholes, with_cotangent
+from nnspec.conformance.cases import Case, any_of, composite, data, specials, wholes, with_cotangent
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected, multilinear
@@ -21,7 +21,7 @@ from nnspec.reference.linear import linear, linear_vjp
 FEW, FROM_ONE, WIDE = (2, 3, 4), (1, 2, 3), (2, 3, 17, 33, 300)
 
 
-@st.composite
+@composite
 def cases(
     draw,
     *,
@@ -36,8 +36,8 @@ def cases(
 
     Sizes are often equal, weights square: where all sizes differ, an axis taken for another only raises.
     """
-    inputs = draw(st.sampled_from(features))
-    outputs = draw(st.sampled_from((inputs, *features)))
+    inputs = draw(any_of(*features))
+    outputs = draw(any_of(inputs, *features))
     sizes = st.sampled_from([*rows, *(n for n in (inputs, outputs, outputs) if n < 5)])
     if "leading" in vary:
         leading = tuple(draw(st.lists(sizes, min_size=batch > 1, max_size=3)))
@@ -46,7 +46,7 @@ def cases(
         leading = (max(batch, draw(sizes)),)
     values = draw(data(dtype))
     x, weight = values.inputs(*leading, inputs), values.weights(outputs, inputs)
-    has_bias = "bias" in vary and "bias" not in lacks and draw(st.sampled_from([False, True, True]))
+    has_bias = "bias" in vary and "bias" not in lacks and draw(any_of(False, True, True))
     return Case("linear", {"x": x, "weight": weight, "bias": values.offsets(outputs) if has_bias else None})
 
 
@@ -92,12 +92,12 @@ def test_leading_any(subject: Trial, case: Case) -> None:
     equals_reference(subject, case)
 
 
-@st.composite
+@composite
 def one_feature(draw, *, dtype: str, lacks: frozenset[str]):
     """One input feature, one output feature, or one of each."""
     case = draw(cases(dtype=dtype, lacks=lacks, vary=("bias",), batch=2))
     x, weight, bias = case["x"], case["weight"], case["bias"]
-    which = draw(st.sampled_from(["both", "input", "output"]))
+    which = draw(any_of("both", "input", "output"))
     if which != "output":
         x, weight = x[:, :1], weight[:, :1]
     if which != "input":
@@ -111,12 +111,12 @@ def test_features_one(subject: Trial, case: Case) -> None:
     equals_reference(subject, case)
 
 
-@st.composite
+@composite
 def no_features(draw, *, dtype: str, lacks: frozenset[str]):
     """No input features, no output features, or neither."""
     case = draw(cases(dtype=dtype, lacks=lacks, vary=("bias",)))
     x, weight, bias = case["x"], case["weight"], case["bias"]
-    which = draw(st.sampled_from(["input", "output", "both"]))
+    which = draw(any_of("input", "output", "both"))
     if which != "output":
         x, weight = x[:, :0], weight[:, :0]
     if which != "input":
@@ -202,7 +202,7 @@ def test_batch_independent(subject: Trial, case: Case) -> None:
     laws.judges_images_alone(subject, case, expected(case))
 
 
-@st.composite
+@composite
 def empty(draw, *, dtype: str, lacks: frozenset[str]):
     """One of the leading dimensions, or the only one, is of size 0."""
     case = draw(cases(dtype=dtype, lacks=lacks, features=(1, 2, 100), batch=2))
@@ -368,7 +368,7 @@ def test_init_range(subject: Trial, case: Case) -> None:
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@st.composite
+@composite
 def broken(draw, *, dtype: str, lacks: frozenset[str], how: Any, **choices: Any):
     """A legal case with one thing made illegal by `how(draw, case)`."""
     return how(draw, draw(cases(dtype=dtype, lacks=lacks, **choices)))
@@ -390,7 +390,7 @@ def test_refuses_rank(subject: Trial, case: Case) -> None:
 
 def _features(draw: st.DrawFn, case: Case) -> Case:
     inputs = case["x"].shape[-1]
-    wrong = draw(st.sampled_from([n for n in (1, inputs - 1, inputs + 1) if n != inputs]))
+    wrong = draw(any_of(*[n for n in (1, inputs - 1, inputs + 1) if n != inputs]))
     return case.but(x=np.resize(case["x"], (*case["x"].shape[:-1], wrong)))
 
 
@@ -402,7 +402,7 @@ def test_refuses_features(subject: Trial, case: Case) -> None:
 
 def _bias(draw: st.DrawFn, case: Case) -> Case:
     outputs = len(case["weight"])
-    wrong = draw(st.sampled_from([n for n in (outputs + 1, 2 * outputs + 1, outputs - 1) if n > 1]))
+    wrong = draw(any_of(*[n for n in (outputs + 1, 2 * outputs + 1, outputs - 1) if n > 1]))
     return case.but(bias=np.ones(wrong, case["x"].dtype))
 
 
@@ -416,7 +416,7 @@ def test_refuses_bias(subject: Trial, case: Case) -> None:
 
 def _broadcastable(draw: st.DrawFn, case: Case) -> Case:
     shape = (*case["x"].shape[:-1], len(case["weight"]))
-    wrong = draw(st.sampled_from([(1,), (), shape, (*shape[:-1], 1)]))
+    wrong = draw(any_of((1,), (), shape, (*shape[:-1], 1)))
     return case.but(bias=np.ones(wrong, case["x"].dtype))
 
 
@@ -434,11 +434,11 @@ def test_refuses_bias_broadcast(subject: Trial, case: Case) -> None:
     subject.refuses(case)
 
 
-@st.composite
+@composite
 def negative_sizes(draw, *, dtype: str, lacks: frozenset[str]):
     """in_features and out_features, of which one or both are negative."""
     legal, negative = draw(st.integers(1, 3)), draw(st.integers(-3, -1))
-    sizes = draw(st.sampled_from([(legal, negative), (negative, legal), (negative, negative)]))
+    sizes = draw(any_of((legal, negative), (negative, legal), (negative, negative)))
     return Case("linear", {}, {"in_features": sizes[0], "out_features": sizes[1]})
 
 

@@ -10,7 +10,7 @@ from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import LAYOUTS, Array, Case, as_pair, data, specials, with_cotangent
+from nnspec.conformance.cases import LAYOUTS, Array, Case, any_of, as_pair, composite, data, specials, with_cotangent
 from nnspec.conformance.pools import below, broken, calls_in_turn, pools, rank, too_large_a_window, too_much_padding
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected, multilinear
@@ -37,7 +37,7 @@ def equals_reference(subject: Trial, case: Case) -> None:
 
 def _sometimes_equal(draw: st.DrawFn, x: Array) -> Array:
     """As drawn, or the same element everywhere: a tie, and with −0 one that bits would decide."""
-    constant = draw(st.sampled_from([*[None] * 2 * (x.size < 8192), -0.0, -7.0]))
+    constant = draw(any_of(*[None] * 2 * (x.size < 8192), -0.0, -7.0))
     return x if constant is None else np.full_like(x, constant)
 
 
@@ -45,8 +45,8 @@ def _some_not_a_number(draw: st.DrawFn, x: Array) -> Array:
     """NaN in one place or in many, next to infinities or not."""
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     if draw(st.booleans()):
-        x[rng.random(x.shape) < 0.3] = draw(st.sampled_from([np.inf, -np.inf]))
-    x[rng.random(x.shape) < draw(st.sampled_from([0.1, 0.5, 1.0]))] = np.nan
+        x[rng.random(x.shape) < 0.3] = draw(any_of(np.inf, -np.inf))
+    x[rng.random(x.shape) < draw(any_of(0.1, 0.5, 1.0))] = np.nan
     x.flat[rng.integers(x.size)] = np.nan
     return x
 
@@ -63,7 +63,7 @@ def _far_below_zero(draw: st.DrawFn, x: Array, deepest: float = np.inf) -> Array
     """Negative, below whatever a number might stand for −∞, or −∞ itself."""
     depths = [depth for depth in (1.0, 1e10, 1e30, 1e300, np.inf) if depth <= deepest]
     known = [depth for depth in depths if depth != 1e300 or x.dtype == np.float64]
-    return -np.abs(x) * np.asarray(draw(st.sampled_from(known)), x.dtype)
+    return -np.abs(x) * np.asarray(draw(any_of(*known)), x.dtype)
 
 
 def _all_different(draw: st.DrawFn, x: Array) -> Array:
@@ -75,7 +75,7 @@ def _all_different(draw: st.DrawFn, x: Array) -> Array:
 
 def _many_ties(draw: st.DrawFn, x: Array) -> Array:
     """Two or three values in all, or one."""
-    return np.clip(np.rint(x), *draw(st.sampled_from([(-1, 1), (-1, 0), (0, 1), (-2, -2)]))).astype(x.dtype)
+    return np.clip(np.rint(x), *draw(any_of((-1, 1), (-1, 0), (0, 1), (-2, -2)))).astype(x.dtype)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
@@ -212,11 +212,11 @@ def test_output_dtype(subject: Trial, case: Case) -> None:
     laws.keeps_dtype(subject, case)
 
 
-@st.composite
+@composite
 def integers(draw, *, dtype: str, lacks: frozenset[str]):
     """Integers of some dtype, the smallest among them."""
     case = draw(cases(dtype=dtype, lacks=lacks, vary=("padding",), kernels=(2, 3)))
-    kind = np.dtype(draw(st.sampled_from(["int32", "int64", "int8", "int16", "uint8"])))
+    kind = np.dtype(draw(any_of("int32", "int64", "int8", "int16", "uint8")))
     x = np.rint(4 * case["x"]).astype(np.int64).astype(kind)
     x.flat[draw(st.integers(0, x.size - 1))] = np.iinfo(kind).min
     return case.but(x=x)
@@ -353,7 +353,7 @@ def test_gradient_minus_infinity(subject: Trial, case: Case) -> None:
     gradient_equals_reference(subject, case)
 
 
-@st.composite
+@composite
 def beside_the_image(draw, *, dtype: str, lacks: frozenset[str]):
     """Windows of two columns: one before the image's first, and one behind its last.
 

@@ -9,7 +9,7 @@ from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import KINDS, Case, data, with_cotangent
+from nnspec.conformance.cases import KINDS, Case, any_of, composite, data, with_cotangent
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected
 from nnspec.conformance.running_error import Approximate, linear_block, relu, relu_vjp
@@ -19,7 +19,7 @@ from nnspec.reference.linear import linear, linear_vjp
 ALL = ("leading", "hidden", "hidden bias", "output", "output bias")
 
 
-@st.composite
+@composite
 def cases(
     draw,
     *,
@@ -35,8 +35,8 @@ def cases(
     Where the signs of the hidden layer are not free, it has no negative value and the rectifier nothing to do; where
     those of the output are not, the result has none. Sizes are often equal: layers exchanged then only show in values.
     """
-    inputs = draw(st.sampled_from(features))
-    hidden, outputs = (draw(st.sampled_from((inputs, *features))) for _ in range(2))
+    inputs = draw(any_of(*features))
+    hidden, outputs = (draw(any_of(inputs, *features)) for _ in range(2))
     if "leading" in vary:
         leading = tuple(draw(st.lists(st.integers(1, 4), min_size=batch > 1, max_size=3)))
         leading = leading and (max(batch, leading[0]), *leading[1:])
@@ -165,7 +165,7 @@ def test_batch_independent(subject: Trial, case: Case) -> None:
     laws.judges_images_alone(subject, case, expected(case))
 
 
-@st.composite
+@composite
 def empty(draw, *, dtype: str, lacks: frozenset[str]):
     """One of the leading dimensions, or the only one, is of size 0."""
     case = draw(cases(dtype=dtype, features=(1, 2, 100), batch=2))
@@ -240,7 +240,7 @@ def test_gradient_x(subject: Trial, case: Case) -> None:
     gradient_equals_reference(subject, case, "x")
 
 
-@st.composite
+@composite
 def at_kink(draw, *, dtype: str, lacks: frozenset[str]):
     """Integers, of which no sum is rounded, and a bias for which hidden values of the first vector are exactly 0."""
     case = draw(cases(dtype=dtype, lacks=lacks, kinds=("integers",)))
@@ -314,11 +314,11 @@ def test_gradient_empty(subject: Trial, case: Case) -> None:
 # -- the module --------------------------------------------------------------------------------------------------------
 
 
-@st.composite
+@composite
 def sizes(draw, *, dtype: str, lacks: frozenset[str]):
     """The constructor's three sizes; all equal, two, or none."""
     inputs = draw(st.integers(1, 4))
-    hidden, outputs = (draw(st.sampled_from((inputs, 1, 2, 3, 4))) for _ in range(2))
+    hidden, outputs = (draw(any_of(inputs, 1, 2, 3, 4)) for _ in range(2))
     return Case("mlp", {}, {"in_features": inputs, "hidden_features": hidden, "out_features": outputs})
 
 
@@ -355,12 +355,12 @@ def test_refuses_rank(subject: Trial, case: Case) -> None:
     subject.refuses(case.but(x=np.array(case["x"].flat[0])))
 
 
-@st.composite
+@composite
 def wrong_features(draw, *, dtype: str, lacks: frozenset[str]):
     """An input with another number of features than in_features."""
     case = draw(cases(dtype=dtype, features=(1, 2, 3)))
     hidden, inputs = case["fc1.weight"].shape
-    wrong = draw(st.sampled_from([n for n in (1, inputs - 1, inputs + 1, hidden) if n != inputs]))
+    wrong = draw(any_of(*[n for n in (1, inputs - 1, inputs + 1, hidden) if n != inputs]))
     return case.but(x=np.resize(case["x"], (*case["x"].shape[:-1], wrong)))
 
 
@@ -370,11 +370,11 @@ def test_refuses_features(subject: Trial, case: Case) -> None:
     subject.refuses(case)
 
 
-@st.composite
+@composite
 def negative_sizes(draw, *, dtype: str, lacks: frozenset[str]):
     """Sizes of which one is negative."""
     case = draw(sizes(dtype=dtype, lacks=lacks))
-    return case.but(**{draw(st.sampled_from(list(case.arguments))): draw(st.integers(-3, -1))})
+    return case.but(**{draw(any_of(*case.arguments)): draw(st.integers(-3, -1))})
 
 
 @requirement("mlp.refuses.sizes", negative_sizes, per_dtype=False)

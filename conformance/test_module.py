@@ -9,7 +9,7 @@ from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Unsupported, parameters
-from nnspec.conformance.cases import Array
+from nnspec.conformance.cases import Array, any_of, composite
 from nnspec.conformance.learning import (
     FORGET,
     NAMES,
@@ -68,11 +68,11 @@ def test_register_by_assignment(subject: Trial, case: Tree) -> None:
     program.equals("sorted(net.state_dict())", sorted([*case.state(), "below.late", "late"]))
 
 
-@st.composite
+@composite
 def with_choice(draw, *, among: tuple[str, ...], **choices: Any):
     """A tree, and one of its keys, of an entry of these kinds."""
     tree = draw(trees(**choices))
-    return tree, draw(st.sampled_from(sorted(tree.entries(*among))))
+    return tree, draw(any_of(*sorted(tree.entries(*among))))
 
 
 @requirement(
@@ -187,7 +187,7 @@ class Echo(Module):
         return inputs, named"""
 
 
-@st.composite
+@composite
 def with_inputs(draw, **choices: Any):
     """How many inputs a call has by position, and which by name."""
     return draw(st.integers(0, 3)), draw(st.lists(st.sampled_from("xyz"), unique=True)), draw(st.integers(0, 9))
@@ -374,11 +374,11 @@ def test_buffer_none(subject: Trial, case: Tree) -> None:
         gives_state(program, "net", state)
 
 
-@st.composite
+@composite
 def with_persistence(draw, **choices: Any):
     """A tree, one of its buffers, and what is said of `persistent` when it is registered again."""
     tree, path = draw(with_choice(among=("transient", "buffer"), **choices))
-    return tree, path, draw(st.sampled_from(["", ", persistent=True", ", persistent=False"]))
+    return tree, path, draw(any_of("", ", persistent=True", ", persistent=False"))
 
 
 @requirement(
@@ -413,7 +413,7 @@ def test_mode_default(subject: Trial, case: Tree) -> None:
     has_modes(case.program(subject), case, {})
 
 
-@st.composite
+@composite
 def mixed(draw, **choices: Any):
     """A tree, and which of its modules are evaluating to begin with."""
     tree = draw(trees(kinds=("module", "parameter", "shared"), first="module module", **choices))
@@ -587,7 +587,7 @@ def lenient(subject: Trial) -> None:
         raise Unsupported("load_state_dict has no argument strict")
 
 
-@st.composite
+@composite
 def with_part(draw, **choices: Any):
     """A tree, and some of the keys of its state."""
     tree = draw(trees(**choices))
@@ -714,10 +714,10 @@ def test_gradient_accumulates(subject: Trial, case: Learning) -> None:
     same_gradients(subject, case)
 
 
-@st.composite
+@composite
 def with_sharing(draw, **choices: Any):
     """A network, and how something is shared in it."""
-    return draw(learnings(**choices)), draw(st.sampled_from(SHARED))
+    return draw(learnings(**choices)), draw(any_of(*SHARED))
 
 
 @requirement("module.gradient.shared", with_sharing, passes=(1, 2), dtypes=LONG, per_dtype=False)
@@ -738,7 +738,7 @@ def test_gradient_unused(subject: Trial, case: Learning) -> None:
             program.holds(f"{name}.grad is None")
 
 
-@st.composite
+@composite
 def with_modes(draw, **choices: Any):
     """A network, and which of it evaluates."""
     return draw(learnings(**choices)), draw(st.sampled_from([["net"], ["first"], ["head"], ["net", "first"]]))
@@ -750,7 +750,7 @@ def test_gradient_any_mode(subject: Trial, case: tuple[Learning, list[str]]) -> 
     same_gradients(subject, case[0], *(f"{name}.eval()" for name in case[1]))
 
 
-@st.composite
+@composite
 def with_history(draw, **choices: Any):
     """A network, whether it evaluates in the last pass, and whether the passes before that one were all there and
     back."""
@@ -784,11 +784,11 @@ def test_gradient_buffers_constant(subject: Trial, case: tuple[Learning, bool, b
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@st.composite
+@composite
 def with_key(draw, **choices: Any):
     """A tree, and one of the keys of its state."""
     tree = draw(trees(kinds=SAVED, first="parameter", **choices))
-    return tree, draw(st.sampled_from(sorted(tree.state())))
+    return tree, draw(any_of(*sorted(tree.state())))
 
 
 def refuses_state(subject: Trial, tree: Tree, state: dict[str, Array], *options: str) -> None:
@@ -835,14 +835,14 @@ def test_refuses_shape(subject: Trial, case: tuple[Tree, str]) -> None:
         refuses_state(subject, tree, tree.state() | {key: np.ones(shape)})
 
 
-@st.composite
+@composite
 def with_broadcastable(draw, **choices: Any):
     """A tree, one of the keys of its state, and a shape that could be broadcast to the entry's."""
     tree, key = draw(with_key(**choices))
     shape = tree.state()[key].shape
     smaller = [(1,) * len(shape), shape[1:], ()] if shape else []
     larger = [(1, *shape)] if shape else [(1, 1)]
-    return tree, key, draw(st.sampled_from([s for s in [*smaller, *larger] if s != shape]))
+    return tree, key, draw(any_of(*[s for s in [*smaller, *larger] if s != shape]))
 
 
 @requirement("module.refuses.broadcast-shape", with_broadcastable, needs=LOADS, per_dtype=False)

@@ -10,7 +10,7 @@ from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
-from nnspec.conformance.cases import Array, Case, data
+from nnspec.conformance.cases import Array, Case, any_of, composite, data
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected
@@ -18,7 +18,7 @@ from nnspec.conformance.trial import Mismatch, Trial
 from nnspec.reference.relu import relu, relu_vjp
 
 
-@st.composite
+@composite
 def cases(
     draw,
     *,
@@ -34,7 +34,7 @@ def cases(
     return Case("relu", {"x": values.inputs(*([max(batch, shape[0]), *shape[1:]] if shape else ()))})
 
 
-@st.composite
+@composite
 def scaled(draw, *, dtype: str, lacks: frozenset[str], sign: int, special: tuple[str, ...]):
     """Values of one sign and of every magnitude that a normal number may have, some of `special` among them."""
     case = draw(cases(dtype=dtype))
@@ -44,7 +44,7 @@ def scaled(draw, *, dtype: str, lacks: frozenset[str], sign: int, special: tuple
     return case.but(x=_among(draw, sign * x, [sign * named[name] for name in special], draw(st.integers(0, 1))))
 
 
-@st.composite
+@composite
 def spiked(draw, *, dtype: str, lacks: frozenset[str], spikes: tuple[float, ...]):
     """Ordinary values with at least one of the spikes among them."""
     case = draw(cases(dtype=dtype))
@@ -65,7 +65,7 @@ def _among(draw: st.DrawFn, x: Array, values: list[float], least: int = 0) -> Ar
     """x with values put in places of their own."""
     x = np.array(x)
     for index in draw(st.sets(st.integers(0, x.size - 1), min_size=least, max_size=3)):
-        x.flat[index] = draw(st.sampled_from(values))
+        x.flat[index] = draw(any_of(*values))
     return x
 
 
@@ -106,10 +106,10 @@ def test_infinite_value(subject: Trial, case: Case) -> None:
     equals_reference(subject, case)
 
 
-@st.composite
+@composite
 def integers(draw, *, dtype: str, lacks: frozenset[str]):
     """Integers of both signs, the least and the largest that the dtype has among them."""
-    kind = draw(st.sampled_from(["int32", "int64", "int16", "int8"]))
+    kind = draw(any_of("int32", "int64", "int16", "int8"))
     case = draw(cases(dtype="float32"))
     limits = np.iinfo(kind)
     return case.but(x=_among(draw, np.rint(case["x"]).astype(kind), [0, limits.max, limits.min]))
@@ -190,7 +190,7 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
-@st.composite
+@composite
 def gradients(
     draw,
     *,

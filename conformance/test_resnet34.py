@@ -16,7 +16,7 @@ from nnspec.adapters.subject import Unsupported
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws, wiring
 from nnspec.conformance import requirements as pages
-from nnspec.conformance.cases import Case
+from nnspec.conformance.cases import Case, any_of, composite
 from nnspec.conformance.residual import Run
 from nnspec.conformance.rule import Array, Expected
 from nnspec.conformance.running_error import Approximate
@@ -43,7 +43,7 @@ def requirement(identifier: str, cases: Callable[..., Any], **choices: Any) -> C
     return decorate
 
 
-@st.composite
+@composite
 def cases(
     draw,
     *,
@@ -55,7 +55,7 @@ def cases(
     training: bool = False,
 ):
     """An image and the seed of the weights, which are too many to carry about. What varies: see wiring.py."""
-    shape = (draw(st.sampled_from(batch)), 3, *draw(st.sampled_from(sizes)))
+    shape = (draw(any_of(*batch)), 3, *draw(any_of(*sizes)))
     seed = draw(st.integers(0, 2**16 - 1))
     x = wiring.image(seed, shape, dtype)
     return Case("resnet34", {"x": x}, {"seed": seed, "vary": vary, "training": training})
@@ -156,7 +156,7 @@ def test_stem_pool(subject: Trial, case: Case) -> None:
     equals_reference(subject, case)
 
 
-@st.composite
+@composite
 def stages(draw, *, dtype: str, lacks: frozenset[str]):
     """One of the four stages of a new network; 0 is the stem."""
     return Case("resnet34", {}, {"stage": draw(st.integers(0, 4))})
@@ -227,10 +227,10 @@ def test_scores_linear(subject: Trial, case: Case) -> None:
 # -- sizes and state ---------------------------------------------------------------------------------------------------
 
 
-@st.composite
+@composite
 def networks(draw, *, dtype: str, lacks: frozenset[str]):
     """A new network's sizes, and an image for it."""
-    in_channels, num_classes = draw(st.sampled_from([(1, 10), (3, 1000), (4, 1), (2, 7)]))
+    in_channels, num_classes = draw(any_of((1, 10), (3, 1000), (4, 1), (2, 7)))
     x = wiring.image(0, (draw(st.integers(1, 2)), in_channels, 32, 33), dtype)
     return Case("resnet34", {"x": x}, {"in_channels": in_channels, "num_classes": num_classes})
 

@@ -14,7 +14,7 @@ import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.adapters.subject import Unsupported
-from nnspec.conformance.cases import Array, data
+from nnspec.conformance.cases import Array, any_of, composite, data
 from nnspec.conformance.programs import Program
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.script import literal
@@ -67,7 +67,7 @@ class Chain:
         return program
 
 
-@st.composite
+@composite
 def chains(
     draw,
     *,
@@ -78,7 +78,7 @@ def chains(
 ):
     """Some layers: affine maps of small integers, and ReLU."""
     affine = st.tuples(st.sampled_from([2, -1, -2]), st.sampled_from([1, 0, -3]))
-    length = draw(st.sampled_from(lengths))
+    length = draw(any_of(*lengths))
     layers = draw(st.lists(st.one_of(affine, st.none()), min_size=length, max_size=length))
     return Chain(tuple(layers), draw(data(dtype, ("integers",))).inputs(draw(st.integers(1, 3)), features))
 
@@ -164,7 +164,7 @@ def test_input_unchanged(subject: Trial, case: Chain) -> None:
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
-@st.composite
+@composite
 def differentiated(draw, *, lengths: Sequence[int] = (1, 2, 3, 4), **choices: Any):
     """A chain, and a cotangent of its result. All are small integers, of which no sum is rounded."""
     chain = draw(chains(lengths=lengths, features=2, **choices))
@@ -378,13 +378,13 @@ def test_index_negative(subject: Trial, case: Chain) -> None:
         program.holds(f"chain[-{i}] is {name}")
 
 
-@st.composite
+@composite
 def sliced(draw, *, steps: Sequence[int | None], lengths: Sequence[int] = (2, 3, 4, 12), **choices: Any):
     """A chain, and a slice of it: its bounds are absent, inside, negative, or beyond the ends."""
     chain = draw(chains(lengths=lengths, **choices))
     length = len(chain.layers)
     bounds = st.one_of(st.none(), st.integers(0, length + 2), st.integers(-length - 2, -1))
-    return chain, slice(draw(bounds), draw(bounds), draw(st.sampled_from(steps)))
+    return chain, slice(draw(bounds), draw(bounds), draw(any_of(*steps)))
 
 
 def follows_slice(subject: Trial, chain: Chain, part: slice) -> None:
@@ -438,7 +438,7 @@ def test_slice_independent(subject: Trial, case: Chain) -> None:
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@st.composite
+@composite
 def beyond(draw, **choices: Any):
     """A chain, perhaps an empty one, and how far an index lies beyond its end."""
     return draw(chains(lengths=(0, 1, 2, 3), **choices)), draw(st.integers(0, 4))

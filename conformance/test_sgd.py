@@ -11,7 +11,7 @@ from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Unsupported
-from nnspec.conformance.cases import Array, data
+from nnspec.conformance.cases import Array, any_of, composite, data
 from nnspec.conformance.learning import FORGET, Learning, Pair, backward, learning, learnings, networks, norm
 from nnspec.conformance.learning import NAMES as LEARNT
 from nnspec.conformance.programs import Program
@@ -44,7 +44,7 @@ class Training:
         return ", ".join(f"{name}={value!r}" for name, value in self.numbers.items())
 
 
-@st.composite
+@composite
 def trainings(
     draw,
     *,
@@ -59,10 +59,10 @@ def trainings(
     """Some parameters and steps. Powers of two on integers are exact; the other numbers are rounded. `rests`: some
     parameters have no gradient in some steps."""
     values = draw(data(dtype, ("integers", "normal")))
-    numbers = {"lr": draw(st.sampled_from([1.0, 0.5, 0.1]))}
+    numbers = {"lr": draw(any_of(1.0, 0.5, 0.1))}
     for name, choices in (("momentum", [0.5, 1.0, 0.9]), ("weight_decay", [0.5, 1.0, 0.01])):
         if name in vary and name not in lacks:
-            numbers[name] = draw(st.sampled_from(choices))
+            numbers[name] = draw(any_of(*choices))
     start = tuple(
         np.asarray(values.inputs(*shape))
         for shape in draw(st.lists(st.sampled_from(shapes), min_size=parameters[0], max_size=parameters[1]))
@@ -129,13 +129,13 @@ def test_step_every_parameter(subject: Trial, case: Training) -> None:
     equals_reference(subject, case)
 
 
-@st.composite
+@composite
 def with_specials(draw, **choices: Any):
     """A training in which one gradient is NaN and one parameter infinite, in elements of their own."""
-    training = draw(trainings(vary=(), shapes=[(3,)], **choices))
+    training = draw(trainings(vary=(), shapes=((3,),), **choices))
     (start,), ((gradient,),) = training.start, training.gradients
     nan, infinite, _ = draw(st.permutations(range(3)))
-    gradient[nan], start[infinite] = np.nan, draw(st.sampled_from([np.inf, -np.inf]))
+    gradient[nan], start[infinite] = np.nan, draw(any_of(np.inf, -np.inf))
     return training, nan, infinite
 
 
@@ -182,7 +182,7 @@ def test_momentum_accumulates(subject: Trial, case: Training) -> None:
     parameters=(2, 3),
     steps=(2, 3),
     rests=True,
-    shapes=[(1,), (2,)],
+    shapes=((1,), (2,)),
     needs="momentum",
 )
 def test_momentum_per_parameter(subject: Trial, case: Training) -> None:
@@ -432,7 +432,7 @@ def test_zero_grad_afresh(subject: Trial, case: Learning) -> None:
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
-@st.composite
+@composite
 def with_zeroing(draw, **choices: Any):
     """A network, and whether gradients are zeroed between its passes."""
     return draw(learnings(**choices)), draw(st.booleans())
@@ -485,11 +485,11 @@ def test_refuses_no_parameters(subject: Trial, case: Training) -> None:
         Program(subject).refuses(f"SGD({nothing}, {case.arguments})")
 
 
-@st.composite
+@composite
 def with_negative(draw, *, name: str, **choices: Any):
     """A training in which one number is below 0."""
     training = draw(trainings(**choices))
-    return replace(training, numbers=training.numbers | {name: draw(st.sampled_from([-1.0, -0.5, -1e-3, -1e-30]))})
+    return replace(training, numbers=training.numbers | {name: draw(any_of(-1.0, -0.5, -1e-3, -1e-30))})
 
 
 def refuses_numbers(subject: Trial, case: Training) -> None:
@@ -515,16 +515,16 @@ def test_refuses_weight_decay(subject: Trial, case: Training) -> None:
     refuses_numbers(subject, case)
 
 
-@st.composite
+@composite
 def with_other_shape(draw, **choices: Any):
     """A training, and a gradient of another shape: often one that would broadcast."""
     training = draw(trainings(**choices))
     shape = training.start[0].shape
-    wrong = draw(st.sampled_from([s for s in ((), (1,), (1, *shape), (2, *shape), (*shape[:-1], 4)) if s != shape]))
+    wrong = draw(any_of(*[s for s in ((), (1,), (1, *shape), (2, *shape), (*shape[:-1], 4)) if s != shape]))
     return training, np.ones(wrong, training.start[0].dtype)
 
 
-@requirement("sgd.refuses.gradient-shape", with_other_shape, shapes=[(2,), (1,), (2, 3), ()], per_dtype=False)
+@requirement("sgd.refuses.gradient-shape", with_other_shape, shapes=((2,), (1,), (2, 3), ()), per_dtype=False)
 def test_refuses_gradient_shape(subject: Trial, case: tuple[Training, Array]) -> None:
     """Other shapes, as many elements or not."""
     training, gradient = case

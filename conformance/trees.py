@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
-from nnspec.conformance.cases import Array, data
+from nnspec.conformance.cases import Array, any_of, composite, data
 from nnspec.conformance.programs import Program
 from nnspec.conformance.script import literal
 from nnspec.conformance.trial import Trial
@@ -73,15 +73,12 @@ class Tree:
         return program
 
 
-_one_of = functools.lru_cache(st.sampled_from)  # to make a strategy takes longer than to draw from it
-
-
 @functools.lru_cache
 def _some_of(names: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
     return st.lists(st.sampled_from(names), min_size=1, max_size=len(names), unique=True)
 
 
-@st.composite
+@composite
 def trees(
     draw,
     *,
@@ -99,7 +96,7 @@ def trees(
     steps: list[tuple[str, Entry | str]] = []
 
     def value(kind: str) -> Array:
-        shape = draw(_one_of(tuple(SHAPES)))
+        shape = draw(any_of(*SHAPES))
         if kind == "buffer" and draw(st.booleans()):  # a count, as of batches
             return np.full(shape, draw(st.integers(0, 9)), np.int64)
         return np.asarray(values.inputs(*shape))
@@ -109,9 +106,9 @@ def trees(
             path, known = prefix + name, Tree(tuple(steps)).entries("parameter", "module")
             earlier = sorted(key for key in known if not path.startswith(key + "."))
             legal = [k for k in kinds if (k != "module" or left > 1) and (k != "shared" or earlier)]
-            kind = first[0] if first and i == 0 else draw(_one_of(tuple(legal)))
+            kind = first[0] if first and i == 0 else draw(any_of(*legal))
             if kind == "shared":
-                steps.append((path, draw(_one_of(tuple(earlier)))))
+                steps.append((path, draw(any_of(*earlier))))
                 continue
             steps.append((path, Entry(kind, len(steps), None if kind == "module" else value(kind))))
             if kind == "module":

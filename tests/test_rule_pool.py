@@ -89,3 +89,14 @@ def test_what_no_window_covers_is_zero():
 def test_a_single_share_over_a_power_of_two_is_a_copy():
     assert expected(np.array([0.1, 0], np.float32), np.array([4, 3], np.float32)).bound == 0
     assert expected(np.array([0.1, 0], np.float32), np.array([3, 4], np.float32)).bound > 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_share_that_underflows_is_rounded(dtype):
+    smallest = np.finfo(dtype).smallest_subnormal
+    for odd in (1, 3, 5, 7):
+        g, d = np.array([odd * smallest], dtype), np.array([4], dtype)
+        wanted = expected(g, d)
+        assert wanted.bound > 0
+        assert all(abs(gradient - wanted.value) <= wanted.bound for gradient in rounded(g, d))
+    assert expected(np.array([8 * smallest], dtype), np.array([4], dtype)).bound == 0
