@@ -49,7 +49,11 @@ def parser() -> argparse.ArgumentParser:
     power.add_argument("--profile", default="ci", choices=("quick", "ci", "deep"))
     power.add_argument("--seeds", type=int, default=1, metavar="N", help="try seeds 0 … N − 1 (default: 1)")
     power.add_argument("--block", action="append", metavar="BLOCK")
-    power.add_argument("-n", "--workers", type=int, default=None, metavar="N")
+    power.add_argument("-n", "--workers", type=int, default=None, metavar="N", help="worker processes")
+    power.add_argument("--json", metavar="PATH", help="write the score here too, requirement by requirement")
+    power.add_argument(
+        "--page", metavar="PATH", help="write the table into this page, between <!-- score --> and <!-- /score -->"
+    )
     return top
 
 
@@ -234,13 +238,18 @@ def _power(options: argparse.Namespace) -> int:
         return _misuse(f"--block {message}")
     if options.seeds < 1:
         return _misuse(f"--seeds {options.seeds}: expected at least 1")
-    from nnspec.conformance.terminal import show_power
+    from nnspec.conformance.power import has_place_for_score, write, write_into
+    from nnspec.conformance.terminal import measure_power, show_power
 
-    return (
-        DEVIATES
-        if show_power(options.block or (), options.profile, options.seeds, options.workers or cores())
-        else CONFORMS
-    )
+    if options.page and not has_place_for_score(Path(options.page)):  # said before the work, and not after it
+        return _misuse(f"--page {options.page}: expected a page with <!-- score --> and <!-- /score -->")
+    score = measure_power(options.block or (), options.profile, options.seeds, options.workers or cores())
+    show_power(score)
+    if options.json:
+        write(score, Path(options.json))
+    if options.page:
+        write_into(Path(options.page), score)
+    return CONFORMS if score["killed"] == score["runs"] else DEVIATES
 
 
 COMMANDS = {"check": _check, "matrix": _matrix, "explain": _explain, "list": _list, "power": _power}

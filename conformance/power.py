@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import importlib
+import json
 import multiprocessing
 import os
 import pkgutil
-from collections.abc import Iterable, Iterator
+import re
+import statistics
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import nnspec.conformance
 from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Subject
 from nnspec.conformance.faults import Fault, catalogue
+from nnspec.conformance.report import versions
 from nnspec.conformance.requirements import CHECKS, Check
 from nnspec.conformance.trial import Outcome, Trial, forms
+
+SCHEMA = "urn:nnspec:power:1"
+SCORE = re.compile(r"(?<=<!-- score -->\n).*?(?=<!-- /score -->)", re.DOTALL)  # what a page has between these marks
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,8 @@ class Verdict:
     seed: int
     killed: bool
     why: str  # what the check said; or that there is none, or that it does not apply
+    cases: int = 0  # how many it took until one failed, that one included
+    seconds: float = 0.0
 
     @property
     def stem(self) -> str:
@@ -41,14 +55,18 @@ def load_checks() -> None:
 
 
 def measure(key: str, profile: str, seed: int) -> Verdict:
-    """Put a fault to its own check. The first form and dtype in which it fails kills it."""
+    """Put a fault to its own check. The first form and dtype in which it fails kills it; no smaller case is sought."""
     load_checks()
-    fault = catalogue()[key]
-    check = CHECKS.get(fault.requirement)
-    outcome = judge(fault.subject(), check, profile, seed) if check else None
+    fault, started, cases = catalogue()[key], time.perf_counter(), 0
+    check, outcome = CHECKS.get(fault.requirement), None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what wrong code does to NaN and infinity is no news
+        for outcome in outcomes(fault.subject(), check, profile, seed, simplify=False) if check else ():
+            cases += outcome.failed_at or outcome.cases
     if outcome is None:
         return Verdict(key, seed, False, "no check applies")
-    return Verdict(key, seed, outcome.verdict == "fail", outcome.reason or outcome.verdict)
+    seconds = time.perf_counter() - started
+    return Verdict(key, seed, outcome.verdict == "fail", outcome.reason or outcome.verdict, cases, seconds)
 
 
 def measure_all(faults: Iterable[Fault], profile: str, seeds: Iterable[int], workers: int = 1) -> Iterator[Verdict]:
@@ -65,16 +83,111 @@ def measure_all(faults: Iterable[Fault], profile: str, seeds: Iterable[int], wor
 
 def judge(subject: Subject, check: Check, profile: str, seed: int) -> Outcome | None:
     """What a check comes to in the first form and dtype in which it fails, or else in the last; None without a form."""
-    outcome = None
+    return next(reversed([*outcomes(subject, check, profile, seed)]), None)
+
+
+def outcomes(subject: Subject, check: Check, profile: str, seed: int, *, simplify: bool = True) -> Iterator[Outcome]:
+    """What a check comes to in one form and dtype after the other, up to the first in which it fails."""
     for form in forms(subject, check):
         for dtype in LONG if check.per_dtype else LONG[:1]:
-            outcome = Trial(subject, form, dtype, profile, seed).run(check)
+            outcome = Trial(subject, form, dtype, profile, seed).run(check, simplify=simplify)
+            yield outcome
             if outcome.verdict == "fail":
-                return outcome
-    return outcome
+                return
 
 
 def faults_of(blocks: Iterable[str] = ()) -> list[Fault]:
     """The catalogue, or the part of it that belongs to some blocks."""
     wanted = set(blocks)
     return [f for f in catalogue().values() if not wanted or f.requirement.split(".")[0] in wanted]
+
+
+# -- what is published -------------------------------------------------------------------------------------------------
+
+
+def assemble(verdicts: Sequence[Verdict], profile: str, seeds: int, seconds: float) -> dict[str, Any]:
+    """The score as plain data: requirement by requirement, and in all. Seconds of work are of all processes."""
+    load_checks()
+    of: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in sorted(verdicts, key=lambda v: (v.key, v.seed)):
+        of[catalogue()[verdict.key].requirement].append(verdict)
+    return {
+        "schema": SCHEMA,
+        "profile": profile,
+        "seeds": seeds,
+        "versions": versions(),
+        "seconds": round(seconds, 2),
+        "faults": len({v.key for v in verdicts}),
+        "runs": len(verdicts),
+        "killed": sum(v.killed for v in verdicts),
+        "requirements": [_of_requirement(identifier, met) for identifier, met in sorted(of.items())],
+    }
+
+
+def _of_requirement(identifier: str, met: Sequence[Verdict]) -> dict[str, Any]:
+    check, took = CHECKS.get(identifier), [v.cases for v in met if v.killed]
+    survived: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in met:
+        if not verdict.killed:
+            survived[verdict.key].append(verdict)
+    return {
+        "requirement": identifier,
+        "check": f"{check.body.__module__}.{check.body.__name__}" if check else None,
+        "faults": len({v.key for v in met}),
+        "runs": len(met),
+        "killed": len(took),
+        "cases_median": statistics.median(took) if took else None,
+        "cases_worst": max(took, default=None),
+        "seconds_of_work": round(sum(v.seconds for v in met), 3),
+        "survivors": [
+            {"fault": key, "mistake": catalogue()[key].mistake, "seeds": {str(v.seed): v.why for v in runs}}
+            for key, runs in survived.items()
+        ],
+    }
+
+
+def by_block(score: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Block -> its faults, runs and kills, and the cases that it took, in the middle and at worst of requirements."""
+    blocks: dict[str, dict[str, Any]] = {}
+    for entry in score["requirements"]:
+        row = blocks.setdefault(entry["requirement"].split(".")[0], defaultdict(int, medians=[], worst=0))
+        for name in ("faults", "runs", "killed"):
+            row[name] += entry[name]
+        row["medians"] += [] if entry["cases_median"] is None else [entry["cases_median"]]
+        row["worst"] = max(row["worst"], entry["cases_worst"] or 0)
+    for row in blocks.values():
+        row["median"] = statistics.median(row.pop("medians") or [0])
+    return blocks
+
+
+def markdown(score: dict[str, Any]) -> str:
+    """The score as a table of a page."""
+    seeds = f"{score['seeds']} seed{'s' if score['seeds'] > 1 else ''}"
+    lines = [
+        f"**{score['killed']:,} of {score['runs']:,}** runs of {score['faults']:,} faults killed by the check of their "
+        f"own requirement ({seeds}, profile {score['profile']}, nnspec {score['versions']['nnspec']})",
+        "",
+        "| block | faults | killed | cases until the first that failed: median | at worst |",
+        "| --- | --: | --: | --: | --: |",
+    ]
+    for block, row in by_block(score).items():
+        killed = f"{row['killed']:,} of {row['runs']:,}"
+        lines.append(f"| {block} | {row['faults']} | {killed} | {row['median']:g} | {row['worst']} |")
+    return "\n".join(lines) + "\n"
+
+
+def write(score: dict[str, Any], path: Path) -> None:
+    """The score as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(score, indent=1) + "\n", "utf-8")
+
+
+def has_place_for_score(page: Path) -> bool:
+    """If there is such a page, with the marks that the score belongs between."""
+    return page.is_file() and bool(SCORE.search(page.read_text("utf-8")))
+
+
+def write_into(page: Path, score: dict[str, Any]) -> None:
+    """The table into a page, between its marks."""
+    table = "\n" + markdown(score) + "\n"
+    page.write_text(SCORE.sub(lambda _: table, page.read_text("utf-8")), "utf-8")

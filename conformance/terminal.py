@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -209,14 +210,11 @@ def _except(report: Record) -> str:
     return f" in what was judged ({', '.join(short)})" if short else ""
 
 
-def show_power(blocks: Iterable[str], profile: str, seeds: int, workers: int) -> int:
-    """Put every fault to its own check and print the score; how many survived at least once."""
-    from nnspec.conformance.power import faults_of, measure_all
+def measure_power(blocks: Iterable[str], profile: str, seeds: int, workers: int) -> Record:
+    """Put every fault to its own check, with a bar on standard error; the score as `power.assemble` makes it."""
+    from nnspec.conformance.power import assemble, faults_of, measure_all
 
-    console = Console(highlight=False, soft_wrap=True)
-    faults = faults_of(blocks)
-    killed: Counter[str] = Counter()
-    survivors: dict[str, list[str]] = defaultdict(list)
+    faults, verdicts, started = faults_of(blocks), [], time.monotonic()
     with Bar(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -227,26 +225,29 @@ def show_power(blocks: Iterable[str], profile: str, seeds: int, workers: int) ->
     ) as bar:
         task = bar.add_task("faults", total=len(faults) * seeds)
         for verdict in measure_all(faults, profile, range(seeds), workers):
+            verdicts.append(verdict)
             bar.advance(task)
-            killed[verdict.stem] += verdict.killed
-            if not verdict.killed:
-                survivors[verdict.key].append(f"seed {verdict.seed} ({verdict.why})")
-    table = Table(
-        title=f"faults killed by their own check, profile {profile}, {seeds} seed{'s' if seeds > 1 else ''}",
-        title_justify="left",
-        box=None,
-    )
-    for column in ("block", "faults", "killed", "of"):
+    return assemble(verdicts, profile, seeds, time.monotonic() - started)
+
+
+def show_power(score: Record) -> None:
+    """The score: block by block, and what survived."""
+    from nnspec.conformance.power import by_block
+
+    console, seeds = Console(highlight=False, soft_wrap=True), score["seeds"]
+    title = f"faults killed by their own check, profile {score['profile']}, {seeds} seed{'s' if seeds > 1 else ''}"
+    table = Table(title=title, title_justify="left", box=None)
+    for column in ("block", "faults", "killed", "of", "cases: median", "at worst"):
         table.add_column(column, justify="left" if column == "block" else "right")
-    totals = Counter(f.requirement.split(".")[0] for f in faults)
-    for stem, count in totals.items():
-        table.add_row(stem, str(count), str(killed[stem]), str(count * seeds))
+    for block, row in by_block(score).items():
+        numbers = (row["faults"], row["killed"], row["runs"], f"{row['median']:g}", row["worst"])
+        table.add_row(block, *map(str, numbers))
     console.print(table)
-    for key, where in survivors.items():
-        console.print(f"survived: {key}: {', '.join(where)}")
-    total, dead = len(faults) * seeds, sum(killed.values())
+    survivors = [s for entry in score["requirements"] for s in entry["survivors"]]
+    for survivor in survivors:
+        seeds_and_reasons = ", ".join(f"seed {seed} ({escape(why)})" for seed, why in survivor["seeds"].items())
+        console.print(f"survived: {survivor['fault']}: {seeds_and_reasons}")
     console.print(
-        f"{dead} of {total} killed ({100 * dead / max(total, 1):.1f} %); "
-        f"{len(survivors)} of {len(faults)} faults survived at least once"
+        f"{score['killed']} of {score['runs']} killed ({100 * score['killed'] / max(score['runs'], 1):.1f} %); "
+        f"{len(survivors)} of {score['faults']} faults survived at least once; {score['seconds']:.0f} s"
     )
-    return len(survivors)

@@ -684,6 +684,7 @@ def test_gradient_same(subject: Trial, case: Case) -> None:
     roles={"contracted": (0, 1), "private": (0, 1), "outer": (0, 2), "batch": (0, 1)},
     operands=(1, 3),
     sizes=(0, 0, 2),
+    effort=1,
 )
 def test_gradient_empty(subject: Trial, case: Case) -> None:
     """Labels of size 0, summed and kept, beside others."""

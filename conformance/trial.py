@@ -90,6 +90,7 @@ class Outcome:
     cases: int = 0
     reason: str = ""
     failure: Mismatch | None = None
+    failed_at: int = 0  # which case was the first that failed, from 1; 0: none
     worst: float = 0.0  # largest error / bound seen
     worst_case: str = ""  # the call that it was seen in
     accuracy: str = ""  # the class of accuracy that all cases were in, where something was computed
@@ -316,11 +317,11 @@ class Trial:
 
     # -- running a check -----------------------------------------------------------------------------------------------
 
-    def run(self, check: Check) -> Outcome:
-        """Draw cases, judge them, and keep the smallest that fails."""
+    def run(self, check: Check, *, simplify: bool = True) -> Outcome:
+        """Draw cases, judge them, and keep the smallest that fails; or, if not to `simplify`, the first."""
         started = time.perf_counter()
         with flushing(self.subject.flushes):
-            outcome = self._run(check)
+            outcome = self._run(check, simplify and check.effort < COSTLY)
         if self.subject.forget:
             self.subject.forget()
         outcome.seconds = time.perf_counter() - started
@@ -328,7 +329,7 @@ class Trial:
         outcome.accuracy = self.reached if outcome.verdict == "pass" else ""
         return outcome
 
-    def _run(self, check: Check) -> Outcome:
+    def _run(self, check: Check, simplify: bool) -> Outcome:
         lacks = self.subject.lacks(check.stem, self.form)
         if missing := [name for name in check.needs if name in lacks]:
             return Outcome("unsupported", reason=f"the {self.form} lacks {', '.join(missing)}")
@@ -359,6 +360,7 @@ class Trial:
                 blocked[str(reason)] += 1
             except Mismatch as mismatch:
                 mismatch.case, mismatch.calls = mismatch.case or case, self.calls
+                counts["failed at"] = counts["failed at"] or counts["judged"] + 1
                 last[:] = [mismatch]
                 if len(wrong) < REMEMBERED:
                     wrong.append(self.calls)
@@ -371,7 +373,7 @@ class Trial:
             return machine
 
         profile = settings(settings.get_profile(f"nnspec-{self.profile}"), max_examples=-(-limit // draws))
-        if check.effort >= COSTLY:
+        if not simplify:
             profile = settings(profile, phases=(Phase.generate,))
         try:
             if isinstance(strategy, type):  # a state machine, which draws as it goes
@@ -383,12 +385,15 @@ class Trial:
             return Outcome("unsupported", reason=str(declined))
         except (Mismatch, Flaky) as error:
             last = last or [e for e in getattr(error, "exceptions", ()) if isinstance(e, Mismatch)]
-            failure = self._smallest(check, error) if isinstance(error, Mismatch) else last[0]
+            failure = error if isinstance(error, Mismatch) else last[0]
+            if simplify and isinstance(error, Mismatch):
+                failure = self._smallest(check, error)
             if isinstance(error, Flaky):
                 failure.message += " (and not every time: the same case also gave another result)"
-            return Outcome(
-                "fail", counts["judged"], failure.message, failure, unsupported=unsupported, seen=right + wrong
-            )
+            if isinstance(strategy, type) and not simplify:  # machines begun, the last one twice: Hypothesis repeats it
+                counts["failed at"] = max(1, counts["judged"] - 1)
+            outcome = Outcome("fail", counts["judged"], failure.message, failure, counts["failed at"])
+            return replace(outcome, unsupported=unsupported, seen=right + wrong)
         if sum(blocked.values()) > counts["judged"]:
             reason = f"the call itself fails: {blocked.most_common(1)[0][0]}"
             return Outcome("blocked", counts["judged"], reason, unsupported=unsupported)
@@ -461,7 +466,7 @@ class Trial:
             return False
 
         assert failure.case is not None
-        if isinstance(failure.case, Case) and check.effort < COSTLY:
+        if isinstance(failure.case, Case):
             minimise(failure.case, fails)
         return found[-1]
 
