@@ -164,7 +164,9 @@ def declines(stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapp
     transposed convolution, where it is run or its weight's gradient taken, and the cotangent of a convolution.
     """
     x, weight = arrays.get("x"), arrays.get("weight")
-    if x is None or weight is None or not x.ndim == weight.ndim == 4 or arguments.get("groups", 1) != 1:
+    if x is None or weight is None or not x.ndim == weight.ndim == 4:
+        return None
+    if arguments.get("groups", 1) != 1 and x.itemsize < 8:  # in float64, groups are first made one dense convolution
         return None
     names = ("stride", "padding", "dilation", "output_padding")
     s, p, d, e = (np.broadcast_to(arguments.get(name, name in ("stride", "dilation")), 2) for name in names)
