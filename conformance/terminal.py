@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from nnspec.conformance.findings import findings, likely
+from nnspec.conformance.picture import picture
 from nnspec.conformance.report import BAD, VERDICTS, Record, failed
 from nnspec.conformance.rule import CLASSES, STRICT
 from rich.console import Console
@@ -113,9 +114,12 @@ def _finding(report: Record, identifier: str, entries: list[Record], console: Co
     for name, array in failure["case"]["arrays"].items():
         if array is not None:
             console.print(f"    {name} = {escape(_short(array['values'], 8 + len(name)))}")
-    for name in ("expected", "actual"):
-        if failure[name] is not None:
-            console.print(f"  {name:8} {escape(_short(failure[name], 11))}")
+    if shown := picture(failure):
+        console.print(textwrap.indent(shown.lstrip("\n"), "  "), markup=False)
+    else:
+        for name in ("expected", "actual"):
+            if failure[name] is not None:
+                console.print(f"  {name:8} {escape(_short(failure[name], 11))}")
     again = f"nnspec check {report['subject']} --block {first['block']} --seed {report['seed']}"
     again += f" --profile {report['profile']}" * (report["profile"] != "quick")
     command = f"python {failure['script']}" if failure["script"] else again

@@ -5,6 +5,7 @@ from nnspec.conformance.cases import as_pair
 from nnspec.conformance.faults import fault, wrong
 from nnspec.reference.avg_pool2d import avg_pool2d as right
 from nnspec.reference.avg_pool2d import avg_pool2d_vjp as right_vjp
+from nnspec.reference.windows import pad, windows
 
 
 def _wrong(key, mistake):
@@ -60,6 +61,21 @@ def _last_row(x, *, kernel_size, **h):
 _wrong("avg_pool2d.output.value/half-precision", "the input is rounded to float16 on the way")(
     lambda x, **h: right(x.astype(np.float16).astype(x.dtype), **h)
 )
+
+
+@_wrong("avg_pool2d.output.value/narrow-sum", "sums are kept in 16 bits, or half as many as those of x")
+def _narrow_sum(x, **h):
+    narrow = np.float32 if x.dtype == np.float64 else np.float16
+    overhang = tuple(s - 1 for s in h["stride"]) if h["ceil_mode"] else (0, 0)
+    view = windows(pad(x, h["padding"], 0, overhang), h["kernel_size"], h["stride"], (1, 1))
+    y = right(x, **h)
+    sums = np.zeros(y.shape, narrow)
+    with np.errstate(over="ignore"):
+        for i, j in np.ndindex(h["kernel_size"]):
+            sums = (sums + view[:, :, i, j, : y.shape[2], : y.shape[3]]).astype(narrow)
+    return sums.astype(x.dtype) / (h["divisor_override"] or _divisors(x, h))
+
+
 _wrong("avg_pool2d.kernel.rows-columns/swapped", "rows and columns are exchanged")(
     lambda x, kernel_size, **h: right(x, kernel_size=kernel_size[::-1], **h)
 )
@@ -172,6 +188,20 @@ def _one_axis(x, **h):
     (height, width), (rows, columns) = x.shape[2:], h["padding"]
     ones = np.ones((1, 1, height + 2 * rows, width), x.dtype)
     sums, counts = _sums(x, **h), _sums(ones, **{**h, "padding": (0, columns)})
+    return sums / counts[:, :, : sums.shape[2], : sums.shape[3]]
+
+
+@_wrong(
+    "avg_pool2d.divisor.include-pad/columns-for-rows",
+    "below the image, as many rows count as there is padding at a side",
+)
+def _columns_for_rows(x, **h):
+    if not h["count_include_pad"] or h["divisor_override"] is not None:
+        return right(x, **h)
+    (height, width), (rows, columns) = x.shape[2:], h["padding"]
+    ones = np.zeros((1, 1, height + 2 * rows, width + 2 * columns), x.dtype)
+    ones[:, :, : rows + height + columns] = 1
+    sums, counts = _sums(x, **h), _sums(ones, **{**h, "padding": 0})
     return sums / counts[:, :, : sums.shape[2], : sums.shape[3]]
 
 

@@ -190,6 +190,12 @@ def _means(x, s):
     return padded.reshape(n, c, h // s, s, w // s, s).mean((3, 5))
 
 
+@_change("projection.stride/ignored", "the projection does not stride, and does not fit the branch")
+def _projects_all(self, in_channels, out_channels, stride, made):
+    if _projects(self):
+        self.downsample[0].stride = 1
+
+
 _shortcut("projection.stride/cropped", "the projection does not stride, and what is too much is cut off")(
     _projecting(lambda x, s: x)
 )
@@ -229,6 +235,14 @@ def _always(value):
 
 _change("stride.once/ignored", "the stride is ignored")(_always(1))
 _change("stride.once/two", "any stride is 2")(_always(2))
+
+
+@_change("stride.once/kernel-size", "the stride is the kernel's size, whatever it says")
+def _by_kernel(self, in_channels, out_channels, stride, made):
+    self.conv1.stride = 3
+    if _projects(self):
+        self.downsample[0].stride = 3
+
 
 # -- modes and state ---------------------------------------------------------------------------------------------------
 

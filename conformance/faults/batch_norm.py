@@ -137,6 +137,16 @@ _axes(3, "positions", "each position has its own statistics", (0,))
 _axes(4, "images", "each image has its own statistics", (2, 3))
 _axes(4, "positions", "each position has its own statistics", (0,))
 _axes(4, "last-axis", "the last axis is taken for the channels", (0, 1, 2))
+
+
+@_wrong("batch_norm.axes.rank-4/rows", "the rows are taken for the channels, and every vector gets as many entries")
+def _rows(x, m, v, w, b, **h):
+    if x.ndim != 4 or not x.size:
+        return right(x, m, v, w, b, **h)
+    y, *running = right(x.swapaxes(1, 2), *(a if a is None else np.resize(a, x.shape[2]) for a in (m, v, w, b)), **h)
+    return y.swapaxes(1, 2), *running
+
+
 for _rank in (3, 4):
 
     @_wrong(f"batch_norm.axes.rank-{_rank}/broadcast", "vectors are laid along the last axis where they fit there")
@@ -278,6 +288,15 @@ _momentum(
     "a module takes its first batch whole",
     lambda own, count: own if count else 1.0,
 )
+
+
+def _no_none(layer, x):
+    if layer.training and layer.momentum is None:
+        raise TypeError("momentum of None: expected a number")
+    return Right2d.forward(layer, x)
+
+
+_module("batch_norm.momentum.cumulative/refused", "without momentum a call in training raises", forward=_no_none)
 _cumulative("none-as-0", "without momentum nothing is kept", lambda count: 0.0)
 _cumulative("default", "without momentum it is 0.1", lambda count: 0.1)
 _cumulative("late", "the batch at hand is not counted before its share is taken", lambda count: 1 / max(1, count))
@@ -366,6 +385,28 @@ def _late(layer, x):
     y = Right2d.forward(layer, x)
     layer.running_mean.data[...], layer.running_var.data[...] = before
     return y
+
+
+def _evaluates(layer, x):
+    own, layer.training = layer.training, vars(layer).get("recording", False)
+    y = Right2d.forward(layer, x)
+    layer.training = own
+    return y
+
+
+def _trains(layer, x):
+    own, layer.training, layer.recording = layer.training, True, True
+    y, back = Right2d.vjp(layer, x)
+    layer.training, layer.recording = own, False
+    return y, back
+
+
+_module(
+    "batch_norm.mode.switch/gradients",
+    "a call of which gradients are wanted is one in training, any other one in evaluation",
+    forward=_evaluates,
+    vjp=_trains,
+)
 
 
 def _reset(layer, mode=True):
@@ -529,6 +570,22 @@ _output("batch_norm.output.dtype/float64", "y is float64 whatever came in")(
 _output("batch_norm.output.dtype/float32-statistics", "the statistics are float32 whatever came in")(
     lambda y, m, v: (y, m.astype(np.float32), v.astype(np.float32))
 )
+
+
+@_wrong("batch_norm.output.dtype/float32-alone", "in training all but float32 is refused")
+def _float32_alone(x, m, v, w, b, **h):
+    if h["training"] and x.dtype != np.float32:
+        raise TypeError(f"x of {x.dtype}: expected float32, as the statistics are")
+    return right(x, m, v, w, b, **h)
+
+
+@_wrong("batch_norm.dtype.mixed/refused", "x must be of the statistics' dtype")
+def _not_mixed(x, m, v, w, b, **h):
+    if m is not None and m.dtype != x.dtype:
+        raise TypeError(f"x of {x.dtype}, statistics of {m.dtype}: expected one dtype")
+    return right(x, m, v, w, b, **h)
+
+
 _output("batch_norm.dtype.mixed/statistics-of-16-bits", "beside 16 bits the statistics are rounded to them")(
     lambda y, m, v: (y, *(a.astype(y.dtype).astype(a.dtype) for a in (m, v)))
 )
@@ -618,6 +675,26 @@ fault(
     "every further call is given the shape of the first",
     BatchNorm1d=type("BatchNorm1d", (_Remembers, Right1d), {}),
     BatchNorm2d=type("BatchNorm2d", (_Remembers, Right2d), {}),
+)
+
+
+class _Flattens:
+    """Flattens an image from its first axis to its last, the number of which it keeps from the first call on."""
+
+    end = -1
+
+    def forward(self, x):
+        """As the right one, of what it takes for images of one axis."""
+        self.end = self.end % x.ndim
+        flat = x.reshape(*x.shape[:2], int(np.prod(x.shape[2 : self.end + 1])), *(() if x.ndim < 4 else (1,)))
+        return super().forward(flat).reshape(x.shape)
+
+
+fault(
+    "batch_norm.call.stateless/end-overwritten",
+    "the axis up to which an image is flattened is for ever the last one of the first input",
+    BatchNorm1d=type("BatchNorm1d", (_Flattens, Right1d), {}),
+    BatchNorm2d=type("BatchNorm2d", (_Flattens, Right2d), {}),
 )
 
 
@@ -986,6 +1063,13 @@ _elsewhere(
 def _centred_cotangent(dx, dw, db, g, x, m, v, w, b, **h):
     if g.flags.writeable:
         g -= 1
+    return dx, dw, db
+
+
+@_wrong_vjp("unchanged/x", "x is normalised in place on the way back, and a second time by the next way back")
+def _normalised(dx, dw, db, g, x, m, v, w, b, **h):
+    if x.flags.writeable:
+        x[...] = right(x, m, v, None, None, **h)[0]
     return dx, dw, db
 
 

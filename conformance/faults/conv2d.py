@@ -7,6 +7,7 @@ from nnspec.conformance.cases import as_pair
 from nnspec.conformance.faults import fault
 from nnspec.reference.conv2d import conv2d as right
 from nnspec.reference.conv2d import conv2d_vjp as right_vjp
+from nnspec.reference.windows import pad
 
 
 def _wrong(key, mistake):
@@ -66,6 +67,14 @@ _wrong("conv2d.bias.per-channel/per-input-channel", "the bias is added once per 
 _wrong("conv2d.bias.per-channel/first-for-all", "one bias serves all channels")(
     lambda x, w, b, **h: right(x, w, b if b is None else np.repeat(b[:1], len(b)), **h)
 )
+
+
+@_wrong("conv2d.bias.per-channel/per-position", "each column has a bias of its own, in all channels")
+def _per_position(x, w, b, **h):
+    y = right(x, w, None, **h)
+    return y if b is None else y + np.resize(b, y.shape[3])
+
+
 for _name, _neutral in (("stride", 1), ("dilation", 1), ("padding", 0)):
     _rule = {"stride": "step", "dilation": "gap", "padding": "zeros"}[_name]
     _wrong(f"conv2d.{_name}.{_rule}/ignored", f"the {_name} is ignored")(
@@ -77,6 +86,26 @@ for _name, _neutral in (("stride", 1), ("dilation", 1), ("padding", 0)):
     _wrong(f"conv2d.{_name}.{_rule}/rows-for-both", f"the {_name} of the rows serves the columns too")(
         lambda x, w, b, _n=_name, **h: right(x, w, b, **{**h, _n: as_pair(h[_n])[0]})
     )
+
+
+@_wrong("conv2d.stride.step/one-pixel", "where rows are skipped, one pixel of each channel is its neighbour's")
+def _one_pixel(x, w, b, **h):
+    y = right(x, w, b, **h)
+    if as_pair(h["stride"])[0] > 1:
+        y[:, :, y.shape[2] // 2, -1:] = y[:, :, y.shape[2] // 2, :1]
+    return y
+
+
+@_wrong(
+    "conv2d.dilation.gap/row-of-taps", "each row of taps is looked for D − 1 columns further right than it should be"
+)
+def _row_of_taps(x, w, b, *, padding, **h):
+    x, y = pad(x, as_pair(padding)), 0
+    for i in range(w.shape[2]):  # along the memory, in which one row follows the other
+        row, shift = np.zeros_like(w), i * (as_pair(h["dilation"])[1] - 1)
+        row[:, :, i] = w[:, :, i]
+        y = y + right(np.roll(x.reshape(*x.shape[:2], -1), -shift, 2).reshape(x.shape), row, **h)
+    return y if b is None else y + b[:, None, None]
 
 
 @_wrong("conv2d.padding.zeros/edge", "the border is repeated in place of zeros")
@@ -113,6 +142,12 @@ def _rounded_up(x, w, b, **h):
     return right(np.pad(x, ((0, 0), (0, 0), (0, sh - 1), (0, sw - 1))), w, b, **h)
 
 
+@_wrong("conv2d.output.size/undilated", "the size is that of a kernel without dilation")
+def _undilated(x, w, b, **h):
+    y, shape = right(x, w, b, **h), right(x, w, b, **{**h, "dilation": 1}).shape
+    return np.pad(y, [(0, n - m) for n, m in zip(shape, y.shape, strict=True)])
+
+
 _wrong("conv2d.output.dtype/float64", "the result is float64 whatever came in")(
     lambda x, w, b, **h: right(x, w, b, **h).astype(np.float64)
 )
@@ -147,6 +182,28 @@ def _in_place(x, w, b, **h):
 def _memory_order(x, w, b, **h):
     order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
     return right(x.transpose(order).reshape(x.shape), w, b, **h)
+
+
+def _packed(x):
+    """What lies where a packed image would have its elements, if it seems to have its channels last."""
+    _, c, h, w = x.shape
+    if not x.strides[1] == x.itemsize <= x.strides[3] <= x.strides[2] <= x.strides[0]:
+        return x
+    strides = (h * w * c, 1, w * c, c)
+    return np.lib.stride_tricks.as_strided(x, x.shape, [s * x.itemsize for s in strides])
+
+
+_wrong("conv2d.input.layout/channels-last-packed", "what seems to have its channels last is read as if it were packed")(
+    lambda x, w, b, **h: right(_packed(x), w, b, **h)
+)
+_wrong("conv2d.input.layout/weight-stride-zero", "of kernels repeated by a stride of 0 only the first counts")(
+    lambda x, w, b, **h: right(
+        x,
+        w if w.strides[0] or len(w) < 2 else w * (np.arange(len(w)) == 0).reshape(-1, 1, 1, 1).astype(w.dtype),
+        b,
+        **h,
+    )
+)
 
 
 @_wrong("conv2d.batch.independent/mean", "every image sees the batch's mean")
@@ -256,6 +313,16 @@ def _edge_of_padding(dx, dw, db, g, x, w, h):
     return whole[:, :, ph : ph + x.shape[2], pw : pw + x.shape[3]], dw, db
 
 
+@_wrong_vjp(
+    "x/channel-block",
+    "in narrow images, where columns are skipped, channels beyond the sixteenth get their neighbour's gradient",
+)
+def _channel_block_back(dx, dw, db, g, x, w, h):
+    if as_pair(h["stride"])[1] > 1 and x.shape[3] < 17:
+        dx[:, 16:] = dx[:, 15:-1].copy()
+    return dx, dw, db
+
+
 _wrong_vjp("weight/mean-over-batch", "the weight's gradient is divided by the number of images")(
     lambda dx, dw, db, g, x, w, h: (dx, dw / max(1, len(x)), db)
 )
@@ -285,6 +352,17 @@ def _covered_only(dx, dw, db, g, x, w, h):
     left_over = [(n + 2 * p - d * (k - 1) - 1) % s for n, k, s, p, d in sizes]
     rows, columns = (n - e for n, e in zip(x.shape[2:], left_over, strict=True))
     return dx[:, :, :rows, :columns], dw, db
+
+
+@_wrong_vjp(
+    "like-operand/stride-kept",
+    "stride and dilation are not exchanged in the convolution that gives the weight's gradient",
+)
+def _stride_kept(dx, dw, db, g, x, w, h):
+    if h["groups"] > 1:
+        return dx, dw, db
+    h = {name: h[name] for name in ("stride", "padding", "dilation")}
+    return dx, right(x.swapaxes(0, 1), g.swapaxes(0, 1), **h).swapaxes(0, 1), db
 
 
 _wrong_vjp("like-operand/wide", "the gradients are float64 whatever came in")(

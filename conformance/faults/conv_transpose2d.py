@@ -179,6 +179,9 @@ def _interleaved(x, w, b, **h):
     return y if b is None else y + b[:, None, None]
 
 
+_wrong("conv_transpose2d.groups.block-diagonal/outputs-first", "a group's kernels lie outputs first, where both fit")(
+    lambda x, w, b, **h: right(x, _in_another_order(w, h["groups"]) if h["groups"] > 1 else w, b, **h)
+)
 _wrong("conv_transpose2d.groups.block-diagonal/rolled", "each group sees its neighbour's channels")(
     lambda x, w, b, **h: right(np.roll(x, x.shape[1] // h["groups"], 1) if h["groups"] > 1 else x, w, b, **h)
 )
@@ -206,6 +209,41 @@ _wrong("conv_transpose2d.arguments.together/exchanged", "stride and dilation are
         **h,
     )
 )
+
+
+@_wrong("conv_transpose2d.arguments.together/one-by-one", "a dilated kernel of 1×1 is refused where there are groups")
+def _one_by_one(x, w, b, **h):
+    if w.shape[2:] == (1, 1) and h["groups"] > 1 and max(h["dilation"]) > 1:
+        raise ValueError(f"weight of shape {w.shape} with groups={h['groups']}")
+    return right(x, w, b, **h)
+
+
+def _reached(size, n, k, s, p, d):
+    """(size, n, k): 1 where a row gets something of that element of x by that tap, as one library gathers it."""
+    taps = np.zeros((size, n, k), int)
+    for row in range(size):
+        at, extent = row + p, d * (k - 1) + 1
+        first = at % d if at < extent else (at - extent + s) // s
+        for element in range(first, min((at + s) // s, n), d):
+            taps[row, element, (at - element * s) // d] = 1
+    return taps
+
+
+@_wrong(
+    "conv_transpose2d.arguments.together/floored",
+    "every D-th element alone is asked what it gives, and by a tap that is rounded down where the stride leaves a rest",
+)
+def _floored(x, w, b, *, groups, **h):
+    shape = right(x, w, b, groups=groups, **h).shape
+    pairs = zip(*(h[name] for name in ("stride", "padding", "dilation")), strict=True)
+    sizes = zip(shape[2:], x.shape[2:], w.shape[2:], strict=True)
+    rows, columns = (_reached(*size, *pair).astype(x.dtype) for size, pair in zip(sizes, pairs, strict=True))
+    images = x.reshape(len(x), groups, len(w) // groups, *x.shape[2:])
+    kernels = w.reshape(groups, len(w) // groups, *w.shape[1:])
+    y = np.einsum("ngcpq,gcoij,rpi,sqj->ngors", images, kernels, rows, columns, optimize=True).reshape(shape)
+    return y if b is None else y + b[:, None, None]
+
+
 _wrong("conv_transpose2d.law.adjoint/flipped", "the kernel is flipped")(
     lambda x, w, b, **h: right(x, w[..., ::-1, ::-1], b, **h)
 )
@@ -225,6 +263,15 @@ def _nearest(x, w, b, **h):
 def _times_stride(x, w, b, **h):
     y = right(x, w, b, **h)
     rows, columns = (n * s for n, s in zip(x.shape[2:], h["stride"], strict=True))
+    return np.pad(y, ((0, 0), (0, 0), (0, rows), (0, columns)))[:, :, :rows, :columns]
+
+
+@_wrong("conv_transpose2d.output.size/dilation-once", "dilation is added to the kernel's size, K + D − 1")
+def _dilation_once(x, w, b, **h):
+    y = right(x, w, b, **h)
+    rows, columns = (
+        max(1, n - (k - 2) * (d - 1)) for n, k, d in zip(y.shape[2:], w.shape[2:], h["dilation"], strict=True)
+    )
     return np.pad(y, ((0, 0), (0, 0), (0, rows), (0, columns)))[:, :, :rows, :columns]
 
 

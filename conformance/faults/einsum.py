@@ -112,6 +112,26 @@ def _mean(terms, output, operands):
     return _right(terms, output, operands) / operands[0].dtype.type(max(1, np.prod(sizes)))
 
 
+@_wrong(
+    "einsum.private.summed/refused", "a label that one of several operands alone has, and the output lacks, is refused"
+)
+def _private_refused(terms, output, operands):
+    if len(operands) > 1 and _private(terms, output):
+        raise ValueError("the permutation has fewer axes than the operand")
+    return _right(terms, output, operands)
+
+
+@_wrong(
+    "einsum.private.summed/last-alone",
+    "of several labels that a later operand alone has the last is summed, and of the others the first element taken",
+)
+def _last_private(terms, output, operands):
+    for i in range(1, len(terms)):
+        for a in [a for a in terms[i] if a in _private(terms, output)][:-1]:
+            operands = _cut(terms, operands, a, slice(1))
+    return _right(terms, output, operands)
+
+
 @_wrong("einsum.batch.paired/front-only", "of the second operand the first axis is the batch, where its size allows it")
 def _front_only(terms, output, operands):
     for a in [a for a in output if len(_owners(terms, a)) > 1 and 1 in _owners(terms, a)]:
@@ -291,6 +311,13 @@ def _ellipsis_first(terms, output, operands):
     return _right(terms, output, operands)
 
 
+@_of_equation("einsum.ellipsis.kept/refused", "there is no ellipsis")
+def _no_ellipsis(equation, *operands):
+    if "..." in equation:
+        raise ValueError(f"{equation}: expected letters")
+    return right(equation, *operands)
+
+
 @_of_equation("einsum.ellipsis.empty/everything", "an ellipsis of no axes is cut by [:-0], which leaves nothing")
 def _everything(equation, *operands):
     y = right(equation, *operands)
@@ -349,6 +376,15 @@ _implied(
     "the ellipsis is summed over",
     lambda letters, counts, dots: "".join(sorted(_once(letters, counts))),
 )
+
+
+@_of_equation("einsum.implicit.order/refused", "there is no equation without an arrow")
+def _no_implicit(equation, *operands):
+    left, arrow, output = equation.partition("->")
+    if not arrow:
+        raise ValueError(f"{equation}: expected '->'")
+    return right(f"{left}->{output}", *operands)
+
 
 # -- the equation and its operands -------------------------------------------------------------------------------------
 
@@ -456,6 +492,19 @@ def _divided(terms, output, operands):
 def _beside_sum(terms, output, operands):
     found = any(len(set(labels)) < len(labels) and set(labels) - set(output) for labels in terms)
     return (_axis_last if found else _right)(terms, output, operands)
+
+
+@_wrong(
+    "einsum.arguments.together/two-diagonals-behind-sum",
+    "two diagonals of a term are refused where a label that is summed stands before or between them",
+)
+def _behind_sum(terms, output, operands):
+    for labels in terms:
+        pairs = [i for i, a in enumerate(labels) if labels.count(a) > 1]
+        behind = any(labels.count(a) == 1 and a not in output for a in labels[: max(pairs, default=0)])
+        if behind and len({labels[i] for i in pairs}) > 1:
+            raise ValueError("dimensions of one label do not match")
+    return _right(terms, output, operands)
 
 
 @_wrong(
@@ -660,6 +709,20 @@ _wrong_vjp("operand/half-precision", "gradients go through float16")(
 _wrong_vjp("operand/without-cotangent", "the cotangent is taken for ones")(
     lambda gradients, g, terms, output, operands: _back(np.ones_like(g), terms, output, operands)
 )
+
+
+@_wrong_vjp(
+    "operand/batch-in-front",
+    "for the second gradient, the first operand is read as if the batch were its first axis",
+)
+def _batch_in_front(gradients, g, terms, output, operands):
+    x, labels = operands[0], terms[0]
+    front = tuple(a for a in labels if len(operands) > 1 and a in terms[1] and a in output)
+    ordered = front + tuple(a for a in labels if a not in front)
+    if len(set(labels)) == len(labels):
+        x = x.reshape([x.shape[labels.index(a)] for a in ordered])
+        x = x.transpose([ordered.index(a) for a in labels])
+    return [gradients[0], *_back(g, terms, output, [x, *operands[1:]])[1:]]
 
 
 def _forgotten(which):

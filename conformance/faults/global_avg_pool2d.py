@@ -28,6 +28,14 @@ _wrong("global_avg_pool2d.output.value/last-element", "the last element is misse
 _wrong("global_avg_pool2d.output.value/half-precision", "the input is rounded to float16 on the way")(
     lambda x: right(x.astype(np.float16).astype(x.dtype))
 )
+
+
+@_wrong("global_avg_pool2d.output.value/saturated", "the sum has the range of the elements, and stays at its end")
+def _saturated(x):
+    end = 2 ** np.ceil(np.log2(np.maximum(np.abs(x).max(initial=1), 1)))
+    return np.clip(x.sum((2, 3)), -end, end).astype(x.dtype) / np.asarray(x[0, 0].size if x.size else 1, x.dtype)
+
+
 _wrong("global_avg_pool2d.image.any-size/seven", "the first 7×7 elements alone")(lambda x: right(x[:, :, :7, :7]))
 
 

@@ -96,6 +96,11 @@ _wrong("max_pool2d.nan.propagates/ignored", "NaN counts as a missing value")(
 )
 
 
+_wrong("max_pool2d.nan.propagates/finite-start", "NaN is never greater than the most negative finite number")(
+    lambda x, **h: _reduced(x, -np.inf, _keep_unless_greater, h, start=np.finfo(x.dtype).min)
+)
+
+
 @_wrong("max_pool2d.nan.propagates/whole-image", "one NaN spoils its whole channel")
 def _whole_image(x, **h):
     return np.where(np.isnan(x).any((2, 3), keepdims=True), np.asarray(np.nan, x.dtype), right(x, **h))
@@ -366,21 +371,29 @@ _wrong_vjp("x/not-cleared", "what no window chose keeps what the memory held")(
 )
 
 
-@_wrong_vjp("x/rows-columns", "the place in a window is taken apart by the number of rows in place of columns")
-def _taken_apart(g, x, h):
-    rows, columns = h["kernel_size"]
-    dx = np.zeros(x.shape, g.dtype)
-    if rows == columns:
-        return right_vjp(g, x, **h)
+def _chosen(x, h):
+    """The number in its window of each window's maximum."""
     elements = _view(x, -np.inf, **h)
-    chosen = elements.reshape(*x.shape[:2], rows * columns, *g.shape[2:]).argmax(2)
-    i, j = chosen // rows, chosen % rows
+    return elements.reshape(*x.shape[:2], -1, *elements.shape[4:]).argmax(2)
+
+
+def _to_places(g, x, h, i, j):
+    """Each cotangent to the element in row i and column j of its window, if that is in the image."""
+    dx = np.zeros(x.shape, g.dtype)
     for n, c, r, s in np.ndindex(g.shape):
         p = r * h["stride"][0] + i[n, c, r, s] * h["dilation"][0] - h["padding"][0]
         q = s * h["stride"][1] + j[n, c, r, s] * h["dilation"][1] - h["padding"][1]
         if 0 <= p < x.shape[2] and 0 <= q < x.shape[3]:
             dx[n, c, p, q] += g[n, c, r, s]
     return dx
+
+
+@_wrong_vjp("x/rows-columns", "the place in a window is taken apart by the number of rows in place of columns")
+def _taken_apart(g, x, h):
+    rows, columns = h["kernel_size"]
+    if rows == columns:
+        return right_vjp(g, x, **h)
+    return _to_places(g, x, h, _chosen(x, h) // rows, _chosen(x, h) % rows)
 
 
 _wrong_vjp("ties/all", "all of them get all of it, by a mask")(
@@ -426,6 +439,19 @@ def _shifted(g, x, h):
 _wrong_vjp("minus-infinity/lost", "a place is written down only when something is larger than −∞")(
     lambda g, x, h: right_vjp(np.where(right(x, **h) == -np.inf, np.zeros((), g.dtype), g), x, **h)
 )
+
+
+@_wrong_vjp(
+    "minus-infinity/element-before", "a place that was never written down is −1, the element before the channel"
+)
+def _element_before(g, x, h):
+    lost = right(x, **h) == -np.inf
+    dx = right_vjp(np.where(lost, np.zeros((), g.dtype), g), x, **h)
+    before = np.where(lost, g, 0).sum((2, 3)).reshape(-1)
+    dx.reshape(len(before), -1)[:, -1] += np.roll(before, -1)  # memory before the first channel is that of the last
+    return dx
+
+
 _wrong_vjp("minus-infinity/padding", "padding of −∞ wins the tie")(_handed)
 
 
@@ -460,6 +486,13 @@ _wrong_vjp("layout/cotangent", "the memory of the cotangent is read as if it wer
 _wrong_vjp("layout/x", "the memory of x is read as if it were contiguous")(
     lambda g, x, h: right_vjp(g, _memory_order(x), **h)
 )
+
+
+@_wrong_vjp("layout/places", "places are noted in the order in which x lies, and read in that of its axes")
+def _places(g, x, h):
+    chosen = _chosen(x, h)
+    order = sorted(range(4), key=lambda axis: -abs(x.strides[axis]))
+    return _to_places(g, x, h, *divmod(chosen.transpose(order).reshape(chosen.shape), h["kernel_size"][1]))
 
 
 @_wrong_vjp("layout/stride-zero", "a cotangent of stride 0 counts in its first place alone")

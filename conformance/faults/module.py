@@ -424,6 +424,11 @@ def _written_once(self, kind, prefix=""):
         yield ".".join(p for i, p in enumerate(parts) if not i or p != parts[i - 1]), entry
 
 
+@_entries("module.state.keys/without-path", "a key is the last name of its path alone")
+def _without_path(self, kind, prefix=""):
+    return ((key.rpartition(".")[2], entry) for key, entry in Right._entries(self, kind, prefix))
+
+
 @_entries("module.state.keys/without-dots", "names are joined by underscores")
 def _underscores(self, kind, prefix=""):
     return ((key.replace(".", "_"), entry) for key, entry in Right._entries(self, kind, prefix))
@@ -1015,6 +1020,22 @@ fault(
     "module.life.equals-model/stale-weight",
     "a step reaches the weight, and not the copy that calls use",
     Linear=_Transposed,
+)
+
+
+class _FirstEvaluation(Linear):
+    """Evaluates with the weight that its first evaluation found."""
+
+    def forward(self, x):
+        if self.training:
+            return super().forward(x)
+        return x @ vars(self).setdefault("found", self.weight.data.T.copy()) + self.bias.data
+
+
+fault(
+    "module.life.equals-model/first-evaluation",
+    "evaluation goes on with the weight that the first one found, whatever training did since",
+    Linear=_FirstEvaluation,
 )
 
 
