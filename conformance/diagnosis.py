@@ -26,10 +26,12 @@ Results = dict[str, Array] | None  # by the operand, of a gradient; None where i
 
 @dataclass(frozen=True)
 class Cause:
-    """A fault, and how many calls it explains: all that were looked at."""
+    """A fault, what to do instead, where it is known from, and how many calls it explains: all that were looked at."""
 
     fault: str
     mistake: str
+    fix: str
+    origin: str
     calls: int
 
 
@@ -44,7 +46,7 @@ def causes(identifier: str, outcome: Outcome) -> list[Cause]:
     if all(_explains(right, actual, right) for _, actual, right in seen[: len(failing)]):
         return []  # nothing that a call alone would show: of a write, an alias, a later call
     return [
-        Cause(fault.key, fault.mistake, len(seen))
+        Cause(fault.key, fault.mistake, fault.fix, fault.origin, len(seen))
         for fault in _candidates(identifier)
         if all(_explains(_made(_subject(fault.key), call), actual, right) for call, actual, right in seen)
     ]

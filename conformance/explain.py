@@ -68,7 +68,8 @@ def check_sites(requirement: Requirement) -> list[str]:
 def _faults(requirement: Requirement) -> list[str]:
     from nnspec.conformance.faults import catalogue
 
-    return [f"{f.key}: {f.mistake}" for f in catalogue().values() if f.requirement == requirement.identifier]
+    found = [f for f in catalogue().values() if f.requirement == requirement.identifier]
+    return [f"{f.key}: {f.mistake}{f' ({f.origin})' * bool(f.origin)}" for f in found]
 
 
 __all__ = ["check_sites", "explain", "overview", "pages", "reference_sites", "requirements_of"]

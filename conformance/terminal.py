@@ -94,11 +94,20 @@ def _findings(report: Record, console: Console) -> None:
     console.print(f"\n[bold]{len(groups)} requirement{'s' if len(groups) > 1 else ''} broken[/]")
     for identifier, entries in groups.items():
         console.print(f"  [bold red]{identifier}[/]  {escape(entries[0]['sentence'])}")
-    for fault, mistake, calls in likely(failed(report["results"]))[:3]:
-        told = f"{escape(mistake)} (gives the same in all of {calls} calls; nnspec explain {fault.partition('/')[0]})"
-        console.print(f"[bold]likely cause:[/] {told}")
+    _causes(failed(report["results"]), console)
     for identifier, entries in groups.items():
         _finding(report, identifier, entries, console)
+
+
+def _causes(bad: list[Record], console: Console) -> None:
+    known = {cause["fault"]: cause for entry in bad for cause in (entry["failure"] or {}).get("causes", ())}
+    for fault, mistake, calls in likely(bad)[:3]:
+        cause, requirement = known[fault], fault.partition("/")[0]
+        told = f"{escape(mistake)} (gives the same in all of {calls} calls; nnspec explain {requirement})"
+        console.print(f"[bold]likely cause:[/] {told}")
+        console.print(f"  instead: {escape(cause['fix'])}")
+        if cause["origin"]:
+            console.print(f"  known from: {escape(cause['origin'])}")
 
 
 def _finding(report: Record, identifier: str, entries: list[Record], console: Console) -> None:

@@ -9,6 +9,7 @@ import functools
 import importlib
 import json
 import pkgutil
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -16,6 +17,7 @@ from typing import Any
 
 from nnspec.adapters.for_reference import subject as reference_subject
 from nnspec.adapters.subject import Subject
+from nnspec.conformance.requirements import requirements
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,19 @@ class Fault:
     def requirement(self) -> str:
         """The requirement that it breaks, and whose check must kill it."""
         return self.key.partition("/")[0]
+
+    @property
+    def fix(self) -> str:
+        """What the code must do instead: the requirement's sentence."""
+        return requirements()[self.requirement].sentence
+
+    @property
+    def origin(self) -> str:
+        """Bugs of real libraries that it emulates, as repository#issue; else a mistake seen in public code, or none."""
+        known = origins()
+        issues = [issue for issue, faults in known["issues"].items() if self.key in faults]
+        mistakes = [mistake for mistake, faults in known["mistakes"].items() if self.key in faults]
+        return ", ".join(issues) or "; ".join(f"seen in public code: {mistake}" for mistake in mistakes)
 
     def subject(self) -> Subject:
         """The reference with the wrong piece in place, and nothing beside it of the same block."""
@@ -61,6 +76,12 @@ def wrong(key: str, mistake: str) -> Callable[[Any], Any]:
         return piece
 
     return add
+
+
+@functools.cache
+def origins() -> dict[str, dict[str, Any]]:
+    """What origins.toml says: where the faults come from."""
+    return tomllib.loads(resources.files(__name__).joinpath("origins.toml").read_text("utf-8"))
 
 
 @functools.cache
