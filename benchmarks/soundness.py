@@ -3,7 +3,7 @@
     python benchmarks/soundness.py torch --outputs 50000
 
 An output is an array that a check compares with what the specification says, where that allows for rounding. All
-checks of all blocks are run at `quick`, seed after seed, until there are as many outputs of a dtype. The table has for
+checks of all blocks are run, at `quick` if nothing is said, seed after seed, until there are as many outputs of a dtype. The table has for
 each block the largest error / bound, the median of the largest in each output that rounding has touched at all, and
 the classes that they were in. Exit status 1 if a *must* fails that no waiver covers.
 """
@@ -30,7 +30,7 @@ from nnspec.conformance import waivers
 from nnspec.conformance.power import load_checks
 from nnspec.conformance.requirements import CHECKS, requirements
 from nnspec.conformance.rule import CLASSES, Expected, compare
-from nnspec.conformance.trial import Trial, forms
+from nnspec.conformance.trial import PROFILES, Trial, forms
 
 
 @dataclass
@@ -56,14 +56,14 @@ class Tally:
     shoulds: Counter[str] = field(default_factory=Counter)
 
 
-def observe(name: str, stem: str, dtype: str, seed: int) -> tuple[str, Tally]:
+def observe(name: str, stem: str, dtype: str, profile: str, seed: int) -> tuple[str, Tally]:
     """All checks of a block, in one dtype and with one seed."""
     load_checks()
     warnings.simplefilter("ignore")
     subject, tally = load(name), Tally()
     for check in [c for c in CHECKS.values() if c.stem == stem and dtype in c.dtypes]:
         for form in forms(subject, check):
-            trial = Observed(subject, form, dtype, "quick", seed)
+            trial = Observed(subject, form, dtype, profile, seed)
             outcome: Any = trial.run(check)
             tally.ratios += trial.ratios
             tally.classes[outcome.accuracy or "-"] += len(trial.ratios)
@@ -80,6 +80,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("subject", choices=["torch", "jax", "jax-jit", "reference"])
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="default: float32 and float64")
+    parser.add_argument("--profile", default="quick", choices=[*PROFILES])
     parser.add_argument("--outputs", type=int, default=50_000)
     parser.add_argument("-n", type=int, default=2, metavar="WORKERS")
     options = parser.parse_args()
@@ -89,7 +90,8 @@ def main() -> int:
             tallies: dict[str, Tally] = defaultdict(Tally)
             for seed in count():
                 stems = [*SIGNATURES]
-                jobs = pool.map(observe, *zip(*((options.subject, s, dtype, seed) for s in stems), strict=True))
+                asked = ((options.subject, s, dtype, options.profile, seed) for s in stems)
+                jobs = pool.map(observe, *zip(*asked, strict=True))
                 for stem, seen in jobs:
                     tallies[stem].ratios += seen.ratios
                     tallies[stem].classes += seen.classes
