@@ -3,9 +3,9 @@
     python benchmarks/soundness.py torch --outputs 50000
 
 An output is an array that a check compares with what the specification says, where that allows for rounding. All
-checks of all blocks are run, at `quick` if nothing is said, seed after seed, until there are as many outputs of a dtype. The table has for
-each block the largest error / bound, the median of the largest in each output that rounding has touched at all, and
-the classes that they were in. Exit status 1 if a *must* fails that no waiver covers.
+checks of all blocks are run, at `quick` if nothing is said, seed after seed, until there are as many outputs of a
+dtype. The table has for each block the largest error / bound, the median of the largest in each output that rounding
+has touched at all, and the classes that they were in. Exit status 1 if a *must* fails that no waiver covers.
 """
 
 from __future__ import annotations
