@@ -23,7 +23,7 @@ def picture(failure: dict[str, Any]) -> str | None:
         return None
     *plane, row, column = (int(i) for i in np.unravel_index(np.argmax(np.where(wrong, error, -1.0)), error.shape))
     rows, columns = (_around(i, n) for i, n in zip((row, column), error.shape[-2:], strict=True))
-    cut = (*plane, rows, columns)
+    cut: Any = (*plane, rows, columns)
     parts = {
         "expected": _column(expected[cut]),
         "actual": _column(actual[cut]),
