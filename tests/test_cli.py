@@ -463,9 +463,3 @@ def test_explain_of_a_part_lists_what_contains_it(desk):
     done = desk.nnspec("explain", "conv9d")
     assert done.code == 2
     assert "no requirement of that name" in done.err
-
-
-def test_power_counts_the_faults_that_are_killed(desk):
-    done = desk.nnspec("power", "--block", "relu", "--profile", "quick", "-n", 1)
-    assert "killed" in done.out
-    assert done.code == 0, done.out

@@ -6,6 +6,7 @@ import tomllib
 from importlib import resources
 
 from nnspec.conformance.faults import catalogue
+from nnspec.conformance.requirements import requirements
 
 ORIGINS = tomllib.loads(resources.files("nnspec.conformance.faults").joinpath("origins.toml").read_text("utf-8"))
 NAMED = {**ORIGINS["issues"], **ORIGINS["mistakes"]}
@@ -25,3 +26,10 @@ def test_no_issue_is_both_emulated_and_left_out():
 
 def test_every_issue_that_is_left_out_has_a_reason():
     assert [issue for issue, reason in ORIGINS["left_out"].items() if not reason.endswith(".")] == []
+
+
+def test_a_fault_tells_where_it_is_known_from_and_what_to_do_instead():
+    fault = catalogue()["max_pool2d.padding.never-wins/zeros"]
+    assert "elixir-nx/nx#185" in fault.origin
+    assert fault.fix == requirements()["max_pool2d.padding.never-wins"].sentence
+    assert catalogue()["max_pool2d.padding.never-wins/billion"].origin.startswith("seen in public code: ")
