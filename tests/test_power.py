@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from importlib import resources
+from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
+from nnspec.conformance.faults import origins
 from nnspec.conformance.power import Verdict, assemble, faults_of, markdown, measure
 
 SCHEMA = json.loads(resources.files("nnspec.conformance").joinpath("power.schema.json").read_text("utf-8"))
@@ -59,3 +61,11 @@ def test_the_cases_that_it_took_are_counted(block):
     assert verdict.killed
     assert 1 <= verdict.cases <= 80
     assert measure(key, "quick", 0).cases == verdict.cases
+
+
+def test_the_readme_has_the_score_of_the_whole_catalogue():
+    """It is written by `nnspec power --seeds 5 --page README.md`."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    faults = len(faults_of())
+    assert f"**{5 * faults:,} of {5 * faults:,}** runs of {faults:,} faults killed" in readme
+    assert f"{len(origins()['issues'])} bugs of" in readme
