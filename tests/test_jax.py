@@ -83,7 +83,9 @@ def test_what_would_end_the_process_is_declined(stem, image, kernel, arguments):
     declines = load("jax").declines
     assert "XLA" in declines(stem, arrays, arguments)
     assert declines(stem, {**arrays, "x": np.ones((1, 1, image[0], image[1] + 2))}, {**arguments, "padding": 0}) is None
-    assert declines(stem, arrays, {**arguments, "groups": 2}) is None
+    assert "XLA" in declines(stem, arrays, {**arguments, "groups": 2})  # in float64; see the next line
+    narrow = {n: None if a is None else a.astype(np.float32) for n, a in arrays.items()}
+    assert declines(stem, narrow, {**arguments, "groups": 2}) is None
     with pytest.raises(Unsupported, match="XLA"):
         load("jax-jit").gradients(stem, "function", {**arrays, "cotangent": arrays["x"]}, arguments)
 
