@@ -4,8 +4,7 @@
 
 Each file is judged as a user's own, and what it fails is the suite's mistake or its own. The table has, for each
 file, its blocks; how many requirements passed with every seed; how many of a *should* were not met with some seed; how
-many the file does not claim; the cases that were judged; and the failures. Exit status 1 if a *must* failed. With 20
-seeds all files take about an hour on two cores, half of which JAX takes to compile.
+many the file does not claim; the cases that were judged; and the failures. Exit status 1 if a *must* failed.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ def picture(failure: dict[str, Any]) -> str | None:
         "actual": _column(actual[cut]),
         "wrong": [" ".join("×" if w else "·" for w in line) for line in wrong[cut]],
     }
-    return "\n".join([_where(plane, rows, columns, error.shape), *_side_by_side(parts)])
+    where = _where(plane, rows, columns, error.shape)
+    return "\n".join([*([where] if where else []), *_side_by_side(parts)])
 
 
 def _array(values: Any) -> Array | None:

@@ -57,16 +57,15 @@ def load_checks() -> None:
 def measure(key: str, profile: str, seed: int) -> Verdict:
     """Put a fault to its own check. The first form and dtype in which it fails kills it; no smaller case is sought."""
     load_checks()
-    fault, started, cases = catalogue()[key], time.perf_counter(), 0
-    check, outcome = CHECKS.get(fault.requirement), None
+    fault, started = catalogue()[key], time.perf_counter()
+    check = CHECKS.get(fault.requirement)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what wrong code does to NaN and infinity is no news
-        for outcome in outcomes(fault.subject(), check, profile, seed, simplify=False) if check else ():
-            cases += outcome.failed_at or outcome.cases
-    if outcome is None:
+        met = [*outcomes(fault.subject(), check, profile, seed, simplify=False)] if check else []
+    if not met:
         return Verdict(key, seed, False, "no check applies")
-    seconds = time.perf_counter() - started
-    return Verdict(key, seed, outcome.verdict == "fail", outcome.reason or outcome.verdict, cases, seconds)
+    cases, seconds = sum(o.failed_at or o.cases for o in met), time.perf_counter() - started
+    return Verdict(key, seed, met[-1].verdict == "fail", met[-1].reason or met[-1].verdict, cases, seconds)
 
 
 def measure_all(faults: Iterable[Fault], profile: str, seeds: Iterable[int], workers: int = 1) -> Iterator[Verdict]:
@@ -83,7 +82,8 @@ def measure_all(faults: Iterable[Fault], profile: str, seeds: Iterable[int], wor
 
 def judge(subject: Subject, check: Check, profile: str, seed: int) -> Outcome | None:
     """What a check comes to in the first form and dtype in which it fails, or else in the last; None without a form."""
-    return next(reversed([*outcomes(subject, check, profile, seed)]), None)
+    met = [*outcomes(subject, check, profile, seed)]
+    return met[-1] if met else None
 
 
 def outcomes(subject: Subject, check: Check, profile: str, seed: int, *, simplify: bool = True) -> Iterator[Outcome]:

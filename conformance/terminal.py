@@ -124,7 +124,7 @@ def _finding(report: Record, identifier: str, entries: list[Record], console: Co
         if array is not None:
             console.print(f"    {name} = {escape(_short(array['values'], 8 + len(name)))}")
     if shown := picture(failure):
-        console.print(textwrap.indent(shown.lstrip("\n"), "  "), markup=False)
+        console.print(textwrap.indent(shown, "  "), markup=False)
     else:
         for name in ("expected", "actual"):
             if failure[name] is not None:
