@@ -437,7 +437,7 @@ class Trial:
         refusal = check.identifier.split(".")[1] == "refuses"  # nothing is compiled, and nothing depends on the data
         if self.subject.forget is None or refusal or isinstance(strategy, type):
             return 1
-        return max(1, math.isqrt(limit))
+        return math.ceil(math.sqrt(limit))
 
     def _conclude(self, judged: int, unsupported: Counter[str], limit: int) -> Outcome:
         refused = sum(unsupported.values())
