@@ -33,10 +33,11 @@ def measure(key: str) -> tuple[str, list[str]]:
     load_checks()
     warnings.simplefilter("ignore")
     fault = catalogue()[key]
-    outcome = judge(fault.subject(), CHECKS[fault.requirement], "quick", SEED)
+    check = CHECKS[fault.requirement]
+    outcome = judge(fault.subject(), check, "quick", SEED)
     if outcome is None or outcome.failure is None:
         return key, ["survived"]
-    named = [cause.fault for cause in causes(fault.requirement, outcome)]
+    named = [cause.fault for cause in causes(check, outcome)]
     if not named:
         return key, ["none"]
     if key not in named:

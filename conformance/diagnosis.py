@@ -1,8 +1,9 @@
-"""What the mistake probably is: a fault of the catalogue that gives what the subject gave, right or wrong, explains it.
+"""What the mistake probably is: a fault of the catalogue that does what the subject did explains it.
 
-The calls of a failing case, and those of others that were right or wrong, are made again by the faults that are known
-to break the requirement, and by the reference. A fault explains a result if it has the same shape and lies far nearer
-to it than the right one; or if it raises where the subject raised. All calls must be explained. This is a hint and no
+Of a check that failed, the smallest case and some others, right and wrong, are put to the faults that are known to
+break the requirement, and to the reference. A fault explains a case if the check sees of it what it saw of the subject,
+step by step: the same shapes and flags, an exception where there was one, results that lie far nearer to the subject's
+than the right ones, and in the end the same complaint or none. All cases must be explained. This is a hint and no
 verdict: how near is a matter of habit (see `_near`), and no bound is derived.
 """
 
@@ -10,61 +11,55 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from nnspec.adapters.for_reference import subject as reference
 from nnspec.adapters.subject import Subject, Unsupported
 from nnspec.conformance.faults import Fault, broken_by_faults, catalogue
 from nnspec.conformance.formats import STORED, is_floating
-from nnspec.conformance.trial import Call, Outcome
+from nnspec.conformance.requirements import Check
+from nnspec.conformance.trial import COSTLY, Blocked, Mismatch, Outcome, Sighting, Trial
 
 Array = np.ndarray
-Results = dict[str, Array] | None  # by the operand, of a gradient; None where it raised
+Step = tuple[str, int]
 
 
 @dataclass(frozen=True)
 class Cause:
-    """A fault, what to do instead, where it is known from, and how many calls it explains: all that were looked at."""
+    """A fault, what to do instead, where it is known from, and how many cases it explains: all that were looked at."""
 
     fault: str
     mistake: str
     fix: str
     origin: str
-    calls: int
+    cases: int
 
 
-def causes(identifier: str, outcome: Outcome) -> list[Cause]:
+def causes(check: Check, outcome: Outcome) -> list[Cause]:
     """The faults that explain all that was seen of a failing check, its own before others."""
-    assert outcome.failure is not None
-    failing = _alone(outcome.failure.calls)
-    if not failing:
+    failing = outcome.failure.sighting if outcome.failure else None
+    if failing is None:  # a state machine, which has no cases
         return []
-    others = _alone(call for calls in outcome.seen for call in calls)
-    seen = [(call, _seen(call), _made(reference(), call)) for call in (*failing, *others)]
-    if all(_explains(right, actual, right) for _, actual, right in seen[: len(failing)]):
-        return []  # nothing that a call alone would show: of a write, an alias, a later call
+    cases = [_Seen(check, sighting) for sighting in (failing, *(s for s in outcome.seen if s is not failing))]
     return [
-        Cause(fault.key, fault.mistake, fault.fix, fault.origin, len(seen))
-        for fault in _candidates(identifier)
-        if all(_explains(_made(_subject(fault.key), call), actual, right) for call, actual, right in seen)
+        Cause(fault.key, fault.mistake, fault.fix, fault.origin, len(cases))
+        for fault in _candidates(check)
+        if all(case.explained_by(_subject(fault.key)) for case in cases)
     ]
 
 
-def _alone(calls: Iterable[Call]) -> list[Call]:
-    """Calls that depend on nothing but their case."""
-    return [call for call in calls if call.module is None and call.step in ("call", "gradient")]
-
-
-@functools.cache
-def _candidates(identifier: str) -> list[Fault]:
+def _candidates(check: Check) -> list[Fault]:
     """The faults that break a requirement: its own, and others of the block."""
-    name = identifier.partition(".")[2]
+    name = check.identifier.partition(".")[2]
     breaking = {key for key, names in broken_by_faults().items() if {name, f"{name}!"} & {*names}}
-    found = [f for f in catalogue().values() if f.key in breaking or f.requirement == identifier]
-    found = [f for f in found if f.requirement.partition(".")[0] == identifier.partition(".")[0]]
-    return sorted(found, key=lambda fault: fault.requirement != identifier)
+    found = [f for f in catalogue().values() if f.key in breaking or f.requirement == check.identifier]
+    found = [f for f in found if f.requirement.partition(".")[0] == check.stem]
+    if check.effort >= COSTLY:
+        found = [f for f in found if f.requirement == check.identifier]
+    return sorted(found, key=lambda fault: fault.requirement != check.identifier)
 
 
 @functools.cache
@@ -72,34 +67,66 @@ def _subject(key: str) -> Subject:
     return catalogue()[key].subject()
 
 
-def _seen(call: Call) -> Results:
-    if call.step == "gradient":
-        return dict(call.entries) or None
-    return None if call.results is None else {"y": call.copies[0]}
+@dataclass
+class _Seen:
+    """What was seen of the subject in one case, to be compared with what is seen of others there."""
+
+    check: Check
+    actual: Sighting
+
+    def explained_by(self, fault: Subject) -> bool:
+        """Whether the check sees the same of a fault, step by step, and has the same to say in the end."""
+        made = self.sight(fault)
+        if made is None or made.wrong != self.actual.wrong or len(made.seen) != len(self.actual.seen):
+            return False
+        return all(
+            step == its_step and self.alike(step, value, its_value)
+            for (step, value), (its_step, its_value) in zip(_steps(made), _steps(self.actual), strict=True)
+        )
+
+    def alike(self, step: Step, made: Any, actual: Any) -> bool:
+        """The same in a step. Arrays are near each other; of what is drawn at random, the shapes are the same."""
+        if not isinstance(made, np.ndarray) or not isinstance(actual, np.ndarray):
+            return bool(made == actual) or (made != made and actual != actual)  # NaN
+        right = self.right.get(step)
+        if _near(made, actual, right):
+            return True
+        random = right is None or not np.array_equal(right, self.right_again.get(step, ()), equal_nan=True)
+        return made.shape == actual.shape and random
+
+    def sight(self, subject: Subject) -> Sighting | None:
+        """What the check sees of a subject, in the same form where it has that; None where it cannot judge it."""
+        own = subject.forms(self.check.stem)
+        trial = Trial(subject, self.actual.form if self.actual.form in own else own[0], self.actual.dtype)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return trial.sight(self.check, self.actual.case)
+        except Mismatch as mismatch:
+            return mismatch.sighting
+        except (Unsupported, Blocked):
+            return None
+
+    @functools.cached_property
+    def right(self) -> dict[Step, Any]:
+        """What is seen of the reference."""
+        made = self.sight(reference())
+        return dict(_steps(made)) if made else {}
+
+    @functools.cached_property
+    def right_again(self) -> dict[Step, Any]:
+        """What is seen of it another time."""
+        return replace(self).right
 
 
-def _made(subject: Subject, call: Call) -> Results:
-    """The same call of another subject, as a function where it has one."""
-    case, forms = call.case, subject.forms(call.case.stem)
-    operands = {name: None if a is None else np.array(a) for name, a in case.arrays.items()}
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            if call.step == "call":
-                return {"y": subject.call(case.stem, forms[0], operands, case.arguments)[0]}
-            found = subject.gradients(case.stem, forms[0], operands, case.arguments, call.wanted)
-            return {name: gradient for name, gradient in found.items() if gradient is not None}
-    except Unsupported:
-        return {}
-    except Exception:
-        return None
-
-
-def _explains(made: Results, actual: Results, right: Results) -> bool:
-    if made is None or actual is None:
-        return made is None and actual is None
-    names = made.keys() & actual.keys()
-    return bool(names) and all(_near(made[n], actual[n], None if right is None else right.get(n)) for n in names)
+def _steps(sighting: Sighting) -> list[tuple[Step, Any]]:
+    """What was seen, by what it is and how often that has been seen before."""
+    counts: Counter[str] = Counter()
+    found = []
+    for name, value in sighting.seen:
+        found.append(((name, counts[name]), value))
+        counts[name] += 1
+    return found
 
 
 def _near(made: Array, actual: Array, right: Array | None) -> bool:

@@ -39,13 +39,13 @@ def findings(records: Iterable[Record]) -> list[Record]:
 
 
 def likely(records: Iterable[Record]) -> list[tuple[str, str, int]]:
-    """The known mistakes that explain most findings: fault, mistake, and in how many calls it gives the same."""
+    """The known mistakes that explain most findings: fault, mistake, and in how many cases it does the same."""
     explained: dict[str, tuple[int, int]] = {}
     mistakes = {}
     for entry in records:
         for cause in (entry["failure"] or {}).get("causes", ()):
-            findings, calls = explained.get(cause["fault"], (0, 0))
-            explained[cause["fault"]] = findings + 1, calls + cause["calls"]
+            findings, cases = explained.get(cause["fault"], (0, 0))
+            explained[cause["fault"]] = findings + 1, cases + cause["cases"]
             mistakes[cause["fault"]] = cause["mistake"]
     best = max(explained.values(), default=(0, 0))
     return [(fault, mistakes[fault], best[1]) for fault, found in explained.items() if found == best]

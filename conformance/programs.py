@@ -46,7 +46,9 @@ class Program:
     def value(self, expression: str) -> Any:
         """What an expression gives, as it is."""
         with self._watched(expression):
-            return eval(_compiled(expression, "eval"), self.names)
+            value = eval(_compiled(expression, "eval"), self.names)
+        self.trial.sees(expression, value)
+        return value
 
     def array(self, expression: str) -> np.ndarray:
         """What an expression gives, as a copy in NumPy."""

@@ -101,9 +101,9 @@ def _findings(report: Record, console: Console) -> None:
 
 def _causes(bad: list[Record], console: Console) -> None:
     known = {cause["fault"]: cause for entry in bad for cause in (entry["failure"] or {}).get("causes", ())}
-    for fault, mistake, calls in likely(bad)[:3]:
+    for fault, mistake, cases in likely(bad)[:3]:
         cause, requirement = known[fault], fault.partition("/")[0]
-        told = f"{escape(mistake)} (gives the same in all of {calls} calls; nnspec explain {requirement})"
+        told = f"{escape(mistake)} (does the same in all of {cases} cases; nnspec explain {requirement})"
         console.print(f"[bold]likely cause:[/] {told}")
         console.print(f"  instead: {escape(cause['fix'])}")
         if cause["origin"]:

@@ -169,7 +169,8 @@ def new(subject: Trial) -> dict[str, Array]:
     """The state of a new network of the default size."""
     key = (subject.subject, subject.dtype)
     if not _new or _new[0][0] != key:
-        _new[:] = [(key, subject.state(subject.new("resnet34")))]
+        _new[:] = [(key, subject.subject.framework.state(subject.new("resnet34")))]
+    subject.sees("state", _new[0][1])
     return _new[0][1]
 
 
@@ -289,9 +290,10 @@ def shapes_by_key(subject: Trial, case: Case) -> dict[str, tuple[int, ...]]:
     key = (subject.subject, subject.dtype, sizes)
     found = next((shapes for known, shapes in _shapes_by_key if known == key), None)
     if found is None:
-        state = subject.state(subject.new("resnet34", **sizes))
+        state = subject.subject.framework.state(subject.new("resnet34", **sizes))
         found = {name: a.shape for name, a in state.items()}
         _shapes_by_key[:] = [(key, found), *_shapes_by_key[:3]]
+    subject.sees("shape", found)
     return found
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import time
 import traceback
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,10 @@ from nnspec.conformance.requirements import Check
 from nnspec.conformance.rule import ARITHMETIC, CLASSES, NARROW, Expected, compare, flushing, held_to
 
 PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
-REMEMBERED = 12  # cases that were right, and as many that were wrong, to be compared with known mistakes
+REMEMBERED = 12  # cases that were wrong, and MORE that are drawn to see what else happens, compared with known mistakes
+MORE = 24
+LONG = 4096  # an array of more elements is not kept as a whole
+PLAIN = bool | int | float | str | None
 COSTLY = 10  # a check of this effort or more reports the first failing case: to look for a smaller one takes too long
 for _name, _cases in PROFILES.items():
     settings.register_profile(
@@ -42,6 +46,7 @@ for _name, _cases in PROFILES.items():
         verbosity=Verbosity.quiet,
         suppress_health_check=list(HealthCheck),
     )
+NUMBER = re.compile(r"-?\d+(\.\d*)?(e[-+]?\d+)?")
 OURS = ("<nnspec", *(str(Path(module).parent) for module in (__file__, adapters.__file__)))  # files that are no subject
 
 
@@ -55,6 +60,7 @@ class Mismatch(AssertionError):
         self.case: Any = None  # a Case, or several, or whatever else the check drew
         self.calls: list[Call] = []
         self.script: list[str] | None = None  # the lines that reproduce it, where replaying the calls would not
+        self.sighting: Sighting | None = None
 
     @property
     def misshapen(self) -> bool:
@@ -62,6 +68,11 @@ class Mismatch(AssertionError):
         if self.expected is not None and isinstance(self.actual, np.ndarray):
             return self.actual.shape != self.expected.value.shape
         return ".shape ==" in self.holds
+
+    @property
+    def words(self) -> str:
+        """What is wrong, without the numbers; of a value only that it is wrong, since the values are known."""
+        return "a value" if self.expected is not None else NUMBER.sub("", self.message)
 
 
 class Blocked(Exception):
@@ -82,6 +93,17 @@ class Call:
     wanted: tuple[str, ...] | None = None  # of a gradient: by these operands alone
 
 
+@dataclass(frozen=True)
+class Sighting:
+    """All that a check saw of the subject in one case, in order: what it gave, that it raised, and what was wrong."""
+
+    form: str
+    dtype: str
+    case: Any  # as it was drawn
+    seen: tuple[tuple[str, Any], ...]  # what it is, and an array or something plain
+    wrong: str = ""  # in words, without numbers; nothing where the case passed
+
+
 @dataclass
 class Outcome:
     """What a trial came to."""
@@ -96,7 +118,7 @@ class Outcome:
     accuracy: str = ""  # the class of accuracy that all cases were in, where something was computed
     seconds: float = 0.0
     unsupported: Counter[str] = field(default_factory=Counter)
-    seen: list[list[Call]] = field(default_factory=list)  # what was called in some cases that were right or wrong
+    seen: list[Sighting] = field(default_factory=list)  # in some cases that were right or wrong
 
 
 @dataclass
@@ -169,6 +191,7 @@ class Trial:
     worst_case: str = ""
     reached: str = "A"  # the worst class of accuracy that a case needed
     calls: list[Call] = field(default_factory=list)
+    seen: list[tuple[str, Any]] = field(default_factory=list)  # what the subject gave, or that it raised
     module: Any = None  # where every call is to be one of this module
     tape: Tape = field(default_factory=Tape)
 
@@ -190,6 +213,7 @@ class Trial:
             else:
                 results = self.subject.apply(case.stem, self.module, self.subject.inputs(given.arrays))
         self.calls[-1] = replace(call, results=results, copies=tuple(np.array(r) for r in results))
+        self.sees("result", self.calls[-1].copies)
         return results
 
     @_taped
@@ -205,6 +229,7 @@ class Trial:
         # a parameter that the case does not know, and that the module should not have, is for others to judge
         present = {n: g for n, g in found.items() if g is not None and n in case.arrays}
         self.calls[-1] = replace(self.calls[-1], entries=present)
+        self.sees("gradient", present)
         operands = [n for n, a in case.arrays.items() if a is not None and not n.startswith("cotangent")]
         for name in operands:
             if name not in present and (wanted is None or name in wanted) and name in found:
@@ -218,6 +243,7 @@ class Trial:
         with self.watched(case, "second derivatives"):
             found = self.subject.second(case.stem, case.map(lambda a: np.array(a)).arrays, case.arguments)
         self.calls[-1] = replace(self.calls[-1], entries=found)
+        self.sees("second derivative", found)
         return found
 
     def presumed(self, case: Case) -> np.ndarray:
@@ -267,7 +293,24 @@ class Trial:
     @_taped
     def state(self, module: Any) -> dict[str, np.ndarray]:
         """Key -> copy, of a module's parameters and saved buffers."""
-        return self.subject.framework.state(module)
+        state = self.subject.framework.state(module)
+        self.sees("state", state)
+        return state
+
+    def sees(self, what: str, value: Any) -> None:
+        """Keep what the subject gave: of tuples and mappings each part, of long arrays some elements and the shape."""
+        if isinstance(value, dict):
+            for key in sorted(value, key=str):
+                self.sees(f"{what} {key}", value[key])
+        elif isinstance(value, tuple | list):
+            self.seen.append((f"length of {what}", len(value)))
+            for number, part in enumerate(value):
+                self.sees(f"{what} {number}", part)
+        elif isinstance(value, np.ndarray) and value.size > LONG:
+            self.seen.append((f"shape of {what}", value.shape))
+            self.seen.append((what, value.ravel()[:: -(-value.size // LONG)].copy()))
+        else:
+            self.seen.append((what, value if isinstance(value, np.ndarray | PLAIN) else object))
 
     @contextmanager
     def watched(self, what: Case | str, expected: str) -> Iterator[None]:
@@ -277,6 +320,9 @@ class Trial:
         try:
             with _raising(expected):
                 yield
+        except Mismatch:
+            self.sees("raised", None)
+            raise
         finally:
             if self.journal:
                 self.journal.rest()
@@ -340,30 +386,25 @@ class Trial:
         unsupported: Counter[str] = Counter()
         blocked: Counter[str] = Counter()
         last: list[Mismatch] = []
-        right: list[list[Call]] = []
-        wrong: list[list[Call]] = []
+        wrong: list[Sighting] = []
 
         def judge(case: Any) -> None:
             for number in range(draws):
                 judge_once(_shuffled(case, number) if number else case)
 
         def judge_once(case: Any) -> None:
-            self.calls = []
             try:
-                self._judge(check, case)
+                self.sight(check, case)
                 counts["judged"] += 1
-                if len(right) < REMEMBERED:
-                    right.append(self.calls)
             except Unsupported as reason:
                 unsupported[str(reason) or "no reason given"] += 1
             except Blocked as reason:
                 blocked[str(reason)] += 1
             except Mismatch as mismatch:
-                mismatch.case, mismatch.calls = mismatch.case or case, self.calls
                 counts["failed at"] = counts["failed at"] or counts["judged"] + 1
                 last[:] = [mismatch]
-                if len(wrong) < REMEMBERED:
-                    wrong.append(self.calls)
+                if len(wrong) < REMEMBERED and mismatch.sighting:
+                    wrong.append(mismatch.sighting)
                 raise
 
         def begin() -> RuleBasedStateMachine:
@@ -393,11 +434,24 @@ class Trial:
             if isinstance(strategy, type) and not simplify:  # machines begun, the last one twice: Hypothesis repeats it
                 counts["failed at"] = max(1, counts["judged"] - 1)
             outcome = Outcome("fail", counts["judged"], failure.message, failure, counts["failed at"])
-            return replace(outcome, unsupported=unsupported, seen=right + wrong)
+            more = self._more(check, strategy, draws) if simplify and not isinstance(strategy, type) else []
+            return replace(outcome, unsupported=unsupported, seen=wrong + more)
         if sum(blocked.values()) > counts["judged"]:
             reason = f"the call itself fails: {blocked.most_common(1)[0][0]}"
             return Outcome("blocked", counts["judged"], reason, unsupported=unsupported)
         return self._conclude(counts["judged"], unsupported, limit)
+
+    def sight(self, check: Check, case: Any) -> Sighting:
+        """Judge one case, and say what was seen. A Mismatch has it too."""
+        self.calls, self.seen = [], []
+        try:
+            self._judge(check, case)
+        except Mismatch as mismatch:
+            wrong = "raised" if self.seen and self.seen[-1][0] == "raised" else mismatch.words
+            mismatch.sighting = Sighting(self.form, self.dtype, case, tuple(self.seen), wrong)
+            mismatch.case, mismatch.calls = mismatch.case or case, self.calls
+            raise
+        return Sighting(self.form, self.dtype, case, tuple(self.seen))
 
     def _judge(self, check: Check, case: Any) -> None:
         """By class B and, where that is not met, by the weaker classes that are open to the subject."""
@@ -411,13 +465,13 @@ class Trial:
         else:
             return
         for accuracy in self.weaker:
-            calls = [*self.calls]
+            calls, seen = [*self.calls], [*self.seen]
             self.tape.rewind()
             with held_to(accuracy):
                 try:
                     check.body(self, case)
                 except Mismatch:
-                    self.calls = calls
+                    self.calls, self.seen = calls, seen
                     continue
             self.reached = max(self.reached, accuracy, key=list(CLASSES).index)
             return
@@ -450,15 +504,29 @@ class Trial:
             return Outcome("not run", judged, reason, unsupported=unsupported)
         return Outcome("pass", judged, unsupported=unsupported)
 
+    def _more(self, check: Check, strategy: Any, draws: int) -> list[Sighting]:
+        """What is seen in some more cases, right or wrong."""
+        found = []
+
+        def look(case: Any) -> None:
+            for number in range(draws):
+                with suppress(Unsupported, Blocked):
+                    try:
+                        found.append(self.sight(check, _shuffled(case, number) if number else case))
+                    except Mismatch as mismatch:
+                        found.append(mismatch.sighting)
+
+        once = settings(settings.get_profile("nnspec-quick"), max_examples=-(-MORE // draws), phases=(Phase.generate,))
+        once(seed(self._seed(check) + 1)(given(case=strategy)(_keyword_only(look))))()
+        return [sighting for sighting in found if sighting is not None]
+
     def _smallest(self, check: Check, failure: Mismatch) -> Mismatch:
         found = [failure]
 
         def fails(case: Case) -> bool:
-            self.calls = []
             try:
-                self._judge(check, case)
+                self.sight(check, case)
             except Mismatch as mismatch:
-                mismatch.case, mismatch.calls = mismatch.case or case, self.calls
                 found.append(mismatch)
                 return True
             except (Unsupported, Blocked):
@@ -509,6 +577,7 @@ class Built:
         with self.trial.watched(self.case, "a result"):
             result = framework.to_numpy(self.native(framework.to_native(np.array(x))))
         self.trial.calls[-1] = replace(self.trial.calls[-1], results=(result,), copies=(np.array(result),))
+        self.trial.sees("result", self.trial.calls[-1].copies)
         return result
 
     @_taped
@@ -522,6 +591,7 @@ class Built:
             found = framework.differentiate_module(self.native, *natives)
             present = {n: framework.to_numpy(g) for n, g in found.items() if g is not None}
         self.trial.calls[-1] = replace(self.trial.calls[-1], entries=present)
+        self.trial.sees("gradient", present)
         return present
 
     @_taped
@@ -543,6 +613,7 @@ class Built:
         with self.trial.watched("state_dict()", "its state"):
             entries = self.trial.subject.framework.state(self.native)
         self.trial.calls.append(Call(self.case, module=self.native, step="state", entries=entries))
+        self.trial.sees("state", entries)
         return entries
 
     @_taped

@@ -18,15 +18,15 @@ def causes_of(subject, identifier, seed=7):
     outcome = judge(subject, CHECKS[identifier], "quick", seed)
     assert outcome is not None
     assert outcome.failure is not None, identifier
-    return [cause.fault for cause in causes(identifier, outcome)]
+    return [cause.fault for cause in causes(CHECKS[identifier], outcome)]
 
 
-@pytest.mark.parametrize("block", ["avg_pool2d", "conv2d", "linear"])
+@pytest.mark.parametrize("block", ["avg_pool2d", "conv2d", "linear", "sequential", "sgd"])
 def test_known_mistakes_are_recognised(block):
-    """But for those that one call alone does not show: aliases, writes to operands, memory of earlier calls."""
+    """But for a few that depend on all that was called before."""
     found = {f.key: causes_of(f.subject(), f.requirement) for f in faults_of([block]) if _decides(f)}
     assert [key for key, named in found.items() if named and key not in named] == []
-    assert sum(named[:1] == [key] for key, named in found.items()) >= 0.75 * len(found)
+    assert sum(named[:1] == [key] for key, named in found.items()) >= 0.9 * len(found)
 
 
 def _decides(fault):
@@ -62,7 +62,7 @@ def test_a_file_is_told_the_cause(desk):
 
 def test_what_a_likely_cause_is_a_mistake_in_comes_first():
     def failed(name, *faults):
-        found = [{"fault": fault, "mistake": fault, "calls": 3} for fault in faults]
+        found = [{"fault": fault, "mistake": fault, "cases": 3} for fault in faults]
         entry = {"requirement": f"conv2d.{name}", "block": "conv2d", "level": "must", "verdict": "fail"}
         return entry | {"failure": {"misshapen": False, "causes": found}}
 
