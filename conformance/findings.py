@@ -13,7 +13,9 @@ b is what one more fault, yet unknown, is taken to do: it breaks r itself, and i
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.conformance.faults import broken_by_faults
@@ -29,7 +31,7 @@ def findings(records: Iterable[Record]) -> list[Record]:
     What a likely cause is a mistake in comes before all others of its block.
     """
     bad = failed(records)
-    suspected = {fault.partition("/")[0] for fault, _, _ in likely(bad)}
+    suspected = {suspect.requirement for suspect in suspects(bad) if suspect.likely}
     ordered = []
     for stem in SIGNATURES:
         mine = [entry for entry in bad if entry["block"] == stem]
@@ -38,17 +40,42 @@ def findings(records: Iterable[Record]) -> list[Record]:
     return ordered
 
 
-def likely(records: Iterable[Record]) -> list[tuple[str, str, int]]:
-    """The known mistakes that explain most findings: fault, mistake, and in how many cases it does the same."""
-    explained: dict[str, tuple[int, int]] = {}
-    mistakes = {}
+@dataclass(frozen=True)
+class Suspect:
+    """A known mistake that explains some of a block's broken requirements: it does the same in so many cases."""
+
+    fault: str
+    explained: int
+    broken: int
+    cases: int
+
+    @property
+    def requirement(self) -> str:
+        """What it is a mistake in."""
+        return self.fault.partition("/")[0]
+
+    @property
+    def likely(self) -> bool:
+        """Whether it explains at least half of what is broken; else other mistakes may have to do with it too."""
+        return 2 * self.explained >= self.broken
+
+
+def suspects(records: Iterable[Record]) -> list[Suspect]:
+    """For each block that failed, the known mistakes that explain most of its broken requirements."""
+    found = []
+    broken: dict[str, set[str]] = defaultdict(set)
+    explained: dict[str, set[str]] = defaultdict(set)
+    cases: Counter[str] = Counter()
     for entry in records:
+        broken[entry["block"]].add(entry["requirement"])
         for cause in (entry["failure"] or {}).get("causes", ()):
-            findings, cases = explained.get(cause["fault"], (0, 0))
-            explained[cause["fault"]] = findings + 1, cases + cause["cases"]
-            mistakes[cause["fault"]] = cause["mistake"]
-    best = max(explained.values(), default=(0, 0))
-    return [(fault, mistakes[fault], best[1]) for fault, found in explained.items() if found == best]
+            explained[cause["fault"]].add(entry["requirement"])
+            cases[cause["fault"]] += cause["cases"]
+    for block, names in broken.items():
+        mine = {fault: len(its) for fault, its in explained.items() if fault.startswith(f"{block}.")}
+        best = max(mine.values(), default=0)
+        found += [Suspect(fault, n, len(names), cases[fault]) for fault, n in mine.items() if n == best]
+    return found
 
 
 def sign(entry: Record) -> str:

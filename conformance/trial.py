@@ -506,7 +506,7 @@ class Trial:
 
     def _more(self, check: Check, strategy: Any, draws: int) -> list[Sighting]:
         """What is seen in some more cases, right or wrong."""
-        found = []
+        found: list[Sighting | None] = []
 
         def look(case: Any) -> None:
             for number in range(draws):

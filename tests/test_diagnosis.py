@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from nnspec.adapters.for_reference import subject as reference
 from nnspec.conformance.diagnosis import causes
-from nnspec.conformance.findings import findings, likely
+from nnspec.conformance.findings import findings, suspects
 from nnspec.conformance.power import faults_of, judge, load_checks
 from nnspec.conformance.requirements import CHECKS, requirements
 from nnspec.reference.conv2d import conv2d
@@ -68,5 +68,23 @@ def test_what_a_likely_cause_is_a_mistake_in_comes_first():
 
     padding, stride = "conv2d.padding.zeros/swapped", "conv2d.stride.step/swapped"
     records = [failed("stride.step", padding), failed("output.value", padding, stride), failed("padding.zeros")]
-    assert likely(records) == [(padding, padding, 6)]
+    (suspect,) = suspects(records)
+    assert (suspect.fault, suspect.explained, suspect.broken, suspect.cases) == (padding, 2, 3, 6)
     assert findings(records)[0]["requirement"] == "conv2d.padding.zeros"
+
+
+def test_what_explains_less_than_half_is_not_called_likely(desk):
+    """The stride is a mistake that is known; to take half as much again with padding, dilation or groups is none."""
+    done = desk.check(
+        """
+        from nnspec.reference.conv2d import conv2d as right
+
+        def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+            rows, columns = (stride, stride) if isinstance(stride, int) else stride
+            y = right(x, weight, bias, stride=(columns, rows), padding=padding, dilation=dilation, groups=groups)
+            return y if padding in (0, (0, 0)) and dilation in (1, (1, 1)) and groups == 1 else y * y.dtype.type(1.5)
+        """,
+        *("--dtype", "float32", "-n", 0),
+    )
+    assert "possible cause: stride: rows and columns are exchanged" in done.out
+    assert "likely cause" not in done.out
