@@ -1,0 +1,178 @@
+"""Whether every line of the checks is needed: each is left out or weakened in turn, and some fault must then survive.
+
+    python benchmarks/mutation.py [--file conformance/laws.py]… [--every N]
+
+What is tried, one at a time: a statement left out, an exception not raised, a loop that does nothing, a strategy that
+always gives its first value, an argument that a check no longer varies. For a change within one check the faults of its
+requirement are tried, for others in a block's file those of the block, for what blocks share all of them, in an order
+drawn at random, until one survives that its check kills otherwise: at `quick`, seed 0. Where none survives, the change
+is printed: the line is superfluous, or a fault is missing. Changes after which the checks no longer run prove nothing
+and are counted apart. --every N tries every Nth change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.machinery
+import multiprocessing
+import os
+import random
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+ROOT = Path(__file__).parent.parent
+SHARED = ("cases", "gradients", "laws", "learning", "life", "pools", "residual", "trees", "wiring")
+PRELOADED = ("numpy", "hypothesis", "hypothesis.stateful", "pytest", "rich", "jinja2", "ml_dtypes")
+
+
+@dataclass(frozen=True)
+class Change:
+    """The nth thing in a file that can be weakened, and the faults that are to tell."""
+
+    file: str
+    number: int
+    line: int
+    what: str
+    faults: str  # what their keys begin with
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.what}"
+
+
+class Weaken(ast.NodeTransformer):
+    """Walks a file and notes what can be weakened; changes the one with the number asked for."""
+
+    def __init__(self, number: int | None = None) -> None:
+        self.number, self.found = number, list[tuple[ast.AST, str, str]]()
+        self.check = ""  # the identifier of the check that is being walked through
+
+    def change(self, node: Any, what: str, weaker: Any) -> Any:
+        """`weaker` in the place of a node, if this is the one."""
+        self.found.append((node, what, self.check))
+        chosen = self.number == len(self.found) - 1
+        return ast.fix_missing_locations(ast.copy_location(weaker, node)) if chosen else self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
+        """Remember which check it is, if it is one. A test without a requirement is one of reach, and no check."""
+        if node.name.startswith("test_") and not node.decorator_list:
+            return node
+        before = self.check
+        for decorator in node.decorator_list:
+            if isinstance(decorator, ast.Call) and decorator.args and isinstance(decorator.args[0], ast.Constant):
+                self.check = str(decorator.args[0].value)
+        self.generic_visit(node)
+        self.check = before
+        return node
+
+    def visit_Expr(self, node: ast.Expr) -> Any:
+        """A call for what it does."""
+        if isinstance(node.value, ast.Call):
+            return self.change(node, f"without `{_short(node)}`", ast.Pass())
+        return self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> Any:
+        """What is complained of."""
+        return self.change(node, f"without `{_short(node)}`", ast.Pass())
+
+    def visit_For(self, node: ast.For) -> Any:
+        """What is done again and again."""
+        return self.change(node, f"without `{_short(node)}` …", ast.Pass())
+
+    def visit_Call(self, node: ast.Call) -> Any:
+        """A strategy."""
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        one = None
+        if name == "any_of" and len(node.args) > 1 and not isinstance(node.args[0], ast.Starred):
+            one = ast.Call(node.func, node.args[:1], [])
+        elif name == "sampled_from":
+            one = ast.Call(node.func, [ast.parse(f"tuple({ast.unparse(node.args[0])})[:1]", mode="eval").body], [])
+        elif name == "integers" and len(node.args) == 2:
+            one = ast.parse(f"st.just({ast.unparse(node.args[0])})", mode="eval").body
+        elif name == "booleans":
+            one = ast.parse("st.just(False)", mode="eval").body
+        return self.change(node, f"first value of `{_short(node)}`", one) if one else self.generic_visit(node)
+
+    def visit_keyword(self, node: ast.keyword) -> Any:
+        """What a check varies."""
+        if node.arg == "vary" and isinstance(node.value, ast.Tuple):
+            for n, name in enumerate(node.value.elts):
+                fewer = ast.Tuple(node.value.elts[:n] + node.value.elts[n + 1 :], ast.Load())
+                changed = self.change(node, f"without varying {ast.unparse(name)}", ast.keyword(node.arg, fewer))
+                if changed is not node:
+                    return changed
+        return node
+
+
+def _short(node: ast.AST) -> str:
+    first = ast.unparse(node).splitlines()[0]
+    return first if len(first) <= 80 else f"{first[:77]}…"
+
+
+def changes(file: str) -> Iterator[Change]:
+    """All of a file."""
+    walk, stem = Weaken(), Path(file).stem
+    walk.visit(ast.parse((ROOT / file).read_text("utf-8")))
+    for number, (node, what, check) in enumerate(walk.found):
+        block = f"{stem.removeprefix('test_')}." if stem.startswith("test_") else ""
+        faults = f"{check}/" if block and check.startswith(block) else block
+        yield Change(file, number, node.lineno, what, faults)
+
+
+def judge(change: Change) -> tuple[str, str]:
+    """Whether a fault survives (and which), all are killed, or the checks no longer run. In a process of its own."""
+    tree = Weaken(change.number).visit(ast.parse((ROOT / change.file).read_text("utf-8")))
+    get_code, changed = importlib.machinery.SourceFileLoader.get_code, str((ROOT / change.file).resolve())
+
+    def weakened(loader: Any, name: str) -> Any:
+        path = loader.get_filename(name)
+        return compile(tree, path, "exec") if str(Path(path).resolve()) == changed else get_code(loader, name)
+
+    importlib.machinery.SourceFileLoader.get_code = weakened  # type: ignore[method-assign]
+    warnings.simplefilter("ignore")
+    try:
+        from nnspec.conformance.power import faults_of, measure
+
+        keys = [fault.key for fault in faults_of() if fault.key.startswith(change.faults)]
+        random.Random(change.number).shuffle(keys)
+        for key in keys:
+            if not measure(key, "quick", 0).killed:
+                return "lost", key
+    except BaseException as error:
+        return "broken", f"{type(error).__name__}: {error}"
+    return "survived", f"{len(keys)} faults"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--file", action="append", default=[], help="one file of conformance/; all that hold checks")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="try every Nth change")
+    parser.add_argument("-n", type=int, default=2, metavar="WORKERS")
+    options = parser.parse_args()
+    checks = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "conformance").glob("test_*.py"))
+    files = options.file or [*checks, *(f"conformance/{name}.py" for name in SHARED)]
+    todo = [change for file in files for change in changes(file)][:: options.every]
+    counts: dict[str, Counter[str]] = {file: Counter() for file in files}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    with ProcessPoolExecutor(options.n, context, max_tasks_per_child=1) as pool:
+        for n, (change, (said, why)) in enumerate(zip(todo, pool.map(judge, todo), strict=True), start=1):
+            counts[change.file].update(["changes", said])
+            print(f"\r{n} of {len(todo)}", end="", file=sys.stderr, flush=True)
+            if said == "survived":
+                print(f"{change}: {why} killed", flush=True)
+    print(f"\n{'file':34} changes    lost  broken  survived")
+    for file, count in (*counts.items(), ("all", sum(counts.values(), Counter()))):
+        print(f"{file:34} {count['changes']:7} {count['lost']:7} {count['broken']:7} {count['survived']:9}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
