@@ -72,7 +72,7 @@ def without(left_out: tuple[str, ...]) -> dict[str, Fault]:
 
 
 def report_on(subject: Subject, block: str) -> list[Suspect]:
-    """The causes that a report on a block begins with."""
+    """The causes that a report on a block begins with: those that explain most of what is broken."""
     found: list[dict[str, Any]] = []
     for check in (check for check in CHECKS.values() if check.stem == block):
         if requirements()[check.identifier].level != "must":
@@ -82,7 +82,7 @@ def report_on(subject: Subject, block: str) -> list[Suspect]:
             if outcome.failure is not None:
                 named = [{"fault": cause.fault, "cases": cause.cases} for cause in diagnosis.causes(check, outcome)]
                 found.append({"requirement": check.identifier, "block": block, "failure": {"causes": named}})
-    return suspects(found)[:SUSPECTS]
+    return next(iter(suspects(found)), [])[:SUSPECTS]
 
 
 # -- two mistakes at once ----------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def findings(records: Iterable[Record]) -> list[Record]:
     What a likely cause is a mistake in comes before all others of its block.
     """
     bad = failed(records)
-    suspected = {suspect.requirement for suspect in suspects(bad) if suspect.likely}
+    suspected = {suspect.requirement for alike in suspects(bad) for suspect in alike if suspect.likely}
     ordered = []
     for stem in SIGNATURES:
         mine = [entry for entry in bad if entry["block"] == stem]
@@ -60,9 +60,11 @@ class Suspect:
         return 2 * self.explained >= self.broken
 
 
-def suspects(records: Iterable[Record]) -> list[Suspect]:
-    """For each block that failed, the known mistakes that explain most of its broken requirements."""
-    found = []
+def suspects(records: Iterable[Record]) -> list[list[Suspect]]:
+    """The known mistakes that explain most broken requirements of a block, then those that explain most of the rest, …
+
+    Those of one list explain equally many: any of them may be it.
+    """
     broken: dict[str, set[str]] = defaultdict(set)
     explained: dict[str, set[str]] = defaultdict(set)
     cases: Counter[str] = Counter()
@@ -71,10 +73,13 @@ def suspects(records: Iterable[Record]) -> list[Suspect]:
         for cause in (entry["failure"] or {}).get("causes", ()):
             explained[cause["fault"]].add(entry["requirement"])
             cases[cause["fault"]] += cause["cases"]
+    found = []
     for block, names in broken.items():
-        mine = {fault: len(its) for fault, its in explained.items() if fault.startswith(f"{block}.")}
-        best = max(mine.values(), default=0)
-        found += [Suspect(fault, n, len(names), cases[fault]) for fault, n in mine.items() if n == best]
+        rest = {fault: set(its) for fault, its in explained.items() if fault.startswith(f"{block}.")}
+        while best := max(map(len, rest.values()), default=0):
+            alike = [fault for fault, its in rest.items() if len(its) == best]
+            found.append([Suspect(fault, len(explained[fault]), len(names), cases[fault]) for fault in alike])
+            rest = {fault: its - explained[alike[0]] for fault, its in rest.items() if fault not in alike}
     return found
 
 

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from nnspec.conformance.findings import findings, suspects
+from nnspec.conformance.findings import Suspect, findings, suspects
 from nnspec.conformance.picture import picture
 from nnspec.conformance.report import BAD, VERDICTS, Record, failed
 from nnspec.conformance.rule import CLASSES, STRICT
@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-SUSPECTS = 3  # at most, that are named for a block
+SUSPECTS = 3  # mistakes at most that are named for a block, and for each as many that do the same
 STYLE = {"pass": "green", "fail": "bold red", "crash": "bold red", "timeout": "bold red"}
 
 
@@ -103,19 +103,22 @@ def _findings(report: Record, console: Console) -> None:
 def _causes(bad: list[Record], console: Console) -> None:
     known = {cause["fault"]: cause for entry in bad for cause in (entry["failure"] or {}).get("causes", ())}
     shown: Counter[str] = Counter()
-    for suspect in suspects(bad):
-        shown[block := suspect.fault.split(".")[0]] += 1
+    for alike in suspects(bad):
+        shown[block := alike[0].fault.split(".")[0]] += 1
         if shown[block] > SUSPECTS:
             continue
-        cause = known[suspect.fault]
-        told = f"explains {suspect.explained} of {suspect.broken} broken requirements, and does the same in all of"
-        told += f" {suspect.cases} cases; nnspec explain {suspect.requirement}"
-        console.print(
-            f"[bold]{'likely' if suspect.likely else 'possible'} cause:[/] {escape(cause['mistake'])} ({told})"
-        )
-        console.print(f"  instead: {escape(cause['fix'])}")
-        if cause["origin"]:
-            console.print(f"  known from: {escape(cause['origin'])}")
+        for number, suspect in enumerate(alike[:SUSPECTS]):
+            label = "  or:" if number else f"{'likely' if suspect.likely else 'possible'} cause:"
+            _cause(suspect, known[suspect.fault], label, console)
+
+
+def _cause(suspect: Suspect, cause: Record, label: str, console: Console) -> None:
+    told = f"explains {suspect.explained} of {suspect.broken} broken requirements, and does the same in all of"
+    told += f" {suspect.cases} cases; nnspec explain {suspect.requirement}"
+    console.print(f"[bold]{label}[/] {escape(cause['mistake'])} ({told})")
+    console.print(f"  instead: {escape(cause['fix'])}")
+    if cause["origin"]:
+        console.print(f"  known from: {escape(cause['origin'])}")
 
 
 def _finding(report: Record, identifier: str, entries: list[Record], console: Console) -> None:

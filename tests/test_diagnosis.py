@@ -68,8 +68,10 @@ def test_what_a_likely_cause_is_a_mistake_in_comes_first():
 
     padding, stride = "conv2d.padding.zeros/swapped", "conv2d.stride.step/swapped"
     records = [failed("stride.step", padding), failed("output.value", padding, stride), failed("padding.zeros")]
-    (suspect,) = suspects(records)
-    assert (suspect.fault, suspect.explained, suspect.broken, suspect.cases) == (padding, 2, 3, 6)
+    records += [failed("dilation.gap", stride), failed("arguments.together", padding)]
+    ((suspect,), (other,)) = suspects(records)
+    assert (suspect.fault, suspect.explained, suspect.broken, suspect.cases) == (padding, 3, 5, 9)
+    assert (other.fault, other.explained, other.likely) == (stride, 2, False)  # of what is left
     assert findings(records)[0]["requirement"] == "conv2d.padding.zeros"
 
 
