@@ -79,9 +79,9 @@ def report_on(subject: Subject, block: str) -> list[Suspect]:
             continue
         for form in forms(subject, check):
             outcome = Trial(subject, form, "float32").run(check)
-            if outcome.failure is not None:
-                named = [{"fault": cause.fault, "cases": cause.cases} for cause in diagnosis.causes(check, outcome)]
-                found.append({"requirement": check.identifier, "block": block, "failure": {"causes": named}})
+            about = {"requirement": check.identifier, "block": block, "level": "must", "verdict": outcome.verdict}
+            named = [{"fault": c.fault, "cases": c.cases} for c in diagnosis.causes(check, outcome)]
+            found.append({**about, "failure": {"causes": named}})
     return next(iter(suspects(found)), [])[:SUSPECTS]
 
 

@@ -30,8 +30,9 @@ def findings(records: Iterable[Record]) -> list[Record]:
 
     What a likely cause is a mistake in comes before all others of its block.
     """
+    records = list(records)
     bad = failed(records)
-    suspected = {suspect.requirement for alike in suspects(bad) for suspect in alike if suspect.likely}
+    suspected = {suspect.requirement for alike in suspects(records) for suspect in alike if suspect.likely}
     ordered = []
     for stem in SIGNATURES:
         mine = [entry for entry in bad if entry["block"] == stem]
@@ -63,23 +64,27 @@ class Suspect:
 def suspects(records: Iterable[Record]) -> list[list[Suspect]]:
     """The known mistakes that explain most broken requirements of a block, then those that explain most of the rest, …
 
-    Those of one list explain equally many: any of them may be it.
+    Those of one list explain the same: any of them may be it. A mistake in a requirement that has passed is none.
     """
+    records = list(records)
+    bad = failed(records)
+    passed = {r["requirement"] for r in records if r["verdict"] == "pass"} - {r["requirement"] for r in bad}
     broken: dict[str, set[str]] = defaultdict(set)
     explained: dict[str, set[str]] = defaultdict(set)
     cases: Counter[str] = Counter()
-    for entry in records:
+    for entry in bad:
         broken[entry["block"]].add(entry["requirement"])
         for cause in (entry["failure"] or {}).get("causes", ()):
-            explained[cause["fault"]].add(entry["requirement"])
-            cases[cause["fault"]] += cause["cases"]
+            if cause["fault"].partition("/")[0] not in passed:
+                explained[cause["fault"]].add(entry["requirement"])
+                cases[cause["fault"]] += cause["cases"]
     found = []
     for block, names in broken.items():
         rest = {fault: set(its) for fault, its in explained.items() if fault.startswith(f"{block}.")}
-        while best := max(map(len, rest.values()), default=0):
-            alike = [fault for fault, its in rest.items() if len(its) == best]
+        while best := max(rest.values(), key=len, default=set()):
+            alike = [fault for fault, its in rest.items() if its == best]
             found.append([Suspect(fault, len(explained[fault]), len(names), cases[fault]) for fault in alike])
-            rest = {fault: its - explained[alike[0]] for fault, its in rest.items() if fault not in alike}
+            rest = {fault: its - best for fault, its in rest.items()}
     return found
 
 

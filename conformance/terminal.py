@@ -95,15 +95,15 @@ def _findings(report: Record, console: Console) -> None:
     console.print(f"\n[bold]{len(groups)} requirement{'s' if len(groups) > 1 else ''} broken[/]")
     for identifier, entries in groups.items():
         console.print(f"  [bold red]{identifier}[/]  {escape(entries[0]['sentence'])}")
-    _causes(failed(report["results"]), console)
+    _causes(report["results"], console)
     for identifier, entries in groups.items():
         _finding(report, identifier, entries, console)
 
 
-def _causes(bad: list[Record], console: Console) -> None:
-    known = {cause["fault"]: cause for entry in bad for cause in (entry["failure"] or {}).get("causes", ())}
+def _causes(records: list[Record], console: Console) -> None:
+    known = {cause["fault"]: cause for entry in failed(records) for cause in (entry["failure"] or {}).get("causes", ())}
     shown: Counter[str] = Counter()
-    for alike in suspects(bad):
+    for alike in suspects(records):
         shown[block := alike[0].fault.split(".")[0]] += 1
         if shown[block] > SUSPECTS:
             continue
