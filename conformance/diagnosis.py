@@ -21,7 +21,7 @@ from nnspec.adapters.subject import Subject, Unsupported
 from nnspec.conformance.faults import Fault, broken_by_faults, catalogue
 from nnspec.conformance.formats import STORED, is_floating
 from nnspec.conformance.requirements import Check
-from nnspec.conformance.trial import COSTLY, Blocked, Mismatch, Outcome, Sighting, Trial
+from nnspec.conformance.trial import COSTLY, Blocked, Outcome, Sighting, Trial
 
 Array = np.ndarray
 Step = tuple[str, int]
@@ -102,8 +102,6 @@ class _Seen:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return trial.sight(self.check, self.actual.case)
-        except Mismatch as mismatch:
-            return mismatch.sighting
         except (Unsupported, Blocked):
             return None
 

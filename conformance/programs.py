@@ -47,7 +47,7 @@ class Program:
         """What an expression gives, as it is."""
         with self._watched(expression):
             value = eval(_compiled(expression, "eval"), self.names)
-        self.trial.sees(expression, value)
+        self.trial.seen.append((expression, value))
         return value
 
     def array(self, expression: str) -> np.ndarray:

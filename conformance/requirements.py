@@ -85,6 +85,11 @@ class Check:
         """The block that it belongs to."""
         return self.identifier.split(".")[0]
 
+    @property
+    def decides(self) -> bool:
+        """Whether to fail it is not to conform: of a *must* alone, and of what no page knows."""
+        return self.identifier not in requirements() or requirements()[self.identifier].level == "must"
+
 
 CHECKS: dict[str, Check] = {}
 # Parts of identifiers of what hardly depends on shapes and values, so that half as many cases tell as much.

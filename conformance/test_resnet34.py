@@ -170,7 +170,7 @@ def new(subject: Trial) -> dict[str, Array]:
     key = (subject.subject, subject.dtype)
     if not _new or _new[0][0] != key:
         _new[:] = [(key, subject.subject.framework.state(subject.new("resnet34")))]
-    subject.sees("state", _new[0][1])
+    subject.seen.append(("state", _new[0][1]))
     return _new[0][1]
 
 
@@ -293,7 +293,7 @@ def shapes_by_key(subject: Trial, case: Case) -> dict[str, tuple[int, ...]]:
         state = subject.subject.framework.state(subject.new("resnet34", **sizes))
         found = {name: a.shape for name, a in state.items()}
         _shapes_by_key[:] = [(key, found), *_shapes_by_key[:3]]
-    subject.sees("shape", found)
+    subject.seen.append(("shape", found))
     return found
 
 

@@ -100,7 +100,7 @@ class Sighting:
     form: str
     dtype: str
     case: Any  # as it was drawn
-    seen: tuple[tuple[str, Any], ...]  # what it is, and an array or something plain
+    seen: list[tuple[str, Any]]  # what it is, and an array or something plain
     wrong: str = ""  # in words, without numbers; nothing where the case passed
 
 
@@ -213,7 +213,7 @@ class Trial:
             else:
                 results = self.subject.apply(case.stem, self.module, self.subject.inputs(given.arrays))
         self.calls[-1] = replace(call, results=results, copies=tuple(np.array(r) for r in results))
-        self.sees("result", self.calls[-1].copies)
+        self.seen.append(("result", self.calls[-1].copies))
         return results
 
     @_taped
@@ -229,7 +229,7 @@ class Trial:
         # a parameter that the case does not know, and that the module should not have, is for others to judge
         present = {n: g for n, g in found.items() if g is not None and n in case.arrays}
         self.calls[-1] = replace(self.calls[-1], entries=present)
-        self.sees("gradient", present)
+        self.seen.append(("gradient", present))
         operands = [n for n, a in case.arrays.items() if a is not None and not n.startswith("cotangent")]
         for name in operands:
             if name not in present and (wanted is None or name in wanted) and name in found:
@@ -243,7 +243,7 @@ class Trial:
         with self.watched(case, "second derivatives"):
             found = self.subject.second(case.stem, case.map(lambda a: np.array(a)).arrays, case.arguments)
         self.calls[-1] = replace(self.calls[-1], entries=found)
-        self.sees("second derivative", found)
+        self.seen.append(("second derivative", found))
         return found
 
     def presumed(self, case: Case) -> np.ndarray:
@@ -294,23 +294,8 @@ class Trial:
     def state(self, module: Any) -> dict[str, np.ndarray]:
         """Key -> copy, of a module's parameters and saved buffers."""
         state = self.subject.framework.state(module)
-        self.sees("state", state)
+        self.seen.append(("state", state))
         return state
-
-    def sees(self, what: str, value: Any) -> None:
-        """Keep what the subject gave: of tuples and mappings each part, of long arrays some elements and the shape."""
-        if isinstance(value, dict):
-            for key in sorted(value, key=str):
-                self.sees(f"{what} {key}", value[key])
-        elif isinstance(value, tuple | list):
-            self.seen.append((f"length of {what}", len(value)))
-            for number, part in enumerate(value):
-                self.sees(f"{what} {number}", part)
-        elif isinstance(value, np.ndarray) and value.size > LONG:
-            self.seen.append((f"shape of {what}", value.shape))
-            self.seen.append((what, value.ravel()[:: -(-value.size // LONG)].copy()))
-        else:
-            self.seen.append((what, value if isinstance(value, np.ndarray | PLAIN) else object))
 
     @contextmanager
     def watched(self, what: Case | str, expected: str) -> Iterator[None]:
@@ -321,7 +306,7 @@ class Trial:
             with _raising(expected):
                 yield
         except Mismatch:
-            self.sees("raised", None)
+            self.seen.append(("raised", None))
             raise
         finally:
             if self.journal:
@@ -394,7 +379,7 @@ class Trial:
 
         def judge_once(case: Any) -> None:
             try:
-                self.sight(check, case)
+                self._attempt(check, case)
                 counts["judged"] += 1
             except Unsupported as reason:
                 unsupported[str(reason) or "no reason given"] += 1
@@ -434,24 +419,35 @@ class Trial:
             if isinstance(strategy, type) and not simplify:  # machines begun, the last one twice: Hypothesis repeats it
                 counts["failed at"] = max(1, counts["judged"] - 1)
             outcome = Outcome("fail", counts["judged"], failure.message, failure, counts["failed at"])
-            more = self._more(check, strategy, draws) if simplify and not isinstance(strategy, type) else []
-            return replace(outcome, unsupported=unsupported, seen=wrong + more)
+            explained = simplify and check.decides and not isinstance(strategy, type)
+            seen = wrong + self._more(check, strategy, draws) if explained else []
+            return replace(outcome, unsupported=unsupported, seen=seen)
         if sum(blocked.values()) > counts["judged"]:
             reason = f"the call itself fails: {blocked.most_common(1)[0][0]}"
             return Outcome("blocked", counts["judged"], reason, unsupported=unsupported)
         return self._conclude(counts["judged"], unsupported, limit)
 
     def sight(self, check: Check, case: Any) -> Sighting:
-        """Judge one case, and say what was seen. A Mismatch has it too."""
+        """What is seen in one case, right or wrong."""
+        try:
+            self._attempt(check, case)
+        except Mismatch as mismatch:
+            return mismatch.sighting or self._sighting(case)
+        return self._sighting(case)
+
+    def _attempt(self, check: Check, case: Any) -> None:
+        """Judge one case. A Mismatch gets to know it, and what was seen."""
         self.calls, self.seen = [], []
         try:
             self._judge(check, case)
         except Mismatch as mismatch:
             wrong = "raised" if self.seen and self.seen[-1][0] == "raised" else mismatch.words
-            mismatch.sighting = Sighting(self.form, self.dtype, case, tuple(self.seen), wrong)
+            mismatch.sighting = self._sighting(case, wrong)
             mismatch.case, mismatch.calls = mismatch.case or case, self.calls
             raise
-        return Sighting(self.form, self.dtype, case, tuple(self.seen))
+
+    def _sighting(self, case: Any, wrong: str = "") -> Sighting:
+        return Sighting(self.form, self.dtype, case, [step for seen in self.seen for step in _parts(*seen)], wrong)
 
     def _judge(self, check: Check, case: Any) -> None:
         """By class B and, where that is not met, by the weaker classes that are open to the subject."""
@@ -506,26 +502,23 @@ class Trial:
 
     def _more(self, check: Check, strategy: Any, draws: int) -> list[Sighting]:
         """What is seen in some more cases, right or wrong."""
-        found: list[Sighting | None] = []
+        found: list[Sighting] = []
 
         def look(case: Any) -> None:
             for number in range(draws):
                 with suppress(Unsupported, Blocked):
-                    try:
-                        found.append(self.sight(check, _shuffled(case, number) if number else case))
-                    except Mismatch as mismatch:
-                        found.append(mismatch.sighting)
+                    found.append(self.sight(check, _shuffled(case, number) if number else case))
 
         once = settings(settings.get_profile("nnspec-quick"), max_examples=-(-MORE // draws), phases=(Phase.generate,))
         once(seed(self._seed(check) + 1)(given(case=strategy)(_keyword_only(look))))()
-        return [sighting for sighting in found if sighting is not None]
+        return found
 
     def _smallest(self, check: Check, failure: Mismatch) -> Mismatch:
         found = [failure]
 
         def fails(case: Case) -> bool:
             try:
-                self.sight(check, case)
+                self._attempt(check, case)
             except Mismatch as mismatch:
                 found.append(mismatch)
                 return True
@@ -577,7 +570,7 @@ class Built:
         with self.trial.watched(self.case, "a result"):
             result = framework.to_numpy(self.native(framework.to_native(np.array(x))))
         self.trial.calls[-1] = replace(self.trial.calls[-1], results=(result,), copies=(np.array(result),))
-        self.trial.sees("result", self.trial.calls[-1].copies)
+        self.trial.seen.append(("result", self.trial.calls[-1].copies))
         return result
 
     @_taped
@@ -591,7 +584,7 @@ class Built:
             found = framework.differentiate_module(self.native, *natives)
             present = {n: framework.to_numpy(g) for n, g in found.items() if g is not None}
         self.trial.calls[-1] = replace(self.trial.calls[-1], entries=present)
-        self.trial.sees("gradient", present)
+        self.trial.seen.append(("gradient", present))
         return present
 
     @_taped
@@ -613,7 +606,7 @@ class Built:
         with self.trial.watched("state_dict()", "its state"):
             entries = self.trial.subject.framework.state(self.native)
         self.trial.calls.append(Call(self.case, module=self.native, step="state", entries=entries))
-        self.trial.sees("state", entries)
+        self.trial.seen.append(("state", entries))
         return entries
 
     @_taped
@@ -625,6 +618,22 @@ class Built:
         entries = entries if known else {key: np.array(value) for key, value in entries.items()}
         self.trial.calls.append(Call(self.case, module=self.native, step="load", entries=entries))
         return self
+
+
+def _parts(what: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """What the subject gave: of tuples and mappings each part, of long arrays some elements and the shape."""
+    if isinstance(value, dict):
+        for key in sorted(value, key=str):
+            yield from _parts(f"{what} {key}", value[key])
+    elif isinstance(value, tuple | list):
+        yield f"length of {what}", len(value)
+        for number, part in enumerate(value):
+            yield from _parts(f"{what} {number}", part)
+    elif isinstance(value, np.ndarray) and value.size > LONG:
+        yield f"shape of {what}", value.shape
+        yield what, value.ravel()[:: -(-value.size // LONG)].copy()
+    else:
+        yield what, value if isinstance(value, np.ndarray | PLAIN) else object
 
 
 def _shuffled(case: Any, seed: int) -> Any:
