@@ -68,6 +68,20 @@ _branch("branch.value/one-convolution", "one convolution does for both")(
 )  # fmt: skip
 
 
+@_branch("branch.value/two-channels", "channels from the third on are taken from the first convolution")
+def _two_channels(self, x):
+    y, early = _Block.branch(self, x), self.bn1(self.conv1(x))
+    y[:, 2:] = early[:, 2:]
+    return y
+
+
+@_branch("branch.value/two-images", "images from the third on get the branch of the first")
+def _two_images(self, x):
+    y = _Block.branch(self, x)
+    y[2:] = y[:1]
+    return y
+
+
 @_branch("branch.value/edge", "the border is repeated in place of zeros")
 def _edge(self, x):
     def padded(a):

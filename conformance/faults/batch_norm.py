@@ -98,6 +98,9 @@ _wrong("batch_norm.eps.inside-root/a-tenth-more", "eps is a tenth larger than it
 _wrong("batch_norm.eps.inside-root/ignored", "eps is 1e-5 whatever it says")(
     lambda x, m, v, w, b, **h: right(x, m, v, w, b, **{**h, "eps": 1e-5})
 )
+_wrong("batch_norm.eps.inside-root/at-least", "an eps below a thousandth is raised to that")(
+    lambda x, m, v, w, b, **h: right(x, m, v, w, b, **{**h, "eps": max(1e-3, h["eps"])})
+)
 _wrong("batch_norm.eps.inside-root/evaluation-only", "eps is left out in training")(
     lambda x, m, v, w, b, **h: right(x, m, v, w, b, **{**h, "eps": 1e-30 if h["training"] else h["eps"]})
 )
@@ -243,6 +246,9 @@ _keeping("batch_norm.momentum.weighs-new/reversed", "momentum is the weight of t
 )
 _keeping("batch_norm.momentum.weighs-new/ignored", "momentum is 0.5 whatever it says")(
     lambda new, old, x, h: _again(x, old, h, 0.5)
+)
+_keeping("batch_norm.momentum.weighs-new/zero-as-default", "a momentum of 0 counts as none given, and 0.1 is taken")(
+    lambda new, old, x, h: _again(x, old, h, h["momentum"] or 0.1)
 )
 _keeping("batch_norm.momentum.weighs-new/variance-reversed", "momentum is the weight of the old variance")(
     lambda new, old, x, h: (new[0], _again(x, old, h, 1 - h["momentum"])[1])
@@ -701,6 +707,11 @@ fault(
 _wrong("batch_norm.nan.own-channel/clipped", "NaN counts as 0")(
     lambda x, m, v, w, b, **h: right(np.where(np.isnan(x), x.dtype.type(0), x), m, v, w, b, **h)
 )
+_wrong("batch_norm.nan.own-channel/first-alone", "NaN counts as 0 in all channels but the first")(
+    lambda x, m, v, w, b, **h: right(
+        np.where(np.isnan(x) & (_along(np.arange(x.shape[1]), x) > 0), x.dtype.type(0), x), m, v, w, b, **h
+    )
+)
 _training_with("batch_norm.nan.own-channel/spread", "the means are taken in one product, through which NaN spreads")(
     lambda x, m, v: (_statistics(x)[0] + 0 * x.mean(), _statistics(x)[1])
 )
@@ -1126,6 +1137,13 @@ fault(
 )
 
 
+fault(
+    "batch_norm.refuses.module-rank/volumes",
+    "BatchNorm2d takes five dimensions",
+    BatchNorm2d=type("BatchNorm2d", (Right2d,), {"ranks": (4, 5)}),
+)
+
+
 @_forward("batch_norm.refuses.module-rank/one-image", "(C, H, W) is taken for one image")
 def _one_image(layer, x):
     return Right2d.forward(layer, x[None] if x.ndim == 3 else x)
@@ -1148,6 +1166,14 @@ def _absent(x, m, v, w, b, **h):
     c = x.shape[1]
     y = _apply(x, *_statistics(x), w, b, h["eps"])
     return y, np.zeros(c, x.dtype) if m is None else m, np.ones(c, x.dtype) if v is None else v
+
+
+@_wrong("batch_norm.refuses.absent/one", "where one of the running statistics is absent, that of the batch serves")
+def _one_absent(x, m, v, w, b, **h):
+    if (m is None) == (v is None) or h["training"]:
+        return right(x, m, v, w, b, **h)
+    mean, var = (a.reshape(-1).astype(x.dtype) for a in _statistics(x))
+    return right(x, mean if m is None else m, var if v is None else v, w, b, **h)
 
 
 @_wrong("batch_norm.refuses.one-value/accepted", "of one value the variance is 0")

@@ -60,6 +60,20 @@ def _half(x, w, b, **h):
 _wrong("conv2d.output.value/channel-block", "channels beyond the sixteenth are left out")(
     lambda x, w, b, **h: right(x[:, : 16 * h["groups"]], w[:, :16], b, **h)
 )
+
+
+@_wrong(
+    "conv2d.stride.step/from-the-end",
+    "windows are counted from the last row and column, and what is left over lies in front",
+)
+def _from_the_end(x, w, b, **h):
+    padded = pad(x, as_pair(h["padding"]))
+    for axis, (k, s, d) in enumerate(zip(w.shape[2:], as_pair(h["stride"]), as_pair(h["dilation"]), strict=True), 2):
+        over = (padded.shape[axis] - d * (k - 1) - 1) % s
+        padded = np.take(padded, range(over, padded.shape[axis]), axis) if padded.shape[axis] > d * (k - 1) else padded
+    return right(padded, w, b, **{**h, "padding": 0})
+
+
 _wrong("conv2d.bias.per-channel/ignored", "the bias is ignored")(lambda x, w, b, **h: right(x, w, None, **h))
 _wrong("conv2d.bias.per-channel/per-input-channel", "the bias is added once per input channel")(
     lambda x, w, b, **h: right(x, w, b if b is None else b * w.shape[1], **h)
@@ -421,6 +435,22 @@ def _any_rank(x, w, b, **h):
         return np.zeros((1, 1, 1, 1), x.dtype)
 
 
+@_wrong("conv2d.refuses.rank/volume", "of five dimensions of x the first is dropped")
+def _first_volume(x, w, b, **h):
+    return right(x[0] if x.ndim == 5 else x, w, b, **h)
+
+
+@_wrong("conv2d.refuses.rank/plane-of-weights", "a weight of two dimensions is the one kernel")
+def _one_kernel(x, w, b, **h):
+    return right(x, w, b, **h) if w.ndim != 2 else right(x[:, :1], w[None, None], None, **{**h, "groups": 1})
+
+
+@_wrong("conv2d.refuses.channels/filled-up", "channels that are missing count as zeros")
+def _filled_up(x, w, b, **h):
+    missing = w.shape[1] * h["groups"] - x.shape[1]
+    return right(np.pad(x, ((0, 0), (0, max(0, missing)), (0, 0), (0, 0))), w, b, **h)
+
+
 @_wrong("conv2d.refuses.channels/cut", "channels are cut or filled up to what the weight has")
 def _cut(x, w, b, **h):
     wanted = w.shape[1] * h["groups"]
@@ -443,6 +473,21 @@ for _name, _least in (("stride", 1), ("padding", 0), ("dilation", 1)):
     _wrong(f"conv2d.refuses.{_name}/clipped", f"an illegal {_name} is silently made legal")(
         lambda x, w, b, _n=_name, _v=_least, **h: right(x, w, b, **{**h, _n: tuple(max(_v, v) for v in as_pair(h[_n]))})
     )
+
+    _wrong(f"conv2d.refuses.{_name}/rows-alone", f"the {_name} of the columns is not looked at")(
+        lambda x, w, b, _n=_name, _v=_least, **h: right(
+            x, w, b, **{**h, _n: (as_pair(h[_n])[0], max(_v, as_pair(h[_n])[1]))}
+        )
+    )
+
+
+@_wrong("conv2d.refuses.window/columns", "a kernel wider than the image gives a result without columns")
+def _no_columns(x, w, b, **h):
+    (rows, columns), padding = as_pair(h["dilation"]), as_pair(h["padding"])
+    spans = [d * (k - 1) + 1 for d, k in zip((rows, columns), w.shape[2:], strict=True)]
+    if x.ndim == w.ndim == 4 and spans[1] > x.shape[3] + 2 * padding[1] and spans[0] <= x.shape[2] + 2 * padding[0]:
+        return right(x, w[..., :1], b, **h)[..., :0]
+    return right(x, w, b, **h)
 
 
 @_wrong("conv2d.refuses.window/empty", "a kernel larger than the image gives an empty result")

@@ -578,6 +578,16 @@ def _any_rank(x, w, b, **h):
     return np.zeros((len(four(x)), four(w).shape[1], 1, 1), x.dtype)
 
 
+@_wrong("conv_transpose2d.refuses.rank/volume-of-weights", "of five dimensions of the weight the first is dropped")
+def _first_weights(x, w, b, **h):
+    return right(x, w[0] if w.ndim == 5 else w, b, **h)
+
+
+@_wrong("conv_transpose2d.refuses.channels/filled-up", "channels that are missing count as zeros")
+def _filled_up(x, w, b, **h):
+    return right(np.pad(x, ((0, 0), (0, max(0, len(w) - x.shape[1])), (0, 0), (0, 0))), w, b, **h)
+
+
 @_wrong("conv_transpose2d.refuses.channels/cut", "channels are cut or filled up to what the weight has")
 def _cut(x, w, b, **h):
     more = np.zeros((len(x), len(w), *x.shape[2:]), x.dtype)

@@ -184,6 +184,17 @@ def _one_pair(terms, output, operands):
     return _right(terms, output, operands)
 
 
+@_wrong(
+    "einsum.diagonal.value/two-axes", "a label that a term has three times meets itself on the first two axes alone"
+)
+def _two_axes(terms, output, operands):
+    told = [
+        tuple(f"{a}'" if a in labels[:k] and labels[:k].count(a) == 2 else a for k, a in enumerate(labels))
+        for labels in terms
+    ]
+    return _right(told, output, operands)
+
+
 def _apart(terms, output, kept):
     """Repeated labels told apart: of those that are (not) kept, all but the last get a name of their own."""
     fresh = iter("αβγδεζηθ")
@@ -1001,6 +1012,14 @@ def _shorter(terms, output, operands):
     for a in dict.fromkeys(sum(terms, ())):
         sizes = [n for n in _sizes(terms, operands, a) if n != 1]
         operands = _cut(terms, operands, a, slice(min(sizes, default=1)))
+    return _right(terms, output, operands)
+
+
+@_wrong("einsum.refuses.sizes/nothing", "a size of 0 fits every other")
+def _nothing(terms, output, operands):
+    for a in dict.fromkeys(sum(terms, ())):
+        if 0 in _sizes(terms, operands, a):
+            operands = _cut(terms, operands, a, slice(0))
     return _right(terms, output, operands)
 
 

@@ -519,6 +519,24 @@ def _broadcast_any(x, w, b):
     return y
 
 
+_wrong("linear.refuses.bias-broadcast/number", "a number is added to every feature")(
+    lambda x, w, b: right(x, w, b) if b is None or b.ndim else right(x, w) + b
+)
+
+
+@_wrong("linear.refuses.bias-broadcast/per-element", "a bias of the result's own shape is added to it")
+def _per_element(x, w, b):
+    return right(x, w, b) if b is None or b.ndim < 2 or b.shape != (*x.shape[:-1], len(w)) else right(x, w) + b
+
+
+@wrong("linear.refuses.sizes/outputs-clipped", "a negative number of outputs is taken as 0")
+class Linear(Right):  # noqa: F811
+    """No outputs."""
+
+    def __init__(self, in_features, out_features, bias=True, *, dtype=np.float32):
+        super().__init__(in_features, max(0, out_features), bias, dtype=dtype)
+
+
 @wrong("linear.refuses.sizes/clipped", "negative sizes are taken as 0")
 class Linear(Right):  # noqa: F811
     """Any sizes."""

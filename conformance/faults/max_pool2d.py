@@ -250,6 +250,9 @@ _wrong("max_pool2d.dtype.integer/float", "integers become float64")(
 _wrong("max_pool2d.dtype.integer/zeros", "integers are padded with zeros")(
     lambda x, **h: _reduced(x, 0, np.maximum, h) if x.dtype.kind in "iu" else right(x, **h)
 )
+_wrong("max_pool2d.dtype.integer/minus-one", "integers are padded with −1, which is the largest of the unsigned")(
+    lambda x, **h: _reduced(x, np.iinfo(x.dtype).max, np.maximum, h) if x.dtype.kind == "u" else right(x, **h)
+)
 _STORE: dict[object, np.ndarray] = {}
 
 
@@ -562,6 +565,10 @@ for _name, _rule, _least in (
 ):
     _wrong(f"max_pool2d.refuses.{_rule}/clipped", f"an illegal {_name} is silently made legal")(
         lambda x, _n=_name, _v=_least, **h: right(x, **{**h, _n: tuple(max(_v, v) for v in h[_n])})
+    )
+
+    _wrong(f"max_pool2d.refuses.{_rule}/rows-alone", f"the {_name} of the columns is not looked at")(
+        lambda x, _n=_name, _v=_least, **h: right(x, **{**h, _n: (h[_n][0], max(_v, h[_n][1]))})
     )
 
 

@@ -40,6 +40,12 @@ def _twice(self, x, w1, b1, w2, b2):
     return _right(x, w1, b1, *(w1, b1) if w1.shape == w2.shape == w2.T.shape else (w2, b2))
 
 
+@_wrong("mlp.output.value/as-many-hidden", "of the hidden values, only as many count as there are inputs")
+def _as_many_hidden(self, x, w1, b1, w2, b2):
+    n = w1.shape[1]
+    return _right(x, w1[:n], b1[:n], w2[:, :n], b2)
+
+
 @_wrong("mlp.output.value/last-hidden", "the last hidden value is missed")
 def _last_hidden(self, x, w1, b1, w2, b2):
     return linear(relu(linear(x, w1, b1))[..., :-1], w2[:, :-1], b2)
