@@ -393,6 +393,7 @@ class Trial:
                 raise
 
         def begin() -> RuleBasedStateMachine:
+            self.calls, self.seen = [], []
             machine = strategy()
             check.body(self, machine)
             counts["judged"] += 1

@@ -60,6 +60,26 @@ def test_a_file_is_told_the_cause(desk):
     assert {"conv2d.stride.step/swapped"} == {cause["fault"] for f in failures for cause in f["causes"][:1]}
 
 
+def test_an_optimiser_in_torch_is_told_the_cause(desk):
+    """What is done step by step, in another framework, is compared with what known mistakes do."""
+    pytest.importorskip("torch")
+    done = desk.check(
+        """
+        import torch
+
+        class Parameter(torch.nn.Parameter):
+            pass
+
+        class SGD(torch.optim.SGD):
+            def __init__(self, params, lr=0.1, momentum=0.0, weight_decay=0.0):
+                super().__init__(params, lr, momentum, dampening=momentum, weight_decay=weight_decay)
+        """,
+        *("--block", "sgd", "--dtype", "float32", "-n", 0),
+    )
+    assert done.code == 1, done.out
+    assert "cause: a weighted mean in place of the sum, from the second step on" in done.out
+
+
 def test_what_a_likely_cause_is_a_mistake_in_comes_first():
     def failed(name, *faults):
         found = [{"fault": fault, "mistake": fault, "cases": 3} for fault in faults]
