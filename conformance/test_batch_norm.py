@@ -68,7 +68,7 @@ def cases(
         "bias": None if "bias" in absent else vector("bias", 0.0),
     }
     neutral = 0.1 if "momentum" in lacks else 0.5
-    momentum = draw(any_of(0.1, 0.25, 0.9, 1.0, 0.0)) if "momentum" in vary else neutral
+    momentum = draw(any_of(0.1, 0.0, 0.25, 0.9, 1.0, 0.0)) if "momentum" in vary else neutral
     eps = draw(any_of(1.0, 0.1, 1e-3, 1e-5)) if "eps" in vary else 1e-5
     arguments = {"training": training, "momentum": momentum, "eps": eps}
     return Case("batch_norm", arrays, arguments).map(lambda a: a.astype(dtype))
