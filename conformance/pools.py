@@ -121,7 +121,7 @@ def rank(draw: st.DrawFn, case: Case, lacks: frozenset[str]) -> Case:
 
 def below(name: str, legal: int) -> Breakage:
     """One of the pair's two values, or both, below what is legal, on an image large enough for any reading of them."""
-    values = st.sampled_from([legal - 1, legal - 2, (legal - 1, legal), (legal, legal - 1)])
+    values = st.sampled_from([legal - 1, (legal - 1, legal), (legal, legal - 1), (legal, legal - 2)])
 
     def how(draw: st.DrawFn, case: Case, lacks: frozenset[str]) -> Case:
         x = np.resize(case["x"], (*case["x"].shape[:2], 9, 9))

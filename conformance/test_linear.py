@@ -428,6 +428,7 @@ def _broadcastable(draw: st.DrawFn, case: Case) -> Case:
     needs="bias",
     forms="function",
     per_dtype=False,
+    effort=1,
 )
 def test_refuses_bias_broadcast(subject: Trial, case: Case) -> None:
     """One value for all features, and one for every element."""
