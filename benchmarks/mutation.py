@@ -163,11 +163,15 @@ def main() -> int:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
     with ProcessPoolExecutor(options.n, context, max_tasks_per_child=1) as pool:
-        for n, (change, (said, why)) in enumerate(zip(todo, pool.map(judge, todo), strict=True), start=1):
-            counts[change.file].update(["changes", said])
-            print(f"\r{n} of {len(todo)}", end="", file=sys.stderr, flush=True)
-            if said == "survived":
-                print(f"{change}: {why} killed", flush=True)
+        results = pool.map(judge, todo)
+        try:
+            for n, (change, (said, why)) in enumerate(zip(todo, results, strict=True), start=1):
+                counts[change.file].update(["changes", said])
+                print(f"\r{n} of {len(todo)}", end="", file=sys.stderr, flush=True)
+                if said == "survived":
+                    print(f"{change}: {why} killed", flush=True)
+        except KeyboardInterrupt:  # what is known so far is told
+            pool.shutdown(wait=False, cancel_futures=True)
     print(f"\n{'file':34} changes    lost  broken  survived")
     for file, count in (*counts.items(), ("all", sum(counts.values(), Counter()))):
         print(f"{file:34} {count['changes']:7} {count['lost']:7} {count['broken']:7} {count['survived']:9}")
