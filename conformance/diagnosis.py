@@ -92,7 +92,7 @@ class _Seen:
         if _near(made, actual, right):
             return True
         random = right is None or not np.array_equal(right, self.right_again.get(step, ()), equal_nan=True)
-        return made.shape == actual.shape and random
+        return bool(self.right) and random and made.shape == actual.shape
 
     def sight(self, subject: Subject) -> Sighting | None:
         """What the check sees of a subject, in the same form where it has that; None where it cannot judge it."""
