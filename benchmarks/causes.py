@@ -36,7 +36,7 @@ from nnspec.conformance import diagnosis
 from nnspec.conformance.faults import Fault, catalogue
 from nnspec.conformance.findings import Suspect, suspects
 from nnspec.conformance.power import faults_of, load_checks
-from nnspec.conformance.requirements import CHECKS, requirements
+from nnspec.conformance.requirements import CHECKS
 from nnspec.conformance.terminal import SUSPECTS
 from nnspec.conformance.trial import Trial, forms
 
@@ -50,13 +50,13 @@ def measure(keys: tuple[str, ...], known: bool) -> tuple[tuple[str, ...], list[s
     """What a report says of a fault or a pair of them, and the causes that it names; nothing where it is no pair."""
     load_checks()
     warnings.simplefilter("ignore")
-    called: list[str] = []
-    pieces = composed(*(catalogue()[key] for key in keys), called=called)
+    at_work: dict[str, bool] = {}
+    pieces = composed(*(catalogue()[key] for key in keys), at_work=at_work)
     if pieces is None:
         return keys, [], []
     with mock.patch.object(diagnosis, "catalogue", return_value=without(() if known else keys)):
         named = report_on(Fault(keys[0], "", pieces).subject(), keys[0].split(".")[0])
-    if INSIDE in called and AT_WORK not in called:
+    if not all(at_work.values()):
         return keys, [], []
     faults = [suspect.fault for suspect in named]
     if not named:
@@ -74,9 +74,7 @@ def without(left_out: tuple[str, ...]) -> dict[str, Fault]:
 def report_on(subject: Subject, block: str) -> list[Suspect]:
     """The causes that a report on a block begins with: those that explain most of what is broken."""
     found: list[dict[str, Any]] = []
-    for check in (check for check in CHECKS.values() if check.stem == block):
-        if requirements()[check.identifier].level != "must":
-            continue
+    for check in (check for check in CHECKS.values() if check.stem == block and check.decides):
         for form in forms(subject, check):
             outcome = Trial(subject, form, "float32").run(check)
             about = {"requirement": check.identifier, "block": block, "level": "must", "verdict": outcome.verdict}
@@ -87,11 +85,12 @@ def report_on(subject: Subject, block: str) -> list[Suspect]:
 
 # -- two mistakes at once ----------------------------------------------------------------------------------------------
 
-INSIDE, AT_WORK = "one function computes with another", "the other has been called"
 
+def composed(one: Fault, *others: Fault, at_work: dict[str, bool]) -> dict[str, Any] | None:
+    """The pieces of a subject with all the mistakes; None where two of them are in one place.
 
-def composed(one: Fault, *others: Fault, called: list[str]) -> dict[str, Any] | None:
-    """The pieces of a subject with all the mistakes; None where two of them are in one place."""
+    `at_work` tells of each function that another computes with whether that has been so yet.
+    """
     if not others:
         return one.pieces
     (other,) = others
@@ -103,19 +102,22 @@ def composed(one: Fault, *others: Fault, called: list[str]) -> dict[str, Any] | 
                 return None
             pieces[name] = type(name, (mine, its), {})
         else:
-            called.append(INSIDE)
-            pieces[name] = within(mine, its, "right" + name[len(one.key.split(".")[0]) :], called)
+            at_work[name] = False
+            pieces[name] = within(mine, its, name, at_work)
     return pieces
 
 
-def within(mine: Callable[..., Any], its: Callable[..., Any], right: str, called: list[str]) -> Callable[..., Any]:
-    """The first function, where its file's `right` is the second, which has the right one itself."""
+def within(
+    mine: Callable[..., Any], its: Callable[..., Any], name: str, at_work: dict[str, bool]
+) -> Callable[..., Any]:
+    """The first function, where its file's `right`, or `right_vjp`, is the second, which has the right one itself."""
     module = importlib.import_module(mine.__module__)
+    right = "right" + name[len(module.__name__.rpartition(".")[2]) :]
     original = getattr(module, right)
 
     @functools.wraps(original)
     def inner(*operands: Any, **arguments: Any) -> Any:
-        called.append(AT_WORK)
+        at_work[name] = True
         with mock.patch.object(module, right, original):
             return its(*operands, **arguments)
 
@@ -135,7 +137,7 @@ def drawn(kind: str, blocks: list[str], seed: int) -> Iterator[tuple[str, ...]]:
     by_block: dict[str, list[str]] = defaultdict(list)
     for fault in faults_of(blocks):
         stem = fault.requirement.split(".")[0]
-        if requirements()[fault.requirement].level == "must" and stem != "resnet34":
+        if fault.decides and stem != "resnet34":
             by_block[stem].append(fault.key)
     chance = random.Random(seed)
     everything = [key for keys in by_block.values() for key in keys]

@@ -29,8 +29,8 @@ from nnspec.conformance.requirements import Check
 from nnspec.conformance.rule import ARITHMETIC, CLASSES, NARROW, Expected, compare, flushing, held_to
 
 PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
-REMEMBERED = 12  # cases that were wrong, and MORE that are drawn to see what else happens, compared with known mistakes
-MORE = 24
+REMEMBERED = 12  # cases that were wrong, to be compared with known mistakes
+MORE = 24  # cases that are drawn for the same purpose, right or wrong
 LONG = 4096  # an array of more elements is not kept as a whole
 PLAIN = bool | int | float | str | None
 COSTLY = 10  # a check of this effort or more reports the first failing case: to look for a smaller one takes too long
@@ -46,7 +46,7 @@ for _name, _cases in PROFILES.items():
         verbosity=Verbosity.quiet,
         suppress_health_check=list(HealthCheck),
     )
-NUMBER = re.compile(r"-?\d+(\.\d*)?(e[-+]?\d+)?")
+NUMBER = re.compile(r"(?<![\w.])-?\d+(\.\d*)?(e[-+]?\d+)?")  # but those in names, as of a layer or a dtype
 OURS = ("<nnspec", *(str(Path(module).parent) for module in (__file__, adapters.__file__)))  # files that are no subject
 
 
@@ -535,10 +535,6 @@ class Trial:
     def _seed(self, check: Check) -> int:
         """The same for the same check, whatever else is run beside it."""
         return zlib.crc32(f"{self.seed} {check.identifier} {self.form} {self.dtype}".encode())
-
-    def copy(self) -> Trial:
-        """A fresh trial of the same subject."""
-        return replace(self, worst=0.0, calls=[])
 
 
 @contextmanager

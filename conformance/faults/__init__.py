@@ -34,6 +34,11 @@ class Fault:
         return self.key.partition("/")[0]
 
     @property
+    def decides(self) -> bool:
+        """Whether it is a mistake in what a *must* says."""
+        return requirements()[self.requirement].level == "must"
+
+    @property
     def fix(self) -> str:
         """What the code must do instead: the requirement's sentence."""
         return requirements()[self.requirement].sentence

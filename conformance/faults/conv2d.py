@@ -483,8 +483,8 @@ for _name, _least in (("stride", 1), ("padding", 0), ("dilation", 1)):
 
 @_wrong("conv2d.refuses.window/columns", "a kernel wider than the image gives a result without columns")
 def _no_columns(x, w, b, **h):
-    (rows, columns), padding = as_pair(h["dilation"]), as_pair(h["padding"])
-    spans = [d * (k - 1) + 1 for d, k in zip((rows, columns), w.shape[2:], strict=True)]
+    padding = as_pair(h["padding"])
+    spans = [d * (k - 1) + 1 for d, k in zip(as_pair(h["dilation"]), w.shape[2:], strict=True)]
     if x.ndim == w.ndim == 4 and spans[1] > x.shape[3] + 2 * padding[1] and spans[0] <= x.shape[2] + 2 * padding[0]:
         return right(x, w[..., :1], b, **h)[..., :0]
     return right(x, w, b, **h)
