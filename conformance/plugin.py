@@ -5,6 +5,7 @@ Every pytest loads it where nnspec is installed, so it imports nothing until a c
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -131,6 +132,24 @@ def pytest_configure_node(node: Any) -> None:
     """Tell a worker where its journal is."""
     session = node.config.pluginmanager.getplugin("nnspec-session")
     node.workerinput["nnspec_journals"] = str(session.journals) if session else ""
+
+
+def _is_own_worker(config: pytest.Config) -> bool:
+    """Whether this is a worker of the command line, in which nothing runs but checks."""
+    return hasattr(config, "workerinput") and config.getoption("nnspec_journals") is not None
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is loaded by now stays: that it is not searched for garbage again and again saves a tenth of the time."""
+    if _is_own_worker(session.config):
+        gc.freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """A worker that has told everything ends at once: to take a framework apart takes a second."""
+    if _is_own_worker(config):
+        os._exit(0)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -77,7 +77,7 @@ def chains(
     features: int = 1,
 ):
     """Some layers: affine maps of small integers, and ReLU."""
-    affine = st.tuples(st.sampled_from([2, -1, -2]), st.sampled_from([1, 0, -3]))
+    affine = st.sampled_from([(2, 1), (-1, 0), (-2, -3)])
     length = draw(any_of(*lengths))
     layers = draw(st.lists(st.one_of(affine, st.none()), min_size=length, max_size=length))
     return Chain(tuple(layers), draw(data(dtype, ("integers",))).inputs(draw(st.integers(1, 3)), features))
@@ -267,9 +267,9 @@ def test_state_keys(subject: Trial, case: Chain) -> None:
     program = case.program(subject)
     own = {n: program.value(f"sorted({n}.state_dict())") for n in case.names}
     keys = [f"{i}.{key}" for i, name in enumerate(case.names) for key in own[name]]
-    program.run(f"chain = {row(case.names)}").equals("sorted(chain.state_dict())", sorted(keys))
-    nested = [f"{len(own)}.{key}" for key in keys]
-    program.run(f"chain = {row([*case.names, 'chain'])}").equals("sorted(chain.state_dict())", sorted(keys + nested))
+    keys += [f"{len(own)}.{key}" for key in keys]
+    program.run(f"chain = {row(case.names)}", f"chain = {row([*case.names, 'chain'])}")
+    program.equals("sorted(chain.state_dict())", sorted(keys))
 
 
 def has_parameters(program: Program, what: str, names: Sequence[str]) -> None:
@@ -283,10 +283,9 @@ def has_parameters(program: Program, what: str, names: Sequence[str]) -> None:
 
 @requirement("sequential.parameters.complete", chains, needs="parameters")
 def test_parameters_complete(subject: Trial, case: Chain) -> None:
-    """In a row, and one level deeper."""
-    program = case.program(subject).run(f"chain = {row(case.names)}")
-    has_parameters(program, "chain", case.names)
-    has_parameters(program.run("nested = Sequential(chain)"), "nested", case.names)
+    """Of the first layer in a row, and of the others one level deeper."""
+    first, *others = case.names
+    has_parameters(case.program(subject).run(f"chain = {row([first, row(others)])}"), "chain", case.names)
 
 
 @requirement("sequential.parameters.shared-once", chains, lengths=(1, 2, 3), needs=("parameters", "state_dict"))
@@ -418,20 +417,15 @@ def test_slice_reversed(subject: Trial, case: tuple[Chain, slice]) -> None:
 
 @requirement("sequential.slice.shares", chains, lengths=(2, 3, 4), needs=("__getitem__", "__iter__"))
 def test_slice_shares(subject: Trial, case: Chain) -> None:
-    """All layers but the first: the very same, and seen changed in both."""
+    """All layers but the first are the very same."""
     program = case.program(subject).run(f"chain = {row(case.names)}", "part = chain[1:]")
     holds_these(program, "part", case.names[1:])
-    for name, layer in zip(case.names[1:], case.layers[1:], strict=True):
-        if layer is not None:
-            program.run(f"load_entries({name}, {{'weight': {literal(np.full((1, 1), 4, subject.dtype))}}})")
-    runs(program, "part", case.names[1:], case.input)
 
 
-@requirement("sequential.slice.independent", chains, needs=("__getitem__", "__len__", "append"))
+@requirement("sequential.slice.independent", chains, needs=("__getitem__", "append"))
 def test_slice_independent(subject: Trial, case: Chain) -> None:
     """Appended to a slice that has everything."""
-    program = case.program(subject).run(f"chain = {row(case.names)}", "part = chain[:]", "part.append(affine(2, 1))")
-    program.equals("len(chain)", len(case.names))
+    program = case.program(subject).run(f"chain = {row(case.names)}", "part = chain[:]", "part.append(affine(2, 5))")
     runs(program, "chain", case.names, case.input)
 
 

@@ -62,6 +62,28 @@ class _Declared(Right):
 fault("module.register.by-assignment/unregistered", "parameters have to be declared", Module=_Declared)
 
 
+@_method(
+    "module.register.by-assignment/collected-once", "the first state_dict settles which keys there are", "state_dict"
+)
+def _collected_once(self):
+    keys = vars(self).setdefault("keys", set(self._state()))
+    return {k: a for k, a in Right.state_dict(self).items() if k in keys}
+
+
+@_method(
+    "module.register.by-assignment/wrapped",
+    "a module is read as another object of the same contents",
+    "__getattribute__",
+)
+def _wrapped(self, name):
+    value = object.__getattribute__(self, name)
+    if not isinstance(value, Right):
+        return value
+    other = object.__new__(type(value))
+    object.__setattr__(other, "__dict__", vars(value))
+    return other
+
+
 class _Registry(Right):
     """Keeps beside its attributes what was ever assigned."""
 
@@ -88,6 +110,52 @@ fault("module.register.replaced/both-kept", "what was replaced stays registered"
 class _FirstKept(_Registry):
     def key(self, name):
         return name
+
+
+def _goes_on(key, mistake, kinds):
+    """Some walks, those for these kinds, go on with the parameter that was replaced."""
+
+    @_module(key, mistake)
+    class GoesOn(Right):
+        def __setattr__(self, name, value):
+            former = vars(self).get(name)
+            super().__setattr__(name, value)
+            if isinstance(value, Parameter) and isinstance(former, Parameter):
+                vars(self).setdefault("former", {})[name] = former
+
+        def _entries(self, kind, prefix=""):
+            former = vars(self).get("former", {}) if kind in kinds else {}
+            for key, entry in super()._entries(kind, prefix):
+                yield key, former.get(key.removeprefix(prefix), entry)
+
+
+_goes_on("module.register.replaced/not-optimised", "an optimiser gets the parameter that was replaced", (Parameter,))
+_goes_on("module.register.replaced/not-saved", "the parameter that was replaced is saved", (Parameter | Buffer,))
+
+
+@_module("module.register.replaced/module-saved", "of a module that was replaced, the state keeps the entries")
+class _SavesTheFormerModule(Right):
+    def __setattr__(self, name, value):
+        former = vars(self).get(name)
+        super().__setattr__(name, value)
+        if isinstance(value, Right) and isinstance(former, Right):
+            vars(self)["former"] = (name, former)
+
+    def _entries(self, kind, prefix=""):
+        if kind is not Parameter and "former" in vars(self):
+            name, former = vars(self)["former"]
+            yield from former._entries(kind, f"{prefix}{name}.")
+        yield from super()._entries(kind, prefix)
+
+
+@_method(
+    "module.register.replaced/written-into", "the values are written into the parameter that is there", "__setattr__"
+)
+def _written_into(self, name, value):
+    if isinstance(value, Parameter) and isinstance(vars(self).get(name), Parameter):
+        vars(self)[name].data = value.data
+    else:
+        Right.__setattr__(self, name, value)
 
 
 @_module("module.register.none/kept", "None takes nothing out of the tree")
@@ -126,6 +194,17 @@ class _DeletedIsNone(Right):
         vars(self)[name] = None
 
 
+@_module("module.register.deleted/for-ever", "a name that was deleted is never saved again")
+class _DeletedForEver(Right):
+    def __delattr__(self, name):
+        super().__delattr__(name)
+        vars(self).setdefault("gone", set()).add(name)
+
+    def _entries(self, kind, prefix=""):
+        gone = {prefix + name for name in vars(self).get("gone", ())}
+        return ((k, e) for k, e in super()._entries(kind, prefix) if k not in gone)
+
+
 @_module("module.register.before-init/lost", "the constructor begins with an empty tree")
 class _EmptiedByInit(Right):
     def __init__(self):
@@ -139,6 +218,13 @@ class _LostBeforeInit(Right):
 
     def _entries(self, kind, prefix=""):
         return super()._entries(kind, prefix) if "ready" in vars(self) else iter(())
+
+
+@_module("module.register.before-init/modules-lost", "the constructor begins without modules")
+class _ModulesLostByInit(Right):
+    def __init__(self):
+        for name, _ in _attributes(self, Right):
+            delattr(self, name)
 
 
 _method("module.attribute.missing/none", "an attribute that does not exist reads as None", "__getattr__")(
@@ -162,6 +248,24 @@ def _array_numbers(self, name, value):
     Right.__setattr__(self, name, np.asarray(value) if isinstance(value, float) else value)
 
 
+@_method("module.attribute.plain/saved-beside", "numbers are saved, though they are no buffers", "state_dict")
+def _saves_numbers_beside(self):
+    numbers = {n: np.asarray(v) for n, v in vars(self).items() if type(v) in (int, float)}
+    return {**numbers, **Right.state_dict(self)}
+
+
+@_method("module.attribute.plain/learnt", "numbers are given to the optimiser", "named_parameters")
+def _learns_numbers(self):
+    yield from Right.named_parameters(self)
+    yield from ((n, Parameter(np.asarray(v))) for n, v in vars(self).items() if type(v) is float)
+
+
+@_method("module.attribute.plain/bound", "functions become methods", "__setattr__")
+def _binds(self, name, value):
+    plain = not callable(value) or isinstance(value, Right)
+    Right.__setattr__(self, name, value if plain else lambda *inputs: value(self, *inputs))
+
+
 _method("module.call.forward/positions-alone", "named arguments are dropped", "__call__")(
     lambda self, *inputs, **named: self.forward(*inputs)
 )
@@ -170,6 +274,12 @@ _method("module.call.forward/first-alone", "all inputs but the first are dropped
 )
 _method("module.call.forward/first-result", "of several results the first is returned", "__call__")(
     lambda self, *inputs, **named: self.forward(*inputs, **named)[0]
+)
+_method("module.call.forward/one-name", "all named arguments but the first are dropped", "__call__")(
+    lambda self, *inputs, **named: self.forward(*inputs, **dict(list(named.items())[:1]))
+)
+_method("module.call.forward/x-alone", "of named arguments x alone is known", "__call__")(
+    lambda self, *inputs, **named: self.forward(*inputs, **{n: v for n, v in named.items() if n == "x"})
 )
 
 
@@ -186,6 +296,12 @@ def _with_buffers(self):
     return _once(self._entries(Parameter | Buffer))
 
 
+_method(
+    "module.parameters.complete/own-alone", "parameters() gives a module's own, named_parameters() all", "parameters"
+)(lambda self: (p for _, p in _attributes(self, Parameter)))
+_method("module.parameters.complete/last-names", "keys are without the path", "named_parameters")(
+    lambda self: ((k.rpartition(".")[2], p) for k, p in Right.named_parameters(self))
+)
 _method(
     "module.parameters.shared-once/each-name", "a parameter is given once for each of its names", "named_parameters"
 )(lambda self: self._entries(Parameter))
@@ -231,6 +347,12 @@ def _one_level(self):
     return _once([("", self), *_attributes(self, Right)])
 
 
+_method("module.modules.complete/parameters-too", "parameters count as modules", "named_modules")(
+    lambda self: _once([("", self), *self._entries(Right | Parameter)])
+)
+_method("module.modules.complete/copies", "copies of the modules are given", "named_modules")(
+    lambda self: ((k, copy.copy(m)) for k, m in Right.named_modules(self))
+)
 _method("module.modules.shared-once/each-path", "a module is given once for each of its paths", "named_modules")(
     lambda self: iter([("", self), *self._entries(Right)])
 )
@@ -273,6 +395,24 @@ def _saves_below(self):
     return {k: e for k, e in entries if isinstance(e, Parameter) or e.persistent or "." in k}
 
 
+@_method("module.buffer.non-persistent/saved-alone", "every buffer is saved, and only some are loaded", "state_dict")
+def _saves_more_than_it_loads(self):
+    return {key: entry.data.copy() for key, entry in self._entries(Parameter | Buffer)}
+
+
+@_method("module.buffer.non-persistent/missed", "a key that no state has is missed", "load_state_dict")
+def _missed(self, state, strict=True):
+    if strict and dict(self._entries(Parameter | Buffer)).keys() - state.keys():
+        raise KeyError("missing keys")
+    Right.load_state_dict(self, state, strict)
+
+
+@_method("module.buffer.non-persistent/accepted", "a key that no state has is passed over", "load_state_dict")
+def _passed_over(self, state, strict=True):
+    transient = {k for k, b in self._entries(Buffer) if not b.persistent}
+    Right.load_state_dict(self, {k: a for k, a in state.items() if k not in transient}, strict)
+
+
 @_method("module.buffer.none/saved", "a buffer that is None is saved as an empty array", "register_buffer")
 def _empty_for_none(self, name, data, persistent=True):
     Right.register_buffer(self, name, np.zeros(0) if data is None else data, persistent)
@@ -283,6 +423,22 @@ def _none_takes_the_name(self, name, data, persistent=True):
     if name in vars(self):
         raise KeyError(name)
     Right.register_buffer(self, name, data, persistent)
+
+
+@_method("module.buffer.none/key", "the key of a buffer that is None is in the state", "state_dict")
+def _key_of_none(self):
+    return {**{n: None for n, v in vars(self).items() if v is None}, **Right.state_dict(self)}
+
+
+@_method("module.buffer.none/transient", "a name registered as None is never saved", "register_buffer")
+def _transient_after_none(self, name, data, persistent=True):
+    Right.register_buffer(self, name, data, persistent and name not in vars(self))
+
+
+@_method("module.buffer.again/stays-persistent", "a name once persistent stays so", "register_buffer")
+def _stays_persistent(self, name, data, persistent=True):
+    former = vars(self).get(name)
+    Right.register_buffer(self, name, data, persistent or (former is not None and former.persistent))
 
 
 @_method("module.buffer.again/stays-transient", "a name once not persistent stays so", "register_buffer")
@@ -399,6 +555,39 @@ class _NoMode(Right):
             value.training = None
 
 
+def _on_assignment(key, mistake, meet):
+    """The fault is what becomes of the modes where a module is assigned: (module, part) -> None."""
+
+    @_module(key, mistake)
+    class Meets(Right):
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if isinstance(value, Right):
+                meet(self, value)
+
+
+_on_assignment(
+    "module.mode.own/inherits-eval",
+    "a module that becomes part of one that evaluates does so too",
+    lambda self, part: part.train(part.training and self.training),
+)
+_on_assignment(
+    "module.mode.own/inherits-train",
+    "a module that becomes part of one that trains does so too",
+    lambda self, part: part.train(part.training or self.training),
+)
+_on_assignment(
+    "module.mode.own/trains-with-its-part",
+    "a module trains once a part of it does",
+    lambda self, part: setattr(self, "training", self.training or part.training),
+)
+_on_assignment(
+    "module.mode.own/evaluates-with-its-part",
+    "a module evaluates once a part of it does",
+    lambda self, part: setattr(self, "training", self.training and part.training),
+)
+
+
 @_method("module.mode.returns-self/none", "train gives None", "train")
 def _gives_none(self, mode=True):
     Right.train(self, mode)
@@ -495,6 +684,19 @@ def _alias(self, state, strict=True):
         entry.data = state.get(key, entry.data)
 
 
+@_loading("module.load.copies/alias-of-buffers", "the arrays given become the module's buffers")
+def _alias_of_buffers(self, state, strict=True):
+    Right.load_state_dict(self, state, strict)
+    for key, entry in self._state().items():
+        entry.data = state.get(key, entry.data) if isinstance(entry, Buffer) else entry.data
+
+
+@_loading("module.load.copies/marked", "a key is put into the mapping")
+def _marked(self, state, strict=True):
+    Right.load_state_dict(self, state, strict)
+    state["version"] = np.zeros(1)
+
+
 @_loading("module.load.copies/popped", "keys are taken out of the mapping")
 def _popped(self, state, strict=True):
     Right.load_state_dict(self, dict(state), strict)
@@ -519,6 +721,16 @@ def _untied(self, state, strict=True):
             if id(p) in seen:
                 setattr(module, name, Parameter(p.data))
             seen.add(id(p))
+
+
+@_loading("module.load.tied/one-array", "every key gets a parameter of its own, and all of them one array")
+def _one_array(self, state, strict=True):
+    Right.load_state_dict(self, state, strict)
+    for _, module in self.named_modules():
+        for name, p in _attributes(module, Parameter):
+            own = Parameter(p.data)
+            own.data = p.data
+            setattr(module, name, own)
 
 
 _loading("module.load.lenient/ignored", "strict is always true")(
@@ -548,6 +760,12 @@ def _taken_over(self, state, strict=True):
             entry.data = entry.data.astype(np.asarray(state[key]).dtype)
 
 
+@_loading("module.load.dtype/passed-over", "arrays of another dtype are not loaded")
+def _other_dtypes_passed_over(self, state, strict=True):
+    own = self.state_dict()
+    Right.load_state_dict(self, {k: own[k] if k in own and own[k].dtype != a.dtype else a for k, a in state.items()})
+
+
 @_loading("module.load.all-or-nothing/half", "what fits is loaded before the rest is refused")
 def _half(self, state, strict=True):
     own = self._state()
@@ -563,6 +781,41 @@ class _UnsavedVariance(BatchNorm1d):
 
 
 fault("module.load.same-future/unsaved", "the running variance is not saved", BatchNorm1d=_UnsavedVariance)
+
+
+class _CountKept(BatchNorm1d):
+    def load_state_dict(self, state, strict=True):
+        Right.load_state_dict(self, {k: a for k, a in state.items() if k != "num_batches_tracked"}, strict=False)
+
+
+class _LoadsEachPart(Sequential):
+    """Has each of its parts load what is its own."""
+
+    def load_state_dict(self, state, strict=True):
+        for name, part in _attributes(self, Right):
+            part.load_state_dict({k.removeprefix(f"{name}."): a for k, a in state.items() if k.startswith(f"{name}.")})
+
+
+fault(
+    "module.load.same-future/count-kept",
+    "the number of batches is saved, and not loaded",
+    BatchNorm1d=_CountKept,
+    Sequential=_LoadsEachPart,
+)
+
+
+class _Prepared(Linear):
+    """Computes with its weight transposed, as it was when the layer was built."""
+
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, **options)
+        vars(self)["prepared"] = self.weight.data.T.copy()
+
+    def forward(self, x):
+        return x @ self.prepared + self.bias.data
+
+
+fault("module.load.same-future/prepared", "what was worked out beforehand is not worked out again", Linear=_Prepared)
 
 
 class _WarmsUp(BatchNorm1d):
@@ -618,6 +871,28 @@ def _shared_buffers(self, memo):
     new = memo[id(self)] = type(self).__new__(type(self))
     vars(new).update({n: v if isinstance(v, Buffer) else copy.deepcopy(v, memo) for n, v in vars(self).items()})
     return new
+
+
+@_module("module.copy.independent/arrays", "a copy has the original's arrays, until it loads new ones")
+class _OneArrayEach(Right):
+    def __deepcopy__(self, memo):
+        new = _deep(self, memo)
+        for name, parameter in _attributes(self, Parameter):
+            vars(new)[name].data = parameter.data
+        return new
+
+    def load_state_dict(self, state, strict=True):
+        for entry in self._state().values():
+            entry.data = entry.data.copy()
+        Right.load_state_dict(self, state, strict)
+
+
+@_method("module.copy.ties/not-copied", "a tied entry of a copy is the original's", "__deepcopy__")
+def _tied_not_copied(self, memo):
+    known = vars(self).values()
+    tied = {id(v): v for v in known if isinstance(v, Parameter) and sum(v is other for other in known) > 1}
+    memo.update(tied)
+    return _deep(self, memo)
 
 
 @_method("module.copy.ties/each-by-itself", "each entry is copied by itself", "__deepcopy__")
@@ -772,6 +1047,16 @@ class _DoesNotPass(Linear):
 fault("module.gradient.any-mode/stops-in-eval", "no gradient goes through a module that evaluates", Linear=_DoesNotPass)
 
 
+@_passes("module.gradient.any-mode/part-in-eval", "a part that evaluates gets nothing from a network that trains")
+def _part_in_eval(self, pull, cotangent):
+    resting = [p for _, m in self.named_modules() if self.training and not m.training for p in m.parameters()]
+    before = [p.grad for p in resting]
+    dx = pull(cotangent)
+    for p, grad in zip(resting, before, strict=True):
+        p.grad = grad
+    return dx
+
+
 class _KeepsGraph(Sequential):
     """Running statistics lead back into the pass that they come from."""
 
@@ -825,6 +1110,12 @@ fault(
 @_loading("module.refuses.missing-key/accepted", "missing keys are passed over")
 def _missing(self, state, strict=True):
     Right.load_state_dict(self, {**(self.state_dict() if strict else {}), **state}, strict)
+
+
+@_loading("module.refuses.missing-key/all", "an empty state is passed over")
+def _empty_state(self, state, strict=True):
+    if state:
+        Right.load_state_dict(self, state, strict)
 
 
 @_loading("module.refuses.missing-key/buffers", "missing keys of buffers are passed over")
@@ -904,7 +1195,7 @@ def _skipped(self, state, strict=True):
 
 @_method("module.refuses.plain-array/becomes-plain", "an array takes a parameter's place", "__setattr__")
 def _becomes_plain(self, name, value):
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and isinstance(vars(self).get(name), Parameter):
         vars(self)[name] = value
     else:
         Right.__setattr__(self, name, value)
@@ -923,6 +1214,20 @@ def _takes_any_name(self, name, data, persistent=True):
     setattr(self, name, None if data is None else Buffer(data, persistent=persistent))
 
 
+@_method("module.refuses.taken-name/entries", "a buffer takes the name of a parameter or module", "register_buffer")
+def _takes_entries(self, name, data, persistent=True):
+    if isinstance(vars(self).get(name), Parameter | Right):
+        delattr(self, name)
+    Right.register_buffer(self, name, data, persistent)
+
+
+@_method("module.refuses.taken-name/plain", "a buffer takes the name of a number", "register_buffer")
+def _takes_plain(self, name, data, persistent=True):
+    if isinstance(vars(self).get(name), int | float):
+        delattr(self, name)
+    Right.register_buffer(self, name, data, persistent)
+
+
 @_method("module.refuses.taken-name/methods", "a buffer takes the name of a method", "register_buffer")
 def _takes_methods(self, name, data, persistent=True):
     if callable(getattr(self, name, None)) and name not in vars(self):
@@ -939,6 +1244,19 @@ def _any_name(self, name, value):
         Right.__setattr__(self, name, value)
 
 
+def _unchecked(key, mistake, kind):
+    @_method(key, mistake, "__setattr__")
+    def set_unchecked(self, name, value):
+        if isinstance(value, kind):
+            vars(self)[name] = value
+        else:
+            Right.__setattr__(self, name, value)
+
+
+_unchecked("module.refuses.dotted-name/buffers", "buffers have whatever name they are given", Buffer)
+_unchecked("module.refuses.dotted-name/parameters", "parameters have whatever name they are given", Parameter)
+
+
 @_method("module.refuses.dotted-name/empty", "the empty name is taken", "__setattr__")
 def _empty_name(self, name, value):
     if not name:
@@ -952,6 +1270,12 @@ _method("module.refuses.no-forward/none", "a module without forward gives None",
 )
 _method("module.refuses.no-forward/identity", "a module without forward gives its input", "forward")(
     lambda self, *inputs, **named: inputs[0]
+)
+_method(
+    "module.refuses.no-forward/base-alone", "a class without forward gives None, and Module itself refuses", "forward"
+)(lambda self, *inputs, **named: Right.forward(self) if type(self).__name__ == "Module" else None)
+_method("module.refuses.no-forward/not-the-base", "Module itself gives its input", "forward")(
+    lambda self, *inputs, **named: inputs[0] if type(self).__name__ == "Module" else Right.forward(self)
 )
 
 # -- all of it, over and over ------------------------------------------------------------------------------------------

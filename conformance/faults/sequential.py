@@ -64,6 +64,14 @@ def _on_input(self, x):
     return y
 
 
+@_running("sequential.call.order/one-of-a-class", "of modules of one class the first one runs in the place of each")
+def _one_of_a_class(self, x):
+    first = {}
+    for module in self:
+        x = first.setdefault(type(module), module)(x)
+    return x
+
+
 @_running("sequential.call.empty/none", "no modules give nothing")
 def _nothing(self, x):
     y = None
@@ -106,6 +114,41 @@ class _CountedOnce(Right):
         for module in [m for m in vars(self).values() if isinstance(m, Module)]:
             x = module(x)
         return x
+
+
+class _KnowsItsModules(Right):
+    """Does not ask itself how many modules it has, nor which."""
+
+    def modules_in_row(self):
+        return [m for m in vars(self).values() if isinstance(m, Module)]
+
+    def append(self, module):
+        setattr(self, str(len(self.modules_in_row())), module)
+        return self
+
+    def forward(self, x):
+        for module in self.modules_in_row():
+            x = module(x)
+        return x
+
+    def __getitem__(self, index):
+        modules = self.modules_in_row()[index]
+        return type(self)(*modules) if isinstance(index, slice) else modules
+
+
+@_chain("sequential.call.twice/length", "a module that stands twice adds one to the length")
+class _LengthOfOnce(_KnowsItsModules):
+    def __len__(self):
+        return len(list(self.children()))
+
+
+@_chain("sequential.call.twice/iterated-once", "iteration gives a module that stands twice once")
+class _IteratedOnce(_KnowsItsModules):
+    def __iter__(self):
+        return iter(list(self.children()))
+
+    def __len__(self):
+        return len(self.modules_in_row())
 
 
 @_running("sequential.call.current/frozen", "the first call keeps copies of the modules for all later ones")
@@ -430,6 +473,16 @@ class _Unregistered(Right):
         return iter([m for m in vars(self).values() if isinstance(m, Module)] + self.late)
 
 
+@_chain("sequential.append.state/not-optimised", "parameters of appended modules are not given to the optimiser")
+class _NotOptimised(Right):
+    def __init__(self, *modules):
+        super().__init__(*modules)
+        self.given = len(modules)
+
+    def parameters(self):
+        return (p for m in list(self)[: self.given] for p in m.parameters())
+
+
 @_chain("sequential.append.state/named-after-class", "appended modules are registered under the name of their class")
 class _NamedAfterClass(Right):
     def __init__(self, *modules):
@@ -465,6 +518,12 @@ class _LengthAsBuilt(Right):
 
     def __len__(self):
         return self.given
+
+
+@_chain("sequential.length.count/never-none", "a Sequential of no modules has the length 1")
+class _NeverNone(_KnowsItsModules):
+    def __len__(self):
+        return len(self.modules_in_row()) or 1
 
 
 @_chain("sequential.iteration.order/names", "iteration gives names")
@@ -509,6 +568,12 @@ _sliced("sequential.slice.range/last-included", "a slice includes its upper boun
 )
 _sliced("sequential.slice.range/negative-clipped", "negative bounds count as 0")(
     lambda self, modules, i: type(self)(*modules[slice(*(b and max(b, 0) for b in (i.start, i.stop)), i.step)])
+)
+_sliced("sequential.slice.range/other-class", "a slice runs, and is no Sequential")(
+    lambda self, modules, i: _InAList(*modules[i])
+)
+_sliced("sequential.slice.range/start-ignored", "a lower bound from the front is ignored")(
+    lambda self, modules, i: type(self)(*modules[slice(min(i.start or 0, 0) or None, i.stop, i.step)])
 )
 _sliced("sequential.slice.step/ignored", "the step is ignored")(
     lambda self, modules, i: type(self)(*modules[slice(i.start, i.stop, None if (i.step or 1) > 0 else i.step)])
@@ -556,6 +621,24 @@ _index("sequential.refuses.negative-index/key-error", "an index before the front
     )
 )
 fault("sequential.refuses.non-module/anything", "anything is taken for a module", Sequential=_InAList)
+
+
+@_chain("sequential.refuses.non-module/constructor", "the constructor takes anything")
+class _BuiltOfAnything(Right):
+    def __init__(self, *modules):
+        for module in modules:
+            setattr(self, str(len(vars(self))), module)
+
+
+@_chain("sequential.refuses.non-module/append", "anything can be appended")
+class _AppendsAnything(Right):
+    def __init__(self, *modules):
+        for module in modules:
+            Right.append(self, module)
+
+    def append(self, module):
+        setattr(self, str(len(self)), module)
+        return self
 
 
 @_chain("sequential.refuses.non-module/skipped", "what is not a module is left out")

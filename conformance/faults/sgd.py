@@ -166,6 +166,9 @@ _step("sgd.weight-decay.gradient/sign", "weight decay pushes away from 0")(
 _step("sgd.weight-decay.gradient/l1", "the decay goes by the parameter's sign")(
     lambda p, g, v, **h: sgd_step(p, g + h.pop("weight_decay") * np.sign(p), v, **h)
 )
+_step("sgd.weight-decay.gradient/in-its-place", "the decay is the gradient, wherever there is one")(
+    lambda p, g, v, **h: sgd_step(p, g if not h["weight_decay"] else np.zeros_like(g), v, **h)
+)
 _step("sgd.weight-decay.gradient/where-there-is-a-gradient", "a gradient of 0 is taken for none")(
     lambda p, g, v, **h: sgd_step(p, g, v, **h) if g.any() else (p, v)
 )
@@ -254,6 +257,24 @@ class _KeepsArrays(Right):
 
 
 fault("sgd.parameters.loaded/arrays-kept", "loading makes new arrays", Module=_NewArrays, SGD=_KeepsArrays)
+
+
+class _KeepsArraysOfTheFirstStep(_KeepsArrays):
+    def __init__(self, params, *numbers, **named):
+        super().__init__(params, *numbers, **named)
+        self.arrays = None
+
+    def step(self):
+        self.arrays = self.arrays or [p.data for p in self.params]
+        super().step()
+
+
+fault(
+    "sgd.parameters.loaded/arrays-of-the-first-step",
+    "loading makes new arrays, and the optimiser moves those that it found in its first step",
+    Module=_NewArrays,
+    SGD=_KeepsArraysOfTheFirstStep,
+)
 
 
 class _NewParameters(Module):
@@ -372,6 +393,42 @@ class _Emptied(Right):
             params.clear()
 
 
+@_optimiser("sgd.parameters.list-kept/added", "what is put into the caller's list is moved as well")
+class _Added(Right):
+    def __init__(self, params, *numbers, **named):
+        super().__init__(params, *numbers, **named)
+        self.given = params if isinstance(params, list) else []
+
+    def step(self):
+        super().step()
+        for p in self.given:
+            if p.grad is not None and not any(p is own for own in self.params):
+                p.data[...], _ = sgd_step(p.data, p.grad, **self.hyper)
+
+
+@_optimiser("sgd.parameters.list-kept/taken-out", "what is taken out of the caller's list is moved no more")
+class _TakenOut(Right):
+    def __init__(self, params, *numbers, **named):
+        super().__init__(params, *numbers, **named)
+        self.given = params if isinstance(params, list) else self.params
+
+    def step(self):
+        own, self.params = self.params, [p for p in self.params if any(p is given for given in self.given)]
+        super().step()
+        self.params = own
+
+
+@_optimiser("sgd.parameters.list-kept/written", "a step writes its parameters into the caller's list")
+class _Written(Right):
+    def __init__(self, params, *numbers, **named):
+        super().__init__(params, *numbers, **named)
+        self.given = params if isinstance(params, list) else []
+
+    def step(self):
+        super().step()
+        self.given[:] = self.params
+
+
 @_optimiser("sgd.parameters.dtype/promoted", "a float64 learning rate makes the parameter float64")
 class _Promoted(Right):
     def step(self):
@@ -384,10 +441,11 @@ class _Promoted(Right):
 @_optimiser("sgd.parameters.dtype/flattened", "a parameter without dimensions becomes one of shape (1,)")
 class _Flattened(Right):
     def step(self):
+        for p in self.params:
+            p.grad = None if p.grad is None else p.grad.reshape(p.data.shape)
         super().step()
         for p in self.params:
             p.data = np.atleast_1d(p.data)
-            p.grad = None if p.grad is None else np.atleast_1d(p.grad)
         self.velocities = [None if v is None else np.atleast_1d(v) for v in self.velocities]
 
 
@@ -410,6 +468,20 @@ fault(
     Module=_WithBuffers,
     SGD=_DecaysAll,
 )
+
+
+class _OwnBuffers(Module):
+    def parameters(self):
+        return iter([*super().parameters(), *(b for b in vars(self).values() if isinstance(b, Buffer))])
+
+
+class _BuffersBelow(Module):
+    def parameters(self):
+        return iter([*super().parameters(), *(b for key, b in self.named_buffers() if "." in key)])
+
+
+fault("sgd.buffers.unmoved/own", "a model's own buffers decay", Module=_OwnBuffers, SGD=_DecaysAll)
+fault("sgd.buffers.unmoved/below", "buffers of modules below a model decay", Module=_BuffersBelow, SGD=_DecaysAll)
 
 
 class _Recomputes(BatchNorm1d):
@@ -531,6 +603,23 @@ class _StepZeroes(Right):
     def step(self):
         super().step()
         self.zero_grad()
+
+
+@_optimiser(
+    "sgd.training.equals-model/former-gradient", "the step after zero_grad goes by the gradients from before it"
+)
+class _FormerGradient(Right):
+    def zero_grad(self):
+        self.former = [p.grad for p in self.params]
+        super().zero_grad()
+
+    def step(self):
+        kept = [p.grad for p in self.params]
+        for p, own, former in zip(self.params, kept, getattr(self, "former", kept), strict=True):
+            p.grad = own if former is None else former
+        super().step()
+        for p, own in zip(self.params, kept, strict=True):
+            p.grad = own
 
 
 @_optimiser("sgd.training.equals-model/first-pass", "gradients that were added to are not looked at again")
