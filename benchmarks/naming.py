@@ -6,10 +6,11 @@ By what conformance/broken.json says that each fault breaks, and twice: as the o
 with the fault in question left out of what is known, as for a mistake that nobody has thought of. Exit status 1 if
 fewer than 99, or 95, of 100 are among the first three findings.
 
-    python benchmarks/naming.py --write [--block B]
+    python benchmarks/naming.py --write [--block B] [--new]
 
 puts the faults to all checks of their block first, at `quick` in float32, and writes down what they break: needed where
-faults, checks or cases have changed. All blocks take about an hour on two cores.
+faults, checks or cases have changed. All blocks take about an hour on two cores; --new leaves those that are in the
+file as they are.
 """
 
 from __future__ import annotations
@@ -108,12 +109,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--block", action="append", default=[])
     parser.add_argument("--write", action="store_true", help="put the faults to the checks first")
+    parser.add_argument("--new", action="store_true", help="only those that have not been put to them yet")
     parser.add_argument("-n", type=int, default=2, metavar="WORKERS")
     options = parser.parse_args()
     load_checks()
     keys = [f.key for f in faults_of(options.block) if f.decides]
     if options.write:
-        write(keys, options.n)
+        known = broken_by_faults() if options.new else {}
+        write([key for key in keys if key not in known], options.n)
     return int(not score(keys))
 
 

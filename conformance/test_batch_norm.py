@@ -158,11 +158,11 @@ def test_weight_scales(subject: Trial, case: Case) -> None:
 
 @requirement("batch_norm.bias.shifts", cases, vary=("bias",), needs="bias")
 def test_bias_shifts(subject: Trial, case: Case) -> None:
-    """Each channel plus its bias; without one, as it is. A weight of 2 would show in the bias."""
+    """Each channel plus its bias; without one, as it is. A weight of 2 would show in the bias, or be left out with it."""
     two = None if case["weight"] is None else 2 * case["weight"]
     equals_reference(subject, case.but(weight=two))
     if subject.form == "function":
-        equals_reference(subject, case.but(bias=None))
+        equals_reference(subject, case.but(weight=two, bias=None))
 
 
 @requirement("batch_norm.axes.rank-2", cases, vary=("statistics",), ranks=(2,))

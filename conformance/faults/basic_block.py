@@ -298,6 +298,37 @@ def _moved_twice(self, x):
     return _Block.forward(self, x)
 
 
+@_forward("mode.train/variance-not-kept", "of the statistics the means alone are kept")
+def _variance_not_kept(self, x):
+    kept = [(b, b.data.copy()) for key, b in self.named_buffers() if key.endswith("running_var")]
+    y = _Block.forward(self, x)
+    for buffer, data in kept:
+        buffer.data[...] = data
+    return y
+
+
+@_forward("mode.train/kept-statistics-count", "the statistics move, and those from before count")
+def _kept_count(self, x):
+    training, y = self.training, _Block.forward(self.eval(), x)
+    if self.train(training).training:
+        _Block.forward(self, x)
+    return y
+
+
+@_forward("mode.train/counted-twice", "a batch in training counts as two")
+def _counts_twice(self, x):
+    for key, buffer in self.named_buffers():
+        buffer.data[...] += self.training and key.endswith("num_batches_tracked")
+    return _Block.forward(self, x)
+
+
+@_forward("mode.eval/counted", "batches in evaluation are counted")
+def _counts_in_evaluation(self, x):
+    for key, buffer in self.named_buffers():
+        buffer.data[...] += not self.training and key.endswith("num_batches_tracked")
+    return _Block.forward(self, x)
+
+
 _forward("mode.eval/projection", "the projection's norm goes on training, where it can")(
     lambda self, x: _fixed(len(x) * x.shape[2] * x.shape[3] > self.conv1.stride**2, "shortcut")(self, x)
 )

@@ -117,6 +117,18 @@ _wrong("batch_norm.weight.scales/first-for-all", "one weight serves all channels
 _wrong("batch_norm.weight.scales/from-one", "the weight is what is added to 1")(
     lambda x, m, v, w, b, **h: right(x, m, v, w if w is None else 1 + w, b, **h)
 )
+
+
+@_wrong("batch_norm.weight.scales/needed", "a call without a weight raises")
+def _needs_weight(x, m, v, w, b, **h):
+    if w is None:
+        raise TypeError("expected a weight")
+    return right(x, m, v, w, b, **h)
+
+
+_wrong("batch_norm.bias.shifts/weight-with-it", "without a bias the weight is left out, too")(
+    lambda x, m, v, w, b, **h: right(x, m, v, None if b is None else w, b, **h)
+)
 _wrong("batch_norm.bias.shifts/scaled", "the bias is multiplied by the weight")(
     lambda x, m, v, w, b, **h: right(x, m, v, w, b if b is None or w is None else b * w, **h)
 )
@@ -524,6 +536,32 @@ def _count_1(layer):
     layer.num_batches_tracked.data += 1
 
 
+@_forward(
+    "batch_norm.start.statistics/batch-until-trained", "until it has been trained, a module evaluates with the batch"
+)
+def _batch_until_trained(layer, x):
+    if layer.training or layer.num_batches_tracked.data:
+        return Right2d.forward(layer, x)
+    mean, var = _statistics(x)
+    return _apply(x, mean, var, layer.weight and layer.weight.data, layer.bias and layer.bias.data, layer.eps)
+
+
+class _LateVariance(Right2d):
+    """Says 0 of its running variance until it is called for the first time."""
+
+    def __init__(self, *sizes, dtype=np.float32, **arguments):
+        super().__init__(*sizes, dtype=dtype, **arguments)
+        self.running_var.data *= 0
+
+    def forward(self, x):
+        if not self.running_var.data.any():
+            self.running_var.data += 1
+        return super().forward(x)
+
+
+fault("batch_norm.start.statistics/late", "the running variance begins with the first call", BatchNorm2d=_LateVariance)
+
+
 @_beginning("batch_norm.parameters.affine/statistics", "the running statistics are parameters")
 def _statistics_too(layer):
     for name in ("running_mean", "running_var"):
@@ -544,6 +582,28 @@ def _plain(layer):
 @_beginning("batch_norm.state.complete/variance-only", "the running mean is not part of the state")
 def _plain_mean(layer):
     layer.running_mean = Buffer(layer.running_mean.data, persistent=False)
+
+
+class _LearnsElsewhere(Right2d):
+    """Moves copies of its running statistics, and evaluates with them."""
+
+    def forward(self, x):
+        learnt = vars(self).setdefault("learnt", {})
+        state = [(name, b, b.data.copy()) for name, b in vars(self).items() if name.startswith("running")]
+        for name, buffer, _ in state:
+            buffer.data[...] = learnt.get(name, buffer.data)
+        y = super().forward(x)
+        for name, buffer, data in state:
+            learnt[name] = buffer.data.copy()
+            buffer.data[...] = data
+        return y
+
+
+fault(
+    "batch_norm.state.complete/learnt-elsewhere",
+    "what is learnt is not written into the buffers",
+    BatchNorm2d=_LearnsElsewhere,
+)
 
 
 @_beginning("batch_norm.state.keys/step", "the state has one entry more")
@@ -592,6 +652,9 @@ def _not_mixed(x, m, v, w, b, **h):
     return right(x, m, v, w, b, **h)
 
 
+_output("batch_norm.dtype.mixed/y-of-32-bits", "y has the dtype of the statistics")(
+    lambda y, mean, var: (y.astype(mean.dtype), mean, var)
+)
 _output("batch_norm.dtype.mixed/statistics-of-16-bits", "beside 16 bits the statistics are rounded to them")(
     lambda y, m, v: (y, *(a.astype(y.dtype).astype(a.dtype) for a in (m, v)))
 )
@@ -926,6 +989,12 @@ def _refused_back(dx, dw, db, g, x, m, v, w, b, **h):
 _wrong_vjp("affine-absent/zeros", "without a weight there is nothing for x")(
     lambda dx, dw, db, g, x, m, v, w, b, **h: (dx if w is not None else dx * 0, dw, db)
 )
+_wrong_vjp("affine-absent/both", "without a weight and a bias there is nothing for x")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx if w is not None or b is not None else dx * 0, dw, db)
+)
+_wrong_vjp("affine-absent/weight-with-the-bias", "without a bias the weight gets nothing")(
+    lambda dx, dw, db, g, x, m, v, w, b, **h: (dx, dw if b is not None or w is None else dw * 0, db)
+)
 _wrong_vjp("affine-absent/none", "without a weight there is no gradient of x")(
     lambda dx, dw, db, g, x, m, v, w, b, **h: (dx if w is not None else None, dw, db)
 )
@@ -1137,6 +1206,12 @@ fault(
 )
 
 
+fault(
+    "batch_norm.refuses.module-rank/fewer",
+    "modules take a dimension too few",
+    BatchNorm1d=type("BatchNorm1d", (Right1d,), {"ranks": (1, 2, 3)}),
+    BatchNorm2d=type("BatchNorm2d", (Right2d,), {"ranks": (3, 4)}),
+)
 fault(
     "batch_norm.refuses.module-rank/volumes",
     "BatchNorm2d takes five dimensions",
