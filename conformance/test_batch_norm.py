@@ -158,7 +158,7 @@ def test_weight_scales(subject: Trial, case: Case) -> None:
 
 @requirement("batch_norm.bias.shifts", cases, vary=("bias",), needs="bias")
 def test_bias_shifts(subject: Trial, case: Case) -> None:
-    """Each channel plus its bias; without one, as it is. A weight of 2 would show in the bias, or be left out with it."""
+    """Each channel plus its bias; without one, as it is. A weight of 2 would show in it, or be left out with it."""
     two = None if case["weight"] is None else 2 * case["weight"]
     equals_reference(subject, case.but(weight=two))
     if subject.form == "function":
