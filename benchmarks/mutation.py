@@ -4,10 +4,10 @@
 
 What is tried, one at a time: a statement left out, an exception not raised, a loop that does nothing, a strategy that
 always gives its first value, an argument that a check no longer varies. For a change within one check the faults of its
-requirement are tried, for others in a block's file those of the block, for what blocks share those of all of them, in an
-order drawn at random, until one survives that its check kills otherwise: at `quick`, seed 0. Where none survives, the change
-is printed: the line is superfluous, or a fault is missing. Changes after which the checks no longer run, or the reference
-no longer passes them, prove nothing and are counted apart. --every N tries every Nth change.
+requirement are tried, for others in a block's file those of the block, for what blocks share those of all of them, in
+an order drawn at random, until one survives that its check kills otherwise: at `quick`, seed 0. Where none survives,
+the change is printed: the line is superfluous, or a fault is missing. Changes after which the checks no longer run, or
+the reference no longer passes them, prove nothing and are counted apart. --every N tries every Nth change.
 """
 
 from __future__ import annotations
