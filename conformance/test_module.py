@@ -59,9 +59,9 @@ def anew(state: dict[str, Array]) -> dict[str, Array]:
 
 @requirement("module.register.by-assignment", trees, kinds=OWNED, needs="state_dict", per_dtype=False)
 def test_register_by_assignment(subject: Trial, case: Tree) -> None:
-    """Every parameter is in the state; one more, and a module, are the very objects that were assigned."""
-    program = case.program(subject)
-    has_keys(program, case)
+    """One parameter more, and a module, are the very objects that were assigned, and in the state with the others; also
+    where that was asked for before."""
+    program = case.program(subject).run("net.state_dict()")
     program.run("p = Parameter(to_native(np.ones(1)))", "net.late = p", "m = Module()", "net.below = m", "m.late = p")
     program.holds("net.late is p")
     program.holds("net.below is m")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import math
 import re
 import time
@@ -355,6 +356,8 @@ class Trial:
             outcome = self._run(check, simplify and check.effort < COSTLY)
         if self.subject.forget:
             self.subject.forget()
+        if outcome.failure and check.effort >= COSTLY:
+            gc.collect()  # Hypothesis ties what failed in knots, and here they hold on to whole networks
         outcome.seconds = time.perf_counter() - started
         outcome.worst, outcome.worst_case = self.worst, self.worst_case
         outcome.accuracy = self.reached if outcome.verdict == "pass" else ""

@@ -44,6 +44,9 @@ def _sums(x, **h):
 # -- values ------------------------------------------------------------------------------------------------------------
 
 _wrong("avg_pool2d.output.value/sum", "the sum without the division")(_sums)
+_wrong("avg_pool2d.output.value/first-image", "every image gives what the first one does")(
+    lambda x, **h: np.repeat(right(x[:1], **h), len(x), 0)
+)
 _wrong("avg_pool2d.output.value/one-side", "the division by K in place of K²")(
     lambda x, kernel_size, **h: right(x, kernel_size=kernel_size, **h) * kernel_size[0]
 )

@@ -51,6 +51,9 @@ def _take_unless_greater(a, b):
 
 _wrong("max_pool2d.output.value/minimum", "the smallest element")(lambda x, **h: -right(-x, **h))
 _wrong("max_pool2d.output.value/absolute", "the largest absolute value")(lambda x, **h: right(np.abs(x), **h))
+_wrong("max_pool2d.output.value/first-image", "every image gives what the first one does")(
+    lambda x, **h: np.repeat(right(x[:1], **h), len(x), 0)
+)
 
 
 @_wrong("max_pool2d.output.value/last-column", "the last column of every window is missed")
