@@ -284,7 +284,7 @@ def has_parameters(program: Program, what: str, names: Sequence[str]) -> None:
 @requirement("sequential.parameters.complete", chains, needs="parameters")
 def test_parameters_complete(subject: Trial, case: Chain) -> None:
     """Of the first layer in a row, and of the others one level deeper."""
-    first, *others = case.names
+    first, *others = [*case.names]
     has_parameters(case.program(subject).run(f"chain = {row([first, row(others)])}"), "chain", case.names)
 
 
