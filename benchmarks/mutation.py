@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import importlib.machinery
 import multiprocessing
 import os
@@ -118,18 +119,14 @@ def _short(node: ast.AST) -> str:
     return first if len(first) <= 80 else f"{first[:77]}…"
 
 
-def imports(file: Path) -> set[str]:
-    """The modules of conformance/ that a file of it imports, and those that they import, and its own name."""
-    found, todo = set(), [file.stem]
-    while todo:
-        name = todo.pop()
-        path = file.with_stem(name)
-        if name not in found and path.exists():
-            found.add(name)
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.ImportFrom) and node.module:
-                    todo += [*node.module.split("."), *(alias.name for alias in node.names)]
-    return found
+@functools.cache
+def imports(file: Path) -> frozenset[str]:
+    """The names that a file of conformance/ imports, its own, and those that the files of these names do."""
+    tree = ast.parse(file.read_text("utf-8"))
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    names = {name for node in nodes for name in (*str(node.module).split("."), *(alias.name for alias in node.names))}
+    others = (file.with_stem(name) for name in names - {file.stem})
+    return frozenset({file.stem, *names}.union(*(imports(other) for other in others if other.exists())))
 
 
 def changes(file: str) -> Iterator[Change]:
