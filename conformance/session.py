@@ -239,8 +239,8 @@ def run(options: dict[str, Any], workers: int, **attributes: Any) -> tuple[int, 
     arguments = ["--pyargs", "nnspec.conformance", "-p", "no:terminal", "-p", "no:cacheprovider", "--capture=no"]
     arguments += ["--noconftest"]  # one that lies in the user's folder is none of ours
     arguments += ["-p", "no:faulthandler"]  # a subject that aborts is reported, not dumped
-    arguments += ["-p", "no:unraisableexception", "-p", "no:threadexception", "-p", "no:logging"]  # cost time, as does
-    arguments += ["--assert=plain"]
+    costly = ("unraisableexception", "threadexception", "logging")
+    arguments += ["--assert=plain", *(f"-pno:{plugin}" for plugin in costly)]
     arguments += [
         "-c",
         os.devnull,

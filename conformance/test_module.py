@@ -229,8 +229,8 @@ def test_parameters_complete(subject: Trial, case: Tree) -> None:
 def test_parameters_shared_once(subject: Trial, case: Tree) -> None:
     """Shared parameters and modules, and beside them a parameter of equal values."""
     name = next(iter(case.steps))[0]
-    program = case.program(subject).run(f"net.twin = Parameter(net.{name}.data)", "net.below = Module()")
-    program.run(f"net.below.tied = net.{name}")
+    program = case.program(subject).run(f"net.twin = Parameter(net.{name}.data)", f"net.tied = net.{name}")
+    program.run("net.below = Module()", f"net.below.tied = net.{name}")
     has_parameters(program, [*case.entries("parameter"), "twin"])
 
 
@@ -543,17 +543,18 @@ def test_load_copies(subject: Trial, case: Tree) -> None:
 
 @requirement("module.load.in-place", trees, kinds=SAVED, first="parameter", needs=LOADS, per_dtype=False)
 def test_load_in_place(subject: Trial, case: Tree) -> None:
-    """The parameters from before loading are those of after it."""
+    """The parameters from before loading are those of after it, with the values that were loaded."""
     program, given = case.program(subject), anew(case.state())
     keys = list(case.entries("parameter"))
     program.run(f"before = [{', '.join(f'net.{key}' for key in keys)}]", f"net.load_state_dict({mapping(given)})")
     for i, key in enumerate(keys):
         program.holds(f"net.{key} is before[{i}]")
+        program.gives(f"before[{i}].data", given[key])
 
 
 @requirement("module.load.tied", trees, kinds=ALL, first="parameter", needs=LOADS, per_dtype=False)
 def test_load_tied(subject: Trial, case: Tree) -> None:
-    """What was shared is shared."""
+    """What was shared is shared, and seen to change under all of its keys."""
     tree = Tree((*case.steps, ("tied", next(iter(case.steps))[0])))
     program, entries = tree.program(subject), tree.entries("parameter", "module")
     program.run(f"net.load_state_dict({mapping(anew(tree.state()))})")
@@ -562,6 +563,12 @@ def test_load_tied(subject: Trial, case: Tree) -> None:
         other = first.setdefault(entry.number, key)
         if other != key:
             program.holds(f"net.{key} is net.{other}")
+    state = anew(tree.state())
+    for key, entry in tree.entries("parameter").items():
+        if first[entry.number] == key:
+            program.run(f"net.{key}.data[...] = {native(anew(state)[key])}")
+    for key in tree.entries("parameter"):
+        program.gives(f"net.state_dict()[{key!r}]", anew(state)[key])
 
 
 def lenient(subject: Trial) -> None:

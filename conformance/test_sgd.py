@@ -135,7 +135,7 @@ def with_specials(draw, **choices: Any):
     training = draw(trainings(vary=(), shapes=((3,),), **choices))
     (start,), ((gradient,),) = training.start, training.gradients
     nan, infinite, _ = draw(st.permutations(range(3)))
-    gradient[nan], start[infinite] = np.nan, np.inf
+    gradient[nan], start[infinite] = np.nan, draw(any_of(np.inf, -np.inf))
     return training, nan, infinite
 
 
@@ -265,7 +265,7 @@ def test_parameters_in_place(subject: Trial, case: Training) -> None:
         program.gives("net.weight.data", case.expected(0, done))
 
 
-@requirement("sgd.parameters.loaded", trainings, vary=(), steps=(2, 3))
+@requirement("sgd.parameters.loaded", trainings, vary=("weight_decay",), steps=(2, 3))
 def test_parameters_loaded(subject: Trial, case: Training) -> None:
     """A step, another state, and the other steps from there."""
     program = parameters(subject, case, "Module").run("net = Module()", "net.weight = p")
@@ -288,11 +288,14 @@ def test_parameters_copied(subject: Trial, case: Training) -> None:
     program.run(f"sgd = SGD(net.parameters(), {case.arguments})", "copied = copy.deepcopy(net)")
     first, *others = case.gradients
     step(program, first)
+    program.gives("copied.weight.data", case.start[0])
+    where = program.array("net.weight.data")
     program.run("p.grad = None", f"other = SGD(copied.parameters(), {case.arguments})")
     afresh = replace(case, gradients=tuple(others))
     for done, (gradient,) in enumerate(others, start=1):
         program.run(f"copied.weight.grad = {native(gradient)}", "other.step()")
         program.gives("copied.weight.data", afresh.expected(0, done))
+        program.gives("net.weight.data", where)
 
 
 @requirement("sgd.parameters.tied", trainings, steps=(1, 2))
