@@ -282,15 +282,6 @@ _forward("mode.train/projection", "the projection's norm never trains")(_fixed(F
 _forward("mode.train/last-norm", "the branch's last norm never trains")(_fixed(False, "bn2"))
 
 
-@_forward("mode.train/not-kept", "the statistics of the batch are used, and not kept")
-def _not_kept(self, x):
-    kept = [(b, b.data.copy()) for b in self.buffers()]
-    y = _Block.forward(self, x)
-    for buffer, data in kept:
-        buffer.data[...] = data
-    return y
-
-
 @_forward("mode.train/moved-twice", "the statistics move as if the batch had been seen twice")
 def _moved_twice(self, x):
     if self.training:
@@ -298,37 +289,51 @@ def _moved_twice(self, x):
     return _Block.forward(self, x)
 
 
-@_forward("mode.train/variance-not-kept", "of the statistics the means alone are kept")
-def _variance_not_kept(self, x):
-    kept = [(b, b.data.copy()) for key, b in self.named_buffers() if key.endswith("running_var")]
-    y = _Block.forward(self, x)
-    for buffer, data in kept:
-        buffer.data[...] = data
-    return y
+def keeping_back(forward, ending):
+    """Buffers whose names end like this are after a call what they were before it."""
+
+    def called(self, x):
+        kept = [(b, b.data.copy()) for key, b in self.named_buffers() if key.endswith(ending)]
+        y = forward(self, x)
+        for buffer, data in kept:
+            buffer.data[...] = data
+        return y
+
+    return called
 
 
-@_forward("mode.train/kept-statistics-count", "the statistics move, and those from before count")
-def _kept_count(self, x):
-    training, y = self.training, _Block.forward(self.eval(), x)
-    if self.train(training).training:
-        _Block.forward(self, x)
-    return y
+def evaluating(forward):
+    """What is answered is the result of evaluation, whatever the mode; the statistics move as they must."""
+
+    def called(self, x):
+        training, y = self.training, forward(self.eval(), x)
+        if self.train(training).training:
+            forward(self, x)
+        return y
+
+    return called
 
 
-@_forward("mode.train/counted-twice", "a batch in training counts as two")
-def _counts_twice(self, x):
-    for key, buffer in self.named_buffers():
-        buffer.data[...] += self.training and key.endswith("num_batches_tracked")
-    return _Block.forward(self, x)
+def counting_once_more(forward, mode):
+    """Every call in this mode adds one to the counts of batches, beside what is added anyway."""
+
+    def called(self, x):
+        for key, buffer in self.named_buffers():
+            buffer.data[...] += self.training == mode and key.endswith("num_batches_tracked")
+        return forward(self, x)
+
+    return called
 
 
-@_forward("mode.eval/counted", "batches in evaluation are counted")
-def _counts_in_evaluation(self, x):
-    for key, buffer in self.named_buffers():
-        buffer.data[...] += not self.training and key.endswith("num_batches_tracked")
-    return _Block.forward(self, x)
-
-
+_forward("mode.train/not-kept", "the statistics of the batch are used, and not kept")(keeping_back(_Block.forward, ""))
+_forward("mode.train/variance-not-kept", "of the statistics the means alone are kept")(
+    keeping_back(_Block.forward, "running_var")
+)
+_forward("mode.train/kept-statistics-count", "the statistics move, and those from before count")(
+    evaluating(_Block.forward)
+)
+_forward("mode.train/counted-twice", "a batch in training counts as two")(counting_once_more(_Block.forward, True))
+_forward("mode.eval/counted", "batches in evaluation are counted")(counting_once_more(_Block.forward, False))
 _forward("mode.eval/projection", "the projection's norm goes on training, where it can")(
     lambda self, x: _fixed(len(x) * x.shape[2] * x.shape[3] > self.conv1.stride**2, "shortcut")(self, x)
 )

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 from nnspec.conformance.faults import fault
+from nnspec.conformance.faults.basic_block import counting_once_more, evaluating, keeping_back
 from nnspec.reference.basic_block import ResidualBlock
 from nnspec.reference.conv2d import Conv2d
 from nnspec.reference.global_avg_pool2d import global_avg_pool2d, global_avg_pool2d_vjp
@@ -327,40 +328,19 @@ _forward("mode.train/projections-frozen", "the projections' norms never train")(
 )
 
 
-@_forward("mode.train/variance-not-kept", "of the statistics the means alone are kept")
-def _variance_not_kept(self, x):
-    kept = [(b, b.data.copy()) for key, b in self.named_buffers() if key.endswith("running_var")]
-    y = Right.forward(self, x)
-    for buffer, data in kept:
-        buffer.data[...] = data
-    return y
-
-
-@_forward("mode.train/kept-statistics-count", "the statistics move, and those from before count")
-def _kept_count(self, x):
-    training, y = self.training, Right.forward(self.eval(), x)
-    if self.train(training).training:
-        Right.forward(self, x)
-    return y
-
-
-@_forward("mode.train/counted-twice", "a batch in training counts as two")
-def _counts_twice(self, x):
-    for key, buffer in self.named_buffers():
-        buffer.data[...] += self.training and key.endswith("num_batches_tracked")
-    return Right.forward(self, x)
-
-
+_forward("mode.train/variance-not-kept", "of the statistics the means alone are kept")(
+    keeping_back(Right.forward, "running_var")
+)
+_forward("mode.train/kept-statistics-count", "the statistics move, and those from before count")(
+    evaluating(Right.forward)
+)
+_forward("mode.train/counted-twice", "a batch in training counts as two")(counting_once_more(Right.forward, True))
 _forward("mode.eval/one-trains", "the stem's norm goes on training")(
     _switching(lambda x: True, lambda self: [self.bn1])
 )
 
 
-@_forward("mode.eval/counted", "batches in evaluation are counted")
-def _counts_in_evaluation(self, x):
-    for key, buffer in self.named_buffers():
-        buffer.data[...] += not self.training and key.endswith("num_batches_tracked")
-    return Right.forward(self, x)
+_forward("mode.eval/counted", "batches in evaluation are counted")(counting_once_more(Right.forward, False))
 
 
 @_forward("mode.eval/drifts", "the last norm's statistics move in evaluation")

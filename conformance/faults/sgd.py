@@ -393,12 +393,16 @@ class _Emptied(Right):
             params.clear()
 
 
-@_optimiser("sgd.parameters.list-kept/added", "what is put into the caller's list is moved as well")
-class _Added(Right):
+class _Watches(Right):
+    """Remembers the caller's list."""
+
     def __init__(self, params, *numbers, **named):
         super().__init__(params, *numbers, **named)
         self.given = params if isinstance(params, list) else []
 
+
+@_optimiser("sgd.parameters.list-kept/added", "what is put into the caller's list is moved as well")
+class _Added(_Watches):
     def step(self):
         super().step()
         for p in self.given:
@@ -419,11 +423,7 @@ class _TakenOut(Right):
 
 
 @_optimiser("sgd.parameters.list-kept/written", "a step writes its parameters into the caller's list")
-class _Written(Right):
-    def __init__(self, params, *numbers, **named):
-        super().__init__(params, *numbers, **named)
-        self.given = params if isinstance(params, list) else []
-
+class _Written(_Watches):
     def step(self):
         super().step()
         self.given[:] = self.params
