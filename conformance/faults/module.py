@@ -307,6 +307,15 @@ _method(
 )(lambda self: self._entries(Parameter))
 
 
+@_method(
+    "module.parameters.shared-once/own-ties", "of a module's own parameters each name is given", "named_parameters"
+)
+def _own_ties(self):
+    own = _attributes(self, Parameter)
+    yield from own
+    yield from ((k, p) for k, p in Right.named_parameters(self) if not any(p is known for _, known in own))
+
+
 @_method("module.parameters.shared-once/by-value", "parameters of equal values count as one", "named_parameters")
 def _by_value(self):
     found = {}
@@ -710,6 +719,32 @@ def _replaced(self, state, strict=True):
     for _, module in self.named_modules():
         for name, p in _attributes(module, Parameter):
             setattr(module, name, fresh.setdefault(id(p), Parameter(p.data)))
+
+
+@_module("module.load.in-place/beside", "what is loaded lies beside the parameters, and the state is read from there")
+class _Beside(Right):
+    def load_state_dict(self, state, strict=True):
+        before = [(entry, entry.data.copy()) for entry in self._state().values()]
+        super().load_state_dict(state, strict)
+        vars(self)["beside"] = super().state_dict()
+        for entry, data in before:
+            entry.data[...] = data
+
+    def state_dict(self):
+        return {**super().state_dict(), **vars(self).get("beside", {})}
+
+
+@_module(
+    "module.load.tied/stale", "of a tied parameter all keys but the first give what was loaded, whatever it is now"
+)
+class _StaleTies(Right):
+    def load_state_dict(self, state, strict=True):
+        super().load_state_dict(state, strict)
+        first = dict(_once(self._entries(Parameter)))
+        vars(self)["stale"] = {k: p.data.copy() for k, p in self._entries(Parameter) if k not in first}
+
+    def state_dict(self):
+        return {**super().state_dict(), **vars(self).get("stale", {})}
 
 
 @_loading("module.load.tied/untied", "every key gets a parameter of its own")

@@ -86,6 +86,9 @@ def _multiplied(p, g, v, *, lr, momentum, weight_decay):
         return sgd_step(p, g + weight_decay * p, v, lr=lr, momentum=momentum)
 
 
+_step("sgd.step.elementwise/clipped-from-below", "what is below the least finite number is raised to it")(
+    lambda p, g, v, **h: sgd_step(np.maximum(p, np.finfo(p.dtype).min), g, v, **h)
+)
 _step("sgd.lr.zero/default", "a learning rate of 0 is taken for none, and becomes 0.01")(
     lambda p, g, v, **h: sgd_step(p, g, v, **{**h, "lr": h["lr"] or 0.01})
 )
@@ -277,6 +280,22 @@ fault(
 )
 
 
+@_optimiser("sgd.parameters.loaded/decay-of-before", "the decay goes by where the last step left the parameter")
+class _DecaysFromBefore(Right):
+    def __init__(self, params, *numbers, **named):
+        super().__init__(params, *numbers, **named)
+        self.left = [None] * len(self.params)
+
+    def step(self):
+        now = [p.data.copy() for p in self.params]
+        super().step()
+        decay = self.hyper["lr"] * self.hyper["weight_decay"]
+        for i, (p, data) in enumerate(zip(self.params, now, strict=True)):
+            if self.left[i] is not None:
+                p.data[...] = p.data + decay * (data - self.left[i])
+            self.left[i] = p.data.copy()
+
+
 class _NewParameters(Module):
     def load_state_dict(self, state, strict=True):
         for key, array in state.items():
@@ -294,6 +313,39 @@ class _OneArray(Parameter):
 
 
 fault("sgd.parameters.copied/one-array", "a copied parameter has the original's array", Parameter=_OneArray)
+
+
+class _KnowsItsKin(Parameter):
+    def __init__(self, data):
+        super().__init__(data)
+        self.kin = []
+
+    def __deepcopy__(self, memo):
+        new = memo[id(self)] = type(self)(self.data)
+        self.copied(new)
+        return new
+
+
+class _KnowsItsCopies(_KnowsItsKin):
+    def copied(self, new):
+        self.kin.append(new)
+
+
+class _KnowsItsOriginal(_KnowsItsKin):
+    def copied(self, new):
+        new.kin.append(self)
+
+
+class _MovesKin(Right):
+    def step(self):
+        super().step()
+        for p in self.params:
+            for kin in p.kin if p.grad is not None else ():
+                kin.data[...] -= self.hyper["lr"] * p.grad
+
+
+fault("sgd.parameters.copied/copies-moved", "a step moves copies, too", SGD=_MovesKin, Parameter=_KnowsItsCopies)
+fault("sgd.parameters.copied/original-moved", "a copy's step moves both", SGD=_MovesKin, Parameter=_KnowsItsOriginal)
 
 
 class _CopiedWithVelocity(Right):
