@@ -4,6 +4,6 @@
 """
 
 from nnspec.adapters.loading import load
-from nnspec.adapters.subject import Subject, SubjectError, Unsupported
+from nnspec.adapters.subject import Lacks, Subject, SubjectError, Unsupported
 
-__all__ = ["Subject", "SubjectError", "Unsupported", "load"]
+__all__ = ["Lacks", "Subject", "SubjectError", "Unsupported", "load"]

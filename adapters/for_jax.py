@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from nnspec.adapters.subject import Subject, Unsupported
+from nnspec.adapters.subject import Lacks, Subject
 
 FURTHER_DTYPES: tuple[str, ...] = ("float16", "bfloat16")
 AUTOMATIC = True  # every function and module can be differentiated
@@ -157,7 +157,7 @@ def differentiate_module(module: Any, x: Any, cotangent: Any) -> dict[str, Any]:
 
 def backward(module: Any, x: Any, cotangent: Any) -> Any:
     """Nothing is known of where a JAX module would leave its gradients for an optimiser."""
-    raise Unsupported("JAX has no place where gradients wait for an optimiser")
+    raise Lacks("JAX has no place where gradients wait for an optimiser")
 
 
 def set_training(module: Any, training: bool) -> None:

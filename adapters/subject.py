@@ -19,6 +19,13 @@ class Unsupported(Exception):
     """Raise it in a subject for a call that it does not claim to do; the case is counted and shown, not failed."""
 
 
+class Lacks(Unsupported):
+    """Raised by nnspec where the subject has no such class, argument, member, dtype, form or backward pass.
+
+    Such a lack excuses the requirement. A plain `Unsupported` only declines a case.
+    """
+
+
 class SubjectError(Exception):
     """The subject cannot be put to the checks at all; the message is for the user (exit code 2)."""
 
@@ -104,6 +111,9 @@ class Subject:
     declines: Callable[[str, Arrays, Mapping[str, Any]], str | None] = lambda stem, arrays, arguments: None
     # weaker classes of accuracy that it declares, beside B: see spec/numerics.md
     accuracy: tuple[str, ...] = ()
+    # what it declares: see `declarations`
+    unsupported: Mapping[str, str] = field(default_factory=dict)  # identifier or pattern -> reason
+    differs: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # identifier -> reason and link
     device: str | None = None  # on which the library makes its arrays; None: where it does if nobody asks
     flushes: bool = False  # whether it takes a subnormal number for 0
     forget: Callable[[], None] | None = None  # where every new shape is compiled: lets go of what has been compiled
@@ -253,7 +263,7 @@ class Subject:
         except KeyError as key:
             raise Unsupported(f"{cls.__name__} has no state entry {key}") from None
         for name in {n for n, a in arrays.items() if a is None} & set(self.framework.state(module)):
-            raise Unsupported(f"{cls.__name__} always has a {name}")
+            raise Lacks(f"{cls.__name__} always has a {name}")
         self.framework.set_training(module, training)
         return module, self.inputs(arrays)
 
@@ -283,7 +293,7 @@ class Subject:
         for name in names:
             if name in self.classes:
                 return self.classes[name]
-        raise Unsupported(f"there is no class {' or '.join(names)}")
+        raise Lacks(f"there is no class {' or '.join(names)}")
 
 
 def parameters(function: Callable[..., Any]) -> frozenset[str] | None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 from nnspec.adapters.for_reference import subject as reference_subject
-from nnspec.adapters.subject import Unsupported
+from nnspec.adapters.subject import Lacks
 from nnspec.conformance.cases import Array, any_of, composite
 from nnspec.conformance.programs import Program
 from nnspec.conformance.script import literal
@@ -76,7 +76,7 @@ def networks(trial: Trial, *needs: str) -> Program:
     program, classes = Program(trial, "Module", "Parameter", *LAYERS, *needs), trial.subject.classes
     for name in LAYERS:
         if not set(classes[name].__mro__) & set(classes["Module"].__mro__) - {object}:
-            raise Unsupported(f"{name} is no Module")
+            raise Lacks(f"{name} is no Module")
     return program
 
 
@@ -121,10 +121,10 @@ def backward(batch: tuple[Array, Array], name: str = "net") -> str:
 
 
 def learning(subject: Trial, *needs: str) -> None:
-    """Unsupported where no passes back can be run."""
+    """Raise Lacks where no passes back can be run."""
     networks(subject, *needs)
     if not differentiates(subject, *needs):
-        raise Unsupported("modules have no vjp")
+        raise Lacks("modules have no vjp")
 
 
 def gradients(name: str = "net", keys: Iterable[str] = ()) -> list[str]:

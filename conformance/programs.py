@@ -14,7 +14,7 @@ from types import CodeType
 from typing import Any
 
 import numpy as np
-from nnspec.adapters.subject import Unsupported
+from nnspec.adapters.subject import Lacks
 from nnspec.conformance.rule import Expected
 from nnspec.conformance.script import BRIDGE, literal
 from nnspec.conformance.trial import Mismatch, Trial
@@ -27,7 +27,7 @@ class Program:
         subject = trial.subject
         for name in needs:
             if name not in subject.classes:
-                raise Unsupported(f"there is no class {name}")
+                raise Lacks(f"there is no class {name}")
         self.trial, self.lines = trial, ["import copy"]
         self.names: dict[str, Any] = {"__name__": "program", "np": np, "copy": copy, "nan": np.nan, "inf": np.inf}
         self.names |= {name: getattr(subject.framework, name) for name in BRIDGE} | dict(subject.classes)

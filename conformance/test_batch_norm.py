@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
-from nnspec.adapters.subject import Unsupported
+from nnspec.adapters.subject import Lacks, Unsupported
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
 from nnspec.conformance.cases import LAYOUTS, Case, any_of, composite, data, specials, with_cotangent
@@ -494,7 +494,7 @@ def test_parameters_affine(subject: Trial, case: tuple[Case, bool]) -> None:
     plain, affine = case
     layer = new(subject, plain, **({} if affine else {"affine": False}))
     if not hasattr(layer.native, "named_parameters"):
-        raise Unsupported("the module has no named_parameters")
+        raise Lacks("the module has no named_parameters")
     found = sorted(name for name, _ in layer.native.named_parameters())
     if len(found) != 2 * affine or {*found} & {*STATISTICS}:
         raise Mismatch(f"the parameters are {found}, expected {['bias', 'weight'] if affine else []}")
@@ -518,7 +518,7 @@ def test_state_keys(subject: Trial, case: Case) -> None:
     """The five names."""
     layer = new(subject, case)
     if not hasattr(layer.native, "state_dict"):
-        raise Unsupported("the module has no state_dict")
+        raise Lacks("the module has no state_dict")
     found, wanted = sorted(layer.state()), ["bias", "num_batches_tracked", "running_mean", "running_var", "weight"]
     if found != wanted:
         raise Mismatch(f"the keys are {found}, expected {wanted}")

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
-from nnspec.adapters.subject import Unsupported
+from nnspec.adapters.subject import Lacks
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
 from nnspec.conformance.cases import Case, any_of, composite, data, specials, wholes, with_cotangent
@@ -132,12 +132,12 @@ def test_features_zero(subject: Trial, case: Case) -> None:
 
 
 def may_refuse(subject: Trial, case: Case) -> None:
-    """Unsupported where no module of the case's sizes can be built."""
+    """Raise Lacks where no module of the case's sizes can be built."""
     if subject.form == "class":
         try:
             subject.new("linear", *case["weight"].shape[::-1])
         except Mismatch as refusal:
-            raise Unsupported("a module of no features is refused") from refusal
+            raise Lacks("a module of no features is refused") from refusal
 
 
 @requirement("linear.arguments.together", cases, features=(1, 2, 3, 33))

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
-from nnspec.adapters.subject import Unsupported, parameters
+from nnspec.adapters.subject import Lacks, parameters
 from nnspec.conformance.cases import Array, any_of, composite
 from nnspec.conformance.learning import (
     FORGET,
@@ -572,10 +572,10 @@ def test_load_tied(subject: Trial, case: Tree) -> None:
 
 
 def lenient(subject: Trial) -> None:
-    """Unsupported where `strict` is not an argument of load_state_dict."""
+    """Raise Lacks where `strict` is not an argument of load_state_dict."""
     classes = subject.subject.classes
     if "strict" not in (parameters(classes["Module"].load_state_dict) or {"strict"}):
-        raise Unsupported("load_state_dict has no argument strict")
+        raise Lacks("load_state_dict has no argument strict")
 
 
 @composite

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
-from nnspec.adapters.subject import Unsupported
+from nnspec.adapters.subject import Lacks
 from nnspec.conformance.cases import Array, any_of, composite, data
 from nnspec.conformance.learning import FORGET, Learning, Pair, backward, learning, learnings, networks, norm
 from nnspec.conformance.learning import NAMES as LEARNT
@@ -270,7 +270,7 @@ def test_parameters_loaded(subject: Trial, case: Training) -> None:
     """A step, another state, and the other steps from there."""
     program = parameters(subject, case, "Module").run("net = Module()", "net.weight = p")
     if "load_state_dict" in subject.subject.lacks("module", "class"):
-        raise Unsupported("Module has no load_state_dict")
+        raise Lacks("Module has no load_state_dict")
     program.run(f"sgd = SGD(net.parameters(), {case.arguments})")
     first, *others = case.gradients
     step(program, first)
@@ -355,7 +355,7 @@ def test_buffers_unmoved(subject: Trial, case: Training) -> None:
         f"p = Parameter({native(weight)})", "net = Module()", "net.weight, net.body = p, Module()"
     )
     if "register_buffer" in subject.subject.lacks("module", "class"):
-        raise Unsupported("Module has no register_buffer")
+        raise Lacks("Module has no register_buffer")
     program.run(
         f"net.register_buffer('mean', {native(mean)})",
         f"net.body.register_buffer('mean', {native(below)})",
@@ -455,7 +455,7 @@ def test_training_resumes(subject: Trial, case: Learning) -> None:
     between = [norm(dtype)] if "BatchNorm1d" in classes else ["ReLU()"]
     learning(subject, *(["BatchNorm1d"] if "BatchNorm1d" in classes else []))
     if "load_state_dict" in subject.subject.lacks("module", "class"):
-        raise Unsupported("Module has no load_state_dict")
+        raise Lacks("Module has no load_state_dict")
     stateful = hasattr(classes["SGD"], "state_dict") and hasattr(classes["SGD"], "load_state_dict")
     if not stateful:  # then the velocities cannot be had
         case = replace(case, numbers={n: v for n, v in case.numbers.items() if n != "momentum"})

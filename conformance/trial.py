@@ -22,7 +22,7 @@ from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from nnspec import adapters
 from nnspec.adapters.signatures import SIGNATURES
-from nnspec.adapters.subject import Subject, Unsupported, parameters
+from nnspec.adapters.subject import Lacks, Subject, Unsupported, parameters
 from nnspec.conformance.cases import Case, as_laid_out, minimise
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.journal import Journal
@@ -276,11 +276,11 @@ class Trial:
         return Built(self, native, case)
 
     def new(self, stem: str, *positional: Any, **keywords: Any) -> Any:
-        """A module as its constructor leaves it; Unsupported where that does not have one of the keywords."""
+        """A module as its constructor leaves it; Lacks where that does not have one of the keywords."""
         classes = self.subject.classes
         cls = next(classes[name] for name in SIGNATURES[stem].classes if name in classes)
         if missing := keywords.keys() - (parameters(cls) or keywords.keys()):
-            raise Unsupported(f"{cls.__name__} has no argument {min(missing)}")
+            raise Lacks(f"{cls.__name__} has no argument {min(missing)}")
         given = [*map(repr, positional), *(f"{n}={v!r}" for n, v in keywords.items())]
         with self.watched(f"{cls.__name__}({', '.join(given)})", "a module"):
             return self.subject.framework.construct(cls, positional, keywords, np.dtype(self.dtype))
