@@ -54,10 +54,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput") and _asked_for(config):
         from nnspec.conformance.requirements import unknown_block
         from nnspec.conformance.session import Session
+        from nnspec.conformance.workers import Workers
 
         if message := unknown_block(config.getoption("nnspec_block")):
             raise pytest.UsageError(f"--nnspec-block {message}")
-        config.pluginmanager.register(Session(config), "nnspec-session")
+        session = Session(config)
+        config.pluginmanager.register(session, "nnspec-session")
+        config.pluginmanager.register(Workers(session), "nnspec-workers")
 
 
 def _asked_for(config: pytest.Config) -> bool:
@@ -87,8 +90,8 @@ def _state(config: pytest.Config) -> _State:
 
 def _journal(config: pytest.Config) -> Journal | None:
     worker = getattr(config, "workerinput", None)
-    folder = worker["nnspec_journals"] if worker else config.getoption("nnspec_journals")
-    if not worker or not folder:
+    folder = worker and worker.get("nnspec_journals")
+    if not folder:
         return None
     from nnspec.conformance.journal import Journal
 
@@ -125,13 +128,6 @@ def _load(config: pytest.Config, state: _State) -> None:
             config.workeroutput["nnspec_versions"] = versions
     if state.journal:
         state.journal.rest()
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:
-    """Tell a worker where its journal is."""
-    session = node.config.pluginmanager.getplugin("nnspec-session")
-    node.workerinput["nnspec_journals"] = str(session.journals) if session else ""
 
 
 def _is_own_worker(config: pytest.Config) -> bool:

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import os
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
-from nnspec.conformance import journal
-from nnspec.conformance.requirements import CHECKS, requirements, unknown_block
-
-BLOCKED_AFTER = 10  # checks of a block that crash or hang, where none came to an end: its others are not tried then
-LOADING = 10.0  # seconds that loading the subject may take longer than a call: importing a framework takes its time
+from nnspec.conformance.requirements import unknown_block
+from nnspec.conformance.workers import arguments as worker_arguments
 
 
 class Session:
-    """Collects records, watches for calls that hang, and writes the report. Lives in the process that reports."""
+    """Collects records and writes the report. Lives in the process that reports."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self._temporary = tempfile.TemporaryDirectory(prefix="nnspec-")
-        self.journals = Path(self._temporary.name)
         self.records: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.errors: list[str] = []
         self.planned: list[str] = []
@@ -39,15 +32,12 @@ class Session:
         self.report: dict[str, Any] | None = None
         self.progress: Callable[[int, int, dict[str, Any] | None], None] = lambda done, planned, record: None
         self._done = 0
-        self._killed: set[str] = set()
-        self._stop = threading.Event()
 
     # -- what pytest tells ---------------------------------------------------------------------------------------------
 
     def pytest_sessionstart(self) -> None:
-        """Begin to watch."""
+        """Take over how progress is shown."""
         self.progress = getattr(self.config, "nnspec_progress", self.progress)
-        threading.Thread(target=self._watch, daemon=True).start()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """What will be run, in this process."""
@@ -74,30 +64,6 @@ class Session:
                 self.records[entry["requirement"], entry["form"], entry["dtype"]] = entry
             self.progress(self._done, len(self.planned), entry)
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_handlecrashitem(self, crashitem: str, report: Any, sched: Any) -> None:
-        """A worker ended in the middle of a check: its journal says in which case."""
-        report.nnspec = self._crash(report.node.gateway.id, crashitem)
-        report.when = "call"
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any, error: Any) -> None:
-        """A worker is gone; where that happened while it loaded the subject, no other would fare better."""
-        output = getattr(node, "workeroutput", {})
-        self.versions |= output.get("nnspec_versions", {})
-        self.subject_error = output.get("nnspec_error", self.subject_error)
-        worker = node.gateway.id
-        if error and (self.journals / worker).exists():
-            _, entry, _ = journal.read(self.journals / worker)
-            if entry.get("text", "").startswith("loading "):
-                fate = "hung" if worker in self._killed else "ended the process"
-                message = f"{self.config.getoption('nnspec_subject')}: {fate} while it was loaded"
-                if self.records:  # it could be loaded before, and what is known by now is reported
-                    self.errors.append(f"{message} once more, after a worker had ended")
-                else:
-                    self.subject_error = message
-                raise pytest.exit.Exception(message, returncode=2)
-
     def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
         """Ctrl-C: what is known so far is reported all the same."""
         self.interrupted = excinfo.type is KeyboardInterrupt
@@ -105,7 +71,6 @@ class Session:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the report."""
-        self._stop.set()
         if self.subject_error:
             session.exitstatus = 2
             return
@@ -120,7 +85,6 @@ class Session:
             report.write(self.report, Path(self.config.getoption("nnspec_json") or out / "report.json"))
         if not records and not self.interrupted:
             session.exitstatus = 1  # a run in which nothing ran has shown nothing
-        self._temporary.cleanup()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -131,64 +95,6 @@ class Session:
             counts = ", ".join(f"{n} {verdict}" for verdict, n in self.report["totals"].items() if n)
             path = self.config.getoption("nnspec_json") or f"{self.config.getoption('nnspec_out')}/report.json"
             terminalreporter.write_line(f"nnspec: {self.report['subject']}: {counts}; report: {path}")
-
-    # -- the watch -----------------------------------------------------------------------------------------------------
-
-    def _watch(self) -> None:
-        limit = self.config.getoption("nnspec_timeout")
-        while not self._stop.wait(min(0.5, limit / 4)):
-            for path in list(self.journals.glob("gw*")):
-                try:
-                    began, entry, _ = journal.read(path)
-                except (OSError, ValueError, KeyError):
-                    continue
-                allowed = limit + LOADING * entry.get("text", "").startswith("loading ")
-                if began and entry.get("pid") and time.monotonic() - began > allowed and path.name not in self._killed:
-                    self._killed.add(path.name)
-                    with suppress(ProcessLookupError):
-                        os.kill(entry["pid"], signal.SIGKILL)
-
-    def _crash(self, worker: str, nodeid: str) -> dict[str, Any] | None:
-        from nnspec.conformance import report, waivers
-
-        _, entry, case = journal.read(self.journals / worker)
-        if "check" not in entry:
-            self.errors.append(f"{nodeid}: the worker ended outside any call")
-            return None
-        identifier, form, dtype = entry["check"]
-        hung = worker in self._killed
-        option = self.config.getoption
-        limit = option("nnspec_timeout")
-        what = f"did not return within {limit:g} s" if hung else "ended the process"
-        record = report.key(_check(identifier), form, dtype) | {
-            "verdict": "timeout" if hung else "crash",
-            "reason": f"the call {what}",
-            "cases": 0,
-            "unsupported": {},
-            "held": [],
-            "seconds": round(time.monotonic() - entry["since"], 3),
-            "worst_error_over_bound": 0.0,
-            "worst_case": None,
-            "accuracy": None,
-            "declared": [],
-            "failure": {
-                "message": f"the call {what}: {entry['text']}",
-                "case": report.plain_case(case) if case else {"call": entry["text"], "arrays": {}, "arguments": {}},
-                "actual": None,
-                "expected": None,
-                "bound": None,
-                "script": None,
-                "misshapen": False,
-                "causes": [],
-            },
-        }
-        if case is not None:
-            self.crashes.append((record, case))
-        alike = [r["verdict"] for r in self.records.values() if (r["block"], r["form"]) == (record["block"], form)]
-        others = [verdict for verdict in alike if verdict != "unsupported"]  # those were not called at all
-        if len(others) + 1 >= BLOCKED_AFTER and set(others) <= {"crash", "timeout"}:
-            (self.journals / f"blocked-{record['block']}-{form}").touch()
-        return report.waived(record, waivers.load(option("nnspec_waivers")), option("nnspec_subject"))
 
     def _write_crash_scripts(self) -> None:
         from nnspec.conformance.script import crash_scripts
@@ -226,14 +132,6 @@ class Session:
         }
 
 
-def _check(identifier: str) -> Any:
-    from nnspec.conformance.power import load_checks
-
-    load_checks()
-    assert identifier in requirements()
-    return CHECKS[identifier]
-
-
 def run(options: dict[str, Any], workers: int, **attributes: Any) -> tuple[int, Session | None]:
     """Run the checks by pytest with these --nnspec-* options; its exit code, and the session with the records."""
     arguments = ["--pyargs", "nnspec.conformance", "-p", "no:terminal", "-p", "no:cacheprovider", "--capture=no"]
@@ -250,8 +148,7 @@ def run(options: dict[str, Any], workers: int, **attributes: Any) -> tuple[int, 
         "--nnspec-journals",
         "",
     ]
-    if workers:
-        arguments += ["-p", "xdist.plugin", "-n", str(workers), "--max-worker-restart", "10000", "--dist", "worksteal"]
+    arguments += worker_arguments(workers)
     for name, value in options.items():
         values = value if isinstance(value, list | tuple) else [] if value is None else [value]
         arguments += [f"--nnspec-{name}={v}" for v in values]
