@@ -21,9 +21,9 @@ def overview() -> str:
 
 
 def requirements_of(stem: str) -> str:
-    """Identifier, level and sentence of each requirement of a block."""
+    """Return identifier, level, mark and sentence of each requirement of a block."""
     found = [r for r in requirements().values() if r.stem == stem]
-    return "\n".join(f"{r.identifier:38} {r.level:6} {r.sentence}" for r in found)
+    return "\n".join(map(_in_a_line, found))
 
 
 def explain(identifier: str) -> str | None:
@@ -34,11 +34,15 @@ def explain(identifier: str) -> str | None:
     found = [r for r in known.values() if identifier in r.identifier]
     if len(found) == 1:
         return _in_full(found[0])
-    return "\n".join(f"{r.identifier:38} {r.level:6} {r.sentence}" for r in found) or None
+    return "\n".join(map(_in_a_line, found)) or None
+
+
+def _in_a_line(requirement: Requirement) -> str:
+    return f"{requirement.identifier:38} {requirement.label:16} {requirement.sentence}"
 
 
 def _in_full(requirement: Requirement) -> str:
-    parts = [f"{requirement.identifier} — {requirement.level}", "", requirement.body, ""]
+    parts = [f"{requirement.identifier} — {requirement.label}", "", requirement.body, ""]
     parts += [f"page       spec/{requirement.stem}.md:{requirement.line}"]
     parts += [f"reference  {site}" for site in reference_sites(requirement)] or ["reference  -"]
     parts += [f"check      {check}" for check in check_sites(requirement)] or ["check      none"]

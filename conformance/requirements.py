@@ -12,7 +12,9 @@ from typing import Any
 from nnspec.adapters.names import DTYPES
 
 LEVELS = ("must", "should", "may")
-HEADING = re.compile(r"^### (?P<id>[a-z0-9_]+(?:\.[a-z0-9-]+){2}) — (?P<level>must|should|may)$", re.M)
+HEADING = re.compile(
+    r"^### (?P<id>[a-z0-9_]+(?:\.[a-z0-9-]+){2}) — (?P<level>must|should|may)(?P<convention>, convention)?$", re.M
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,12 @@ class Requirement:
     goes_wrong: str
     body: str  # everything below the heading
     line: int
+    convention: bool = False  # reputable libraries differ here by design, and a subject may declare that it does
+
+    @property
+    def label(self) -> str:
+        """The level, and the mark, as the page's heading has them."""
+        return f"{self.level}, convention" if self.convention else self.level
 
     @property
     def stem(self) -> str:
@@ -55,7 +63,8 @@ def requirements() -> dict[str, Requirement]:
             wrong = next((p.removeprefix("*Goes wrong:*").strip() for p in rest if p.startswith("*Goes wrong:*")), "")
             line = text.count("\n", 0, heading.start()) + 1
             plain = " ".join(sentence.split()), " ".join(wrong.split())
-            found[heading["id"]] = Requirement(heading["id"], heading["level"], *plain, body, line)
+            marked = heading["convention"] is not None
+            found[heading["id"]] = Requirement(heading["id"], heading["level"], *plain, body, line, marked)
     return found
 
 
