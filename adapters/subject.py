@@ -9,14 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from nnspec.adapters.blame import KnownDefect, Unsupported, Unusable, theirs
 from nnspec.adapters.signatures import SIGNATURES, Arrays, Signature
 
 FORMS = ("function", "class")
 DERIVATIVES = ("vjp", "vjp of vjp", "jvp")  # what `Subject.lacks` tells of beside operands and arguments
-
-
-class Unsupported(Exception):
-    """Raise it in a subject for a call that it does not claim to do; the case is counted and shown, not failed."""
 
 
 class Lacks(Unsupported):
@@ -107,7 +104,7 @@ class Subject:
     further_dtypes: tuple[str, ...] = ()  # that it has too, and is judged on where they are asked for
     versions: Mapping[str, str] = field(default_factory=dict)
     recipe: Callable[[str], str] = lambda name: f"# import {name} here"  # the line of a script that defines a name
-    # why a call of a block must not be made, for it is known to end the process; None where it may be
+    # the known defect of the framework because of which a call must not be made, as it ends the process; None: it may
     declines: Callable[[str, Arrays, Mapping[str, Any]], str | None] = lambda stem, arrays, arguments: None
     # weaker classes of accuracy that it declares, beside B: see spec/numerics.md
     accuracy: tuple[str, ...] = ()
@@ -166,7 +163,7 @@ class Subject:
     def call(self, stem: str, form: str, arrays: Arrays, arguments: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
         """One call of a block on NumPy arrays; the results as NumPy arrays, in the order of the block's signature."""
         if reason := self.declines(stem, arrays, arguments):
-            raise Unsupported(reason)
+            raise KnownDefect(reason)
         if form == "function":
             return self._call_function(stem, arrays, arguments)
         module, operands = self.build(stem, arrays, arguments)
@@ -181,7 +178,7 @@ class Subject:
         parameters have the keys of the module's state.
         """
         if reason := self.declines(stem, arrays, arguments):
-            raise Unsupported(reason)
+            raise KnownDefect(reason)
         cotangents = {n: a for n, a in arrays.items() if n.startswith("cotangent")}
         operands = {n: a for n, a in arrays.items() if n not in cotangents}
         given = [None if a is None else self.framework.to_native(a) for a in cotangents.values()]
@@ -222,7 +219,9 @@ class Subject:
 
     def apply(self, stem: str, module: Any, operands: Sequence[Any]) -> tuple[np.ndarray, ...]:
         """One call of a module on native operands; what the block's signature says that a call results in."""
-        y = self.framework.to_numpy(module(*operands))
+        with theirs():
+            y = module(*operands)
+        y = self.framework.to_numpy(y)
         further = SIGNATURES[stem].results[1:]
         state = self.framework.state(module) if further else {}
         if missing := [key for key in further if key not in state]:
@@ -242,12 +241,12 @@ class Subject:
         signature = SIGNATURES[stem]
         assert signature.function is not None
         _, natives, keywords = self._operands(stem, arrays, arguments)
-        results = self.functions[signature.function](*natives, **keywords)
+        with theirs():
+            results = self.functions[signature.function](*natives, **keywords)
         results = results if isinstance(results, tuple | list) else (results,)
         if len(results) != len(signature.results):
-            raise TypeError(
-                f"{len(results)} results, expected {len(signature.results)}: {', '.join(signature.results)}"
-            )
+            names = ", ".join(signature.results)
+            raise Unusable(f"returned {len(results)} results, expected {len(signature.results)}: {names}")
         return tuple(self.framework.to_numpy(r) for r in results)
 
     def build(self, stem: str, arrays: Arrays, arguments: Mapping[str, Any]) -> tuple[Any, list[Any]]:

@@ -21,7 +21,7 @@ from nnspec.adapters.subject import Subject, Unsupported
 from nnspec.conformance.faults import Fault, broken_by_faults, catalogue
 from nnspec.conformance.formats import STORED, is_floating
 from nnspec.conformance.requirements import Check
-from nnspec.conformance.trial import COSTLY, Blocked, Outcome, Sighting, Trial
+from nnspec.conformance.trial import COSTLY, CallFails, Outcome, Sighting, Trial
 
 Array = np.ndarray
 Step = tuple[str, int]
@@ -102,7 +102,7 @@ class _Seen:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return trial.sight(self.check, self.actual.case)
-        except (Unsupported, Blocked):
+        except (Unsupported, CallFails):
             return None
 
     @functools.cached_property

@@ -13,7 +13,7 @@ import numpy as np
 from nnspec.conformance.cases import LAYOUTS, Array, Case
 from nnspec.conformance.laws import image_of, own
 from nnspec.conformance.rule import Expected
-from nnspec.conformance.trial import Blocked, Mismatch, Trial
+from nnspec.conformance.trial import CallFails, Mismatch, Trial
 
 Judge = Callable[[Case], Mapping[str, Expected]]  # a case -> what is expected of the gradient by each operand
 
@@ -33,11 +33,11 @@ def all_equal_reference(subject: Trial, found: Mapping[str, Array], expected: Ma
 
 
 def presumed(subject: Trial, case: Case) -> dict[str, Array]:
-    """Gradients that other checks judge. Blocked where there are none."""
+    """Gradients that other checks judge. CallFails where there are none."""
     try:
         return subject.gradients(case)
     except Mismatch as mismatch:
-        raise Blocked(mismatch.message) from None
+        raise CallFails(mismatch.message) from None
 
 
 def is_like_operand(subject: Trial, case: Case) -> None:

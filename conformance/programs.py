@@ -14,6 +14,7 @@ from types import CodeType
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.blame import theirs
 from nnspec.adapters.subject import Lacks
 from nnspec.conformance.rule import Expected
 from nnspec.conformance.script import BRIDGE, literal
@@ -100,7 +101,7 @@ class Program:
         try:
             self.run(*lines)
         except Mismatch as mismatch:
-            if isinstance(mismatch.__cause__, kinds):
+            if isinstance(mismatch.raised, kinds):
                 self.lines = [*before, f"{guarded}pass"]  # what follows is asked of a subject that has refused it
                 return
             mismatch.message = mismatch.message.replace("expected no exception", f"expected {expected}")
@@ -113,13 +114,13 @@ class Program:
     @contextmanager
     def _watched(self, text: str) -> Iterator[None]:
         try:
-            with self.trial.watched(f"{self}\n{text}", "no exception"):
+            with self.trial.watched(f"{self}\n{text}", "no exception"), theirs():
                 yield
         except Mismatch as mismatch:
             last = [] if self.lines[-1] == text else [text]
-            raise self._mismatch(
-                f"{text} {mismatch.message}", last
-            ) from mismatch.__context__  # what the subject raised
+            told = self._mismatch(f"{text} {mismatch.message}", last)
+            told.raised = mismatch.raised
+            raise told from None
 
     def _mismatch(self, message: str, last: list[str], *about: Any) -> Mismatch:
         mismatch = Mismatch(message, *about)

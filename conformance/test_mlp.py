@@ -333,7 +333,8 @@ def test_parameters_complete(subject: Trial, case: Case) -> None:
     if shapes != wanted:
         raise Mismatch(f"the parameters are of shapes {shapes}, expected {wanted}")
     loaded = {key: np.full_like(a, n) for n, (key, a) in enumerate(state.items())}
-    subject.subject.framework.load_entries(module, loaded)
+    with subject.watched("load_state_dict(…)", "a state loaded"):
+        subject.subject.framework.load_entries(module, loaded)
     for key, array in subject.state(module).items():
         subject.expect(array, Expected.exactly(loaded[key]), f"{key}, after all parameters were loaded,")
 

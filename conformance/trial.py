@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from nnspec import adapters
+from nnspec.adapters.blame import KnownDefect, Raised, Unusable, Watched, noting_interrupts, theirs, watched
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Lacks, Subject, Unsupported, parameters
 from nnspec.conformance.cases import Case, as_laid_out, minimise
@@ -33,6 +34,7 @@ PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
 REMEMBERED = 12  # cases that were wrong, to be compared with known mistakes
 MORE = 24  # cases that are drawn for the same purpose, right or wrong
 LONG = 4096  # an array of more elements is not kept as a whole
+LONGEST = 300  # characters of an exception's text that are told
 PLAIN = bool | int | float | str | None
 COSTLY = 10  # a check of this effort or more reports the first failing case: to look for a smaller one takes too long
 for _name, _cases in PROFILES.items():
@@ -61,6 +63,7 @@ class Mismatch(AssertionError):
         self.case: Any = None  # a Case, or several, or whatever else the check drew
         self.calls: list[Call] = []
         self.script: list[str] | None = None  # the lines that reproduce it, where replaying the calls would not
+        self.raised: BaseException | None = None  # by the subject, in the call that went wrong
         self.sighting: Sighting | None = None
 
     @property
@@ -76,7 +79,7 @@ class Mismatch(AssertionError):
         return "a value" if self.expected is not None else NUMBER.sub("", self.message)
 
 
-class Blocked(Exception):
+class CallFails(Exception):
     """The call that a law starts from fails by itself: other checks judge that, and this one has nothing to go by."""
 
 
@@ -119,6 +122,7 @@ class Outcome:
     accuracy: str = ""  # the class of accuracy that all cases were in, where something was computed
     seconds: float = 0.0
     unsupported: Counter[str] = field(default_factory=Counter)
+    known_defects: Counter[str] = field(default_factory=Counter)  # of the framework: cases not made for its sake
     seen: list[Sighting] = field(default_factory=list)  # in some cases that were right or wrong
 
 
@@ -196,6 +200,10 @@ class Trial:
     module: Any = None  # where every call is to be one of this module
     tape: Tape = field(default_factory=Tape)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.subject.framework, Watched):
+            self.subject = replace(self.subject, framework=watched(self.subject.framework))
+
     # -- what the bodies of checks use ---------------------------------------------------------------------------------
 
     def __call__(self, case: Case) -> np.ndarray:
@@ -248,11 +256,11 @@ class Trial:
         return found
 
     def presumed(self, case: Case) -> np.ndarray:
-        """The result of a call that another check judges. Blocked where it fails."""
+        """The result of a call that another check judges. CallFails where it raises."""
         try:
             return self(case)
         except Mismatch as mismatch:
-            raise Blocked(mismatch.message) from None
+            raise CallFails(mismatch.message) from None
 
     @_taped
     def spoil(self, result: np.ndarray) -> None:
@@ -288,27 +296,28 @@ class Trial:
     @_taped
     def prepare(self, module: Any, entries: Mapping[str, np.ndarray], training: bool) -> None:
         """Load entries into a module, and put it in training mode or in evaluation mode. KeyError for one it lacks."""
-        self.subject.framework.load_entries(module, entries)
-        self.subject.framework.set_training(module, training)
+        with self.watched("load_state_dict(…)", "a state loaded"):
+            self.subject.framework.load_entries(module, entries)
+            self.subject.framework.set_training(module, training)
 
     @_taped
     def state(self, module: Any) -> dict[str, np.ndarray]:
         """Key -> copy, of a module's parameters and saved buffers."""
-        state = self.subject.framework.state(module)
+        with self.watched("state_dict()", "its state"):
+            state = self.subject.framework.state(module)
         self.seen.append(("state", state))
         return state
 
     @contextmanager
     def watched(self, what: Case | str, expected: str) -> Iterator[None]:
-        """Around the subject's own code: in the journal while it runs; what it raises becomes a Mismatch."""
+        """Around a call: in the journal while it runs; what the subject raises, or returns unusable, is a Mismatch."""
         if self.journal:
             self.journal.write(what) if isinstance(what, Case) else self.journal.note(what)
         try:
-            with _raising(expected):
-                yield
-        except Mismatch:
-            self.seen.append(("raised", None))
-            raise
+            yield
+        except (Raised, Unusable) as told:
+            self.seen.append(("raised" if isinstance(told, Raised) else "unusable", None))
+            raise _mismatch(told, expected) from None
         finally:
             if self.journal:
                 self.journal.rest()
@@ -341,7 +350,9 @@ class Trial:
         """The call must raise, whatever it raises, and return nothing."""
         try:
             results = self.results(case)
-        except Mismatch:
+        except Mismatch as mismatch:
+            if mismatch.raised is None:
+                raise
             return
         shapes = ", ".join(str(r.shape) for r in results)
         message = f"accepted, and returned shape {shapes}; expected an exception"
@@ -352,7 +363,7 @@ class Trial:
     def run(self, check: Check, *, simplify: bool = True) -> Outcome:
         """Draw cases, judge them, and keep the smallest that fails; or, if not to `simplify`, the first."""
         started = time.perf_counter()
-        with flushing(self.subject.flushes):
+        with flushing(self.subject.flushes), noting_interrupts():
             outcome = self._run(check, simplify and check.effort < COSTLY)
         if self.subject.forget:
             self.subject.forget()
@@ -372,7 +383,8 @@ class Trial:
         draws = self._draws(check, strategy, limit)
         counts: Counter[str] = Counter()
         unsupported: Counter[str] = Counter()
-        blocked: Counter[str] = Counter()
+        defects: Counter[str] = Counter()
+        fails: Counter[str] = Counter()
         last: list[Mismatch] = []
         wrong: list[Sighting] = []
 
@@ -384,10 +396,12 @@ class Trial:
             try:
                 self._attempt(check, case)
                 counts["judged"] += 1
+            except KnownDefect as defect:
+                defects[str(defect)] += 1
             except Unsupported as reason:
-                unsupported[str(reason) or "no reason given"] += 1
-            except Blocked as reason:
-                blocked[str(reason)] += 1
+                unsupported[clean(str(reason)) or "no reason given"] += 1
+            except CallFails as reason:
+                fails[str(reason)] += 1
             except Mismatch as mismatch:
                 counts["failed at"] = counts["failed at"] or counts["judged"] + 1
                 last[:] = [mismatch]
@@ -415,6 +429,8 @@ class Trial:
             return Outcome("unsupported", reason=str(declined))
         except (Mismatch, Flaky) as error:
             last = last or [e for e in getattr(error, "exceptions", ()) if isinstance(e, Mismatch)]
+            if not last:  # it is no result of the subject's that came and went
+                raise
             failure = error if isinstance(error, Mismatch) else last[0]
             if simplify and isinstance(error, Mismatch):
                 failure = self._smallest(check, error)
@@ -425,11 +441,11 @@ class Trial:
             outcome = Outcome("fail", counts["judged"], failure.message, failure, counts["failed at"])
             explained = simplify and check.decides and not isinstance(strategy, type)
             seen = wrong + self._more(check, strategy, draws) if explained else []
-            return replace(outcome, unsupported=unsupported, seen=seen)
-        if sum(blocked.values()) > counts["judged"]:
-            reason = f"the call itself fails: {blocked.most_common(1)[0][0]}"
-            return Outcome("blocked", counts["judged"], reason, unsupported=unsupported)
-        return self._conclude(counts["judged"], unsupported, limit)
+            return replace(outcome, unsupported=unsupported, known_defects=defects, seen=seen)
+        if sum(fails.values()) > counts["judged"]:
+            reason = f"not judged, since the call itself fails: {fails.most_common(1)[0][0]}"
+            return Outcome("not run", counts["judged"], reason, unsupported=unsupported, known_defects=defects)
+        return replace(self._conclude(counts["judged"], unsupported, limit), known_defects=defects)
 
     def sight(self, check: Check, case: Any) -> Sighting:
         """What is seen in one case, right or wrong."""
@@ -458,6 +474,8 @@ class Trial:
         self.tape.begin(records=bool(self.weaker))
         try:
             check.body(self, case)
+        except (Raised, Unusable) as told:
+            raise _mismatch(told, "no exception") from None
         except Mismatch as mismatch:
             if mismatch.expected is None or mismatch.expected.in_any_class:
                 raise
@@ -510,7 +528,7 @@ class Trial:
 
         def look(case: Any) -> None:
             for number in range(draws):
-                with suppress(Unsupported, Blocked):
+                with suppress(Unsupported, CallFails):
                     found.append(self.sight(check, _shuffled(case, number) if number else case))
 
         once = settings(settings.get_profile("nnspec-quick"), max_examples=-(-MORE // draws), phases=(Phase.generate,))
@@ -526,7 +544,7 @@ class Trial:
             except Mismatch as mismatch:
                 found.append(mismatch)
                 return True
-            except (Unsupported, Blocked):
+            except (Unsupported, CallFails):
                 pass
             return False
 
@@ -538,19 +556,6 @@ class Trial:
     def _seed(self, check: Check) -> int:
         """The same for the same check, whatever else is run beside it."""
         return zlib.crc32(f"{self.seed} {check.identifier} {self.form} {self.dtype}".encode())
-
-
-@contextmanager
-def _raising(expected: str) -> Iterator[None]:
-    """Whatever the subject raises becomes a Mismatch, but for Unsupported."""
-    try:
-        yield
-    except (Unsupported, Mismatch):
-        raise
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # sys.exit too must not end the run
-        raise Mismatch(f"raised {_brief(error)}, expected {expected}") from None
 
 
 @dataclass(eq=False)
@@ -568,7 +573,10 @@ class Built:
         self.trial.calls.append(Call(self.case, module=self.native))
         framework = self.trial.subject.framework
         with self.trial.watched(self.case, "a result"):
-            result = framework.to_numpy(self.native(framework.to_native(np.array(x))))
+            given = framework.to_native(np.array(x))
+            with theirs():
+                y = self.native(given)
+            result = framework.to_numpy(y)
         self.trial.calls[-1] = replace(self.trial.calls[-1], results=(result,), copies=(np.array(result),))
         self.trial.seen.append(("result", self.trial.calls[-1].copies))
         return result
@@ -649,11 +657,32 @@ def _keyword_only(judge: Callable[[Any], None]) -> Callable[..., None]:
     return test
 
 
-def _brief(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
+def _mismatch(told: Raised | Unusable, expected: str) -> Mismatch:
+    """What the subject raised, or returned unusable, in the words of a report."""
+    if isinstance(told, Unusable):
+        message = clean(str(told))
+        return Mismatch(message if "expected" in message else f"{message}, expected {expected}")
+    mismatch = Mismatch(f"raised {brief(told.error)}, expected {expected}")
+    mismatch.raised = told.error
+    return mismatch
+
+
+def brief(error: BaseException) -> str:
+    """An exception in one line: its type, the first line of its text, and the subject's line that raised it."""
+    try:
+        text = str(error).strip().splitlines()
+    except BaseException as failed:  # the text is the subject's code too
+        text = [f"(its text cannot be had: {type(failed).__name__})"]
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(OURS)]
     where = f" at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{': ' + text[0] if text else ''}{where}"
+    return clean(f"{type(error).__name__}{': ' + text[0][:LONGEST] if text else ''}{where}")
+
+
+def clean(text: str) -> str:
+    """A text of the subject's, fit for a terminal and a file: not too long, one line, and all of it printable."""
+    if len(text) > 2 * LONGEST:
+        text = text[: 2 * LONGEST] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def _difference(

@@ -1,0 +1,158 @@
+"""Whose failure an exception is: the subject's code runs inside `theirs`, and no other code does.
+
+What the subject's code raises there becomes `Raised`, and what it returns and nobody can judge becomes `Unusable`: both
+are results that a check judges. Any other exception is a failure of nnspec or of an adapter, and ends the check.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, ModuleType
+from typing import Any
+
+import numpy as np
+from nnspec.adapters.names import DTYPES
+
+LARGEST = 2**30  # bytes of an array that is copied and judged; a broadcast view of a few bytes can have 2⁴⁰ elements
+OWN_MISTAKES = (AttributeError, ImportError, NameError)  # that an adapter's own line makes, whatever the subject is
+# the methods of a framework that run the subject's code
+CALLING = (
+    "construct", "load_entries", "state", "set_training", "backward",
+    "differentiate", "differentiate_again", "push_forward_twice", "differentiate_module",
+)  # fmt: skip
+
+
+class Unsupported(Exception):
+    """Raise it in a subject for a call that it does not claim to do; the case is counted and shown, not failed."""
+
+
+class KnownDefect(Unsupported):
+    """A call that is not made, because a defect of the framework itself would end the process."""
+
+
+class Raised(Exception):
+    """The subject's code raised `error`."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(type(error).__name__)
+        self.error = error
+
+
+class Unusable(Exception):
+    """The subject returned something other than an array of numbers; the message says what it returned."""
+
+
+class theirs:  # lower case, since it reads as a statement: with theirs(): …
+    """Run the subject's code: what it raises becomes Raised, except for Unsupported and a Ctrl-C of the user.
+
+    `adapter` is the function of an adapter that makes the call, where one stands in between: its own mistakes pass.
+    """
+
+    __slots__ = ("adapter",)
+
+    def __init__(self, adapter: Callable[..., Any] | None = None) -> None:
+        self.adapter = adapter
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, Unsupported | Raised | Unusable):
+            return
+        if isinstance(error, KeyboardInterrupt) and _Interrupts.arrived:
+            return
+        if not _is_own(error, self.adapter):
+            raise Raised(error) from None
+
+
+def _is_own(error: BaseException, adapter: Callable[..., Any] | None) -> bool:
+    """Whether an adapter made the mistake: it has been told so, or its own line raised and the subject is innocent."""
+    if getattr(error, "nnspec_own", False):
+        return True
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if adapter is None or frames[-1].f_code is not getattr(adapter, "__code__", None):
+        return False
+    if isinstance(error, KeyError):  # how an adapter says that a module has no such entry
+        return adapter.__name__ == "load_entries"
+    lacking = getattr(error, "obj", None)  # of an AttributeError: what has no such attribute
+    return isinstance(error, OWN_MISTAKES) and isinstance(lacking, np.ndarray | ModuleType | None)
+
+
+class Watched:
+    """A framework as a check uses it: the same functions, and what fails in them is put down to who is to blame."""
+
+    def __init__(self, framework: Any) -> None:
+        self.framework = framework
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.framework, name)
+        return functools.partial(_calling, value) if name in CALLING else value
+
+    def to_native(self, array: np.ndarray) -> Any:
+        """The framework's own array. The subject has no part in it, so that whatever fails is not its failure."""
+        try:
+            return self.framework.to_native(array)
+        except BaseException as error:
+            error.nnspec_own = True  # type: ignore[attr-defined]
+            raise
+
+    def to_numpy(self, value: Any) -> np.ndarray:
+        """What the subject returned, as NumPy's array. Unusable for anything but an array of numbers."""
+        try:
+            array = self.framework.to_numpy(value)
+        except TypeError as error:  # how an adapter says that this is none of its arrays
+            raise Unusable(str(error)) from None
+        return usable(array)
+
+    def state(self, module: Any) -> dict[str, np.ndarray]:
+        """Key -> copy, of the module's parameters and saved buffers. Unusable where one is no array of numbers."""
+        return {key: usable(array) for key, array in _calling(self.framework.state, module).items()}
+
+
+watched = functools.cache(Watched)  # one for each framework, so that subjects that were equal still are
+
+
+def _calling(adapter: Callable[..., Any], *given: Any, **keywords: Any) -> Any:
+    with theirs(adapter):
+        return adapter(*given, **keywords)
+
+
+def usable(array: np.ndarray) -> np.ndarray:
+    """The array itself. Unusable where its elements are no real numbers, or where it is too large to be copied."""
+    if array.dtype.kind not in "biuf" and array.dtype.name not in DTYPES:
+        raise Unusable(f"returned an array of dtype {str(array.dtype)[:80]}")
+    if array.nbytes > LARGEST:
+        raise Unusable(f"returned an array of shape {array.shape}, too large to be judged")
+    return array
+
+
+# -- Ctrl-C ------------------------------------------------------------------------------------------------------------
+
+
+class _Interrupts:
+    arrived = False  # whether SIGINT has been delivered to this process
+
+
+@contextmanager
+def noting_interrupts() -> Iterator[None]:
+    """Tell a Ctrl-C, which arrives as a signal, from a KeyboardInterrupt that the subject raises by itself."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # no signal can raise it here
+        return
+
+    def note(number: int, frame: FrameType | None) -> Any:
+        _Interrupts.arrived = True
+        return before(number, frame)
+
+    _Interrupts.arrived = False
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
