@@ -68,6 +68,13 @@ def test_headings_are_well_formed(stem):
     assert len(list(HEADING.finditer(text))) == len(headings), "a requirement outside the section of that name"
 
 
+@pytest.mark.parametrize("stem", STEMS)
+def test_conventions_name_a_library_that_differs(stem):
+    entries = pages()[stem].partition("\n## Where libraries differ\n")[2].partition("\n## ")[0]
+    marked = [r.identifier for r in KNOWN.values() if r.stem == stem and r.convention]
+    nothing([i for i in marked if f"`{i}`" not in entries], "marked, but no entry says which library differs")
+
+
 def test_no_identifier_is_used_twice():
     found = Counter(heading["id"] for text in pages().values() for heading in HEADING.finditer(text))
     nothing([identifier for identifier, n in found.items() if n > 1], "used twice")
