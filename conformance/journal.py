@@ -25,9 +25,9 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         with open(path, "w+b") as file:
-            file.truncate(SIZE)
+            file.write(bytes(SIZE))  # takes its place now: with a full disk, mapped memory would end the process later
             self._memory = mmap.mmap(file.fileno(), SIZE)
-        self._folder = path.parent
+        self._folder, self._name = path.parent, path.name
         self._about: dict[str, Any] = {"pid": os.getpid()}
 
     def begin(self, identifier: str, form: str, dtype: str) -> None:
@@ -39,6 +39,10 @@ class Journal:
     def blocked(self, stem: str, form: str) -> bool:
         """Whether so many checks of a block have ended the process that the rest are not tried."""
         return (self._folder / f"blocked-{stem}-{form}").exists()
+
+    def loaded(self, known: dict[str, dict[str, str]]) -> None:
+        """Tell what identifies the subject."""
+        (self._folder / f"loaded-{self._name}").write_text(json.dumps(known), "utf-8")
 
     def note(self, text: str) -> None:
         """What is going on where there is no case: a file being loaded, a check that begins."""
@@ -75,8 +79,21 @@ class Journal:
 
 def read(path: Path) -> tuple[float, dict[str, Any], Case | None]:
     """When the call began (0: none), what was noted, and the case where there is one."""
-    raw = path.read_bytes()
-    if len(raw) < SIZE:  # not yet begun
+    return parse(raw(path))
+
+
+def raw(path: Path) -> bytes:
+    """What a journal holds at present."""
+    data = path.read_bytes()
+    if len(data) < SIZE:  # not yet begun
+        return b""
+    _, text_size, blob_size = HEADER.unpack_from(data)
+    return data[: HEADER.size + text_size + blob_size]
+
+
+def parse(raw: bytes) -> tuple[float, dict[str, Any], Case | None]:
+    """When the call began, what was noted, and the case, as `raw` gave them."""
+    if not raw:
         return 0.0, {}, None
     began, text_size, _ = HEADER.unpack_from(raw)
     end = HEADER.size + text_size

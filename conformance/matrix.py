@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from nnspec.conformance import report
+from nnspec.conformance import folder
 from nnspec.conformance.report import BAD, Record
 from nnspec.conformance.rule import CLASSES
 
@@ -32,7 +32,7 @@ def markdown(matrix: Record) -> str:
 
 def write(matrix: Record, path: Path, page: Path) -> None:
     """The merged report, which is the source of all else, and the page."""
-    report.write(matrix, path)
+    folder.write(matrix, path)
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(markdown(matrix), "utf-8")
 

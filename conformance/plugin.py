@@ -6,7 +6,9 @@ Every pytest loads it where nnspec is installed, so it imports nothing until a c
 from __future__ import annotations
 
 import gc
+import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,14 +53,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """In the process that reports: a Session, which collects the records."""
     config.addinivalue_line("markers", "nnspec: a check of a requirement of the specification")
+    for name, value in json.loads(getattr(config, "workerinput", {}).get("nnspec_options", "{}")).items():
+        setattr(config.option, f"nnspec_{name}", value)
     if not hasattr(config, "workerinput") and _asked_for(config):
+        from nnspec.conformance.folder import OutputError
         from nnspec.conformance.requirements import unknown_block
         from nnspec.conformance.session import Session
         from nnspec.conformance.workers import Workers
 
         if message := unknown_block(config.getoption("nnspec_block")):
             raise pytest.UsageError(f"--nnspec-block {message}")
-        session = Session(config)
+        try:
+            session = Session(config)
+        except OutputError as error:
+            raise pytest.UsageError(str(error)) from None
         config.pluginmanager.register(session, "nnspec-session")
         config.pluginmanager.register(Workers(session), "nnspec-workers")
 
@@ -101,7 +109,10 @@ def _journal(config: pytest.Config) -> Journal | None:
 def _load(config: pytest.Config, state: _State) -> None:
     from nnspec.adapters import SubjectError, load
     from nnspec.conformance import waivers
+    from nnspec.conformance.legible import legible
+    from nnspec.conformance.sources import sources
 
+    before = set(sys.modules)
     subject, asked = config.getoption("nnspec_subject"), config.getoption("nnspec_dtype")
     # for an adapter that can be quicker at the price of something, and must know before it imports its library
     os.environ["NNSPEC_PROFILE"] = config.getoption("nnspec_profile")
@@ -118,14 +129,13 @@ def _load(config: pytest.Config, state: _State) -> None:
     except (SubjectError, waivers.WaiverError) as error:
         state.error = str(error)
         if hasattr(config, "workeroutput"):
-            config.workeroutput["nnspec_error"] = state.error
+            config.workeroutput["nnspec_error"] = legible(state.error)
     else:
-        versions = dict(loaded.versions)
-        session = config.pluginmanager.getplugin("nnspec-session")
-        if session:
-            session.versions |= versions
-        elif hasattr(config, "workeroutput"):
-            config.workeroutput["nnspec_versions"] = versions
+        known = {"versions": dict(loaded.versions), "sources": sources(before)}
+        if state.journal:
+            state.journal.loaded(known)
+        elif session := config.pluginmanager.getplugin("nnspec-session"):
+            session.loaded = known
     if state.journal:
         state.journal.rest()
 
@@ -184,14 +194,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if session is None:
             raise pytest.UsageError(state.error)
         session.subject_error = state.error
-    kept = [item for item in items if _applies(item, config)]
-    dropped = [item for item in items if not _applies(item, config)]
+    known = _known(config)
+    kept = [item for item in items if _applies(item, config, known)]
+    dropped = [item for item in items if not _applies(item, config, known)]
     if dropped:
         items[:] = kept
         config.hook.pytest_deselected(items=dropped)
 
 
-def _applies(item: pytest.Item, config: pytest.Config) -> bool:
+def _known(config: pytest.Config) -> set[tuple[str, str, str]]:
+    """The results of the run that this one goes on with."""
+    session = config.pluginmanager.getplugin("nnspec-session")
+    if session is not None:
+        return session.known  # type: ignore[no-any-return]
+    return set(map(tuple, json.loads(getattr(config, "workerinput", {}).get("nnspec_known", "[]"))))
+
+
+def _applies(item: pytest.Item, config: pytest.Config, known: set[tuple[str, str, str]]) -> bool:
     """Checks that were given a form and a dtype; tests of the checks themselves only where the reference is judged."""
     check = _check(item)
     if check is None:
@@ -199,8 +218,8 @@ def _applies(item: pytest.Item, config: pytest.Config) -> bool:
         itself = config.getoption("nnspec_journals") is None and config.getoption("nnspec_subject") == "reference"
         blocks = config.getoption("nnspec_block")
         return not ours or (itself and (not blocks or item.path.stem.removeprefix("test_") in blocks))
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    return _state(config).subject is not None and isinstance(parameters.get("trial"), tuple)
+    trial = item.callspec.params.get("trial") if hasattr(item, "callspec") else None
+    return _state(config).subject is not None and isinstance(trial, tuple) and (check.identifier, *trial) not in known
 
 
 def _check(item: pytest.Item) -> Any:
@@ -210,6 +229,7 @@ def _check(item: pytest.Item) -> Any:
 @pytest.fixture
 def trial(request: pytest.FixtureRequest) -> Any:
     """Runs a check against the subject, keeps the record for the report, and raises what pytest understands."""
+    from nnspec.conformance.legible import legible
     from nnspec.conformance.report import record, waived
     from nnspec.conformance.trial import Outcome, Trial
 
@@ -231,18 +251,18 @@ def trial(request: pytest.FixtureRequest) -> Any:
         if state.journal:
             state.journal.rest()
         entry = record(check, subject, form, dtype, outcome)
-        request.node.nnspec_record = entry = waived(entry, state.waivers, subject.name)
+        request.node.nnspec_record = entry = legible(waived(entry, state.waivers, subject.name))
         if entry["verdict"] == "waived":
             pytest.xfail(f"{check.identifier}: {entry['reason']}")
         if outcome.verdict == "pass" and entry["verdict"] == "fail":
             pytest.fail(f"{check.identifier}: {entry['reason']}", pytrace=False)
         if outcome.failure is not None:
-            text = f"{check.identifier}: {entry['sentence']}\n  {outcome.reason}\n  {outcome.failure.case}"
+            text = f"{check.identifier}: {entry['sentence']}\n  {entry['reason']}\n  {entry['failure']['case']['call']}"
             if entry["level"] != "must":  # worth knowing, and no reason to fail
                 pytest.xfail(f"{entry['level']}: {text}")
             pytest.fail(text, pytrace=False)
         if outcome.verdict != "pass":
-            pytest.skip(f"{outcome.verdict}: {outcome.reason}")
+            pytest.skip(f"{outcome.verdict}: {entry['reason']}")
 
     return run
 
@@ -250,14 +270,17 @@ def trial(request: pytest.FixtureRequest) -> Any:
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
     """Attach the record to the report, which travels between processes."""
+    from nnspec.conformance.legible import legible
+
     outcome = yield
     if call.when == "call" and _check(item) is not None:
         report = outcome.get_result()
         entry = getattr(item, "nnspec_record", None)
-        report.nnspec = entry
         if entry is None:
-            report.nnspec_error = f"{item.nodeid}: {call.excinfo!r}" if call.excinfo else ""
+            report.nnspec_error = legible(f"{item.nodeid}: {call.excinfo!r}") if call.excinfo else ""
+            report.longrepr = legible(str(report.longrepr)[-2000:])  # may be anything, and has to cross, too
         else:
+            report.nnspec = json.dumps(entry, allow_nan=False)  # text crosses whole; numbers would have to fit
             item.user_properties += [  # JUnit's report reads them after the teardown
                 ("requirement", entry["requirement"]),
                 ("verdict", entry["verdict"]),

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,23 +130,3 @@ def failed(records: Iterable[Record]) -> list[Record]:
     return [
         r for r in records if r["verdict"] in ("crash", "timeout") or (r["verdict"] == "fail" and r["level"] == "must")
     ]
-
-
-def write_scripts(records: Iterable[Record], folder: Path) -> None:
-    """Write each failure's script to `folder` and put its path in the script's place."""
-    for entry in records:
-        failure = entry["failure"]
-        if failure and failure["script"] and "\n" in failure["script"]:
-            folder.mkdir(parents=True, exist_ok=True)
-            stem = re.sub(r"[^a-z0-9]+", "_", f"{entry['requirement']}_{entry['form']}_{entry['dtype']}")
-            path = folder / f"{stem}.py"
-            path.write_text(failure["script"], "utf-8")
-            failure["script"] = str(path)
-
-
-def write(report: Record, path: Path) -> None:
-    """Write report.json, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_suffix(path.suffix + ".part")
-    half.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", "utf-8")
-    half.replace(path)

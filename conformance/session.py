@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,10 @@ from typing import Any
 
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
+from nnspec.conformance import folder, journal
+from nnspec.conformance.folder import OutputError
+from nnspec.conformance.legible import legible
+from nnspec.conformance.log import Log, key
 from nnspec.conformance.requirements import unknown_block
 from nnspec.conformance.workers import arguments as worker_arguments
 
@@ -21,17 +26,15 @@ class Session:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.records: dict[tuple[str, str, str], dict[str, Any]] = {}
-        self.errors: list[str] = []
-        self.planned: list[str] = []
+        self.log: Log = getattr(config, "nnspec_log", None) or Log(config.getoption("nnspec_out"))
+        self.planned = 0
         self.interrupted = False
         self.subject_error: str | None = None
-        self.versions: dict[str, str] = {}
-        self.crashes: list[tuple[dict[str, Any], Any]] = []  # records that still lack their scripts, and the cases
-        self.started = time.monotonic()
+        self.loaded: dict[str, dict[str, str]] = {}  # what identifies the subject: versions, and its files' contents
         self.report: dict[str, Any] | None = None
         self.progress: Callable[[int, int, dict[str, Any] | None], None] = lambda done, planned, record: None
-        self._done = 0
+        self.known = set(self.log.records)  # results of the run that goes on, which are not sought again
+        self._done = len(self.known)
 
     # -- what pytest tells ---------------------------------------------------------------------------------------------
 
@@ -41,28 +44,30 @@ class Session:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """What will be run, in this process."""
-        self._plan([item.nodeid for item in session.items])
+        if not self.config.pluginmanager.hasplugin("dsession"):
+            self._plan(sum(hasattr(getattr(item, "function", None), "check") for item in session.items))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         """What will be run, in the workers."""
-        self._plan(ids)
+        if self.loaded:
+            self._plan(len(ids))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A file of checks that cannot be imported is our fault, not the subject's."""
         if report.failed:
-            self.errors.append(f"{report.nodeid}: {report.longrepr}"[:2000])
+            self.log.error(legible(f"{report.nodeid}: {report.longrepr}"))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One check is done."""
-        entry = getattr(report, "nnspec", None)
+        entry = json.loads(getattr(report, "nnspec", None) or "null")
         if getattr(report, "nnspec_error", ""):
-            self.errors.append(report.nnspec_error + "\n" + str(report.longrepr)[-2000:])
+            self.log.error(report.nnspec_error + "\n" + legible(str(report.longrepr)[-2000:]))
         if report.when == "call" or report.failed:
             self._done += 1
             if entry:
-                self.records[entry["requirement"], entry["form"], entry["dtype"]] = entry
-            self.progress(self._done, len(self.planned), entry)
+                self.log.keep(entry)
+            self.progress(self._done, self.planned, entry)
 
     def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
         """Ctrl-C: what is known so far is reported all the same."""
@@ -70,21 +75,27 @@ class Session:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write the report."""
+        """Build the report from the log, and write it where nobody else does."""
         if self.subject_error:
             session.exitstatus = 2
-            return
-        from nnspec.conformance import report
+        elif self._begin():
+            from nnspec.conformance import report
 
-        out = Path(self.config.getoption("nnspec_out"))
-        records = list(self.records.values())
-        self._write_crash_scripts()
-        report.write_scripts(records, out)
-        self.report = report.assemble(self._run(), records, self.errors)
-        if getattr(self.config, "nnspec_write", True):
-            report.write(self.report, Path(self.config.getoption("nnspec_json") or out / "report.json"))
-        if not records and not self.interrupted:
-            session.exitstatus = 1  # a run in which nothing ran has shown nothing
+            self._write_crash_scripts()
+            if self.interrupted:
+                self.log.event("interrupted")
+            self.report = report.assemble(self._run(), self.log.records.values(), self.log.errors)
+            if getattr(self.config, "nnspec_write", True):
+                self._write_report()
+        self.log.close()
+
+    def _write_report(self) -> None:
+        """Write the report; if that fails, the log is still there."""
+        path = self.config.getoption("nnspec_json") or f"{self.config.getoption('nnspec_out')}/report.json"
+        try:
+            folder.write(self.report or {}, path)
+        except OSError as error:
+            self.log.trouble = self.log.trouble or f"{folder.because(path, error)}; the log is {self.log.path}"
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -95,39 +106,75 @@ class Session:
             counts = ", ".join(f"{n} {verdict}" for verdict, n in self.report["totals"].items() if n)
             path = self.config.getoption("nnspec_json") or f"{self.config.getoption('nnspec_out')}/report.json"
             terminalreporter.write_line(f"nnspec: {self.report['subject']}: {counts}; report: {path}")
+            if self.log.trouble:
+                terminalreporter.write_line(f"nnspec: {self.log.trouble}", red=True)
 
     def _write_crash_scripts(self) -> None:
         from nnspec.conformance.script import crash_scripts
 
-        if not self.crashes:
+        records = [self.log.records[which] for which in self.log.crashes if which in self.log.records]
+        lack = [r for r in records if r["failure"] and not r["failure"]["script"]]
+        if not lack:
             return
         option = self.config.getoption
-        asked = [(r["requirement"], r["form"], r["dtype"], case, r["reason"]) for r, case in self.crashes]
+        cases = (journal.parse(self.log.crashes[key(r)])[2] for r in lack)
+        asked = [(*key(r), case, r["reason"]) for r, case in zip(lack, cases, strict=True) if case is not None]
         texts = crash_scripts(option("nnspec_subject"), option("nnspec_framework"), option("nnspec_device"), asked)
-        for (record, _), text in zip(self.crashes, texts, strict=True):
-            record["failure"]["script"] = text or None
+        for record, text in zip(lack, texts, strict=True):
+            if text:
+                record["failure"]["script"] = text
+                self.log.keep(record)
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
-    def _plan(self, ids: list[str]) -> None:
-        self.planned = ids or self.planned
+    def _plan(self, remaining: int) -> None:
+        """Begin the log when it is known how much there is to do."""
+        self.planned = self.planned or len(self.known) + remaining
+        if not self._begin():
+            raise pytest.exit.Exception(self.subject_error or "", returncode=2)
 
-    def _run(self) -> dict[str, Any]:
+    def notice(self, loaded: dict[str, dict[str, str]]) -> None:
+        """Take what a worker loaded, and compare it with what the first one did."""
+        sources = (self.loaded or loaded)["sources"]
+        self.loaded = loaded
+        for path, digest in loaded["sources"].items():
+            if sources.get(path, digest) != digest:
+                self.log.error(legible(f"{path} was changed while it was checked; check it again"))
+
+    def _versions(self) -> dict[str, str]:
         from nnspec.conformance import report
 
+        return report.versions() | self.loaded.get("versions", {})
+
+    def _begin(self) -> bool:
+        head = {"subject": self.config.getoption("nnspec_subject"), "options": self._options(), "checks": self.planned}
+        try:
+            self.log.begin(head | {"versions": self._versions(), "sources": self.loaded.get("sources", {})})
+        except OutputError as error:
+            self.subject_error = str(error)
+        return self.subject_error is None
+
+    def _options(self) -> dict[str, Any]:
+        """The options that the verdicts depend on."""
+        given = {n.removeprefix("nnspec_"): v for n, v in vars(self.config.option).items() if n.startswith("nnspec_")}
+        waivers = given.pop("waivers")
+        digest = hashlib.sha256(Path(waivers).read_bytes()).hexdigest() if waivers and Path(waivers).is_file() else None
+        return {n: v for n, v in given.items() if n not in ("subject", "out", "json", "journals")} | {"waivers": digest}
+
+    def _run(self) -> dict[str, Any]:
         option = self.config.getoption
         return {
-            "subject": option("nnspec_subject"),
+            "subject": legible(option("nnspec_subject")),
             "profile": option("nnspec_profile"),
             "seed": option("nnspec_seed"),
             "blocks": option("nnspec_block"),
             "dtypes": option("nnspec_dtype"),
             "device": option("nnspec_device"),
-            "versions": report.versions() | self.versions,
-            "seconds": round(time.monotonic() - self.started, 2),
-            "planned": len(self.planned),
-            "finished": len(self.records),
-            "unfinished": max(0, len(self.planned) - len(self.records)),
+            "versions": self._versions(),
+            "seconds": round(self.log.seconds, 2),
+            "planned": self.planned,
+            "finished": len(self.log.records),
+            "unfinished": max(0, self.planned - len(self.log.records)),
             "interrupted": self.interrupted,
         }
 
@@ -149,28 +196,35 @@ def run(options: dict[str, Any], workers: int, **attributes: Any) -> tuple[int, 
         "",
     ]
     arguments += worker_arguments(workers)
-    for name, value in options.items():
-        values = value if isinstance(value, list | tuple) else [] if value is None else [value]
-        arguments += [f"--nnspec-{name}={v}" for v in values]
-    start = _Start(attributes)
+    start = _Start(options, attributes)
     with _quiet_environment():
         code = pytest.main(arguments, plugins=[start])
     return int(code), start.session
 
 
 class _Start:
-    """Hands Python objects to pytest's configuration, and the session back."""
+    """Hands options and Python objects to pytest's configuration, and the session back.
+
+    Options go to workers as JSON text: the name of a file need not be UTF-8, which arguments of workers have to be.
+    """
 
     session: Session | None = None
 
-    def __init__(self, attributes: dict[str, Any]) -> None:
-        self.attributes = attributes
+    def __init__(self, options: dict[str, Any], attributes: dict[str, Any]) -> None:
+        self.options, self.attributes = options, attributes
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         """Before the others."""
         for name, value in self.attributes.items():
             setattr(config, f"nnspec_{name}", value)
+        for name, value in self.options.items():
+            setattr(config.option, f"nnspec_{name}", value)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker the same."""
+        node.workerinput |= {"nnspec_options": json.dumps(self.options), "mainargv": ["nnspec"]}
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -220,14 +274,8 @@ def check_object(
         if unknown := [value for value in given if value not in known]:
             raise ValueError(f"{name} {unknown[0]!r}: expected one of {', '.join(known)}")
     loaded = load(subject, framework, device)
-    with tempfile.TemporaryDirectory() as out:
-        options = {"subject": loaded.name, "block": block, "profile": profile, "dtype": dtype, "seed": seed, "out": out}
-        options["device"] = device
-        _, session = run(options, 0, object=loaded, write=False)
-        if session is None or session.report is None:
-            raise SubjectError((session and session.subject_error) or "the checks could not be run")
-        for record in session.report["results"]:  # the folder is temporary: hand over the scripts themselves
-            failure = record["failure"]
-            if failure and failure["script"]:
-                failure["script"] = Path(failure["script"]).read_text("utf-8")
-        return session.report
+    options = {"subject": loaded.name, "block": blocks, "profile": profile, "dtype": dtypes, "seed": seed}
+    _, session = run(options | {"device": device}, 0, object=loaded, log=Log(), write=False)
+    if session is None or session.report is None:
+        raise SubjectError((session and session.subject_error) or "the checks could not be run")
+    return session.report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import tempfile
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from nnspec.conformance import journal
+from nnspec.conformance.legible import legible
+from nnspec.conformance.log import key
 from nnspec.conformance.requirements import CHECKS, requirements
 
 if TYPE_CHECKING:
@@ -44,23 +47,39 @@ class Workers:
     def pytest_sessionstart(self) -> None:
         """Begin to watch."""
         threading.Thread(target=self._watch, daemon=True).start()
+        for block, form in {(r["block"], r["form"]) for r in self.session.log.records.values()}:
+            self._give_up(block, form)  # of a run that goes on
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker where its journal is."""
+        """Tell a worker where its journal is, and what need not be run."""
         node.workerinput["nnspec_journals"] = str(self.journals)
+        node.workerinput["nnspec_known"] = json.dumps(sorted(self.session.known))
+
+    @pytest.hookimpl(optionalhook=True, tryfirst=True)
+    def pytest_xdist_node_collection_finished(self, node: Any) -> None:
+        """Tell the session what a worker loaded."""
+        found = self.journals / f"loaded-{node.gateway.id}"
+        if found.exists():
+            self.session.notice(json.loads(found.read_bytes()))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: Any, sched: Any) -> None:
         """Turn the end of a worker in the middle of a check into a record: its journal says in which case."""
-        report.nnspec = self._crash(report.node.gateway.id, crashitem)
+        report.nnspec = json.dumps(self._crash(report.node.gateway.id, crashitem))
         report.when = "call"
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Give up a block after the session has its last crash."""
+        entry = json.loads(getattr(report, "nnspec", None) or "null")
+        if entry and entry["verdict"] in ("crash", "timeout"):
+            self._give_up(entry["block"], entry["form"])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: Any) -> None:
         """End the run where a worker ended while it loaded the subject, since no other would fare better."""
         session, output = self.session, getattr(node, "workeroutput", {})
-        session.versions |= output.get("nnspec_versions", {})
         session.subject_error = output.get("nnspec_error", session.subject_error)
         worker = node.gateway.id
         if error and (self.journals / worker).exists():
@@ -68,8 +87,8 @@ class Workers:
             if entry.get("text", "").startswith("loading "):
                 fate = "hung" if worker in self._killed else "ended the process"
                 message = f"{self.config.getoption('nnspec_subject')}: {fate} while it was loaded"
-                if session.records:  # it could be loaded before, and what is known by now is reported
-                    session.errors.append(f"{message} once more, after a worker had ended")
+                if session.log.records:  # it could be loaded before, and what is known by now is reported
+                    session.log.error(f"{message} once more, after a worker had ended")
                 else:
                     session.subject_error = message
                 raise pytest.exit.Exception(message, returncode=2)
@@ -101,9 +120,10 @@ class Workers:
     def _crash(self, worker: str, nodeid: str) -> dict[str, Any] | None:
         from nnspec.conformance import report, waivers
 
-        _, entry, case = journal.read(self.journals / worker)
+        raw = journal.raw(self.journals / worker)
+        _, entry, case = journal.parse(raw)
         if "check" not in entry:
-            self.session.errors.append(f"{nodeid}: the worker ended outside any call")
+            self.session.log.error(f"{nodeid}: the worker ended outside any call")
             return None
         identifier, form, dtype = entry["check"]
         hung = worker in self._killed
@@ -133,13 +153,16 @@ class Workers:
             },
         }
         if case is not None:
-            self.session.crashes.append((record, case))
-        records = self.session.records.values()
-        alike = [r["verdict"] for r in records if (r["block"], r["form"]) == (record["block"], form)]
-        others = [verdict for verdict in alike if verdict != "unsupported"]  # those were not called at all
-        if len(others) + 1 >= BLOCKED_AFTER and set(others) <= {"crash", "timeout"}:
-            (self.journals / f"blocked-{record['block']}-{form}").touch()
-        return report.waived(record, waivers.load(option("nnspec_waivers")), option("nnspec_subject"))
+            self.session.log.keep_crash(key(record), raw)
+        return dict(legible(report.waived(record, waivers.load(option("nnspec_waivers")), option("nnspec_subject"))))
+
+    def _give_up(self, block: str, form: str) -> None:
+        """Have the workers skip the rest of a block of which nothing but crashes and hangs is known."""
+        records = self.session.log.records.values()
+        alike = [r["verdict"] for r in records if (r["block"], r["form"]) == (block, form)]
+        tried = [verdict for verdict in alike if verdict != "unsupported"]  # those were not called at all
+        if len(tried) >= BLOCKED_AFTER and set(tried) <= {"crash", "timeout"}:
+            (self.journals / f"blocked-{block}-{form}").touch()
 
 
 def _check(identifier: str) -> Any:
