@@ -336,7 +336,9 @@ def test_ctrl_c_leaves_a_report(desk, workers):
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
-    time.sleep(8)
+    log = desk.folder / "nnspec-report" / "results.jsonl"
+    while run.poll() is None and not (log.exists() and b'"record"' in log.read_bytes()):
+        time.sleep(0.1)
     os.killpg(run.pid, signal.SIGINT)
     out, err = run.communicate(timeout=30)
     assert run.returncode == 130, out + err
