@@ -26,11 +26,12 @@ from nnspec.conformance.learning import (
 from nnspec.conformance.life import life
 from nnspec.conformance.programs import Program
 from nnspec.conformance.requirements import requirement
-from nnspec.conformance.trees import ALL, Tree, gives_state, mapping, native, trees
+from nnspec.conformance.trees import ALL, Entry, Tree, gives_state, mapping, native, trees
 from nnspec.conformance.trial import Mismatch, Trial
 
 OWNED = ("parameter", "module")  # what is registered by assignment
 SAVED = ("parameter", "buffer", "module")
+LOADS = ("state_dict", "load_state_dict")
 
 
 def has_keys(program: Program, tree: Tree, *without: str, name: str = "net") -> None:
@@ -394,6 +395,66 @@ def test_buffer_again(subject: Trial, case: tuple[Tree, str, str]) -> None:
     gives_state(program, "net", state | ({} if "False" in persistent else {path: np.ones(4)}))
 
 
+@composite
+def with_buffer(draw, **choices: Any):
+    """A tree, and one of its buffers, persistent or not."""
+    kinds = ("transient", "buffer", "module", "parameter")
+    return draw(with_choice(among=kinds[:2], kinds=kinds, first=draw(any_of(*kinds[:2])), **choices))
+
+
+@requirement(
+    "module.buffer.assigned",
+    with_buffer,
+    needs=("register_buffer", "state_dict", "named_buffers", "parameters", "named_parameters"),
+    per_dtype=False,
+)
+def test_buffer_assigned(subject: Trial, case: tuple[Tree, str]) -> None:
+    """Two arrays, one after the other; and each time an element of an array, to a buffer without dimensions."""
+    tree, path = case
+    program, state, value = tree.program(subject), tree.state(), tree.entries()[path].value
+    program.run("net.register_buffer('count', to_native(np.zeros(())))")
+    buffers = sorted([*tree.entries("buffer", "transient"), "count"])
+    for count in (1.0, 2.0):
+        assert value is not None
+        value = np.asarray(value + np.asarray(1, value.dtype))
+        program.run(f"net.{path} = {native(value)}", f"net.count = {native(np.array([count]))}[0]")
+        program.equals("sorted(key for key, _ in net.named_buffers())", buffers)
+        gives_state(program, "net", state | {"count": np.array(count)} | ({path: value} if path in state else {}))
+        has_parameters(program, list(tree.entries("parameter")))
+
+
+# -- arithmetic --------------------------------------------------------------------------------------------------------
+
+SIDES = (("net.a", "b"), ("b", "net.a"), ("net.a", "net.b"), ("net.a", "2"), ("2", "net.a"))
+EXPRESSIONS = [f"{left} {operator} {right}" for operator in "+-*/" for left, right in SIDES]
+EXPRESSIONS += ["-net.a", "abs(net.a)", *(f"{left} @ {right}" for left, right in SIDES[:3])]
+
+
+@composite
+def with_operands(draw, *, dtype: str, lacks: frozenset[str]):
+    """What `a` and `b` are, and what they hold at first and later: whole numbers, so that their products are exact."""
+    kinds = tuple(draw(any_of("parameter", "buffer")) for _ in range(2))
+    shape = (draw(st.integers(1, 3)),) * draw(st.integers(1, 2))
+    rng = np.random.default_rng(draw(st.integers(0, 2**16 - 1)))
+    numbers = rng.choice([-1, 1], (2, 2, *shape)) * rng.integers(1, 9, (2, 2, *shape))
+    return kinds, [dict(zip("ab", pair, strict=True)) for pair in numbers.astype(dtype)]
+
+
+@requirement("module.arithmetic.as-array", with_operands, needs=("register_buffer", *LOADS), effort=2)
+def test_arithmetic_as_array(subject: Trial, case: tuple[tuple[str, ...], list[dict[str, Array]]]) -> None:
+    """On either side of every operator, beside a number, an array and one another; again after a load; and `+=`."""
+    kinds, (first, later) = case
+    steps = tuple((name, Entry(kind, n, first[name])) for n, (name, kind) in enumerate(zip("ab", kinds, strict=True)))
+    program = Tree(steps).program(subject)
+    for values in (first, later):
+        program.run(f"net.load_state_dict({mapping(values)})", *(f"{n} = {native(a)}" for n, a in values.items()))
+        for expression in EXPRESSIONS:
+            program.run(f"y = {expression}").agree("y", expression.replace("net.", ""))
+        gives_state(program, "net", values)
+    if kinds[0] == "buffer":
+        gives_state(program.run("net.a += b"), "net", later | {"a": later["a"] + later["b"]})
+
+
 # -- mode --------------------------------------------------------------------------------------------------------------
 
 
@@ -517,8 +578,6 @@ def test_state_values(subject: Trial, case: Tree) -> None:
 
 
 # -- loading -----------------------------------------------------------------------------------------------------------
-
-LOADS = ("state_dict", "load_state_dict")
 
 
 @requirement("module.load.values", trees, needs=LOADS)

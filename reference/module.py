@@ -8,9 +8,38 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from nnspec.reference.arguments import Array
+from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import DTypeLike
 
 
-class Parameter:
+class _Holder(NDArrayOperatorsMixin):
+    """What holds an array, `data`, and is that array in arithmetic and in NumPy's functions.
+
+    The result is a plain array, which holds no gradient. [module.arithmetic.as-array]
+    """
+
+    data: Array
+    __hash__ = object.__hash__  # `==` compares elements; `is` compares objects
+
+    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> Array:
+        return np.array(self.data, dtype, copy=copy)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: tuple[Any, ...] = (), **named: Any) -> Any:
+        """NumPy calls this for every operator and ufunc: unwrap what is held, and compute with the arrays."""
+        if out:
+            named["out"] = tuple(map(_held, out))
+        result = getattr(ufunc, method)(*map(_held, inputs), **named)
+        return self if out and out[0] is self else result  # `holder += 1` leaves the holder, with another value
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
+
+def _held(operand: Any) -> Any:
+    return operand.data if isinstance(operand, _Holder) else operand
+
+
+class Parameter(_Holder):
     """An array that an optimiser moves: `data`, and `grad` (None until a gradient is known)."""
 
     def __init__(self, data: Array) -> None:
@@ -23,7 +52,7 @@ class Parameter:
         self.grad = gradient if self.grad is None else self.grad + gradient
 
 
-class Buffer:
+class Buffer(_Holder):
     """An array that belongs to a module's state and that no optimiser moves. Only a persistent one is saved.
 
     It has no gradient, and it remembers nothing of how it was computed. [module.gradient.buffers-constant]
@@ -47,11 +76,15 @@ class Module:
     training = True  # [module.mode.default] [module.mode.own]
 
     def __setattr__(self, name: str, value: Any) -> None:
+        known = vars(self).get(name)
+        if isinstance(known, Buffer) and isinstance(value, np.ndarray | np.generic):
+            value = Buffer(value, persistent=known.persistent)  # [module.buffer.assigned]
         if isinstance(value, _Entry):
             if not name or "." in name:  # [module.refuses.dotted-name] "a.b" is the key of b in a
                 raise ValueError(f"name {name!r}: expected a name without dots, and not an empty one")
-        elif value is not None and isinstance(vars(self).get(name), _Entry):  # [module.refuses.plain-array]
-            raise TypeError(f"{name}={value!r}: expected a Parameter, a Buffer, a Module or None, as {name} is one")
+        elif value is not None and isinstance(known, _Entry):  # [module.refuses.plain-array]
+            wanted = "an array" if isinstance(known, Buffer) else "a Parameter, a Buffer, a Module"
+            raise TypeError(f"{name}={value!r}: expected {wanted} or None, as {name} is a {type(known).__name__}")
         super().__setattr__(name, value)
 
     def register_buffer(self, name: str, data: Array | None, persistent: bool = True) -> None:

@@ -463,6 +463,130 @@ def _first_array(self, name, data, persistent=True):
     Right.register_buffer(self, name, former.data if former is not None else data, persistent)
 
 
+def _assigned(key, mistake):
+    """The fault is what an array assigned to a buffer's name does: function(module, name, buffer, array)."""
+
+    def add(function):
+        def assign(self, name, value):
+            buffer = vars(self).get(name)
+            if isinstance(buffer, Buffer) and isinstance(value, np.ndarray | np.generic):
+                function(self, name, buffer, value)
+            else:
+                Right.__setattr__(self, name, value)
+
+        _method(f"module.buffer.assigned/{key}", mistake, "__setattr__")(assign)
+        return function
+
+    return add
+
+
+@_assigned("plain", "the array becomes a plain attribute")
+def _becomes_plain(self, name, buffer, value):
+    vars(self)[name] = value
+
+
+@_assigned("number-plain", "a NumPy scalar becomes a plain attribute")
+def _number_becomes_plain(self, name, buffer, value):
+    if isinstance(value, np.generic):
+        vars(self)[name] = value
+    else:
+        Right.__setattr__(self, name, value)
+
+
+@_assigned("not-saved", "the buffer leaves the state")
+def _leaves_the_state(self, name, buffer, value):
+    vars(self)[name] = Buffer(value, persistent=False)
+
+
+@_assigned("saved", "the buffer is persistent from then on")
+def _enters_the_state(self, name, buffer, value):
+    vars(self)[name] = Buffer(value)
+
+
+@_assigned("optimised", "the buffer becomes a parameter, and the optimiser moves it")
+def _becomes_a_parameter(self, name, buffer, value):
+    vars(self)[name] = Parameter(value)
+
+
+@_assigned("ignored", "the buffer keeps its former value")
+def _keeps_its_value(self, name, buffer, value):
+    pass
+
+
+@_assigned("first-alone", "only the first array assigned to a name counts")
+def _takes_the_first(self, name, buffer, value):
+    names = vars(self).setdefault("names", set())
+    if name not in names:
+        names.add(name)
+        buffer.data = np.array(value)
+
+
+@_module("module.buffer.assigned/beside", "the attribute has the new value, and the state has the former one")
+class _AssignedBeside(Right):
+    def __setattr__(self, name, value):
+        former = vars(self).get(name)
+        super().__setattr__(name, value)
+        if isinstance(former, Buffer) and isinstance(value, np.ndarray | np.generic):
+            vars(self).setdefault("former", {})[name] = former
+
+    def _entries(self, kind, prefix=""):
+        former = vars(self).get("former", {})
+        for key, entry in super()._entries(kind, prefix):
+            yield key, former.get(key.removeprefix(prefix), entry)
+
+
+# -- arithmetic --------------------------------------------------------------------------------------------------------
+
+
+def _of_parameters(key, mistake, **members):
+    """The fault is how parameters compute."""
+    fault(f"module.arithmetic.as-array/{key}", mistake, Parameter=type("Parameter", (Parameter,), members))
+
+
+def _of_buffers(key, mistake, **members):
+    """The fault is how buffers compute."""
+    kind = type("Buffer", (Buffer,), members)
+
+    def register_buffer(self, name, data, persistent=True):
+        Right.register_buffer(self, name, data, persistent)
+        if data is not None:
+            vars(self)[name] = kind(data, persistent=persistent)
+
+    _method(f"module.arithmetic.as-array/{key}", mistake, "register_buffer")(register_buffer)
+
+
+def _written(self, other):
+    self.data += getattr(other, "data", other) if isinstance(other, Parameter | Buffer) else other
+    return self.data
+
+
+class _FirstValue(Parameter):
+    """A parameter that computes with the value it began with."""
+
+    def __init__(self, data):
+        super().__init__(data)
+        self.first = self.data.copy()
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **named):
+        inputs = [operand.first if isinstance(operand, _FirstValue) else operand for operand in inputs]
+        return getattr(ufunc, method)(*inputs, **named)
+
+
+_of_parameters("no-parameters", "parameters have no arithmetic", __array_ufunc__=None)
+_of_buffers("no-buffers", "buffers have no arithmetic", __array_ufunc__=None)
+_of_buffers(
+    "arrays-alone", "a buffer has no arithmetic with numbers on its left", __rmul__=lambda self, other: NotImplemented
+)
+_of_parameters("reversed-difference", "2 - p gives p - 2", __rsub__=lambda self, other: self.data - other)
+_of_parameters("reversed-quotient", "2 / p gives p / 2", __rtruediv__=lambda self, other: self.data / other)
+_of_parameters("element-wise", "p @ x multiplies element by element", __matmul__=lambda self, other: self * other)
+_of_parameters("written-into", "p + x is written into p", __add__=_written)
+_of_buffers("buffer-written-into", "b + x is written into b", __add__=_written)
+_of_parameters("not-negated", "-p gives p", __neg__=lambda self: self.data)
+_of_buffers("not-in-place", "b += x leaves b as it was", __iadd__=lambda self, other: self)
+fault("module.arithmetic.as-array/first-value", "parameters compute with what they began with", Parameter=_FirstValue)
+
+
 # -- mode --------------------------------------------------------------------------------------------------------------
 
 fault("module.mode.default/eval", "a new module evaluates", Module=type("Module", (Right,), {"training": False}))

@@ -206,3 +206,46 @@ def test_loading_keeps_the_dtype():
     net.a, net.n = Parameter(np.zeros(1, np.float32)), Buffer(np.array(0))
     net.load_state_dict({"a": np.ones(1), "n": np.array(2.0)})
     assert {k: v.dtype for k, v in net.state_dict().items()} == {"a": np.float32, "n": np.int64}
+
+
+@pytest.mark.parametrize("entry", [Parameter, Buffer])
+def test_parameters_and_buffers_compute_as_their_arrays(entry):
+    held, array = entry(np.array([1.0, -2.0])), np.array([1.0, -2.0])
+    x = np.array([3.0, 4.0])
+    for result, expected in [
+        (held + x, array + x),
+        (x - held, x - array),
+        (2 * held, 2 * array),
+        (held @ x, array @ x),
+        (held**2, array**2),
+        (-abs(held), -abs(array)),
+        (held > 0, array > 0),
+        (np.exp(held), np.exp(array)),
+        (np.mean(held), np.mean(array)),
+        (np.where(held > 0, held, x), np.where(array > 0, array, x)),
+        (np.einsum("i,i->", held, held), array @ array),
+        (np.concatenate([held, x]), np.concatenate([array, x])),
+    ]:
+        assert not isinstance(result, entry)
+        np.testing.assert_array_equal(result, expected, strict=True)
+    np.testing.assert_array_equal(held.data, array)
+    assert held in {held}
+    assert not entry(np.array(0.0))
+
+
+def test_in_place_arithmetic_changes_the_parameter_itself():
+    net = Module()
+    net.weight = weight = Parameter(np.ones(2))
+    net.weight *= 3
+    assert net.weight is weight
+    np.testing.assert_array_equal(weight.data, [3, 3])
+
+
+def test_a_number_or_a_list_is_not_assigned_to_a_buffers_name():
+    net = Module()
+    net.register_buffer("count", np.array(0))
+    for value in (1, [1]):
+        with pytest.raises(TypeError, match="expected an array or None, as count is a Buffer"):
+            net.count = value
+    net.count = net.count + 1  # a NumPy scalar
+    assert net.state_dict() == {"count": 1}
