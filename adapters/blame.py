@@ -20,6 +20,7 @@ from nnspec.adapters.names import DTYPES
 
 LARGEST = 2**30  # bytes of an array that is copied and judged; a broadcast view of a few bytes can have 2⁴⁰ elements
 OWN_MISTAKES = (AttributeError, ImportError, NameError)  # that an adapter's own line makes, whatever the subject is
+LIBRARIES = ("numpy", "torch", "jax", "jaxlib")  # whose arrays adapters handle
 # the methods of a framework that run the subject's code
 CALLING = (
     "construct", "load_entries", "state", "set_training", "backward",
@@ -79,8 +80,9 @@ def _is_own(error: BaseException, adapter: Callable[..., Any] | None) -> bool:
         return False
     if isinstance(error, KeyError):  # how an adapter says that a module has no such entry
         return adapter.__name__ == "load_entries"
-    lacking = getattr(error, "obj", None)  # of an AttributeError: what has no such attribute
-    return isinstance(error, OWN_MISTAKES) and isinstance(lacking, np.ndarray | ModuleType | None)
+    if isinstance(error, AttributeError) and error.name is not None:  # the subject's own objects may lack one
+        return isinstance(error.obj, ModuleType) or type(error.obj).__module__.partition(".")[0] in LIBRARIES
+    return isinstance(error, OWN_MISTAKES)
 
 
 class Watched:
@@ -107,6 +109,10 @@ class Watched:
             array = self.framework.to_numpy(value)
         except TypeError as error:  # how an adapter says that this is none of its arrays
             raise Unusable(str(error)) from None
+        except OWN_MISTAKES:
+            raise
+        except Exception as error:  # a tensor without data, say
+            raise Unusable(f"returned {type(value).__name__} that cannot be read ({type(error).__name__})") from None
         return usable(array)
 
     def state(self, module: Any) -> dict[str, np.ndarray]:
@@ -114,7 +120,10 @@ class Watched:
         return {key: usable(array) for key, array in _calling(self.framework.state, module).items()}
 
 
-watched = functools.cache(Watched)  # one for each framework, so that subjects that were equal still are
+@functools.cache
+def watched(framework: Any) -> Watched:
+    """Return the framework as a check uses it: the same object each time, so that equal subjects stay equal."""
+    return Watched(framework)
 
 
 def _calling(adapter: Callable[..., Any], *given: Any, **keywords: Any) -> Any:

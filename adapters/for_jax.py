@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from nnspec.adapters.jax_blocks import declines
 from nnspec.adapters.subject import Lacks, Subject
 
 FURTHER_DTYPES: tuple[str, ...] = ("float16", "bfloat16")
@@ -40,7 +41,7 @@ def forget(called: Iterator[int] = itertools.count(1)) -> None:  # noqa: B008
 
 
 # fields of every subject on JAX's arrays: on a CPU, XLA takes subnormals for 0
-TRAITS: dict[str, Any] = {"flushes": True, "forget": forget}
+TRAITS: dict[str, Any] = {"flushes": True, "forget": forget, "declines": declines}
 
 # -- arrays and modules; each function stands alone, so that a script that reproduces a failure can carry its source ---
 
@@ -187,6 +188,5 @@ def subject() -> Subject:
         functions={name: getattr(jax_blocks, name) for name in BLOCKS},
         versions={"jax": jax.__version__},
         recipe=lambda name: f"from nnspec.adapters.jax_blocks import {name}",
-        declines=jax_blocks.declines,
         **TRAITS,
     )

@@ -144,6 +144,8 @@ def differentiate_module(module: nn.Module, x: torch.Tensor, cotangent: torch.Te
 def backward(module: nn.Module, x: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:
     """module(x), after autograd has added its gradients to the `grad` of each parameter."""
     y = module(x)
+    if not isinstance(y, torch.Tensor):
+        raise TypeError(f"returned {type(y).__name__}, expected a torch.Tensor")
     y.backward(cotangent)
     return y.detach()
 
@@ -236,7 +238,7 @@ class ResNet34(nn.Module):
 
 
 def declines(stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]) -> str | None:
-    """Why a call is not to be made: seen in torch 2.13, whose oneDNN then reads from address 0 and ends the process."""
+    """Name the defect that forbids a call: seen in torch 2.13, whose oneDNN then reads from address 0 and aborts."""
     x, weight, bias = (arrays.get(name) for name in ("x", "weight", "bias"))
     if torch.device(DEVICE).type != "cpu":
         return None
@@ -251,10 +253,11 @@ def declines(stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapp
     windows = np.arange(-padding, columns + padding, stride)
     if np.any((windows >= 0) & (windows < columns)):
         return None
-    return (
-        "oneDNN ends the process: channels last, a kernel one column wide, dilated, all of its windows in the padding"
-    )
+    where = "channels last, a kernel one column wide, dilated, all of its windows in the padding"
+    return f"torch {torch.__version__}: oneDNN ends the process ({where})"
 
+
+TRAITS: dict[str, Any] = {"declines": declines}  # fields of every subject on torch's tensors
 
 _FUNCTIONS = {
     "einsum": "torch.einsum",
@@ -294,5 +297,5 @@ def subject() -> Subject:
         versions={"torch": str(torch.__version__)},
         further_dtypes=FURTHER_DTYPES,
         recipe=recipe,
-        declines=declines,
+        **TRAITS,
     )

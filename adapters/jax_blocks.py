@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 from jax import lax
 
@@ -156,7 +157,7 @@ def global_avg_pool2d(x):
 
 
 def declines(stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]) -> str | None:
-    """Why a call is not to be made: seen in jaxlib 0.10, where XLA then ends the process.
+    """Name the defect that forbids a call: seen in jaxlib 0.10, where XLA then ends the process.
 
     Where the kernel is larger than the image, XLA has the two change places (`SwapConvOperands` of its algebraic
     simplifier). An axis along which an image is spread as far apart as the kernel is long, without padding, is left as
@@ -180,5 +181,6 @@ def declines(stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapp
     spread = (k == 2) & (s == 2) & (p == 1) & (d == 1) & (large == 2 * (small - 1)) & (small != 2) & (k > small)[::-1]
     back = (p == d * (k - 1)) & (e == 0) & (large == s) & (s == d + 1) & (small != large) & (large > small)[::-1]
     if spread.any() or (back.any() and stem == "conv_transpose2d" and "cotangent" in arrays):
-        return "XLA ends the process: kernel larger than the image, which is spread apart by the kernel's length"
+        where = "kernel larger than the image, which is spread apart by the kernel's length"
+        return f"jaxlib {jaxlib.__version__}: XLA ends the process ({where})"
     return None

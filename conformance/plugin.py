@@ -270,15 +270,14 @@ def trial(request: pytest.FixtureRequest) -> Any:
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
     """Attach the record to the report, which travels between processes."""
-    from nnspec.conformance.legible import legible
 
     outcome = yield
     if call.when == "call" and _check(item) is not None:
         report = outcome.get_result()
         entry = getattr(item, "nnspec_record", None)
         if entry is None:
-            report.nnspec_error = legible(f"{item.nodeid}: {call.excinfo!r}") if call.excinfo else ""
-            report.longrepr = legible(str(report.longrepr)[-2000:])  # may be anything, and has to cross, too
+            report.nnspec_error = f"{item.nodeid}: {_trace(call.excinfo.value)}" if call.excinfo else ""
+            report.longrepr = report.nnspec_error  # may be anything, and has to cross, too
         else:
             report.nnspec = json.dumps(entry, allow_nan=False)  # text crosses whole; numbers would have to fit
             item.user_properties += [  # JUnit's report reads them after the teardown
@@ -286,3 +285,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
                 ("verdict", entry["verdict"]),
                 ("cases", entry["cases"]),
             ]
+
+
+def _trace(error: BaseException) -> str:
+    """Return the end of an exception's traceback, as Python prints it."""
+    import traceback
+
+    from nnspec.conformance.legible import LONGEST, legible
+
+    whole: str = legible("".join(traceback.format_exception(error, limit=-8))[-LONGEST:])
+    return whole

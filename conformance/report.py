@@ -41,6 +41,7 @@ def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outco
         "reason": outcome.reason,
         "cases": outcome.cases,
         "unsupported": dict(outcome.unsupported),
+        "known_defects": dict(outcome.known_defects),
         "held": sorted(name for name in subject.lacks(check.stem, form) if name not in {*CANONICAL, *DERIVATIVES}),
         "seconds": round(outcome.seconds, 4),
         "worst_error_over_bound": round(outcome.worst, 4),

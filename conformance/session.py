@@ -62,7 +62,7 @@ class Session:
         """One check is done."""
         entry = json.loads(getattr(report, "nnspec", None) or "null")
         if getattr(report, "nnspec_error", ""):
-            self.log.error(report.nnspec_error + "\n" + legible(str(report.longrepr)[-2000:]))
+            self.log.error(report.nnspec_error)
         if report.when == "call" or report.failed:
             self._done += 1
             if entry:

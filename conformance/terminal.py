@@ -188,17 +188,38 @@ def _footer(report: Record, path: str, console: Console) -> None:
         declined.update({(entry["block"], reason): n for reason, n in entry["unsupported"].items()})
     for (block, reason), count in declined.most_common(8):
         console.print(f"{block}: {count} case{'s' if count > 1 else ''} declined: {escape(reason)}")
+    _known_defects(report, console)
     for block, form, held in sorted({(r["block"], r["form"], ", ".join(r["held"])) for r in report["results"]}):
         if held:
             console.print(f"{block} as a {form} does not take {held}: held neutral, and not judged")
-    for error in report["errors"]:
-        console.print(f"[bold red]nnspec itself failed:[/] {escape(error)}")
+    _errors(report, console)
     if report["interrupted"]:
         console.print(f"[bold]interrupted[/]: {report['finished']} of {report['planned']} checks were done")
     if not report["results"]:
         console.print("nothing could be checked, which shows nothing")
     console.print(f"report: {escape(path)}")
     console.print(_conclusion(report))
+
+
+def _errors(report: Record, console: Console) -> None:
+    """Tell what failed in nnspec or an adapter; what failed alike in several checks, once."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for error in report["errors"]:
+        alike[error.rstrip().rpartition("\n")[2]].append(error)
+    for first, *others in alike.values():
+        console.print(f"[bold red]nnspec itself failed:[/] {escape(first.rstrip())}")
+        if others:
+            console.print(f"  and likewise in {len(others)} more check{'s' if len(others) > 1 else ''}")
+
+
+def _known_defects(report: Record, console: Console) -> None:
+    """Tell which calls were not made for a defect of the framework: it is no finding against the subject."""
+    defects = Counter[tuple[str, str]]()
+    for entry in report["results"]:
+        defects.update({(entry["block"], defect): n for defect, n in entry["known_defects"].items()})
+    for (block, defect), count in defects.items():
+        many = f"{count} case{'s' if count > 1 else ''}"
+        console.print(f"{block}: known defects of {escape(defect)}, {many} not made")
 
 
 def _accuracy(report: Record, console: Console) -> None:

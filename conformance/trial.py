@@ -24,6 +24,7 @@ from nnspec import adapters
 from nnspec.adapters.blame import KnownDefect, Raised, Unusable, Watched, noting_interrupts, theirs, watched
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Lacks, Subject, Unsupported, parameters
+from nnspec.conformance import legible
 from nnspec.conformance.cases import Case, as_laid_out, minimise
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.journal import Journal
@@ -445,7 +446,7 @@ class Trial:
         if sum(fails.values()) > counts["judged"]:
             reason = f"not judged, since the call itself fails: {fails.most_common(1)[0][0]}"
             return Outcome("not run", counts["judged"], reason, unsupported=unsupported, known_defects=defects)
-        return replace(self._conclude(counts["judged"], unsupported, limit), known_defects=defects)
+        return replace(self._conclude(counts["judged"], unsupported, defects, limit), known_defects=defects)
 
     def sight(self, check: Check, case: Any) -> Sighting:
         """What is seen in one case, right or wrong."""
@@ -511,14 +512,16 @@ class Trial:
             return 1
         return math.ceil(math.sqrt(limit))
 
-    def _conclude(self, judged: int, unsupported: Counter[str], limit: int) -> Outcome:
+    def _conclude(self, judged: int, unsupported: Counter[str], defects: Counter[str], limit: int) -> Outcome:
         refused = sum(unsupported.values())
         if judged == 0 and refused:
             return Outcome("unsupported", 0, unsupported.most_common(1)[0][0], unsupported=unsupported)
         if refused > judged or judged < min(limit, 5) / 2:
-            reason = f"only {judged} of {judged + refused} cases could be judged"
+            reason = f"only {judged} of {judged + refused + sum(defects.values())} cases could be judged"
             if unsupported:
                 reason += f" (unsupported: {unsupported.most_common(1)[0][0]})"
+            elif defects:
+                reason += f" (known defects of {defects.most_common(1)[0][0]})"
             return Outcome("not run", judged, reason, unsupported=unsupported)
         return Outcome("pass", judged, unsupported=unsupported)
 
@@ -680,9 +683,8 @@ def brief(error: BaseException) -> str:
 
 def clean(text: str) -> str:
     """A text of the subject's, fit for a terminal and a file: not too long, one line, and all of it printable."""
-    if len(text) > 2 * LONGEST:
-        text = text[: 2 * LONGEST] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    cut = text if len(text) <= 2 * LONGEST else text[: 2 * LONGEST] + "…"
+    return legible.text(cut).replace("\n", "\\n").replace("\t", " ")
 
 
 def _difference(

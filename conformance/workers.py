@@ -135,6 +135,7 @@ class Workers:
             "reason": f"the call {what}",
             "cases": 0,
             "unsupported": {},
+            "known_defects": {},
             "held": [],
             "seconds": round(time.monotonic() - entry["since"], 3),
             "worst_error_over_bound": 0.0,

@@ -1,0 +1,198 @@
+"""Who is to blame: what the subject's call returns or raises is a finding; what fails in an adapter is exit code 3."""
+
+from __future__ import annotations
+
+import hypothesis
+import numpy as np
+import pytest
+from nnspec.adapters import for_numpy
+from nnspec.adapters.blame import LARGEST, Raised, Unsupported, Unusable, theirs, usable, watched
+from nnspec.adapters.loading import load
+from nnspec.conformance.power import load_checks
+from nnspec.conformance.report import record
+from nnspec.conformance.requirements import CHECKS
+from nnspec.conformance.trial import LONGEST, Trial, brief, clean
+
+RELU = ("--block", "relu", "--dtype", "float32", "-n", "1")
+
+
+def judged(subject, framework, *identifiers):
+    """The records of some checks of a function in float32."""
+    load_checks()
+    subject, checks = load(subject, framework), [CHECKS[identifier] for identifier in identifiers]
+    return [record(c, subject, "function", "float32", Trial(subject, "function", "float32").run(c)) for c in checks]
+
+
+class Textless(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+def raises(error):
+    def relu(x):
+        raise error
+
+    return relu
+
+
+def skips(x):
+    pytest.skip("not done yet")
+
+
+def rejects(x):
+    raise hypothesis.errors.UnsatisfiedAssumption
+
+
+ODD = {
+    "text": lambda x: np.maximum(x, 0).astype(str),
+    "objects": lambda x: np.maximum(x, 0).astype(object),
+    "complex numbers": lambda x: np.maximum(x, 0).astype(complex),
+    "records": lambda x: np.zeros(x.shape, [("a", "f4"), ("b", "i4")]),
+    "dates": lambda x: np.zeros(x.shape, "datetime64[s]"),
+    "a truth value": lambda x: bool((x > 0).all()),
+    "nothing": lambda x: None,
+    "a generator": lambda x: (value for value in x),
+    "a view of 2**40 elements": lambda x: np.broadcast_to(x.ravel()[:1], (2**20, 2**20)),
+    "two results": lambda x: (x, x),
+    "an exception without text": raises(Textless()),
+    "half a surrogate pair": raises(ValueError("cannot open \udc80")),
+    "a long text": raises(ValueError("x" * 2**20)),
+    "KeyboardInterrupt": raises(KeyboardInterrupt()),
+    "SystemExit": raises(SystemExit(0)),
+    "GeneratorExit": raises(GeneratorExit()),
+    "StopIteration": raises(StopIteration()),
+    "MemoryError": raises(MemoryError()),
+    "pytest's skip": skips,
+    "Hypothesis' reject": rejects,
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_whatever_a_call_returns_or_raises_is_a_finding(odd):
+    value, law = judged({"relu": odd}, "numpy", "relu.positive.kept", "relu.call.stateless")
+    assert (value["verdict"], law["verdict"]) == ("fail", "not run")
+    assert value["failure"]["message"].isprintable()
+    assert len(value["failure"]["message"]) < 1000
+    assert "the call itself fails" in law["reason"]
+
+
+@pytest.mark.parametrize("make", ["to_sparse()", "to('meta')", "to(torch.complex64)", "numpy()", "tolist()"])
+def test_tensors_that_are_no_arrays_are_findings(make):
+    torch = pytest.importorskip("torch")
+    relu = eval(f"lambda x: torch.relu(x).{make}", {"torch": torch})
+    [value] = judged({"relu": relu}, "torch", "relu.positive.kept")
+    assert value["verdict"] == "fail"
+
+
+def test_a_result_that_requires_a_gradient_is_a_result():
+    torch = pytest.importorskip("torch")
+    [value] = judged({"relu": lambda x: torch.relu(x.requires_grad_())}, "torch", "relu.positive.kept")
+    assert value["verdict"] == "pass"
+
+
+def test_a_keyboard_interrupt_that_nobody_sent_costs_one_requirement(desk):
+    done = desk.check(
+        """
+        import numpy as np
+
+        def relu(x):
+            if np.isnan(x).any():
+                raise KeyboardInterrupt
+            return np.maximum(x, 0)
+        """,
+        *RELU,
+    )
+    assert done.code == 1, done.out + done.err
+    assert "raised KeyboardInterrupt" in done.out
+    assert done.report["unfinished"] == 0
+    assert "relu.positive.kept" in done.verdicts("pass")
+
+
+def test_a_mistake_in_an_adapter_ends_the_run_with_its_traceback(desk):
+    done = desk.check(
+        """
+        import numpy as np
+        from nnspec.adapters import for_numpy
+
+        def relu(x):
+            return np.maximum(x, 0)
+
+        for_numpy.to_native = lambda array: array.no_such_attribute
+        """,
+        *("--block", "relu", "--dtype", "float32", "-n", "0"),
+    )
+    assert done.code == 3, done.out + done.err
+    assert "Traceback" in done.out
+    assert "AttributeError" in done.out
+    assert done.out.count("Traceback") == 1  # the same mistake is told once
+    assert all("AttributeError: 'numpy.ndarray' object has no" in error for error in done.report["errors"])
+    assert {entry["verdict"] for entry in done.report["results"]} == {"unsupported"}  # nothing to differentiate with
+
+
+@pytest.mark.parametrize("function", ["construct", "load_entries", "state", "set_training"])
+@pytest.mark.parametrize("mistake", ["operands[-1].no_such_attribute", "no_such_name"])
+def test_a_mistake_in_an_adapter_is_no_finding(monkeypatch, function, mistake):
+    broken = {}
+    exec(f"def {function}(*operands):\n    return {mistake}", broken)
+    monkeypatch.setattr(for_numpy, function, broken[function])
+    with pytest.raises((AttributeError, NameError), match="no_such"):
+        getattr(watched(for_numpy), function)(np.ones(1))
+
+
+def test_an_object_of_the_subjects_that_lacks_a_member_is_a_finding():
+    class Relu:
+        pass
+
+    with pytest.raises(Raised):
+        watched(for_numpy).differentiate_module(Relu(), np.ones(1), np.ones(1))
+
+
+def test_a_mistake_in_nnspecs_own_code_is_no_finding(monkeypatch):
+    from nnspec.conformance import test_relu
+
+    monkeypatch.setattr(test_relu, "expected", lambda case: case.no_such_attribute)
+    with pytest.raises(AttributeError, match="no_such_attribute"):
+        judged({"relu": lambda x: np.maximum(x, 0)}, "numpy", "relu.nan.propagates")
+
+
+def test_a_defect_of_torch_is_torchs_under_a_users_file_too(desk):
+    pytest.importorskip("torch")
+    done = desk.check(
+        """
+        from torch.nn import functional as F
+
+        def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+            return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        """,
+        *("--block", "conv2d", "--dtype", "bfloat16", "-n", "1"),
+    )
+    assert done.code == 0, done.out
+    assert "known defects of torch" in done.out
+    told = [entry["known_defects"] for entry in done.report["results"] if entry["known_defects"]]
+    assert told
+    assert not any(entry["unsupported"] for entry in done.report["results"])
+
+
+def test_only_the_subjects_exceptions_become_raised():
+    for error in (ValueError(), KeyboardInterrupt(), SystemExit(), GeneratorExit(), StopIteration()):
+        with pytest.raises(Raised), theirs():
+            raise error
+    for error in (Unsupported(), Unusable()):
+        with pytest.raises(type(error)), theirs():
+            raise error
+
+
+def test_arrays_that_nobody_can_judge_are_told_before_they_are_copied():
+    assert usable(np.ones(3, bool)).size == 3
+    rows = LARGEST // 4
+    for array in (np.array(["a"]), np.broadcast_to(np.float32(1), (rows, 2))):
+        with pytest.raises(Unusable):
+            usable(array)
+
+
+def test_text_of_the_subject_is_made_fit_to_print():
+    assert clean("a\x1b[31m\udc80\n") == r"a\x1b[31m\udc80\n"
+    assert len(clean("x" * 10**6)) <= 2 * LONGEST + 1
+    assert "its text cannot be had" in brief(Textless())
