@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nnspec.adapters.names import DTYPES, NAMED, WEAKER, plausible
+from nnspec.adapters.declarations import declared
+from nnspec.adapters.names import NAMED, plausible
 from nnspec.adapters.signatures import CANONICAL, SIGNATURES, VJPS
 from nnspec.adapters.subject import Framework, Subject, SubjectError, Unsupported
 
@@ -55,7 +56,15 @@ def _on_device(subject: Subject, device: str) -> Subject:
         weaker = use(device)
     except RuntimeError as error:
         raise SubjectError(f"device {device!r}: {str(error).splitlines()[0]}") from None
-    return replace(subject, device=device, accuracy=tuple(dict.fromkeys((*subject.accuracy, *weaker))))
+    of_block = {
+        stem: {**own, "accuracy": _joined(own["accuracy"], weaker)} if "accuracy" in own else own
+        for stem, own in subject.of_block.items()
+    }
+    return replace(subject, device=device, accuracy=_joined(subject.accuracy, weaker), of_block=of_block)
+
+
+def _joined(some: Iterable[str], more: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*some, *more)))
 
 
 def _loaded(spec: Any, framework: str | None) -> Subject:
@@ -188,30 +197,13 @@ def _subject(
         framework=arrays,
         functions={n: f for n, f in found.items() if n not in classes},
         classes=classes,
-        dtypes=_dtypes(title, names),
-        accuracy=_accuracy(title, names),
-        further_dtypes=() if "DTYPES" in names else arrays.FURTHER_DTYPES,
         versions=versions,
         recipe=recipe,
+        **declared(names, title, arrays.FURTHER_DTYPES),
         **getattr(arrays, "TRAITS", {}),
     )
     _build_each(subject)
     return subject
-
-
-def _dtypes(title: str, names: Mapping[str, Any]) -> tuple[str, ...]:
-    claimed = tuple(map(str, names.get("DTYPES", Subject.dtypes)))
-    if not claimed or set(claimed) - set(DTYPES):
-        raise SubjectError(f"{title}: DTYPES = {list(claimed)}: expected some of {', '.join(DTYPES)}")
-    return claimed
-
-
-def _accuracy(title: str, names: Mapping[str, Any]) -> tuple[str, ...]:
-    declared = names.get("ACCURACY", ())
-    declared = (declared,) if isinstance(declared, str) else tuple(map(str, declared))
-    if set(declared) - set(WEAKER):
-        raise SubjectError(f"{title}: ACCURACY = {list(declared)}: expected some of {', '.join(WEAKER)}")
-    return declared
 
 
 def _build_each(subject: Subject) -> None:

@@ -1,5 +1,8 @@
 """Which names stand for subjects, told without importing any of them."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from pathlib import Path
 
 NAMED = (
@@ -26,3 +29,11 @@ def plausible(subject: str) -> str | None:
 DTYPES = ("float32", "float64", "float16", "bfloat16")  # that nnspec has a rule for; NumPy knows the last by ml_dtypes
 LONG = DTYPES[:2]  # those of more than 16 bits
 WEAKER = ("B2", "T", "L", "C", "N")  # classes of accuracy that a file may declare, see spec/numerics.md
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that was probably meant, as the middle of a sentence; nothing where none is close."""
+    import difflib  # for a message alone
+
+    close = difflib.get_close_matches(name, list(known), 1, 0.6)
+    return f", did you mean {close[0]!r}" if close else ""

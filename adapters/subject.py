@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
 import numpy as np
@@ -108,9 +109,11 @@ class Subject:
     declines: Callable[[str, Arrays, Mapping[str, Any]], str | None] = lambda stem, arrays, arguments: None
     # weaker classes of accuracy that it declares, beside B: see spec/numerics.md
     accuracy: tuple[str, ...] = ()
+    differentiable: bool = True  # False: it has no backward pass, whatever the library can do
     # what it declares: see `declarations`
     unsupported: Mapping[str, str] = field(default_factory=dict)  # identifier or pattern -> reason
     differs: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # identifier -> reason and link
+    of_block: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stem -> the fields that differ there
     device: str | None = None  # on which the library makes its arrays; None: where it does if nobody asks
     flushes: bool = False  # whether it takes a subnormal number for 0
     forget: Callable[[], None] | None = None  # where every new shape is compiled: lets go of what has been compiled
@@ -119,6 +122,15 @@ class Subject:
     def known_dtypes(self) -> tuple[str, ...]:
         """All that it can be judged in."""
         return (*self.dtypes, *self.further_dtypes)
+
+    def within(self, stem: str) -> Subject:
+        """This subject as it declares itself for one block."""
+        return replace(self, **self.of_block[stem]) if stem in self.of_block else self
+
+    def declines_all(self, identifier: str) -> str | None:
+        """The reason for which the subject declares a requirement to be unsupported, if it does."""
+        found = (reason for pattern, reason in self.unsupported.items() if fnmatchcase(identifier, pattern))
+        return next(found, None)
 
     def forms(self, stem: str) -> tuple[str, ...]:
         """In which forms this subject has a block: none, one or both of "function" and "class"."""
@@ -147,18 +159,17 @@ class Subject:
             wanted = set(signature.arguments) - {"training", "kernel_size"}
         missing = frozenset() if accepted is None else frozenset(wanted - accepted)
         own = f"{signature.function}_vjp" in self.functions if form == "function" else self.differentiates(cls)
-        if not (self.framework.AUTOMATIC or own):
-            missing |= {"vjp"}
-        if not (self.framework.AUTOMATIC or f"{signature.function}_vjp_vjp" in self.functions):
-            missing |= {"vjp of vjp"}
-        if not self.framework.AUTOMATIC:
-            missing |= {"jvp"}
+        again = f"{signature.function}_vjp_vjp" in self.functions
+        for name, brought in zip(DERIVATIVES, (own, again, False), strict=True):
+            if not (self.differentiable and (self.framework.AUTOMATIC or brought)):
+                missing |= {name}
         return missing if form == "function" else missing | absent
 
     def differentiates(self, cls: Any) -> bool:
         """If there is a way back through a class: the library's, or its own vjp, if that is not a mere Module's."""
         own = getattr(cls, "vjp", None)
-        return self.framework.AUTOMATIC or (own is not None and getattr(own, "__qualname__", "") != "Module.vjp")
+        brought = own is not None and getattr(own, "__qualname__", "") != "Module.vjp"
+        return self.differentiable and (self.framework.AUTOMATIC or brought)
 
     def call(self, stem: str, form: str, arrays: Arrays, arguments: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
         """One call of a block on NumPy arrays; the results as NumPy arrays, in the order of the block's signature."""

@@ -1,4 +1,4 @@
-"""The command line. Exit 0 conforms, 1 does not, 2 misuse, 3 the harness itself failed, 130 interrupted."""
+"""The command line. verdicts.py has the exit codes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 
 from nnspec.adapters.names import DTYPES, NAMED
 from nnspec.conformance.requirements import unknown_block
-
-CONFORMS, DEVIATES, MISUSE, HARNESS, INTERRUPTED = 0, 1, 2, 3, 130
+from nnspec.conformance.verdicts import CONFORMS, DEVIATES, HARNESS, INTERRUPTED, MISUSE
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from nnspec.conformance import folder
 from nnspec.conformance.report import BAD, Record
 from nnspec.conformance.rule import CLASSES
 
-SCHEMA = "urn:nnspec:matrix:1"  # the $id of matrix.schema.json
+SCHEMA = "urn:nnspec:matrix:2"  # the $id of matrix.schema.json
 
 
 def merge(reports: Sequence[Record], failures: dict[str, str]) -> Record:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
 from importlib import metadata
@@ -19,11 +19,10 @@ from nnspec.conformance.formats import is_floating
 from nnspec.conformance.requirements import Check, requirements
 from nnspec.conformance.script import reproduce
 from nnspec.conformance.trial import Outcome
+from nnspec.conformance.verdicts import BAD, VERDICTS, Verdict
 from nnspec.conformance.waivers import Waiver, find
 
-SCHEMA = "urn:nnspec:report:1"  # the $id of report.schema.json
-VERDICTS = ("pass", "fail", "crash", "timeout", "unsupported", "waived", "blocked", "not run")
-BAD = ("fail", "crash", "timeout")
+SCHEMA = "urn:nnspec:report:2"  # the $id of report.schema.json
 Record = dict[str, Any]
 
 
@@ -48,6 +47,7 @@ def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outco
         "worst_case": outcome.worst_case or None,
         "accuracy": outcome.accuracy or None,
         "declared": list(subject.accuracy),
+        "differs": " ".join(filter(None, subject.differs.get(check.identifier, ()))) or None,
         "failure": None,
     }
     failure = outcome.failure
@@ -81,6 +81,25 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, int | float | str | None) else repr(value)
 
 
+def differing(entry: Record) -> Record:
+    """The record in the light of DIFFERS: a failure that the file declares is one by design."""
+    if entry["verdict"] != "fail" or not entry["differs"]:
+        return entry
+    return {**entry, "verdict": "differs by design", "reason": entry["differs"]}
+
+
+def untrue(records: Iterable[Record]) -> list[Record]:
+    """The records, where a check passes in every form and dtype though DIFFERS names it, as failures."""
+    records = list(records)
+    differ = {r["requirement"] for r in records if r["differs"] and r["verdict"] not in ("pass", "unsupported")}
+    return [
+        _passes(r, f"DIFFERS declares that it differs: {r['differs']}; remove the entry of DIFFERS")
+        if r["differs"] and r["verdict"] == "pass" and r["requirement"] not in differ
+        else r
+        for r in records
+    ]
+
+
 def waived(entry: Record, waivers: Iterable[Waiver], subject: str) -> Record:
     """The record in the light of the waivers: a failure that one covers is waived, a pass that one covers fails."""
     waiver = find(waivers, subject, entry["requirement"], entry["form"], entry["dtype"])
@@ -88,8 +107,13 @@ def waived(entry: Record, waivers: Iterable[Waiver], subject: str) -> Record:
         return entry
     if entry["verdict"] != "pass":
         return {**entry, "verdict": "waived", "reason": str(waiver)}
-    message = f"passes, though it is waived: {waiver}; remove the waiver"
-    about = {"call": f"the waiver of {waiver.requirement} for {waiver.subject}", "arrays": {}, "arguments": {}}
+    return _passes(entry, f"it is waived for {waiver.subject}: {waiver}; remove the waiver")
+
+
+def _passes(entry: Record, though: str) -> Record:
+    """A pass that was declared to be none, as a failure."""
+    message = f"the check passes, though {though}"
+    about = {"call": f"the declaration about {entry['requirement']}", "arrays": {}, "arguments": {}}
     nothing = dict.fromkeys(("actual", "expected", "bound", "script")) | {"misshapen": False, "causes": []}
     return {**entry, "verdict": "fail", "reason": message, "failure": {"message": message, "case": about, **nothing}}
 
@@ -116,18 +140,28 @@ def versions() -> dict[str, str]:
 def assemble(run: Record, records: Iterable[Record], errors: Iterable[str] = ()) -> Record:
     """The whole report. Records come in the order of the pages, whatever order they were reached in."""
     order = {identifier: n for n, identifier in enumerate(requirements())}
-    ordered = sorted(records, key=lambda r: (order[r["requirement"]], r["form"], r["dtype"]))
+    ordered = sorted(untrue(records), key=lambda r: (order[r["requirement"]], r["form"], r["dtype"]))
     counts = Counter(r["verdict"] for r in ordered)
     totals = {verdict: counts[verdict] for verdict in VERDICTS} | {"cases": sum(r["cases"] for r in ordered)}
-    errors = list(errors)
-    conforms = bool(counts["pass"]) and not failed(ordered) and not counts["blocked"] and not errors
-    if run.get("interrupted") or run.get("unfinished"):
-        conforms = False
-    return {"schema": SCHEMA, **run, "conforms": conforms, "totals": totals, "errors": errors, "results": ordered}
+    errors, asked = list(errors), musts(ordered)
+    whole = not (errors or run.get("interrupted") or run.get("unfinished"))
+    conforms = whole and bool(counts["pass"]) and not failed(ordered) and not asked["not judged"]
+    told = {"conforms": conforms, "musts": asked, "totals": totals, "errors": errors}
+    return {"schema": SCHEMA, **run, **told, "results": ordered}
+
+
+def musts(records: Iterable[Record]) -> Record:
+    """How many *musts* apply, and how many of them were judged: each identifier once, whatever its forms and dtypes."""
+    found: dict[str, list[Verdict]] = defaultdict(list)
+    for entry in records:
+        if entry["level"] == "must":
+            found[entry["requirement"]].append(VERDICTS[entry["verdict"]])
+    lost = [name for name, verdicts in found.items() if any(v.open for v in verdicts)]
+    excused = [name for name, verdicts in found.items() if all(v.excused for v in verdicts)]
+    judged = len(found) - len(lost) - len(excused)
+    return {"all": len(found), "judged": judged, "unsupported": len(excused), "not judged": lost}
 
 
 def failed(records: Iterable[Record]) -> list[Record]:
     """The records that speak against the subject: a *must* that failed, a call that ended the process or hung."""
-    return [
-        r for r in records if r["verdict"] in ("crash", "timeout") or (r["verdict"] == "fail" and r["level"] == "must")
-    ]
+    return [r for r in records if r["verdict"] in BAD and (r["verdict"] != "fail" or r["level"] == "must")]

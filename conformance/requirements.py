@@ -6,10 +6,14 @@ import functools
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nnspec.adapters.names import DTYPES
+from nnspec.adapters.names import DTYPES, nearest
+
+if TYPE_CHECKING:
+    from nnspec.adapters.subject import Subject
 
 LEVELS = ("must", "should", "may")
 HEADING = re.compile(
@@ -73,6 +77,27 @@ def unknown_block(blocks: Iterable[str] | None) -> str | None:
     known = list(dict.fromkeys(r.stem for r in requirements().values()))
     unknown = [block for block in blocks or () if block not in known]
     return f"{unknown[0]}: expected one of {', '.join(known)}" if unknown else None
+
+
+def unknown_declaration(subject: Subject) -> str | None:
+    """What to say of the first requirement that a subject declares something about, and may not."""
+    known = requirements()
+    for pattern in subject.unsupported:
+        if not any(fnmatchcase(identifier, pattern) for identifier in known):
+            unknown = f"no requirement matches {pattern!r}{nearest(pattern, known)}"
+            return f"{subject.name}: UNSUPPORTED: {unknown}; nnspec list shows them"
+    for identifier in subject.differs:
+        if identifier not in known:
+            unknown = f"there is no requirement {identifier!r}{nearest(identifier, known)}"
+            return f"{subject.name}: DIFFERS: {unknown}; nnspec list shows them"
+        if not known[identifier].convention:
+            stem = known[identifier].stem
+            marked = ", ".join(r.identifier for r in known.values() if r.convention and r.stem == stem) or "none"
+            return (
+                f"{subject.name}: DIFFERS: {identifier} is no convention, so a subject may not differ there; "
+                f"conventions of {stem}: {marked}. A known deviation can be waived: see --waivers"
+            )
+    return None
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,10 @@ class Session:
             if self.interrupted:
                 self.log.event("interrupted")
             self.report = report.assemble(self._run(), self.log.records.values(), self.log.errors)
+            if session.exitstatus == 0 and (
+                self.report["musts"]["not judged"] or report.failed(self.report["results"])
+            ):
+                session.exitstatus = 1  # pytest skips what cannot be judged; DIFFERS is found untrue only at the end
             if getattr(self.config, "nnspec_write", True):
                 self._write_report()
         self.log.close()
@@ -104,6 +108,7 @@ class Session:
             terminalreporter.write_line(f"nnspec: {self.subject_error}", red=True)
         elif self.report:
             counts = ", ".join(f"{n} {verdict}" for verdict, n in self.report["totals"].items() if n)
+            counts = f"judged {self.report['musts']['judged']} of {self.report['musts']['all']} musts; {counts}"
             path = self.config.getoption("nnspec_json") or f"{self.config.getoption('nnspec_out')}/report.json"
             terminalreporter.write_line(f"nnspec: {self.report['subject']}: {counts}; report: {path}")
             if self.log.trouble:

@@ -10,8 +10,10 @@ from typing import Any
 
 from nnspec.conformance.findings import Suspect, findings, suspects
 from nnspec.conformance.picture import picture
-from nnspec.conformance.report import BAD, VERDICTS, Record, failed
+from nnspec.conformance.report import Record, failed
 from nnspec.conformance.rule import CLASSES, STRICT
+from nnspec.conformance.unjudged import unjudged
+from nnspec.conformance.verdicts import BAD, VERDICTS
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -57,20 +59,27 @@ class Progress:
 def show(report: Record, path: str, console: Console | None = None) -> None:
     """The whole report for a person: the table, the findings, and how it was reached."""
     console = console or Console(highlight=False, soft_wrap=True)
+    console.print(f"[italic]nnspec check {escape(report['subject'])}[/]: {_judged(report['musts'])}")
     if report["results"]:
         console.print(_table(report))
     _findings(report, console)
+    _unjudged(report, console)
     _footer(report, path, console)
 
 
+def _judged(musts: Record) -> str:
+    further = {"unsupported": musts["unsupported"], "not judged": len(musts["not judged"])}
+    counts = ", ".join(f"{count} {what}" for what, count in further.items() if count)
+    return f"judged {musts['judged']} of {musts['all']} musts" + (f" ({counts})" if counts else "")
+
+
 def _table(report: Record) -> Table:
-    table = Table(title=f"nnspec check {escape(report['subject'])}", title_justify="left", box=None, pad_edge=False)
-    columns = ("pass", "fail", "crash", "timeout", "waived", "blocked", "unsupported", "not run")
+    table = Table(box=None, pad_edge=False)
     blocks: dict[str, Counter[str]] = defaultdict(Counter)
     for entry in report["results"]:
         blocks[entry["block"]][_shown(entry)] += 1
         blocks[entry["block"]]["cases"] += entry["cases"]
-    used = [c for c in (*columns, "should") if any(counts[c] for counts in blocks.values()) or c in ("pass", "fail")]
+    used = [c for c in (*VERDICTS, "should") if any(counts[c] for counts in blocks.values()) or c in ("pass", "fail")]
     table.add_column("block")
     for column in (*used, "cases"):
         table.add_column(column, justify="right")
@@ -167,6 +176,25 @@ def _number(value: Any) -> str:
     return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
+def _unjudged(report: Record, console: Console) -> None:
+    """The *musts* that still have to be judged, by the reason why they were not, and the line that would mend it."""
+    groups = unjudged(report["results"])
+    if groups:
+        count = len(report["musts"]["not judged"])
+        console.print(f"\n[bold]{count} must{'s were' if count > 1 else ' was'} not judged[/]")
+    for group in groups[:SUSPECTS]:
+        console.print(f"  {group.verdict} ({len(group.requirements)}): {escape(group.reason)}")
+        console.print(f"    {escape(_some(group.requirements))}")
+        if group.declaration:
+            console.print(f"    if that is meant, declare it beside your layers: {escape(group.declaration)}")
+    if more := groups[SUSPECTS:]:
+        console.print(f"  and {sum(len(group.requirements) for group in more)} for {len(more)} other reasons")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
 def _footer(report: Record, path: str, console: Console) -> None:
     totals = report["totals"]
     shown = Counter(map(_shown, report["results"]))
@@ -179,7 +207,8 @@ def _footer(report: Record, path: str, console: Console) -> None:
     reasons = Counter(
         (r["verdict"], r["reason"])
         for r in report["results"]
-        if r["verdict"] in ("waived", "unsupported", "not run", "blocked")
+        if r["verdict"] in ("differs by design", "waived", "known defect", "unsupported")
+        or (VERDICTS[r["verdict"]].open and r["level"] != "must")
     )
     for (verdict, reason), count in reasons.most_common(8):
         console.print(f"{verdict} ({count}): {escape(reason)}")
@@ -242,17 +271,19 @@ def _accuracy(report: Record, console: Console) -> None:
 def _conclusion(report: Record) -> str:
     if report["conforms"]:
         return f"[bold green]{escape(report['subject'])} conforms[/]" + _except(report)
-    return (
-        f"[bold red]{escape(report['subject'])} does not conform[/]"
-        if failed(report["results"])
-        else "[bold]no verdict[/]"
-    )
+    if failed(report["results"]):
+        return f"[bold red]{escape(report['subject'])} does not conform[/]"
+    if count := len(report["musts"]["not judged"]):
+        lacking = f"{count} must{'s were' if count > 1 else ' was'} not judged"
+        return f"[bold red]{escape(report['subject'])} cannot be said to conform[/]: {lacking}"
+    return "[bold]no verdict[/]"
 
 
 def _except(report: Record) -> str:
+    """What a reader should know beside."""
     totals = report["totals"]
-    short = [f"{totals[v]} {v}" for v in ("waived", "unsupported", "not run") if totals[v]]
-    return f" in what was judged ({', '.join(short)})" if short else ""
+    short = [f"{totals[v]} {v}" for v in ("differs by design", "waived", "known defect", "unsupported") if totals[v]]
+    return f" ({', '.join(short)})" if short else ""
 
 
 def measure_power(blocks: Iterable[str], profile: str, seeds: int, workers: int) -> Record:

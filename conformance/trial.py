@@ -376,6 +376,8 @@ class Trial:
         return outcome
 
     def _run(self, check: Check, simplify: bool) -> Outcome:
+        if reason := self.subject.declines_all(check.identifier):
+            return Outcome("unsupported", reason=reason)
         lacks = self.subject.lacks(check.stem, self.form)
         if missing := [name for name in check.needs if name in lacks]:
             return Outcome("unsupported", reason=f"the {self.form} lacks {', '.join(missing)}")
@@ -400,6 +402,7 @@ class Trial:
             except KnownDefect as defect:
                 defects[str(defect)] += 1
             except Unsupported as reason:
+                counts["lacking" if isinstance(reason, Lacks) else "declined"] += 1
                 unsupported[clean(str(reason)) or "no reason given"] += 1
             except CallFails as reason:
                 fails[str(reason)] += 1
@@ -427,7 +430,7 @@ class Trial:
             else:
                 profile(seed(self._seed(check))(given(case=strategy)(_keyword_only(judge))))()
         except Unsupported as declined:
-            return Outcome("unsupported", reason=str(declined))
+            return Outcome("unsupported" if isinstance(declined, Lacks) else "not run", reason=str(declined))
         except (Mismatch, Flaky) as error:
             last = last or [e for e in getattr(error, "exceptions", ()) if isinstance(e, Mismatch)]
             if not last:  # it is no result of the subject's that came and went
@@ -446,7 +449,7 @@ class Trial:
         if sum(fails.values()) > counts["judged"]:
             reason = f"not judged, since the call itself fails: {fails.most_common(1)[0][0]}"
             return Outcome("not run", counts["judged"], reason, unsupported=unsupported, known_defects=defects)
-        return replace(self._conclude(counts["judged"], unsupported, defects, limit), known_defects=defects)
+        return replace(self._conclude(counts, unsupported, defects, limit), known_defects=defects)
 
     def sight(self, check: Check, case: Any) -> Sighting:
         """What is seen in one case, right or wrong."""
@@ -512,16 +515,17 @@ class Trial:
             return 1
         return math.ceil(math.sqrt(limit))
 
-    def _conclude(self, judged: int, unsupported: Counter[str], defects: Counter[str], limit: int) -> Outcome:
-        refused = sum(unsupported.values())
-        if judged == 0 and refused:
-            return Outcome("unsupported", 0, unsupported.most_common(1)[0][0], unsupported=unsupported)
-        if refused > judged or judged < min(limit, 5) / 2:
-            reason = f"only {judged} of {judged + refused + sum(defects.values())} cases could be judged"
-            if unsupported:
-                reason += f" (unsupported: {unsupported.most_common(1)[0][0]})"
-            elif defects:
-                reason += f" (known defects of {defects.most_common(1)[0][0]})"
+    def _conclude(self, counts: Counter[str], unsupported: Counter[str], defects: Counter[str], limit: int) -> Outcome:
+        """Cases that the subject declined count against the check; cases for which it lacks something do not."""
+        judged, declined, few = counts["judged"], counts["declined"], counts["judged"] < min(limit, 5) / 2
+        if few and defects and not declined:
+            return Outcome("known defect", judged, defects.most_common(1)[0][0], unsupported=unsupported)
+        if few and counts["lacking"] and not declined:
+            return Outcome("unsupported", judged, unsupported.most_common(1)[0][0], unsupported=unsupported)
+        if few or declined > judged:
+            reason = f"only {judged} of {judged + declined} cases could be judged"
+            if declined:
+                reason += f" (declined: {unsupported.most_common(1)[0][0]})"
             return Outcome("not run", judged, reason, unsupported=unsupported)
         return Outcome("pass", judged, unsupported=unsupported)
 

@@ -142,6 +142,7 @@ class Workers:
             "worst_case": None,
             "accuracy": None,
             "declared": [],
+            "differs": None,
             "failure": {
                 "message": f"the call {what}: {entry['text']}",
                 "case": report.plain_case(case) if case else {"call": entry["text"], "arrays": {}, "arguments": {}},

@@ -1,0 +1,123 @@
+"""What a file, a module or a mapping declares about itself beside its blocks.
+
+    DTYPES = ("float32", "bfloat16")                     # the dtypes that it claims, in place of float32 and float64
+    ACCURACY = ("T",)                                    # weaker classes of accuracy: see spec/conventions.md
+    GRADIENTS = False                                    # it has no backward pass
+    UNSUPPORTED = {"max_pool2d.kernel.rows-columns": "square windows alone"}  # * and ? stand for anything
+    DIFFERS = {"batch_norm.momentum.default": ("as in Keras", "https://…")}   # a reason, or a reason and a link
+
+DTYPES, ACCURACY and GRADIENTS may also be mappings from blocks to such values: `GRADIENTS = {"conv2d": False}`. Which
+identifiers there are, and which of them are conventions, only the pages know: see `requirements.unknown_declaration`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from nnspec.adapters.names import DTYPES, WEAKER, nearest
+from nnspec.adapters.signatures import SIGNATURES
+from nnspec.adapters.subject import SubjectError
+
+Fields = dict[str, Any]
+
+
+def declared(names: Mapping[str, Any], title: str, further_dtypes: tuple[str, ...] = ()) -> Fields:
+    """The fields of a Subject that `names` declare. Raises SubjectError for a declaration that is not allowed.
+
+    `further_dtypes` are those that the library has, which a subject has too where it does not name its dtypes.
+    """
+    fields: Fields = {"further_dtypes": further_dtypes}
+    blocks: dict[str, Fields] = {}
+    for name, read in READERS.items():
+        if name not in names:
+            continue
+        value = names[name]
+        try:
+            if isinstance(value, Mapping):
+                for stem, own in value.items():
+                    blocks.setdefault(_block(stem), {}).update(read(own))
+            else:
+                fields |= read(value)
+        except _NotAllowed as error:
+            raise SubjectError(f"{title}: {name} = {_short(value)}: {error}") from None
+    for name, entry in ENTRIES.items():
+        value = names.get(name, {})
+        try:
+            fields[name.lower()] = _entries(value, entry)
+        except _NotAllowed as error:
+            raise SubjectError(f"{title}: {name} = {_short(value)}: {error}") from None
+    return fields | {"of_block": blocks}
+
+
+class _NotAllowed(ValueError):
+    """A value that cannot be declared; the message says what is expected."""
+
+
+def _dtypes(value: Any) -> Fields:
+    claimed = _names(value, DTYPES)
+    if not claimed:
+        raise _NotAllowed(f"expected at least one of {', '.join(DTYPES)}")
+    return {"dtypes": claimed, "further_dtypes": ()}
+
+
+def _accuracy(value: Any) -> Fields:
+    return {"accuracy": _names(value, WEAKER)}
+
+
+def _gradients(value: Any) -> Fields:
+    if not isinstance(value, bool):
+        raise _NotAllowed("expected True or False, or a mapping from blocks to True or False")
+    return {"differentiable": value}
+
+
+def _names(value: Any, known: tuple[str, ...]) -> tuple[str, ...]:
+    """One of the known names, or several."""
+    several = (value,) if isinstance(value, str) else value
+    if not isinstance(several, Iterable) or isinstance(several, bytes):
+        raise _NotAllowed(f"expected some of {', '.join(known)}, such as ({known[0]!r},)")
+    several = tuple(several)
+    if unknown := [one for one in several if not isinstance(one, str) or one not in known]:
+        raise _NotAllowed(f"{_short(unknown[0])} is none of {', '.join(known)}")
+    return several
+
+
+def _block(stem: Any) -> str:
+    if stem not in SIGNATURES:
+        raise _NotAllowed(
+            f"{stem!r} is no block{nearest(str(stem), SIGNATURES)}; expected some of {', '.join(SIGNATURES)}"
+        )
+    return str(stem)
+
+
+def _entries(value: Any, entry: Callable[[Any], Any]) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _NotAllowed("expected a mapping from requirements to reasons, such as {'conv2d.bias.absent': 'reason'}")
+    if unnamed := [key for key in value if not isinstance(key, str)]:
+        raise _NotAllowed(f"{unnamed[0]!r} is no requirement; expected one such as 'conv2d.bias.absent'")
+    return {key: entry(own) for key, own in value.items()}
+
+
+def _reason(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise _NotAllowed(f"{_short(value)}: expected the reason, in words")
+    return value
+
+
+def _difference(value: Any) -> tuple[str, str]:
+    """A reason and a link, which may be empty. Pairs of other things are kept for naming one of several answers."""
+    if isinstance(value, str):
+        return _reason(value), ""
+    match value:
+        case (str(reason), str(link)) if "://" in link:
+            return _reason(reason), link
+    raise _NotAllowed(f"{_short(value)}: expected a reason, or a reason and a link: ('reason', 'https://…')")
+
+
+READERS: dict[str, Callable[[Any], Fields]] = {"DTYPES": _dtypes, "ACCURACY": _accuracy, "GRADIENTS": _gradients}
+ENTRIES: dict[str, Callable[[Any], Any]] = {"UNSUPPORTED": _reason, "DIFFERS": _difference}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"

@@ -1,0 +1,61 @@
+"""The verdicts and the exit codes: one table for the report, the command line, spec/conventions.md and the README."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CONFORMS, DEVIATES, MISUSE, HARNESS, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a verdict means, and what a *must* with it does to the exit code."""
+
+    meaning: str
+    judged: bool = True  # the requirement counts as judged
+    excused: bool = False  # it was not judged, and need not be
+    bad: bool = False  # the subject does not conform
+
+    @property
+    def open(self) -> bool:
+        """Whether the requirement still has to be judged before the subject can be said to conform."""
+        return not (self.judged or self.excused)
+
+
+VERDICTS = {
+    "pass": Verdict("every case was right"),
+    "fail": Verdict("a case was wrong; the report shows the smallest one found, and a script repeats it", bad=True),
+    "crash": Verdict("a call ended the process", bad=True),
+    "timeout": Verdict("a call did not return in time", bad=True),
+    "differs by design": Verdict("a case was wrong, and the file declares so in `DIFFERS`; for a *convention* alone"),
+    "waived": Verdict("the check failed, and a waiver covers it"),
+    "known defect": Verdict("nnspec did not make the calls, because they end the process in this version of a library"),
+    "unsupported": Verdict(
+        "the subject has no such argument, dtype, class, form or backward pass, "
+        "or its file declares so in `UNSUPPORTED` or `GRADIENTS`",
+        judged=False,
+        excused=True,
+    ),
+    "blocked": Verdict("not run, because the block crashed or hung in earlier checks", judged=False),
+    "not run": Verdict("too few cases could be judged, because the subject declined most of them", judged=False),
+}
+RESERVED = ("out of domain", "follows from", "tampers")  # verdicts of later versions; readers of reports expect them
+BAD = tuple(name for name, verdict in VERDICTS.items() if verdict.bad)
+
+EXIT_CODES = {
+    CONFORMS: "conforms: something passed, each *must* was judged or is unsupported, and none is broken",
+    DEVIATES: "does not conform, or cannot be said to conform because a *must* was not judged",
+    MISUSE: "nothing could be judged: no such file, no known name in it, a wrong option or declaration",
+    HARNESS: "nnspec or an adapter failed",
+    INTERRUPTED: "interrupted; the report has what was known by then",
+}
+
+
+def table() -> str:
+    """Both tables in Markdown, as the pages show them."""
+    lines = ["| verdict | meaning | judged | exit code 0 |", "| --- | --- | --- | --- |"]
+    for name, verdict in VERDICTS.items():
+        judged = "yes" if verdict.judged else "need not be" if verdict.excused else "no"
+        lines.append(f"| {name} | {verdict.meaning} | {judged} | {'no' if verdict.bad or verdict.open else 'yes'} |")
+    lines += ["", "| exit code | meaning |", "| --- | --- |"]
+    return "\n".join([*lines, *(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items())])

@@ -1,0 +1,139 @@
+"""The table of verdicts, and the rule that what was not judged does not conform."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from nnspec.conformance.report import assemble
+from nnspec.conformance.requirements import requirements
+from nnspec.conformance.verdicts import EXIT_CODES, RESERVED, VERDICTS, table
+
+TOP = Path(__file__).parent.parent
+DECLINING = """
+    import numpy as np
+    from nnspec.adapters import Unsupported
+
+    def linear(x, weight, bias=None):
+        if bias is not None:
+            raise Unsupported("no bias yet")
+        return x @ weight.T
+"""
+MOMENTUM = """
+    import torch
+
+    class BatchNorm1d(torch.nn.BatchNorm1d):
+        def __init__(self, num_features, eps=1e-5, momentum=0.01, affine=True):
+            super().__init__(num_features, eps, momentum, affine)
+
+    DIFFERS = {"batch_norm.defaults.momentum": ("as in our models", "https://example.org/1")}
+"""
+RELU = """
+    import numpy as np
+
+    def relu(x):
+        return np.maximum(x, 0)
+"""
+
+
+@pytest.mark.parametrize("page", ["spec/conventions.md", "README.md"])
+def test_pages_have_the_table_that_the_code_uses(page):
+    assert table() in (TOP / page).read_text("utf-8")
+
+
+def test_schema_knows_the_verdicts():
+    text = (TOP / "conformance" / "report.schema.json").read_text("utf-8")
+    assert all(f'"{verdict}"' in text for verdict in (*VERDICTS, *RESERVED))
+    assert sorted(EXIT_CODES) == [0, 1, 2, 3, 130]
+
+
+def test_declined_musts_are_not_run_and_do_not_conform(desk):
+    done = desk.check(DECLINING, "-n", 0, "--dtype", "float32")
+    musts = done.report["musts"]
+    assert done.code == 1
+    assert "linear.output.size" in musts["not judged"]
+    assert not done.verdicts("fail")
+    lost = len(musts["not judged"])
+    first = done.out.splitlines()[0]
+    counts = f"({musts['unsupported']} unsupported, {lost} not judged)"
+    assert first == f"nnspec check layers.py: judged {musts['judged']} of {musts['all']} musts {counts}"
+    assert 'declare it beside your layers: UNSUPPORTED = {"linear.' in done.out
+    assert '"no bias yet"' in done.out
+    assert done.out.splitlines()[-1].startswith(f"layers.py cannot be said to conform: {lost} must")
+
+
+def test_declared_musts_need_not_be_judged(desk):
+    first = desk.check(DECLINING, "-n", 0, "--dtype", "float32")
+    declaration = {name: "no bias yet" for name in first.report["musts"]["not judged"]}
+    done = desk.check(DECLINING + f"\n    UNSUPPORTED = {declaration!r}\n", "-n", 0, "--dtype", "float32")
+    assert done.code == 0
+    assert not done.report["musts"]["not judged"]
+    assert done.report["musts"]["judged"] == first.report["musts"]["judged"]
+    assert done.out.splitlines()[-1].startswith("layers.py conforms")
+
+
+def test_pytest_does_not_pass_what_was_not_judged(desk):
+    desk.write("layers.py", DECLINING)
+    options = ("--nnspec-subject", "layers.py", "--nnspec-block", "linear", "--nnspec-dtype", "float32")
+    done = desk.run("-m", "pytest", "--pyargs", "nnspec.conformance", *options, "-p", "no:cacheprovider")
+    assert done.code == 1, done.out
+    assert "judged" in done.out
+
+
+def test_dtype_in_which_nothing_was_judged_is_named(desk):
+    text = """
+    import numpy as np
+    from nnspec.adapters import Unsupported
+
+    def relu(x):
+        if x.dtype == np.float64:
+            raise Unsupported("float32 alone")
+        return np.maximum(x, 0)
+    """
+    done = desk.check(text, "-n", 0)
+    assert done.code == 1
+    assert "declare it beside your layers: DTYPES = ('float32',)" in done.out
+
+
+def test_convention_that_a_file_declares_differs_by_design(desk):
+    pytest.importorskip("torch")
+    done = desk.check(MOMENTUM, "-n", 0, "--dtype", "float32")
+    assert done.code == 0, done.out
+    assert done.verdicts("differs by design") == {"batch_norm.defaults.momentum"}
+    assert "differs by design (1): as in our models https://example.org/1" in done.out
+
+
+def test_untrue_difference_fails(desk):
+    pytest.importorskip("torch")
+    done = desk.check(MOMENTUM.replace("0.01", "0.1"), "-n", 0, "--dtype", "float32")
+    assert done.code == 1
+    assert done.verdicts("fail") == {"batch_norm.defaults.momentum"}
+    assert "the check passes, though DIFFERS declares that it differs" in done.out
+
+
+def entry(requirement: str, verdict: str, form: str = "function", differs: str | None = None) -> dict:
+    level = requirements()[requirement].level
+    about = {"requirement": requirement, "form": form, "dtype": "float32", "level": level}
+    return {**about, "verdict": verdict, "reason": "why", "cases": 1, "differs": differs, "failure": None}
+
+
+def test_identifier_counts_once_and_in_all_forms():
+    one, other, third = [r.identifier for r in requirements().values() if r.level == "must"][:3]
+    records = [entry(one, "pass"), entry(one, "pass", "class"), entry(other, "pass"), entry(other, "not run", "class")]
+    records += [entry(third, "unsupported")]
+    musts = assemble({}, records)["musts"]
+    assert musts == {"all": 3, "judged": 1, "unsupported": 1, "not judged": [other]}
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_each_verdict_decides_as_the_table_says(verdict):
+    one, other = [r.identifier for r in requirements().values() if r.level == "must"][:2]
+    expected = not (VERDICTS[verdict].bad or VERDICTS[verdict].open)
+    assert assemble({}, [entry(one, "pass"), entry(other, verdict)])["conforms"] == expected
+
+
+def test_difference_is_true_if_one_form_shows_it():
+    name = next(r.identifier for r in requirements().values() if r.convention)
+    both = [entry(name, "differs by design", differs="why"), entry(name, "pass", "class", differs="why")]
+    assert assemble({}, both)["conforms"]
+    assert not assemble({}, both[1:])["conforms"]
