@@ -23,7 +23,7 @@ OWN_MISTAKES = (AttributeError, ImportError, NameError)  # that an adapter's own
 LIBRARIES = ("numpy", "torch", "jax", "jaxlib")  # whose arrays adapters handle
 # the methods of a framework that run the subject's code
 CALLING = (
-    "construct", "load_entries", "state", "set_training", "backward",
+    "construct", "load_entries", "state", "held", "set_training", "backward",
     "differentiate", "differentiate_again", "push_forward_twice", "differentiate_module",
 )  # fmt: skip
 
@@ -79,7 +79,7 @@ def _is_own(error: BaseException, adapter: Callable[..., Any] | None) -> bool:
     if adapter is None or frames[-1].f_code is not getattr(adapter, "__code__", None):
         return False
     if isinstance(error, KeyError):  # how an adapter says that a module has no such entry
-        return adapter.__name__ == "load_entries"
+        return adapter.__name__ in ("load_entries", "read")
     if isinstance(error, AttributeError) and error.name is not None:  # the subject's own objects may lack one
         return isinstance(error.obj, ModuleType) or type(error.obj).__module__.partition(".")[0] in LIBRARIES
     return isinstance(error, OWN_MISTAKES)
@@ -118,6 +118,10 @@ class Watched:
     def state(self, module: Any) -> dict[str, np.ndarray]:
         """Key -> copy, of the module's parameters and saved buffers. Unusable where one is no array of numbers."""
         return {key: usable(array) for key, array in _calling(self.framework.state, module).items()}
+
+    def read(self, module: Any, key: str) -> np.ndarray:
+        """A copy of one entry of the module. KeyError where there is none; Unusable where it is no array of numbers."""
+        return usable(_calling(self.framework.read, module, key))
 
 
 @functools.cache

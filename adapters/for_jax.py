@@ -6,13 +6,14 @@ import inspect
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from nnspec.adapters.jax_blocks import declines
+from nnspec.adapters.roles import Held, find_held, get, reach
 from nnspec.adapters.subject import Lacks, Subject
 
 FURTHER_DTYPES: tuple[str, ...] = ("float16", "bfloat16")
@@ -65,16 +66,47 @@ def construct(cls: type, positional: tuple[Any, ...], keywords: Mapping[str, Any
 
 
 def load_entries(module: Any, entries: Mapping[str, np.ndarray]) -> None:
-    """Assign each array to the attribute of its name."""
+    """Assign each array to the attribute at its dotted key."""
     for key, array in entries.items():
-        if not hasattr(module, key):
+        owner, name = reach(module, key)
+        if owner is None:
             raise KeyError(key)
-        setattr(module, key, jnp.asarray(array))
+        value = int(array) if isinstance(get(owner, name), int) else jnp.asarray(array)
+        if isinstance(owner, list | MutableMapping):
+            owner[int(name) if isinstance(owner, list) else name] = value
+        else:
+            setattr(owner, name, value)
 
 
 def state(module: Any) -> dict[str, np.ndarray]:
     """The attributes that are arrays, copied."""
-    return {name: np.array(value) for name, value in vars(module).items() if isinstance(value, jax.Array)}
+    return {key: read(module, key) for key, found in held(module).items() if found.kind != "int"}
+
+
+def read(module: Any, key: str) -> np.ndarray:
+    """A copy of the array at this path of attributes. KeyError where there is none."""
+    owner, name = reach(module, key)
+    value = None if owner is None else get(owner, name)
+    if isinstance(value, bool) or not isinstance(value, jax.Array | int):
+        raise KeyError(key)
+    return np.array(value)
+
+
+def held(module: Any) -> dict[str, Held]:
+    """Path -> what the module holds: arrays, and whole numbers."""
+
+    def members(owner: Any) -> Iterable[tuple[str, Any]]:
+        return vars(owner).items()
+
+    def kind(owner: Any, name: str, value: Any) -> tuple[str, tuple[int, ...]] | None:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return "int", ()
+        if not isinstance(value, jax.Array):
+            return None
+        whole = not value.ndim and not jnp.issubdtype(value.dtype, jnp.floating)
+        return "number" if whole else "attribute", value.shape
+
+    return find_held(module, members, kind)
 
 
 def differentiate(

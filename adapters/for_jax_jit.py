@@ -17,8 +17,12 @@ from nnspec.adapters.for_jax import (
     construct,
     differentiate_again,
     differentiate_module,
+    get,
+    held,
     load_entries,
     push_forward_twice,
+    reach,
+    read,
     set_training,
     state,
     to_native,
@@ -29,8 +33,8 @@ from nnspec.adapters.subject import Subject
 
 __all__ = [
     "AUTOMATIC", "FURTHER_DTYPES", "backward", "construct", "differentiate", "differentiate_again",
-    "differentiate_module", "jitted", "load_entries", "push_forward_twice", "set_training", "state", "subject",
-    "to_native", "to_numpy",
+    "differentiate_module", "get", "held", "jitted", "load_entries", "push_forward_twice", "reach", "read",
+    "set_training", "state", "subject", "to_native", "to_numpy",
 ]  # fmt: skip
 
 

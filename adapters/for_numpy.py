@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.roles import Held, find_held, get, reach
 
 FURTHER_DTYPES: tuple[str, ...] = ("float16",)
 AUTOMATIC = False  # a gradient is known only where the subject brings a vjp of its own
@@ -34,31 +35,57 @@ def construct(cls: type, positional: tuple[Any, ...], keywords: Mapping[str, Any
 def load_entries(module: Any, entries: Mapping[str, np.ndarray]) -> None:
     """Assign each array to the attribute at its dotted key, or to its `data` where a Parameter or Buffer is there."""
     for key, array in entries.items():
-        owner, name = module, key
-        while "." in name:
-            first, name = name.split(".", 1)
-            owner = (
-                owner[int(first)] if first.isdigit() and hasattr(owner, "__getitem__") else getattr(owner, first, None)
-            )
-        if not hasattr(owner, name):
+        owner, name = reach(module, key)
+        if owner is None:
             raise KeyError(key)
-        holder = getattr(owner, name)
+        holder = get(owner, name)
         if isinstance(getattr(holder, "data", None), np.ndarray):
             holder.data = array.copy()
+            continue
+        value = int(array) if isinstance(holder, int) else array.copy()
+        if isinstance(owner, tuple):
+            holder[...] = value
+        elif isinstance(owner, list | MutableMapping):
+            owner[int(name) if isinstance(owner, list) else name] = value
         else:
-            setattr(owner, name, array.copy())
+            setattr(owner, name, value)
 
 
 def state(module: Any) -> dict[str, np.ndarray]:
     """state_dict() where there is one, otherwise the attributes that are arrays or hold one in `data`."""
     if hasattr(module, "state_dict"):
         return {key: np.array(value) for key, value in module.state_dict().items()}
-    arrays = {}
-    for name, value in vars(module).items():
-        array = value if isinstance(value, np.ndarray | np.generic) else getattr(value, "data", None)
-        if isinstance(array, np.ndarray | np.generic):
-            arrays[name] = np.array(array)
-    return arrays
+    return {key: read(module, key) for key, found in held(module).items() if found.kind != "int"}
+
+
+def read(module: Any, key: str) -> np.ndarray:
+    """A copy of the array at this key of the state, or at this path of attributes. KeyError where there is none."""
+    saved = module.state_dict() if hasattr(module, "state_dict") else {}
+    owner, name = reach(module, key)
+    value = saved[key] if key in saved else None if owner is None else get(owner, name)
+    array = value if isinstance(value, np.ndarray | np.generic | int) else getattr(value, "data", None)
+    if isinstance(array, bool) or not isinstance(array, np.ndarray | np.generic | int):
+        raise KeyError(key)
+    return np.array(array)
+
+
+def held(module: Any) -> dict[str, Held]:
+    """Path -> what the module holds: arrays, holders of arrays, and whole numbers."""
+
+    def members(owner: Any) -> Iterable[tuple[str, Any]]:
+        return vars(owner).items()
+
+    def kind(owner: Any, name: str, value: Any) -> tuple[str, tuple[int, ...]] | None:
+        array = value if isinstance(value, np.ndarray | np.generic | int) else getattr(value, "data", None)
+        if isinstance(array, bool) or not isinstance(array, np.ndarray | np.generic | int):
+            return None
+        if isinstance(array, int):
+            return "int", ()
+        if not np.ndim(array) and array.dtype.kind in "iu":
+            return "number", ()
+        return "parameter" if hasattr(value, "grad") else "attribute", np.shape(array)
+
+    return find_held(module, members, kind)
 
 
 def differentiate(

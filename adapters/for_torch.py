@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes  # noqa: F401  NumPy knows bfloat16 by it
 import numpy as np
 import torch
+from nnspec.adapters.roles import Held, find_held, get, reach
 from nnspec.adapters.subject import Subject
 from torch import nn
 
@@ -66,16 +67,60 @@ def construct(cls: type, positional: tuple[Any, ...], keywords: Mapping[str, Any
 
 
 def load_entries(module: nn.Module, entries: Mapping[str, np.ndarray]) -> None:
-    """load_state_dict with the entries given; the others stay as they are."""
-    unknown = entries.keys() - module.state_dict().keys()
-    if unknown:
+    """load_state_dict with the entries given, and attributes that are not saved; the others stay as they are."""
+    saved = module.state_dict().keys()
+    unsaved = {key: reach(module, key) for key in entries.keys() - saved}
+    if unknown := [key for key, (owner, _) in unsaved.items() if owner is None]:
         raise KeyError(min(unknown))
-    module.load_state_dict({key: to_native(array.copy()) for key, array in entries.items()}, strict=False)
+    own = {key: to_native(array.copy()) for key, array in entries.items() if key in saved}
+    module.load_state_dict(own, strict=False)
+    for key, (owner, name) in unsaved.items():
+        before = get(owner, name)
+        value = int(entries[key]) if isinstance(before, int) else to_native(entries[key].copy())
+        if isinstance(before, nn.Parameter):
+            before.data = value
+        elif hasattr(owner, "__setitem__"):
+            owner[int(name) if name.isdigit() else name] = value
+        else:
+            setattr(owner, name, value)
 
 
 def state(module: nn.Module) -> dict[str, np.ndarray]:
     """state_dict() as NumPy arrays, copied."""
     return {key: to_numpy(tensor).copy() for key, tensor in module.state_dict().items()}
+
+
+def read(module: nn.Module, key: str) -> np.ndarray:
+    """A copy of the array at this key of the state, or at this path of attributes. KeyError where there is none."""
+    saved = module.state_dict()
+    owner, name = reach(module, key)
+    value = saved[key] if key in saved else None if owner is None else get(owner, name)
+    if isinstance(value, bool) or not isinstance(value, int | torch.Tensor):
+        raise KeyError(key)
+    return np.array(value) if isinstance(value, int) else to_numpy(value).copy()
+
+
+def held(module: nn.Module) -> dict[str, Held]:
+    """Key -> what the module holds: parameters, buffers, and tensors and whole numbers in attributes, saved or not."""
+    own = vars(nn.Module()).keys()
+
+    def members(owner: Any) -> Iterable[tuple[str, Any]]:
+        if not isinstance(owner, nn.Module):
+            return vars(owner).items()
+        attributes = [(name, value) for name, value in vars(owner).items() if name not in own]
+        return [*owner._parameters.items(), *owner._buffers.items(), *owner._modules.items(), *attributes]
+
+    def kind(owner: Any, name: str, value: Any) -> tuple[str, tuple[int, ...]] | None:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return "int", ()
+        if not isinstance(value, torch.Tensor):
+            return None
+        if not value.ndim and not value.is_floating_point():
+            return "number", ()
+        learns = isinstance(value, nn.Parameter) and value.requires_grad
+        return "parameter" if learns else "attribute", tuple(value.shape)
+
+    return find_held(module, members, kind)
 
 
 def differentiate(

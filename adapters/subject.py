@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from nnspec.adapters.blame import KnownDefect, Unsupported, Unusable, theirs
+from nnspec.adapters.roles import COUNT, Held, Roles, find_roles, has
 from nnspec.adapters.signatures import SIGNATURES, Arrays, Signature
 
 FORMS = ("function", "class")
@@ -44,10 +45,16 @@ class Framework(Protocol):
         """A module of class `cls` whose floating-point state has `dtype`."""
 
     def load_entries(self, module: Any, entries: Mapping[str, np.ndarray]) -> None:
-        """Put arrays into a module's parameters and buffers by key. KeyError for a key that it does not have."""
+        """Put arrays into a module's parameters, buffers and attributes by its own keys. KeyError for others."""
 
     def state(self, module: Any) -> dict[str, np.ndarray]:
-        """Key -> copy, of the module's parameters and saved buffers."""
+        """Own key -> copy, of the module's parameters and saved buffers."""
+
+    def read(self, module: Any, key: str) -> np.ndarray:
+        """A copy of one parameter, buffer or attribute, saved or not, by its own key. KeyError for an unknown one."""
+
+    def held(self, module: Any) -> dict[str, Held]:
+        """Own key -> of what kind and shape it is, of all arrays and whole numbers that the module holds."""
 
     def differentiate(
         self,
@@ -117,6 +124,8 @@ class Subject:
     device: str | None = None  # on which the library makes its arrays; None: where it does if nobody asks
     flushes: bool = False  # whether it takes a subnormal number for 0
     forget: Callable[[], None] | None = None  # where every new shape is compiled: lets go of what has been compiled
+    # the roles of each class's entries, for the page's keys that were asked for
+    _roles: dict[tuple[Any, frozenset[str]], Roles] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def known_dtypes(self) -> tuple[str, ...]:
@@ -177,8 +186,8 @@ class Subject:
             raise KnownDefect(reason)
         if form == "function":
             return self._call_function(stem, arrays, arguments)
-        module, operands = self.build(stem, arrays, arguments)
-        return self.apply(stem, module, operands)
+        module, _ = self.build(stem, arrays, arguments)
+        return self.apply(stem, module, arrays)
 
     def gradients(
         self, stem: str, form: str, arrays: Arrays, arguments: Mapping[str, Any], wanted: Collection[str] | None = None
@@ -196,6 +205,7 @@ class Subject:
         if form == "class":
             module, [x] = self.build(stem, operands, arguments)
             found = self.framework.differentiate_module(module, x, given[0])
+            found = self.roles(stem, type(module), entries(operands)).page(found)
         else:
             names, natives, keywords = self._operands(stem, operands, arguments)
             differentiates = SIGNATURES[stem].differentiates
@@ -228,16 +238,19 @@ class Subject:
         named = zip(("cotangent", *names), found, strict=True)
         return {n: self.framework.to_numpy(g) for n, g in named if g is not None}
 
-    def apply(self, stem: str, module: Any, operands: Sequence[Any]) -> tuple[np.ndarray, ...]:
-        """One call of a module on native operands; what the block's signature says that a call results in."""
+    def apply(self, stem: str, module: Any, arrays: Arrays) -> tuple[np.ndarray, ...]:
+        """One call of a module that has the arrays' entries; what the block's signature says that a call results in."""
+        y, further = self.result(module, self.inputs(arrays)), SIGNATURES[stem].results[1:]
+        state = self.state(stem, module, entries(arrays)) if further else {}
+        if missing := [key for key in further if key not in state]:
+            raise Unsupported(f"{type(module).__name__} has no entry in the role of {missing[0]}")
+        return (y, *(state[key] for key in further))
+
+    def result(self, module: Any, operands: Sequence[Any]) -> np.ndarray:
+        """What one call of a module gives."""
         with theirs():
             y = module(*operands)
-        y = self.framework.to_numpy(y)
-        further = SIGNATURES[stem].results[1:]
-        state = self.framework.state(module) if further else {}
-        if missing := [key for key in further if key not in state]:
-            raise Unsupported(f"the state of {type(module).__name__} has no entry {missing[0]}")
-        return (y, *(state[key] for key in further))
+        return self.framework.to_numpy(y)
 
     def _operands(self, stem, arrays, arguments) -> tuple[list[str], list[Any], dict[str, Any]]:
         """What a function is called with: the positional operands' names and themselves, and the keywords."""
@@ -266,16 +279,61 @@ class Subject:
         positional, keywords, training = self.constructor(stem, arrays, arguments)
         dtype = next(a.dtype for a in arrays.values() if a is not None)
         module = self.framework.construct(cls, positional, keywords, dtype)
-        operands = {n: a for n, a in arrays.items() if not n.startswith("cotangent")}
-        entries = {n: a for n, a in operands.items() if n != "x" and a is not None}
-        try:
-            self.framework.load_entries(module, entries)
-        except KeyError as key:
-            raise Unsupported(f"{cls.__name__} has no state entry {key}") from None
-        for name in {n for n, a in arrays.items() if a is None} & set(self.framework.state(module)):
-            raise Lacks(f"{cls.__name__} always has a {name}")
+        self.load(stem, module, entries(arrays))
+        self._without(stem, module, arrays)
         self.framework.set_training(module, training)
         return module, self.inputs(arrays)
+
+    def _without(self, stem: str, module: Any, arrays: Arrays) -> None:
+        """Unsupported where a module has an entry that is absent among the arrays."""
+        if not (absent := [n for n, a in arrays.items() if a is None and n in ("weight", "bias")]):
+            return
+        known = self.roles(stem, type(module), {*entries(arrays), *absent})
+        for name in absent:
+            if name in known.keys and has(self, module, known.keys[name]):
+                raise Lacks(f"{type(module).__name__} always has a {name}")
+
+    # -- entries of a module, by the page's keys -----------------------------------------------------------------------
+
+    def roles(self, stem: str, cls: Any, page: Collection[str], module: Any = None) -> Roles:
+        """Which entries of a class have the roles that the page calls so. `module`: a new one, where there is one."""
+        found = self._roles.get(key := (cls, frozenset(page)))
+        if found is None:
+            found = self._roles[key] = find_roles(self, stem, cls, page, module)
+        return found
+
+    def known_roles(self, stem: str, arrays: Arrays) -> Roles:
+        """The same for the class of a call with these arrays."""
+        return self.roles(stem, self._class(SIGNATURES[stem], arrays), entries(arrays))
+
+    def load(self, stem: str, module: Any, given: Mapping[str, np.ndarray]) -> None:
+        """Put arrays into a module by the page's keys, or its own. Unsupported where it has nothing in a role."""
+        page = {key for key in given if not key.endswith(COUNT)}
+        known, name = self.roles(stem, type(module), page, module), type(module).__name__
+        if known.absent:
+            raise Unsupported(f"{name} has no entry in the role of {known.absent[0]}")
+        try:
+            self.framework.load_entries(module, known.own(given))
+        except KeyError as key:
+            raise Unsupported(f"{name} has no state entry {key}") from None
+
+    def state(self, stem: str, module: Any, page: Collection[str], *, saved: bool = False) -> dict[str, np.ndarray]:
+        """Key -> copy, of a module's entries: those in a role by the page's key, others that it saves by their own.
+
+        `saved` leaves out what is in a role and yet not part of what the module saves.
+        """
+        stored, known = self.framework.state(module), self.roles(stem, type(module), page, module)
+        found = {key: stored[own] for key, own in known.keys.items() if own in stored}
+        if not saved or not hasattr(module, "state_dict"):  # where nothing says what is saved, all is
+            unsaved = ((key, own) for key, own in known.keys.items() if own not in stored)
+            found |= {key: self.framework.read(module, own) for key, own in unsaved if has(self, module, own)}
+        if hasattr(module, "state_dict"):
+            others = stored
+        else:  # nothing says which of its other attributes are part of its state, but for those marked as parameters
+            marked = self.framework.held(module)
+            others = {key: array for key, array in stored.items() if marked[key].kind == "parameter"}
+        roleless = others.keys() - known.keys.values()
+        return found | {key: array for key, array in others.items() if key in roleless}
 
     def inputs(self, arrays: Arrays) -> list[Any]:
         """What a module is called on: native arrays."""
@@ -304,6 +362,11 @@ class Subject:
             if name in self.classes:
                 return self.classes[name]
         raise Lacks(f"there is no class {' or '.join(names)}")
+
+
+def entries(arrays: Arrays) -> dict[str, np.ndarray]:
+    """The arrays that are a module's entries."""
+    return {n: a for n, a in arrays.items() if n != "x" and not n.startswith("cotangent") and a is not None}
 
 
 def parameters(function: Callable[..., Any]) -> frozenset[str] | None:

@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 import numpy as np
 from nnspec.adapters import load
+from nnspec.adapters.roles import Roles
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
 from nnspec.conformance.cases import Case, laid_out
@@ -26,7 +27,7 @@ from nnspec.conformance.trial import Call, Mismatch
 LARGEST = 20_000  # elements written out; a script with more would be no help
 Crash = tuple[str, str, str, Case, str]  # requirement, form, dtype, case, what happened
 BRIDGE = (
-    "to_native", "to_numpy", "construct", "load_entries", "state", "set_training",
+    "get", "reach", "to_native", "to_numpy", "construct", "load_entries", "state", "read", "set_training",
     "differentiate", "differentiate_again", "push_forward_twice", "differentiate_module", "backward",
 )  # fmt: skip
 
@@ -99,7 +100,7 @@ def _main() -> None:
 
 def _render(subject: Subject, names: set[str], lines: list[str], **text: str) -> str:
     body, framework = "\n".join(lines), inspect.getmodule(subject.framework.to_native)
-    used = [inspect.getsource(getattr(framework, n)).rstrip() for n in BRIDGE if f"{n}(" in body]
+    used = _sources(framework, body)
     if "laid_out(" in body:
         used.append(inspect.getsource(laid_out).rstrip())
     template = resources.files("nnspec.conformance").joinpath("reproduce.py.jinja").read_text("utf-8")
@@ -112,6 +113,16 @@ def _render(subject: Subject, names: set[str], lines: list[str], **text: str) ->
         lines=body,
     )
     return rendered
+
+
+def _sources(framework: Any, text: str) -> list[str]:
+    """The sources of the adapter's functions that a text calls, and of those that they call."""
+    known = {name: inspect.getsource(getattr(framework, name)).rstrip() for name in BRIDGE}
+    used: set[str] = set()
+    while more := {name for name in known.keys() - used if f"{name}(" in text}:
+        used |= more
+        text = "\n".join(known[name] for name in more)
+    return [source for name, source in known.items() if name in used]
 
 
 def _preamble(subject: Subject, framework: Any) -> str:
@@ -243,12 +254,26 @@ class _Replay:
         if call.step == "mode":
             yield f"set_training({layer}, {call.case.arguments['training']})"
         elif call.step == "state":
-            yield f"state{self.number} = state({layer})"
+            yield f"state{self.number} = {self._state(call, layer)}"
         else:
             calls = list(enumerate(self.failure.calls[: self.number - 1], start=1))
             known = [f"state{n}" for n, c in calls if c.step == "state" and c.entries is call.entries]
-            entries = ", ".join(f"{key!r}: {literal(array)}" for key, array in call.entries.items())
-            yield f"load_entries({layer}, {known[0] if known else f'{{{entries}}}'})"
+            own = self._roles(call).own({key: key for key in call.entries})
+            if known and all(key == page for key, page in own.items()):
+                yield f"load_entries({layer}, {known[0]})"
+                return
+            given = {k: f"{known[0]}[{page!r}]" if known else literal(call.entries[page]) for k, page in own.items()}
+            yield f"load_entries({layer}, {{{', '.join(f'{key!r}: {array}' for key, array in given.items())}}})"
+
+    def _roles(self, call: Call) -> Roles:
+        """Which of a module's entries have the roles of the page's keys: scripts use the module's own keys."""
+        return self.subject.known_roles(call.case.stem, call.case.arrays)
+
+    def _state(self, call: Call, layer: str) -> str:
+        """The state by the page's keys, whose arrays may have other keys in the module, or not be saved."""
+        keys = self._roles(call).own({key: key for key in call.entries})
+        entries = (f"{page!r}: read({layer}, {own!r})" for own, page in keys.items())
+        return f"{{{', '.join(entries)}}}"
 
     def _operands(self, call: Call) -> Iterator[str]:
         for name, array in call.case.arrays.items():
@@ -271,7 +296,8 @@ class _Replay:
         positional, keywords, training = self.subject.constructor(case.stem, case.arrays, case.arguments)
         dtype = next(a.dtype.name for a in case.arrays.values() if a is not None)
         state = {n: a for n, a in case.arrays.items() if n != "x" and not n.startswith("cotangent")}
-        given = [f"{n!r}: {_variable(n)}" for n, a in state.items() if a is not None]
+        own = self._roles(call).own({n: _variable(n) for n, a in state.items() if a is not None})
+        given = [f"{key!r}: {array}" for key, array in own.items()]
         yield f"{layer} = construct({cls}, {positional!r}, {keywords!r}, np.dtype({dtype!r}))"
         if given:
             yield f"load_entries({layer}, {{{', '.join(given)}}})"
@@ -298,8 +324,10 @@ class _Replay:
             found = f"dict(zip({tuple(operands)!r}, {found}{wanted!r}, [{', '.join(cotangents)}])))"
         if not keep:
             return f"result = {found}"
-        name = f"gradient = gradient{self.number}"
-        return f"{name} = {{n: to_numpy(g) for n, g in {found}.items() if g is not None}}"
+        name, page = f"gradient = gradient{self.number}", "n"
+        if layer is not None and (roles := self._roles(call)).renamed:
+            page = f"{ {own: page for page, own in roles.keys.items()} }.get(n, n)"
+        return f"{name} = {{{page}: to_numpy(g) for n, g in {found}.items() if g is not None}}"
 
     def _second(self, case: Case) -> str:
         name, lacks = SIGNATURES[case.stem].function, self.subject.lacks(case.stem, self.form)
@@ -339,7 +367,8 @@ class _Replay:
             yield f"result = result{number} = results{number}[0]"
         else:
             yield f"result = result{number} = to_numpy({called})"
-            further = "".join(f", state({layer})[{n!r}]" for n in signature.results[1:])
+            own = self._roles(call).own({n: n for n in signature.results[1:]})
+            further = "".join(f", read({layer}, {n!r})" for n in own)
             yield f"results{number} = [result{further}]"
         if re.search(rf"first{number}\b", self.wanted):
             yield f"first{number} = result.copy()"

@@ -343,8 +343,8 @@ def test_parameters_complete(subject: Trial, case: Case) -> None:
     """weight and bias, or weight alone."""
     sizes = case["weight"].shape[::-1]
     module = subject.new("linear", *sizes) if case["bias"] is not None else subject.new("linear", *sizes, bias=False)
-    shapes = {name: a.shape for name, a in subject.state(module).items()}
     wanted = {name: a.shape for name, a in case.arrays.items() if name != "x" and a is not None}
+    shapes = {name: a.shape for name, a in subject.entries(case.stem, module, wanted, saved=True).items()}
     if shapes != wanted:
         raise Mismatch(f"the parameters are {shapes}, expected {wanted}")
 
@@ -356,7 +356,7 @@ def test_init_range(subject: Trial, case: Case) -> None:
     The range is I^−½; what a library draws has some eight roundings behind it (a square root, a gain, a product, …).
     """
     inputs = case["weight"].shape[1]
-    state = subject.state(subject.new("linear", inputs, 64))
+    state = subject.entries(case.stem, subject.new("linear", inputs, 64), ("weight", "bias"))
     limit = inputs**-0.5 * (1 + 8 * STORED[subject.dtype].u)
     for name, values in state.items():
         low, high = values.min(), values.max()

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
-from nnspec.adapters.subject import Unsupported
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws, wiring
 from nnspec.conformance import requirements as pages
@@ -94,21 +93,18 @@ def made(subject: Trial) -> Any:
 def network(subject: Trial, case: Case) -> Trial:
     """The subject with a network for all calls, in evaluation or training, and with all of the case's state loaded."""
     module = made(subject)
-    framework = subject.subject.framework
     entries = {key: wiring.dense(copies, subject.dtype) for key, copies in kernels(case["seed"] % 4).items()}
     entries |= others(case)
     with subject.watched(case, "a state loaded"):
-        try:
-            subject.prepare(module, entries, case["training"])
-        except KeyError as key:
-            if _shapes(framework.state(module)) == _shapes(entries):
-                raise Unsupported(f"its state has no entry {key}") from None
-            raise Mismatch(f"the state has no entry {key}, nor one like it under another key") from None
+        if absent := subject.subject.roles("resnet34", type(module), entries, module).absent:
+            raise Mismatch(f"nothing in the state has the role of {absent[0]}")
+        subject.prepare("resnet34", module, entries, case["training"])
     return replace(subject, module=module)
 
 
-def _shapes(state: dict[str, Array]) -> Counter[tuple[int, ...]]:
-    return Counter(a.shape for a in state.values() if a.ndim)
+def keys(case: Case) -> list[str]:
+    """The keys of all that a case loads."""
+    return [*kernels(case["seed"] % 4), *others(case)]
 
 
 def equals_reference(subject: Trial, case: Case) -> None:
@@ -375,9 +371,9 @@ def test_mode_train(subject: Trial, case: Case) -> None:
     """The statistics of the batch count, and move those kept."""
     layer = network(subject, case)
     y, statistics = run(case)
-    before = layer.state(layer.module)
+    before = layer.entries(case.stem, layer.module, keys(case))
     subject.expect(layer(case), y)
-    after = layer.state(layer.module)
+    after = layer.entries(case.stem, layer.module, keys(case))
     for key, expected in statistics.items():
         if key not in after:
             raise Mismatch(f"there is no {key}")
@@ -390,9 +386,9 @@ def test_mode_train(subject: Trial, case: Case) -> None:
 def test_mode_eval(subject: Trial, case: Case) -> None:
     """The statistics kept count, and stay."""
     layer = network(subject, case)
-    before = layer.state(layer.module)
+    before = layer.entries(case.stem, layer.module, keys(case))
     subject.expect(layer(case), run(case)[0])
-    for key, value in layer.state(layer.module).items():
+    for key, value in layer.entries(case.stem, layer.module, keys(case)).items():
         if not np.array_equal(value, before[key]):
             raise Mismatch(f"{key} is another after a call in evaluation")
 
@@ -459,7 +455,7 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
 
 def gradients(subject: Trial, module: Any, case: Case) -> dict[str, Array]:
     """Of x and, by key, of every parameter, for the cotangent of the scores that the case's seed stands for."""
-    return Built(subject, module, case).gradients(case["x"], cotangent(case))
+    return Built(subject, module, case, keys(case)).gradients(case["x"], cotangent(case))
 
 
 def cotangent(case: Case) -> Array:

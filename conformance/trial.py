@@ -10,7 +10,7 @@ import time
 import traceback
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,9 +21,10 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from nnspec import adapters
-from nnspec.adapters.blame import KnownDefect, Raised, Unusable, Watched, noting_interrupts, theirs, watched
+from nnspec.adapters.blame import KnownDefect, Raised, Unusable, Watched, noting_interrupts, watched
+from nnspec.adapters.roles import Roles
 from nnspec.adapters.signatures import SIGNATURES
-from nnspec.adapters.subject import Lacks, Subject, Unsupported, parameters
+from nnspec.adapters.subject import Lacks, Subject, Unsupported, entries, parameters
 from nnspec.conformance import legible
 from nnspec.conformance.cases import Case, as_laid_out, minimise
 from nnspec.conformance.formats import STORED
@@ -221,7 +222,7 @@ class Trial:
             if self.module is None:
                 results = self.subject.call(case.stem, self.form, given.arrays, given.arguments)
             else:
-                results = self.subject.apply(case.stem, self.module, self.subject.inputs(given.arrays))
+                results = self.subject.apply(case.stem, self.module, given.arrays)
         self.calls[-1] = replace(call, results=results, copies=tuple(np.array(r) for r in results))
         self.seen.append(("result", self.calls[-1].copies))
         return results
@@ -295,19 +296,35 @@ class Trial:
             return self.subject.framework.construct(cls, positional, keywords, np.dtype(self.dtype))
 
     @_taped
-    def prepare(self, module: Any, entries: Mapping[str, np.ndarray], training: bool) -> None:
-        """Load entries into a module, and put it in training mode or in evaluation mode. KeyError for one it lacks."""
+    def prepare(self, stem: str, module: Any, given: Mapping[str, np.ndarray], training: bool) -> None:
+        """Load entries by the page's keys into a module, and put it in training mode or in evaluation mode."""
         with self.watched("load_state_dict(…)", "a state loaded"):
-            self.subject.framework.load_entries(module, entries)
+            self.subject.load(stem, module, given)
             self.subject.framework.set_training(module, training)
 
     @_taped
     def state(self, module: Any) -> dict[str, np.ndarray]:
-        """Key -> copy, of a module's parameters and saved buffers."""
+        """Own key -> copy, of a module's parameters and saved buffers."""
         with self.watched("state_dict()", "its state"):
             state = self.subject.framework.state(module)
         self.seen.append(("state", state))
         return state
+
+    @_taped
+    def entries(self, stem: str, module: Any, page: Iterable[str], *, saved: bool = False) -> dict[str, np.ndarray]:
+        """Key -> copy, of what a module has in the roles of the page's keys, and of what else it saves.
+
+        `saved` leaves out what is in a role and not saved.
+        """
+        with self.watched("state_dict()", "its state"):
+            state = self.subject.state(stem, module, tuple(page), saved=saved)
+        self.seen.append(("state", state))
+        return state
+
+    def absent(self, case: Case) -> tuple[str, ...]:
+        """The keys of the case's entries for which the subject's class has nothing."""
+        with self.watched(case, "a module"):
+            return self.subject.known_roles(case.stem, case.arrays).absent
 
     @contextmanager
     def watched(self, what: Case | str, expected: str) -> Iterator[None]:
@@ -572,6 +589,17 @@ class Built:
     trial: Trial
     native: Any
     case: Case  # its last call, or, before any, how it was built
+    keys: Collection[str] = ()  # of its entries, where these are not among the case's arrays
+
+    @property
+    def page(self) -> Collection[str]:
+        """The page's keys of its entries."""
+        return self.keys or entries(self.case.arrays)
+
+    @property
+    def roles(self) -> Roles:
+        """Which of its entries have the roles of the page's keys."""
+        return self.trial.subject.roles(self.case.stem, type(self.native), self.page, self.native)
 
     @_taped
     def __call__(self, x: np.ndarray) -> np.ndarray:
@@ -580,10 +608,7 @@ class Built:
         self.trial.calls.append(Call(self.case, module=self.native))
         framework = self.trial.subject.framework
         with self.trial.watched(self.case, "a result"):
-            given = framework.to_native(np.array(x))
-            with theirs():
-                y = self.native(given)
-            result = framework.to_numpy(y)
+            result = self.trial.subject.result(self.native, [framework.to_native(np.array(x))])
         self.trial.calls[-1] = replace(self.trial.calls[-1], results=(result,), copies=(np.array(result),))
         self.trial.seen.append(("result", self.trial.calls[-1].copies))
         return result
@@ -596,7 +621,8 @@ class Built:
         framework = self.trial.subject.framework
         natives = (framework.to_native(np.array(a)) for a in (x, cotangent))
         with self.trial.watched(self.case, "gradients"):
-            found = framework.differentiate_module(self.native, *natives)
+            own = framework.differentiate_module(self.native, *natives)
+            found = self.roles.page(own)
             present = {n: framework.to_numpy(g) for n, g in found.items() if g is not None}
         self.trial.calls[-1] = replace(self.trial.calls[-1], entries=present)
         self.trial.seen.append(("gradient", present))
@@ -616,22 +642,23 @@ class Built:
         return self.train(False)
 
     @_taped
-    def state(self) -> dict[str, np.ndarray]:
-        """Key -> copy, of its parameters and saved buffers."""
+    def state(self, *, saved: bool = False) -> dict[str, np.ndarray]:
+        """Key -> copy, of what it has in the roles of the page's keys, and of what else it saves; `saved`: of nothing
+        that it does not save."""
         with self.trial.watched("state_dict()", "its state"):
-            entries = self.trial.subject.framework.state(self.native)
-        self.trial.calls.append(Call(self.case, module=self.native, step="state", entries=entries))
-        self.trial.seen.append(("state", entries))
-        return entries
+            found = self.trial.subject.state(self.case.stem, self.native, self.page, saved=saved)
+        self.trial.calls.append(Call(self.case, module=self.native, step="state", entries=found))
+        self.trial.seen.append(("state", found))
+        return found
 
     @_taped
-    def load(self, entries: Mapping[str, np.ndarray]) -> Built:
+    def load(self, given: Mapping[str, np.ndarray]) -> Built:
         """Put arrays into its parameters and buffers by key; itself."""
         with self.trial.watched("load_state_dict(…)", "a state loaded"):
-            self.trial.subject.framework.load_entries(self.native, entries)
-        known = any(call.entries is entries for call in self.trial.calls)  # what a module gave, as it is
-        entries = entries if known else {key: np.array(value) for key, value in entries.items()}
-        self.trial.calls.append(Call(self.case, module=self.native, step="load", entries=entries))
+            self.trial.subject.load(self.case.stem, self.native, given)
+        known = any(call.entries is given for call in self.trial.calls)  # what a module gave, as it is
+        given = given if known else {key: np.array(value) for key, value in given.items()}
+        self.trial.calls.append(Call(self.case, module=self.native, step="load", entries=given))
         return self
 
 

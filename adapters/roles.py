@@ -1,0 +1,395 @@
+"""Find the roles of a module's entries: which of its parameters and buffers is the page's `weight`, which its `bias`, …
+
+An entry that has the page's name has that role. The others are found on a small module of the same class: by shape, in
+networks by the order in which the layers run, and else by the order of registration. Of the assignments that these
+allow, the first counts under which the module computes what the reference computes.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import sys
+import types
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from nnspec.adapters.blame import Raised, Unsupported, Unusable
+from nnspec.adapters.signatures import SIGNATURES
+
+if TYPE_CHECKING:
+    from nnspec.adapters.subject import Subject
+
+TRIED = 1000  # entries that are loaded, over all assignments that are tried
+DEEPEST = 8  # how many objects, lists and mappings may lie inside one another
+FAILED = (Raised, Unusable, Unsupported)  # how a call of the class may end
+NUMBERS = ("number", "int")
+COUNT = "num_batches_tracked"
+STATISTICS = ("running_mean", "running_var")
+CALLS = ("forward", "__call__", "_wrapped_call_impl")  # what runs a layer; the last one is torch's
+Shape = tuple[int, ...]
+Keys = dict[str, str]  # page key -> own key
+
+
+class Held(NamedTuple):
+    """An array, or a whole number, that a module holds."""
+
+    kind: str  # "parameter", "attribute" (also a buffer), "number" (a whole one, an array without dimensions), or "int"
+    owner: Any  # the object, list or mapping that it lies in
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which entries of a class have a role on the page."""
+
+    keys: Mapping[str, str]  # page key -> the class's own key, which may be the path of an attribute
+    absent: tuple[str, ...] = ()  # page keys that nothing is found for
+
+    @property
+    def renamed(self) -> bool:
+        """Whether some entry has another key than the page's."""
+        return any(page != own for page, own in self.keys.items())
+
+    def own(self, entries: Mapping[str, Any]) -> dict[str, Any]:
+        """Entries under the class's own keys. A key that has no role stays as it is."""
+        return {self.keys.get(key, key): value for key, value in entries.items()}
+
+    def page(self, entries: Mapping[str, Any]) -> dict[str, Any]:
+        """Entries under the page's keys. An entry that has no role keeps its own key."""
+        names = {own: page for page, own in self.keys.items()}
+        return {names.get(key, key): value for key, value in entries.items()}
+
+
+def find_roles(subject: Subject, stem: str, cls: Any, page: Collection[str], module: Any = None) -> Roles:
+    """Return the roles of a class's entries, for the page's keys. `module` is a new one, where there is one already."""
+    counts = [_beside(key, COUNT) for key in page if key.endswith(STATISTICS[1])]
+    if module is not None and all(has(subject, module, key) for key in (*page, *counts)):
+        return Roles({key: key for key in (*page, *counts)})
+    try:
+        probe = Probe.of(subject, stem, cls, page)
+    except FAILED:  # such a small one cannot be made: the names are all that can be gone by
+        named = {key: key for key in (*page, *counts) if module is not None and has(subject, module, key)}
+        return Roles(named, tuple(key for key in page if key not in named))
+    keys = probe.keys()
+    keys |= {count: own for count in counts if (own := probe.count(count, keys)) is not None}
+    return Roles(keys, tuple(key for key in probe.arrays if key not in keys))
+
+
+def has(subject: Subject, module: Any, key: str) -> bool:
+    """Whether a module has an entry, or an attribute with an array, of this very key."""
+    try:
+        subject.framework.read(module, key)
+    except (KeyError, Raised, Unusable):
+        return False
+    return True
+
+
+def _beside(key: str, name: str) -> str:
+    """The key of another entry of the same layer."""
+    return key.removesuffix(key.rpartition(".")[2]) + name
+
+
+# -- a small module, and the reference beside it -----------------------------------------------------------------------
+
+
+@dataclass
+class Probe:
+    """A small module of a class, with arrays for it, and what the reference computes of them."""
+
+    subject: Subject
+    stem: str
+    module: Any
+    x: np.ndarray
+    arrays: dict[str, np.ndarray]  # by page key
+    right: np.ndarray
+
+    @classmethod
+    def of(cls, subject: Subject, stem: str, made: Any, page: Collection[str]) -> Probe:
+        """A module of the class `made` that should have these entries of the page."""
+        from nnspec.adapters.for_reference import subject as reference
+
+        dtype, rng = np.dtype(subject.dtypes[0]), np.random.default_rng(0)
+        is_1d = made is subject.classes.get("BatchNorm1d") and made is not subject.classes.get("BatchNorm2d")
+        x_shape, shapes = _shapes(stem, page, is_1d)
+        # positive, so that no relu ends in zeros; and of about 1 after every layer, so that nothing overflows
+        arrays = {k: (rng.uniform(0.5, 1.5, s) / math.prod(s[1:])).astype(dtype) for k, s in shapes.items()}
+        x, absent = rng.uniform(0.5, 1.5, x_shape).astype(dtype), SIGNATURES[stem].operands[1:]
+        operands, arguments = {"x": x, **dict.fromkeys(absent), **arrays}, SIGNATURES[stem].arguments
+        positional, keywords, _ = subject.constructor(stem, operands, arguments)
+        module = subject.framework.construct(made, positional, keywords, dtype)
+        right, *_ = reference().call(stem, "class", operands, arguments)
+        return cls(subject, stem, module, x, arrays, right)
+
+    def run(self, training: bool) -> np.ndarray:
+        """What the module computes."""
+        self.subject.framework.set_training(self.module, training)
+        return self.subject.result(self.module, [self.subject.framework.to_native(self.x.copy())])
+
+    def keys(self) -> Keys:
+        """The roles: of the assignments that are possible the first that agrees with the reference, else the first."""
+        first: Keys | None = None
+        for keys in itertools.islice(self.assignments(), max(2, TRIED // max(1, len(self.arrays)))):
+            first = keys if first is None else first
+            if self.agrees(keys):
+                return keys
+        return first or {}
+
+    def agrees(self, keys: Keys) -> bool:
+        """Whether the module computes what the reference computes, to half the digits; other roles change the first."""
+        try:
+            self.subject.framework.load_entries(self.module, {own: self.arrays[page] for page, own in keys.items()})
+            y = self.run(training=False)
+        except FAILED:  # what the class does with wrong arrays, or always, is not judged here
+            return False
+        if y.shape != self.right.shape:
+            return False
+        away = np.abs(y.astype(np.float64) - self.right).max()
+        return bool(away <= float(ml_dtypes.finfo(self.right.dtype).eps) ** 0.5 * np.abs(self.right).max())
+
+    def assignments(self) -> Iterator[Keys]:
+        """The assignments that shapes allow, the likely ones first."""
+        own = self.subject.framework.held(self.module)
+        shapes = {key: array.shape for key, array in self.arrays.items()}
+        place = {owner: n for n, owner in enumerate(self.order(own))}
+        own = dict(sorted(own.items(), key=lambda item: place.get(id(item[1].owner), len(place))))
+        named = {key: key for key in shapes if key in own or has(self.subject, self.module, key)}
+        others = {key: shape for key, shape in shapes.items() if key not in named}
+        free = {key: held for key, held in own.items() if key not in named and held.kind not in NUMBERS}
+        if not named and any("." in key for key in shapes):
+            yield from by_layer(others, free)
+        yield from (named | keys for keys in by_shape(others, free))
+
+    def order(self, own: Mapping[str, Held]) -> list[int]:
+        """The identities of the objects that hold something, in the order in which they run."""
+        owners, seen = {id(held.owner) for held in own.values()}, dict[int, None]()
+
+        def note(frame: types.FrameType, event: str, _: Any) -> None:
+            code = frame.f_code
+            if event == "call" and code.co_name in CALLS and code.co_varnames:
+                one = id(frame.f_locals.get(code.co_varnames[0]))
+                if one in owners:
+                    seen.setdefault(one)
+
+        before = sys.getprofile()
+        sys.setprofile(note)
+        try:
+            self.run(training=False)
+        except FAILED:  # the class cannot be run: other checks judge that
+            pass
+        finally:
+            sys.setprofile(before)
+        return list(seen)
+
+    def count(self, page: str, keys: Keys) -> str | None:
+        """The own key of a norm's count of batches: the number beside its variance that training raises by one."""
+        variance = _beside(page, STATISTICS[1])
+        if has(self.subject, self.module, page):
+            return page
+        if variance not in keys:
+            return None
+        own = self.subject.framework.held(self.module)
+        layer = next((held.owner for key, held in own.items() if key == keys[variance]), None)
+        numbers = [key for key, held in own.items() if held.kind in NUMBERS and held.owner is layer]
+        read = functools.partial(self.subject.framework.read, self.module)
+        before = {key: int(read(key)) for key in numbers}
+        try:
+            self.run(training=True)
+        except FAILED:  # as above
+            return None
+        return next((key for key in numbers if int(read(key)) == before[key] + 1), None)
+
+
+def _shapes(stem: str, page: Collection[str], is_1d: bool) -> tuple[Shape, dict[str, Shape]]:
+    """The shape of x, and those of the entries; the sizes of a layer differ, so that shapes tell much."""
+    image, (o, c) = (2, 2, 5, 5), (3, 2)
+    if stem == "linear":
+        found = (4, c), {"weight": (o, c), "bias": (o,)}
+    elif stem == "conv2d":
+        found = image, {"weight": (o, c, 2, 2), "bias": (o,)}
+    elif stem == "conv_transpose2d":
+        found = image, {"weight": (c, o, 2, 2), "bias": (o,)}
+    elif stem == "batch_norm":
+        found = image[: 2 if is_1d else 4], {name: (c,) for name in ("weight", "bias", *STATISTICS)}
+    elif stem == "mlp":
+        sizes = [c, *range(o, o + sum(key.endswith("weight") for key in page))]
+        layers = {f"fc{n}": sizes[n - 1 : n + 1] for n in range(1, len(sizes))}
+        found = (4, c), {f"{n}.{k}": s for n, (i, o) in layers.items() for k, s in (("weight", (o, i)), ("bias", (o,)))}
+    elif stem == "basic_block":
+        found = image, dict(_block("", c, o if "downsample.0.weight" in page else c))
+    else:
+        found = (1, c, 32, 32), dict(_resnet34(c, o))
+    return found[0], {key: shape for key, shape in found[1].items() if key in page}
+
+
+def _convolution(name: str, norm: str, shape: Shape) -> Iterator[tuple[str, Shape]]:
+    yield f"{name}.weight", shape
+    yield from ((f"{norm}.{key}", shape[:1]) for key in ("weight", "bias", *STATISTICS))
+
+
+def _block(name: str, c: int, o: int) -> Iterator[tuple[str, Shape]]:
+    yield from _convolution(f"{name}conv1", f"{name}bn1", (o, c, 3, 3))
+    yield from _convolution(f"{name}conv2", f"{name}bn2", (o, o, 3, 3))
+    if c != o:
+        yield from _convolution(f"{name}downsample.0", f"{name}downsample.1", (o, c, 1, 1))
+
+
+def _resnet34(in_channels: int, num_classes: int) -> Iterator[tuple[str, Shape]]:
+    yield from _convolution("conv1", "bn1", (64, in_channels, 7, 7))
+    c = 64
+    for stage, (o, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), start=1):
+        for number in range(blocks):
+            yield from _block(f"layer{stage}.{number}.", c, o)
+            c = o
+    yield from (("fc.weight", (num_classes, c)), ("fc.bias", (num_classes,)))
+
+
+# -- assignments -------------------------------------------------------------------------------------------------------
+
+
+def by_shape(shapes: Mapping[str, Shape], own: Mapping[str, Held]) -> Iterator[Keys]:
+    """Assign to each page key an own key of its shape, in all ways; nothing, where there is none of that shape.
+
+    In the order of registration, and so that parameters go to parameters where that can be.
+    """
+    if not shapes:
+        yield {}
+        return
+    (page, shape), *others = shapes.items()
+    name, statistic = page.rpartition(".")[2], page.endswith(STATISTICS)
+    fits = [key for key, held in own.items() if held.shape == shape]
+    fits = [key for key in fits if key.rpartition(".")[2] == name] or fits
+    for key in sorted(fits, key=lambda key: (own[key].kind == "parameter") is statistic) or [None]:
+        rest = {k: held for k, held in own.items() if k != key}
+        for further in by_shape(dict(others), rest):
+            yield further if key is None else {page: key, **further}
+
+
+def by_layer(shapes: Mapping[str, Shape], own: Mapping[str, Held]) -> Iterator[Keys]:
+    """Assign whole layers, each to one that has arrays of its shapes; inside a layer as `by_shape` does.
+
+    Layers that are alike go by their order, and a layer of vectors alone to the one that follows the same kernels.
+    Layers of one class, whose entries have the same names, are assigned alike.
+    """
+    layers = _matched(_layers(shapes, lambda key: key.rpartition(".")[0]), _layers_of(own), shapes, own)
+    if layers is None:
+        return
+    kinds: dict[Any, list[dict[int, int]]] = {}  # place of an entry in the page's layer -> place in the own one
+    for page, keys in layers:
+        if (kind := _kind(page, keys)) not in kinds:
+            choices = by_shape({key: shapes[key] for key in page}, {key: own[key] for key in keys})
+            choices = itertools.islice(choices, TRIED)
+            kinds[kind] = [{page.index(p): keys.index(k) for p, k in choice.items()} for choice in choices]
+    for chosen in itertools.product(*kinds.values()):
+        places = dict(zip(kinds, chosen, strict=True))
+        pairs = ((page, keys, places[_kind(page, keys)]) for page, keys in layers)
+        yield {page[i]: keys[j] for page, keys, places in pairs for i, j in places.items()}
+
+
+def _kind(page: Sequence[str], own: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """What two layers have in common that are to be assigned alike."""
+    return tuple(key.rpartition(".")[2] for key in page), tuple(key.rpartition(".")[2] for key in own)
+
+
+def _layers(keys: Iterable[str], layer: Callable[[str], Any]) -> list[list[str]]:
+    return [list(group) for _, group in itertools.groupby(keys, layer)]
+
+
+def _layers_of(own: Mapping[str, Held]) -> list[list[str]]:
+    """The entries by the object that holds them; where that has several kernels, each with what follows it."""
+    found: list[list[str]] = []
+    for keys in _layers(own, lambda key: id(own[key].owner)):
+        layer: list[str] = []
+        for key in keys:
+            if len(own[key].shape) > 1 and any(len(own[k].shape) > 1 for k in layer):
+                found.append(layer)
+                layer = []
+            layer = [*layer, key]
+        found.append(layer)
+    return found
+
+
+def _matched(
+    page: list[list[str]], own: list[list[str]], shapes: Mapping[str, Shape], held: Mapping[str, Held]
+) -> list[tuple[list[str], list[str]]] | None:
+    """For each of the page's layers one of the class's; None where one has no counterpart."""
+    largest = [max((held[key].shape for key in layer), key=len) for layer in own]
+    free, last, found = list(range(len(own))), -1, []
+    for layer in page:
+        shape = max((shapes[key] for key in layer), key=len)
+        alike = [n for n in free if largest[n] == shape]
+        after = [n for n in alike if n > last and len(shape) == 1]
+        if not alike:
+            return None
+        last = (after or alike)[0]
+        free.remove(last)
+        found.append((layer, own[last]))
+    return found
+
+
+# -- what a module holds -----------------------------------------------------------------------------------------------
+
+
+def find_held(
+    module: Any,
+    members: Callable[[Any], Iterable[tuple[str, Any]]],
+    kind: Callable[[Any, str, Any], tuple[str, Shape] | None],
+) -> dict[str, Held]:
+    """Path -> what lies there, in a module and in the objects, lists and mappings below it.
+
+    `members` gives the names and values of an object; `kind` the kind and the shape of an array, and None for others.
+    """
+    found: dict[str, Held] = {}
+    seen: set[int] = set()
+
+    def walk(owner: Any, prefix: str, depth: int) -> None:
+        if id(owner) in seen or depth > DEEPEST:
+            return
+        seen.add(id(owner))
+        for name, value in inside(owner, members):
+            if (known := kind(owner, name, value)) is not None:
+                found[f"{prefix}{name}"] = Held(known[0], owner, known[1])
+            elif isinstance(value, list | tuple | Mapping) or _is_object(value):
+                walk(value, f"{prefix}{name}.", depth + 1)
+
+    walk(module, "", 0)
+    return found
+
+
+def inside(owner: Any, members: Callable[[Any], Iterable[tuple[str, Any]]]) -> Iterator[tuple[str, Any]]:
+    """The names and values of an object, a mapping or a list."""
+    if isinstance(owner, Mapping):
+        yield from ((name, value) for name, value in owner.items() if isinstance(name, str) and "." not in name)
+    elif isinstance(owner, list | tuple):
+        yield from ((str(n), value) for n, value in enumerate(owner))
+    else:
+        yield from members(owner)
+
+
+def _is_object(value: Any) -> bool:
+    plain = (type, types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType)
+    return hasattr(value, "__dict__") and not isinstance(value, plain)
+
+
+def reach(module: Any, key: str) -> tuple[Any, str]:
+    """The object, list or mapping that holds the entry of this path, and its name or place there; None for no entry."""
+    *path, last = key.split(".")
+    owner = module
+    try:
+        for name in path:
+            owner = get(owner, name)
+        get(owner, last)
+    except (LookupError, AttributeError, TypeError, ValueError):
+        return None, last
+    return owner, last
+
+
+def get(owner: Any, name: str) -> Any:
+    """What an object, a list or a mapping has under a name or a place."""
+    if isinstance(owner, Mapping):
+        return owner[name]
+    return owner[int(name)] if name.isdigit() and hasattr(owner, "__getitem__") else getattr(owner, name)
