@@ -243,7 +243,7 @@ class Subject:
         y, further = self.result(module, self.inputs(arrays)), SIGNATURES[stem].results[1:]
         state = self.state(stem, module, entries(arrays)) if further else {}
         if missing := [key for key in further if key not in state]:
-            raise Unsupported(f"{type(module).__name__} has no entry in the role of {missing[0]}")
+            raise Unsupported(f"{type(module).__name__} has no state entry in the role of {missing[0]}")
         return (y, *(state[key] for key in further))
 
     def result(self, module: Any, operands: Sequence[Any]) -> np.ndarray:
@@ -311,7 +311,7 @@ class Subject:
         page = {key for key in given if not key.endswith(COUNT)}
         known, name = self.roles(stem, type(module), page, module), type(module).__name__
         if known.absent:
-            raise Unsupported(f"{name} has no entry in the role of {known.absent[0]}")
+            raise Unsupported(f"{name} has no state entry in the role of {known.absent[0]}")
         try:
             self.framework.load_entries(module, known.own(given))
         except KeyError as key:

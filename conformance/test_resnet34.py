@@ -97,7 +97,7 @@ def network(subject: Trial, case: Case) -> Trial:
     entries |= others(case)
     with subject.watched(case, "a state loaded"):
         if absent := subject.subject.roles("resnet34", type(module), entries, module).absent:
-            raise Mismatch(f"nothing in the state has the role of {absent[0]}")
+            raise Mismatch(f"there is no state entry in the role of {absent[0]}")
         subject.prepare("resnet34", module, entries, case["training"])
     return replace(subject, module=module)
 

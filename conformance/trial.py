@@ -321,11 +321,6 @@ class Trial:
         self.seen.append(("state", state))
         return state
 
-    def absent(self, case: Case) -> tuple[str, ...]:
-        """The keys of the case's entries for which the subject's class has nothing."""
-        with self.watched(case, "a module"):
-            return self.subject.known_roles(case.stem, case.arrays).absent
-
     @contextmanager
     def watched(self, what: Case | str, expected: str) -> Iterator[None]:
         """Around a call: in the journal while it runs; what the subject raises, or returns unusable, is a Mismatch."""
