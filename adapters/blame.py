@@ -127,7 +127,7 @@ class Watched:
 @functools.cache
 def watched(framework: Any) -> Watched:
     """Return the framework as a check uses it: the same object each time, so that equal subjects stay equal."""
-    return Watched(framework)
+    return framework if isinstance(framework, Watched) else Watched(framework)
 
 
 def _calling(adapter: Callable[..., Any], *given: Any, **keywords: Any) -> Any:

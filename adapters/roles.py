@@ -13,12 +13,12 @@ import math
 import sys
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
-from nnspec.adapters.blame import Raised, Unsupported, Unusable
+from nnspec.adapters.blame import Raised, Unsupported, Unusable, watched
 from nnspec.adapters.signatures import SIGNATURES
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Roles:
 
 def find_roles(subject: Subject, stem: str, cls: Any, page: Collection[str], module: Any = None) -> Roles:
     """Return the roles of a class's entries, for the page's keys. `module` is a new one, where there is one already."""
+    subject = replace(subject, framework=watched(subject.framework))
     counts = [_beside(key, COUNT) for key in page if key.endswith(STATISTICS[1])]
     if module is not None and all(has(subject, module, key) for key in (*page, *counts)):
         return Roles({key: key for key in (*page, *counts)})
