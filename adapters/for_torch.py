@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -224,15 +225,21 @@ class GlobalAvgPool2d(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear, ReLU, Linear."""
+    """Linear layers fc1, fc2, … with a ReLU between each two of them."""
 
     def __init__(self, in_features, hidden_features, out_features):
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(in_features, hidden_features), nn.Linear(hidden_features, out_features)
+        hidden = [hidden_features] if isinstance(hidden_features, int) else hidden_features
+        sizes = [in_features, *hidden, out_features]
+        for n, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=1):
+            self.add_module(f"fc{n}", nn.Linear(inputs, outputs))
 
     def forward(self, x):
         """(…, in_features) -> (…, out_features)"""
-        return self.fc2(nn.functional.relu(self.fc1(x)))
+        *hidden, last = self.children()
+        for layer in hidden:
+            x = nn.functional.relu(layer(x))
+        return last(x)
 
 
 class ResidualBlock(nn.Module):

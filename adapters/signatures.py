@@ -67,8 +67,9 @@ def _pool(arrays, arguments):
 
 
 def _mlp(arrays, arguments):
-    (hidden, inputs), outputs = arrays["fc1.weight"].shape, len(arrays["fc2.weight"])
-    return (inputs, hidden, outputs), {}
+    *hidden, outputs = [len(a) for name, a in arrays.items() if name.endswith(".weight")]
+    one = len(hidden) == 1  # given as an int, since some classes take nothing else
+    return (arrays["fc1.weight"].shape[1], hidden[0] if one else hidden, outputs), {}
 
 
 def _basic_block(arrays, arguments):

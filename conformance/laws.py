@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from nnspec.conformance.cases import LAYOUTS, Case
@@ -186,7 +186,7 @@ def _channel(array: np.ndarray, c: int) -> np.ndarray:
     return array[:, c : c + 1]
 
 
-def refuses_to_build(subject: Trial, stem: str, *sizes: int) -> None:
+def refuses_to_build(subject: Trial, stem: str, *sizes: int | Sequence[int]) -> None:
     """A module of these sizes must not come into being: its constructor raises."""
     try:
         module = subject.new(stem, *sizes)

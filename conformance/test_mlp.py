@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.adapters.subject import Lacks
 from nnspec.conformance import gradients as laws_of_gradients
 from nnspec.conformance import laws
 from nnspec.conformance.cases import KINDS, Case, any_of, composite, data, with_cotangent
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.rule import Expected
-from nnspec.conformance.running_error import Approximate, linear_block, relu, relu_vjp
+from nnspec.conformance.running_error import Approximate, bilinear_block, linear_block, relu, relu_vjp
 from nnspec.conformance.trial import Mismatch, Trial
 from nnspec.reference.linear import linear, linear_vjp
 
@@ -29,44 +31,55 @@ def cases(
     features: tuple[int, ...] = (2, 3, 4),
     batch: int = 1,
     kinds: tuple[str, ...] = KINDS,
+    depth: tuple[int, ...] = (1,),
 ):
-    """A perceptron. `vary` frees the leading dimensions, the signs of the two layers' sums, and the two biases.
+    """A perceptron with as many hidden layers as one of `depth`.
 
-    Where the signs of the hidden layer are not free, it has no negative value and the rectifier nothing to do; where
-    those of the output are not, the result has none. Sizes are often equal: layers exchanged then only show in values.
+    `vary` frees the leading dimensions, the biases, and the signs of the sums in the hidden layers and in the last one.
+    Where the signs of the hidden layers are not free, no sum is negative and the rectifier has nothing to do; where
+    those of the output are not, neither has the result. Sizes are often equal: exchanged layers then show in values.
     """
     inputs = draw(any_of(*features))
-    hidden, outputs = (draw(any_of(inputs, *features)) for _ in range(2))
+    sizes = [inputs, *(draw(any_of(inputs, *features)) for _ in range(draw(any_of(*depth)) + 1))]
     if "leading" in vary:
         leading = tuple(draw(st.lists(st.integers(1, 4), min_size=batch > 1, max_size=3)))
         leading = leading and (max(batch, leading[0]), *leading[1:])
     else:
         leading = (draw(st.integers(batch, 3)),)
     values = draw(data(dtype, kinds))
-    x, weight1, weight2 = (
-        values.inputs(*leading, inputs),
-        values.weights(hidden, inputs),
-        values.weights(outputs, hidden),
-    )
-    bias1, bias2 = values.inputs(hidden), values.inputs(outputs)
-    if "hidden" not in vary:
-        x, weight1 = abs(x), abs(weight1)
-    if "output" not in vary:
-        weight2 = abs(weight2)
-    arrays = {
-        "x": x,
-        "fc1.weight": weight1,
-        "fc1.bias": bias1 if "hidden bias" in vary else np.zeros_like(bias1),
-        "fc2.weight": weight2,
-        "fc2.bias": bias2 if "output bias" in vary else np.zeros_like(bias2),
-    }
+    x = values.inputs(*leading, inputs)
+    arrays = {"x": x if "hidden" in vary else abs(x)}
+    for n, (ins, outs) in enumerate(pairwise(sizes), start=1):
+        where = "output" if n == len(sizes) - 1 else "hidden"
+        weight, bias = values.weights(outs, ins), values.inputs(outs)
+        arrays[f"fc{n}.weight"] = weight if where in vary else abs(weight)
+        arrays[f"fc{n}.bias"] = bias if f"{where} bias" in vary else np.zeros_like(bias)
     return Case("mlp", arrays)
+
+
+def layers(case: Case) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The weight and the bias of every layer, the first one first."""
+    weights = [name for name in case.arrays if name.endswith(".weight")]
+    return [(case[name], case[name.replace("weight", "bias")]) for name in weights]
+
+
+def outputs(case: Case) -> int:
+    """The size of the last layer."""
+    return len(layers(case)[-1][1])
+
+
+def way(case: Case) -> tuple[list[Approximate], list[Approximate]]:
+    """What each layer is given, and what it gives before the rectifier, with the error that each may hand on."""
+    given, found = [Approximate.given(case["x"])], []
+    for weight, bias in layers(case):
+        found.append(linear_block(linear, given[-1], weight, bias))
+        given.append(relu(found[-1]))
+    return given[:-1], found
 
 
 def expected(case: Case) -> Expected:
     """What the reference's blocks give in a row, with the error that each may hand on to the next."""
-    hidden = linear_block(linear, Approximate.given(case["x"]), case["fc1.weight"], case["fc1.bias"])
-    return linear_block(linear, relu(hidden), case["fc2.weight"], case["fc2.bias"]).expected
+    return way(case)[1][-1].expected
 
 
 def equals_reference(subject: Trial, case: Case) -> None:
@@ -113,6 +126,92 @@ def test_arguments_together(subject: Trial, case: Case) -> None:
     equals_reference(subject, case)
 
 
+# -- depth -------------------------------------------------------------------------------------------------------------
+
+DEEP = (2, 3, 4)
+
+
+@composite
+def sizes(draw, *, dtype: str, lacks: frozenset[str]):
+    """The constructor's three sizes; all equal, two, or none."""
+    inputs = draw(st.integers(1, 4))
+    hidden, outputs = (draw(any_of(inputs, 1, 2, 3, 4)) for _ in range(2))
+    return Case("mlp", {}, {"in_features": inputs, "hidden_features": hidden, "out_features": outputs})
+
+
+def stacks(subject: Trial) -> None:
+    """Raise Lacks where the class refuses every sequence of hidden sizes, and so takes one hidden size alone.
+
+    A class that takes some sequence is wrong where it refuses another one. An exception that refuses no argument, such
+    as a NameError, is a mistake and no refusal.
+    """
+    refusals = (TypeError, ValueError, AssertionError, NotImplementedError)
+    for hidden in ([3], [3, 2], [2, 3, 4]):
+        try:
+            subject.new("mlp", 2, hidden, 2)
+        except Mismatch as mismatch:
+            if isinstance(mismatch.raised, refusals):
+                continue
+        return
+    raise Lacks("MLP takes one hidden size alone")
+
+
+def stack_equals_reference(subject: Trial, case: Case) -> None:
+    """As above, of a class that takes a sequence of hidden sizes."""
+    stacks(subject)
+    equals_reference(subject, case)
+
+
+@requirement("mlp.depth.any", cases, vary=(), features=(2, 3), depth=DEEP)
+def test_depth_any(subject: Trial, case: Case) -> None:
+    """Two to four hidden layers, whose weights alone count."""
+    stack_equals_reference(subject, case)
+
+
+@requirement("mlp.depth.none", cases, depth=(0,))
+def test_depth_none(subject: Trial, case: Case) -> None:
+    """No hidden layer: a linear layer alone."""
+    stack_equals_reference(subject, case)
+
+
+@requirement("mlp.depth.activated", cases, vary=("hidden", "output"), depth=DEEP)
+def test_depth_activated(subject: Trial, case: Case) -> None:
+    """Negative sums in every layer."""
+    stack_equals_reference(subject, case)
+
+
+@requirement("mlp.depth.bias", cases, vary=("hidden", "hidden bias", "output bias"), features=(2, 3), depth=DEEP)
+def test_depth_bias(subject: Trial, case: Case) -> None:
+    """A bias in every layer, which decides the sign of some hidden values."""
+    stack_equals_reference(subject, case)
+
+
+@composite
+def deep_sizes(draw, *, dtype: str, lacks: frozenset[str]):
+    """The constructor's sizes, with a list or a tuple of hidden sizes; in half of the cases these are all equal."""
+    case = draw(sizes(dtype=dtype, lacks=lacks))
+    equal = st.integers(1, 5).map(lambda n: n * [case["hidden_features"]])
+    hidden = draw(equal if draw(st.booleans()) else st.lists(st.integers(1, 4), min_size=1, max_size=5))
+    return case.but(hidden_features=draw(any_of(list, tuple))(hidden))
+
+
+@requirement("mlp.depth.distinct", deep_sizes, per_dtype=False)
+def test_depth_distinct(subject: Trial, case: Case) -> None:
+    """As many layers as there are sizes, each with parameters that keep what is loaded into them."""
+    stacks(subject)
+    has_parameters(subject, case)
+
+
+@requirement("mlp.depth.names", deep_sizes, per_dtype=False)
+def test_depth_names(subject: Trial, case: Case) -> None:
+    """fc1, fc2 and so on, each with a weight and a bias."""
+    stacks(subject)
+    has_names(subject, case)
+
+
+# -- leading dimensions ------------------------------------------------------------------------------------------------
+
+
 @requirement("mlp.leading.any", cases, vary=("leading",))
 def test_leading_any(subject: Trial, case: Case) -> None:
     """From a single vector to an array of four dimensions."""
@@ -125,7 +224,7 @@ def test_leading_any(subject: Trial, case: Case) -> None:
 @requirement("mlp.output.size", cases, features=(1, 2, 3))
 def test_output_size(subject: Trial, case: Case) -> None:
     """The leading dimensions, then O."""
-    actual, shape = subject(case).shape, (*case["x"].shape[:-1], len(case["fc2.weight"]))
+    actual, shape = subject(case).shape, (*case["x"].shape[:-1], outputs(case))
     if actual != shape:
         message = f"the result has shape {actual}, expected {shape}"
         raise Mismatch(message, holds=f"result.shape == {shape}")
@@ -199,33 +298,31 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
 def gradients(*, dtype: str, lacks: frozenset[str], of: Any = cases, **choices: Any) -> st.SearchStrategy[Case]:
     """A perceptron and a cotangent of its result: that of some loss, which need not be linear."""
     perceptrons = of(dtype=dtype, lacks=lacks, **choices)
-    return with_cotangent(perceptrons, lambda case: (*case["x"].shape[:-1], len(case["fc2.weight"])))
+    return with_cotangent(perceptrons, lambda case: (*case["x"].shape[:-1], outputs(case)))
 
 
 def expected_gradients(case: Case) -> dict[str, Expected]:
     """What the reference's blocks give in a row, there and back, with the error that each may hand on to the next."""
-    x, weight1, weight2, cotangent = case["x"], case["fc1.weight"], case["fc2.weight"], case["cotangent"]
 
     def by_x(g: Any, weight: Any, _: Any) -> Any:
         return linear_vjp(g, np.zeros((*g.shape[:-1], weight.shape[1])), weight)[0]
 
-    def by_weight(g: Any, x: Any, _: Any) -> Any:
+    def by_weight(g: Any, x: Any) -> Any:
         return linear_vjp(g, x, np.zeros((g.shape[-1], x.shape[-1])))[1]
 
     def by_bias(g: Any, *_: Any) -> Any:
         return linear_vjp(g, g[..., :0], np.zeros((g.shape[-1], 0)), np.zeros(g.shape[-1]))[2]
 
-    hidden = linear_block(linear, Approximate.given(x), weight1, case["fc1.bias"])
-    given = Approximate.given(cotangent)
-    back = relu_vjp(linear_block(by_x, given, weight2), hidden)
-    found = {
-        "x": linear_block(by_x, back, weight1),
-        "fc1.weight": linear_block(by_weight, back, x),
-        "fc1.bias": linear_block(by_bias, back),
-        "fc2.weight": linear_block(lambda hidden, g, _: by_weight(g, hidden, _), relu(hidden), cotangent),
-        "fc2.bias": linear_block(by_bias, given),
-    }
-    return {operand: gradient.expected for operand, gradient in found.items()}
+    given, found = way(case)
+    back, gradients = Approximate.given(case["cotangent"]), {}
+    for n, (weight, _) in reversed(list(enumerate(layers(case), start=1))):
+        gradients[f"fc{n}.weight"] = bilinear_block(by_weight, back, given[n - 1])
+        gradients[f"fc{n}.bias"] = linear_block(by_bias, back)
+        back = linear_block(by_x, back, weight)
+        if n > 1:
+            back = relu_vjp(back, found[n - 2])
+    gradients["x"] = back
+    return {operand: gradient.expected for operand, gradient in gradients.items()}
 
 
 def gradient_equals_reference(subject: Trial, case: Case, *operands: str) -> None:
@@ -312,40 +409,54 @@ def test_gradient_empty(subject: Trial, case: Case) -> None:
     laws_of_gradients.is_nothing(subject, case)
 
 
+@requirement("mlp.depth.gradient", gradients, needs="vjp", depth=DEEP)
+def test_depth_gradient(subject: Trial, case: Case) -> None:
+    """Of the input, and of the weight and the bias of every layer."""
+    stacks(subject)
+    gradient_equals_reference(subject, case, *expected_gradients(case))
+
+
 # -- the module --------------------------------------------------------------------------------------------------------
 
 
-@composite
-def sizes(draw, *, dtype: str, lacks: frozenset[str]):
-    """The constructor's three sizes; all equal, two, or none."""
-    inputs = draw(st.integers(1, 4))
-    hidden, outputs = (draw(any_of(inputs, 1, 2, 3, 4)) for _ in range(2))
-    return Case("mlp", {}, {"in_features": inputs, "hidden_features": hidden, "out_features": outputs})
+def has_parameters(subject: Trial, case: Case) -> None:
+    """A weight and a bias for each layer, each of which keeps what is loaded into it."""
+    module = subject.new("mlp", *case.arguments.values())
+    state = subject.state(module)
+    found, all_sizes = sorted(a.shape for a in state.values()), sizes_of(case)
+    wanted = sorted(shape for ins, outs in pairwise(all_sizes) for shape in ((outs, ins), (outs,)))
+    if found != wanted:
+        raise Mismatch(f"the parameters are of shapes {found}, expected {wanted}")
+    loaded = {key: np.full_like(a, n) for n, (key, a) in enumerate(state.items())}
+    subject.subject.framework.load_entries(module, loaded)
+    for key, array in subject.state(module).items():
+        subject.expect(array, Expected.exactly(loaded[key]), f"{key}, after all parameters were loaded,")
+
+
+def has_names(subject: Trial, case: Case) -> None:
+    """The state has the keys of the page, in its order."""
+    keys = list(subject.state(subject.new("mlp", *case.arguments.values())))
+    wanted = [f"fc{n}.{name}" for n in range(1, len(sizes_of(case))) for name in ("weight", "bias")]
+    if keys != wanted:
+        raise Mismatch(f"the keys are {', '.join(keys)}; expected {', '.join(wanted)}")
+
+
+def sizes_of(case: Case) -> list[int]:
+    """The sizes that a constructor is given, in a row."""
+    inputs, hidden, outputs = case.arguments.values()
+    return [inputs, *(hidden if isinstance(hidden, list | tuple) else [hidden]), outputs]
 
 
 @requirement("mlp.parameters.complete", sizes, per_dtype=False)
 def test_parameters_complete(subject: Trial, case: Case) -> None:
-    """Two weights and two biases, each of which keeps what is loaded into it."""
-    inputs, hidden, outputs = case.arguments.values()
-    module = subject.new("mlp", inputs, hidden, outputs)
-    state = subject.state(module)
-    shapes = sorted(a.shape for a in state.values())
-    wanted = sorted([(hidden, inputs), (hidden,), (outputs, hidden), (outputs,)])
-    if shapes != wanted:
-        raise Mismatch(f"the parameters are of shapes {shapes}, expected {wanted}")
-    loaded = {key: np.full_like(a, n) for n, (key, a) in enumerate(state.items())}
-    with subject.watched("load_state_dict(…)", "a state loaded"):
-        subject.subject.framework.load_entries(module, loaded)
-    for key, array in subject.state(module).items():
-        subject.expect(array, Expected.exactly(loaded[key]), f"{key}, after all parameters were loaded,")
+    """Two weights and two biases."""
+    has_parameters(subject, case)
 
 
 @requirement("mlp.parameters.names", sizes, per_dtype=False)
 def test_parameters_names(subject: Trial, case: Case) -> None:
     """fc1 and fc2, each with a weight and a bias."""
-    keys = list(subject.state(subject.new("mlp", *case.arguments.values())))
-    if keys != ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"]:
-        raise Mismatch(f"the keys are {', '.join(keys)}; expected fc1.weight, fc1.bias, fc2.weight, fc2.bias")
+    has_names(subject, case)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
@@ -385,6 +496,22 @@ def test_refuses_sizes(subject: Trial, case: Case) -> None:
     laws.refuses_to_build(subject, case.stem, *case.arguments.values())
 
 
+@composite
+def negative_hidden_sizes(draw, *, dtype: str, lacks: frozenset[str]):
+    """A sequence of hidden sizes of which one is negative."""
+    case = draw(sizes(dtype=dtype, lacks=lacks))
+    hidden = draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
+    hidden[draw(st.integers(0, len(hidden) - 1))] = draw(st.integers(-3, -1))
+    return case.but(hidden_features=hidden)
+
+
+@requirement("mlp.refuses.hidden-sizes", negative_hidden_sizes, per_dtype=False)
+def test_refuses_hidden_sizes(subject: Trial, case: Case) -> None:
+    """Fewer than no features in one of several hidden layers."""
+    stacks(subject)
+    laws.refuses_to_build(subject, case.stem, *case.arguments.values())
+
+
 # -- the cases reach the corners ---------------------------------------------------------------------------------------
 
 
@@ -409,3 +536,15 @@ def test_reach_kinks() -> None:
     kinks = gradients(dtype="float32", lacks=frozenset(), of=at_kink)
     find(kinks, lambda c: all((sign == np.sign(hidden(c))).any() for sign in (-1, 0, 1)))
     find(kinks, lambda c: c["x"].ndim == 1)
+
+
+def test_reach_depth() -> None:
+    """Four hidden layers of one size and of different sizes; sums of both signs in every layer."""
+
+    def sums(case: Case) -> list[np.ndarray]:
+        return [layer.value for layer in way(case)[1]]
+
+    deep = cases(dtype="float32", vary=("hidden", "output"), depth=DEEP)
+    find(deep, lambda c: len(sums(c)) == 5 and len({len(bias) for _, bias in layers(c)}) == 1)
+    find(deep, lambda c: len(sums(c)) == 5 and len({len(bias) for _, bias in layers(c)}) == 3)
+    find(deep, lambda c: len(sums(c)) == 4 and all((a < 0).any() and (a > 0).any() for a in sums(c)))

@@ -21,7 +21,7 @@ class _Holder(NDArrayOperatorsMixin):
     data: Array
     __hash__ = object.__hash__  # `==` compares elements; `is` compares objects
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> Array:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.array(self.data, dtype, copy=copy)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: tuple[Any, ...] = (), **named: Any) -> Any:
@@ -78,7 +78,7 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         known = vars(self).get(name)
         if isinstance(known, Buffer) and isinstance(value, np.ndarray | np.generic):
-            value = Buffer(value, persistent=known.persistent)  # [module.buffer.assigned]
+            value = Buffer(np.asarray(value), persistent=known.persistent)  # [module.buffer.assigned]
         if isinstance(value, _Entry):
             if not name or "." in name:  # [module.refuses.dotted-name] "a.b" is the key of b in a
                 raise ValueError(f"name {name!r}: expected a name without dots, and not an empty one")

@@ -4,13 +4,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from nnspec.conformance.faults import fault, wrong
-from nnspec.reference.linear import linear, linear_vjp
+from nnspec.reference.linear import Linear, linear, linear_vjp
 from nnspec.reference.mlp import MLP as Right
 from nnspec.reference.relu import relu
 
 
 def _wrong(key, mistake):
-    """The fault is given the layer, its input and its four parameters: `forward(self, x, w1, b1, w2, b2)`."""
+    """The fault is given the layer, its input and its four parameters: `forward(self, x, w1, b1, w2, b2)`.
+
+    In a deeper stack it is given those of the last two layers, and what the layers before them make of the input.
+    """
 
     def add(function):
         class MLP(Right):
@@ -18,12 +21,29 @@ def _wrong(key, mistake):
 
             def forward(self, x):
                 """(..., I) -> (..., O)"""
-                return function(self, x, *(p.data for p in self.parameters()))
+                layers = _layers(self)
+                if len(layers) == 1:
+                    return layers[0](x)
+                for layer in layers[:-2]:
+                    x = relu(layer(x))
+                return function(self, x, *_arrays(layers[-2:]))
 
         fault(key, mistake, MLP=MLP)
         return function
 
     return add
+
+
+def _layers(module):
+    return [m for m in vars(module).values() if isinstance(m, Linear)]
+
+
+def _parameters(layers):
+    return [p for layer in layers for p in (layer.weight, layer.bias)]
+
+
+def _arrays(layers):
+    return [p.data for p in _parameters(layers)]
 
 
 def _right(x, w1, b1, w2, b2):
@@ -199,7 +219,10 @@ def _back(g, x, w1, b1, w2, b2, *, mask=lambda hidden, g: hidden > 0, through=la
 
 
 def _wrong_vjp(key, mistake):
-    """The fault has the right gradients at hand: function(gradients, cotangent, x, w1, b1, w2, b2) -> gradients."""
+    """The fault has the right gradients at hand: function(gradients, cotangent, x, w1, b1, w2, b2) -> gradients.
+
+    In a deeper stack they are those of the last two layers.
+    """
 
     def add(function):
         class MLP(Right):
@@ -207,15 +230,26 @@ def _wrong_vjp(key, mistake):
 
             def vjp(self, x):
                 """forward(x), and its pullback."""
+                layers = _layers(self)
+                if len(layers) == 1:
+                    return super().vjp(x)
+                y, before = self(x), []
+                for layer in layers[:-2]:
+                    x, through_layer = layer.vjp(x)
+                    x, through_relu = self.relu.vjp(x)
+                    before += [through_layer, through_relu]
+                arrays = _arrays(layers[-2:])
 
                 def pull(g):
-                    weights = [p.data for p in self.parameters()]
-                    found = function(_back(g, x, *weights), g, x, *weights)
-                    for parameter, gradient in zip(self.parameters(), found[1:], strict=True):
+                    found = function(_back(g, x, *arrays), g, x, *arrays)
+                    for parameter, gradient in zip(_parameters(layers[-2:]), found[1:], strict=True):
                         parameter.accumulate(gradient)
-                    return found.x
+                    g = found.x
+                    for through in reversed(before):
+                        g = through(g)
+                    return g
 
-                return self(x), pull
+                return y, pull
 
         fault(f"mlp.gradient.{key}", mistake, MLP=MLP)
         return function
@@ -357,11 +391,308 @@ _wrong_vjp("empty/not-cleared", "without vectors the first weight's gradient is 
 )
 
 
+# -- depth -------------------------------------------------------------------------------------------------------------
+
+
+def _deep(key, mistake):
+    """The fault is how a stack computes that has not one hidden layer: function(x, [(weight, bias), …]) -> y."""
+
+    def add(function):
+        class MLP(Right):
+            """Computes otherwise where it is deep."""
+
+            def forward(self, x):
+                """(..., I) -> (..., O)"""
+                layers = [(layer.weight.data, layer.bias.data) for layer in _layers(self)]
+                return super().forward(x) if len(layers) == 2 else function(x, layers)
+
+        fault(f"mlp.depth.{key}", mistake, MLP=MLP)
+        return function
+
+    return add
+
+
+def _sizes(key, mistake):
+    """The fault is what becomes of a sequence of hidden sizes: function(hidden, outputs) -> hidden."""
+
+    def add(function):
+        class MLP(Right):
+            """Has other layers."""
+
+            def __init__(self, in_features, hidden_features, out_features):
+                if not isinstance(hidden_features, int):
+                    hidden_features = function(hidden_features, out_features)
+                super().__init__(in_features, hidden_features, out_features)
+
+        fault(f"mlp.{key}", mistake, MLP=MLP)
+        return function
+
+    return add
+
+
+def _stack(x, layers, activated=lambda n, last: n < last):
+    for n, (weight, bias) in enumerate(layers, start=1):
+        x = linear(x, weight, bias)
+        x = relu(x) if activated(n, len(layers)) else x
+    return x
+
+
+def _same_size(layers):
+    return len({shape for weight, _ in layers for shape in weight.shape}) == 1
+
+
+_deep("any/reversed", "where all sizes are equal, the last layer comes first")(
+    lambda x, layers: _stack(x, layers[::-1] if _same_size(layers) else layers)
+)
+_deep("any/two-at-most", "hidden layers after the second are left out, where the sizes allow it")(
+    lambda x, layers: _stack(
+        x, [*layers[:2], layers[-1]] if len(layers) > 3 and len(layers[1][1]) == layers[-1][0].shape[1] else layers
+    )
+)
+_deep("any/second-repeated", "hidden layers of the second one's shape have its weight")(
+    lambda x, layers: _stack(
+        x,
+        [
+            (layers[1][0] if 0 < n < len(layers) - 1 and w.shape == layers[1][0].shape else w, b)
+            for n, (w, b) in enumerate(layers)
+        ],
+    )
+)
+
+
+@_deep("any/residual", "what a hidden layer is given is added to its values, where the sizes are equal")
+def _residual(x, layers):
+    for n, layer in enumerate(layers[:-1]):
+        y = _stack(x, [layer], lambda *_: True)
+        x = x + y if n and y.shape == x.shape else y
+    return _stack(x, layers[-1:])
+
+
+_deep("none/activated", "without hidden layers the result is rectified")(
+    lambda x, layers: _stack(x, layers, lambda n, last: n < last or last == 1)
+)
+_deep("none/no-bias", "without hidden layers there is no bias")(
+    lambda x, layers: linear(x, layers[0][0]) if len(layers) == 1 else _stack(x, layers)
+)
+_deep("none/passed-on", "without hidden layers, the input is returned where the sizes are equal")(
+    lambda x, layers: x.copy() if len(layers) == 1 and _same_size(layers) else _stack(x, layers)
+)
+_sizes("depth.none/one", "an empty sequence makes a hidden layer as wide as the result")(
+    lambda hidden, outputs: hidden or [outputs]
+)
+
+
+@_sizes("depth.none/refused", "an empty sequence is refused")
+def _refuses_none(hidden, outputs):
+    if not hidden:
+        raise ValueError("expected at least one hidden size")
+    return hidden
+
+
+_deep("activated/first-alone", "only the first hidden layer is rectified")(
+    lambda x, layers: _stack(x, layers, lambda n, last: n == 1 < last)
+)
+_deep("activated/last-alone", "only the last hidden layer is rectified")(
+    lambda x, layers: _stack(x, layers, lambda n, last: n == last - 1)
+)
+_deep("activated/output", "in a deep stack the result is rectified too")(
+    lambda x, layers: _stack(x, layers, lambda n, last: n < last or last > 1)
+)
+
+
+@_deep("activated/leaky", "hidden layers after the first have a slope of 0.01 on the negative side")
+def _leaky(x, layers):
+    for n, layer in enumerate(layers[:-1]):
+        y = _stack(x, [layer])
+        x = np.maximum(y, (y.dtype.type(0.01) if n else 0) * y)
+    return _stack(x, layers[-1:])
+
+
+_deep("bias/ends-alone", "only the first and the last layer add their bias")(
+    lambda x, layers: _stack(x, [(w, b if n in (0, len(layers) - 1) else None) for n, (w, b) in enumerate(layers)])
+)
+_deep("bias/last-ignored", "the last layer of a deep stack adds no bias")(
+    lambda x, layers: _stack(x, [*layers[:-1], (layers[-1][0], layers[-1][1] if len(layers) == 1 else None)])
+)
+_deep("bias/first-for-all", "layers as wide as the first one add its bias")(
+    lambda x, layers: _stack(x, [(w, layers[0][1] if len(b) == len(layers[0][1]) else b) for w, b in layers])
+)
+
+
+@_deep("bias/after-relu", "hidden layers after the first add their bias to rectified values")
+def _bias_after_relu(x, layers):
+    if len(layers) > 1:
+        x = _stack(x, layers[:1], lambda *_: True)
+    for weight, bias in layers[1:-1]:
+        x = relu(linear(x, weight)) + bias
+    return _stack(x, layers[-1:])
+
+
+_sizes("depth.distinct/skipped", "the last of several hidden sizes is left out")(
+    lambda hidden, outputs: hidden[:-1] if len(hidden) > 1 else hidden
+)
+_sizes("depth.distinct/added", "of several hidden sizes the last one makes two layers")(
+    lambda hidden, outputs: [*hidden, hidden[-1]] if len(hidden) > 1 else hidden
+)
+_sizes("depth.distinct/sorted", "hidden sizes are sorted")(lambda hidden, outputs: sorted(hidden))
+_sizes("depth.distinct/once", "each hidden size makes one layer")(lambda hidden, outputs: list(dict.fromkeys(hidden)))
+
+
+@_sizes("depth.distinct/list-alone", "a tuple of hidden sizes is refused")
+def _refuses_tuples(hidden, outputs):
+    if not isinstance(hidden, list):
+        raise TypeError(f"{hidden}: expected a list")
+    return hidden
+
+
+@_sizes("depth.distinct/one-refused", "a sequence of one hidden size is refused")
+def _refuses_one(hidden, outputs):
+    if len(hidden) == 1:
+        raise ValueError(f"{hidden}: expected several sizes")
+    return hidden
+
+
+@wrong("mlp.depth.distinct/shared", "hidden layers of one shape are one layer")
+class MLP(Right):
+    """Makes one layer for each shape."""
+
+    def __init__(self, in_features, hidden_features, out_features):
+        super().__init__(in_features, hidden_features, out_features)
+        made = {}
+        for n in range(2, self.depth + 1):
+            layer = getattr(self, f"fc{n}")
+            setattr(self, f"fc{n}", made.setdefault(layer.weight.data.shape, layer))
+
+
+@wrong("mlp.depth.distinct/plain-list", "all layers but the first and the last are kept in a plain list")
+class MLP(Right):  # noqa: F811
+    """Has layers that are not registered."""
+
+    def __init__(self, in_features, hidden_features, out_features):
+        super().__init__(in_features, hidden_features, out_features)
+        self.middle = []
+        for n in range(2, self.depth + 1):
+            self.middle.append(getattr(self, f"fc{n}"))
+            delattr(self, f"fc{n}")
+
+    def _stack(self):
+        first, *last = _layers(self)
+        return [first, *self.middle, *last]
+
+
+@wrong("mlp.depth.names/positions", "the keys are positions")
+class MLP(Right):  # noqa: F811
+    """Its layers are called 0, 2 and so on, where there are other than two."""
+
+    def state_dict(self):
+        """Key -> copy."""
+        names = {f"fc{n}": str(2 * n - 2) if self.depth != 1 else f"fc{n}" for n in range(1, self.depth + 2)}
+        return {f"{names[k.split('.')[0]]}.{k.split('.')[1]}": a for k, a in super().state_dict().items()}
+
+
+_sizes("refuses.hidden-sizes/clipped", "negative hidden sizes in a sequence are taken as 0")(
+    lambda hidden, outputs: [max(0, n) for n in hidden]
+)
+_sizes("refuses.hidden-sizes/first-alone", "only the first hidden size is looked at")(
+    lambda hidden, outputs: [n if k == 0 else abs(n) for k, n in enumerate(hidden)]
+)
+_sizes("refuses.hidden-sizes/left-out", "negative hidden sizes in a sequence are left out")(
+    lambda hidden, outputs: [n for n in hidden if n >= 0]
+)
+
+
+def _deep_vjp(key, mistake):
+    """The fault is the backward pass of a deep stack: function(g, x, layers) -> gradients of x and of the layers."""
+
+    def add(function):
+        class MLP(Right):
+            """Goes back otherwise where it is deep."""
+
+            def vjp(self, x):
+                """forward(x), and its pullback."""
+                layers = _layers(self)
+                if len(layers) == 2:
+                    return super().vjp(x)
+
+                def pull(g):
+                    dx, gradients = function(g, x, [(layer.weight.data, layer.bias.data) for layer in layers])
+                    for layer, (dweight, dbias) in zip(layers, gradients, strict=True):
+                        layer.weight.accumulate(dweight)
+                        layer.bias.accumulate(dbias)
+                    return dx
+
+                return self(x), pull
+
+        fault(f"mlp.depth.gradient/{key}", mistake, MLP=MLP)
+        return function
+
+    return add
+
+
+def _through(g, x, layers, passes=lambda n, sums: sums[n] > 0, weight=lambda n, layers: layers[n][0]):
+    """The gradients of x and of the layers. `passes` is where rectifier n lets pass, `weight` what layer n goes by."""
+    given, sums, found = [x], [], []
+    for w, b in layers:
+        sums.append(linear(given[-1], w, b))
+        given.append(relu(sums[-1]))
+    for n in reversed(range(len(layers))):
+        _, *gradients = linear_vjp(g, given[n], *layers[n])
+        found.insert(0, gradients)
+        g = g @ weight(n, layers)
+        if n:
+            g = np.where(passes(n - 1, sums), g, np.zeros((), g.dtype))
+    return g, found
+
+
+_deep_vjp("no-relu", "only the last rectifier is there on the backward pass")(
+    lambda g, x, layers: _through(
+        g, x, layers, lambda n, sums: sums[n] > 0 if n == len(sums) - 2 else np.ones(sums[n].shape, bool)
+    )
+)
+_deep_vjp("first-mask", "all rectifiers pass what the first one passes, where the sizes are equal")(
+    lambda g, x, layers: _through(g, x, layers, lambda n, sums: sums[0 if sums[n].shape == sums[0].shape else n] > 0)
+)
+_deep_vjp("reversed", "where all sizes are equal, it goes back through the first weight first")(
+    lambda g, x, layers: _through(g, x, layers, weight=lambda n, layers: layers[-1 - n if _same_size(layers) else n][0])
+)
+_deep_vjp("transposed", "square weights in the middle are transposed on the backward pass")(
+    lambda g, x, layers: _through(
+        g,
+        x,
+        layers,
+        weight=lambda n, layers: (
+            layers[n][0].T if 0 < n < len(layers) - 1 and layers[n][0].shape == layers[n][0].T.shape else layers[n][0]
+        ),
+    )
+)
+
+
+@_deep_vjp("stops", "the gradient stops before the last two layers")
+def _stops(g, x, layers):
+    dx, found = _through(g, x, layers)
+    return 0 * dx, [[0 * dw, 0 * db] if n < len(found) - 2 else [dw, db] for n, (dw, db) in enumerate(found)]
+
+
+@_deep_vjp("middle-frozen", "layers in the middle have no gradient")
+def _middle_frozen(g, x, layers):
+    dx, found = _through(g, x, layers)
+    middle = range(1, len(found) - 1)
+    return dx, [[0 * dw, 0 * db] if n in middle else [dw, db] for n, (dw, db) in enumerate(found)]
+
+
+@_deep_vjp("bias-of-next", "a hidden layer's bias gets what the next layer's gets, where the sizes are equal")
+def _bias_of_next(g, x, layers):
+    dx, found = _through(g, x, layers)
+    biases = [db for _, db in found]
+    following = [*biases[1:-1], *biases[-2:]][-len(biases) :]
+    return dx, [[dw, f if f.shape == db.shape else db] for (dw, db), f in zip(found, following, strict=True)]
+
+
 # -- the module --------------------------------------------------------------------------------------------------------
 
 
 @wrong("mlp.parameters.complete/list", "the second layer is kept in a plain list")
-class MLP(Right):
+class MLP(Right):  # noqa: F811
     """Its second layer is not registered."""
 
     def __init__(self, in_features, hidden_features, out_features):

@@ -1,29 +1,34 @@
 """The reference against the definition as index loops, and against torch where it is installed."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from nnspec.reference.mlp import MLP, mlp
 
 
-def by_loops(x, weight1, bias1, weight2, bias2):
-    y = np.zeros((*x.shape[:-1], len(weight2)))
-    for lead in np.ndindex(*x.shape[:-1]):
-        for o in range(len(weight2)):
-            y[*lead, o] = bias2[o]
-            for h in range(len(weight1)):
-                hidden = bias1[h] + sum(weight1[h, i] * x[*lead, i] for i in range(x.shape[-1]))
-                y[*lead, o] += weight2[o, h] * max(hidden, 0)
-    return y
+def by_loops(x, *parameters):
+    last = len(parameters) // 2 - 1
+    for n, (weight, bias) in enumerate(zip(parameters[::2], parameters[1::2], strict=True)):
+        y = np.zeros((*x.shape[:-1], len(weight)))
+        for *lead, o in np.ndindex(*y.shape):
+            total = bias[o] + sum(weight[o, i] * x[*lead, i] for i in range(x.shape[-1]))
+            y[*lead, o] = total if n == last else max(total, 0)
+        x = y
+    return x
 
 
 def random_case(rng):
-    lead, (i, h, o) = rng.integers(0, 4, rng.integers(0, 4)), rng.integers(1, 5, 3)
-    return [rng.integers(-9, 10, shape).astype(float) for shape in ((*lead, i), (h, i), (h,), (o, h), (o,))]
+    """An input, and the weight and the bias of one to four layers."""
+    lead, sizes = rng.integers(0, 4, rng.integers(0, 4)), rng.integers(1, 5, rng.integers(2, 6))
+    shapes = [shape for ins, outs in pairwise(sizes) for shape in ((outs, ins), (outs,))]
+    return [rng.integers(-9, 10, shape).astype(float) for shape in ((*lead, sizes[0]), *shapes)]
 
 
-def module_of(weight1, bias1, weight2, bias2):
-    layer = MLP(weight1.shape[1], len(weight1), len(weight2), dtype=np.float64)
-    layer.load_state_dict({"fc1.weight": weight1, "fc1.bias": bias1, "fc2.weight": weight2, "fc2.bias": bias2})
+def module_of(*parameters):
+    inputs, *hidden, outputs = parameters[0].shape[1], *map(len, parameters[::2])
+    layer = MLP(inputs, hidden, outputs, dtype=np.float64)
+    layer.load_state_dict(dict(zip(layer.state_dict(), parameters, strict=True)))
     return layer
 
 
@@ -37,12 +42,22 @@ def test_equals_loops(seed):
 
 @pytest.mark.parametrize("seed", range(30))
 def test_equals_torch(seed):
+    """Results and all gradients."""
     torch = pytest.importorskip("torch")
     x, *parameters = random_case(np.random.default_rng(seed))
-    weight1, bias1, weight2, bias2 = map(torch.from_numpy, parameters)
-    hidden = torch.relu(torch.nn.functional.linear(torch.from_numpy(x), weight1, bias1))
-    theirs = torch.nn.functional.linear(hidden, weight2, bias2).numpy()
-    np.testing.assert_array_equal(mlp(x, *parameters), theirs, strict=True)
+    theirs = [torch.from_numpy(array).requires_grad_() for array in (x, *parameters)]
+    y, last = theirs[0], len(parameters) // 2 - 1
+    for n in range(last + 1):
+        y = torch.nn.functional.linear(y, *theirs[1 + 2 * n : 3 + 2 * n])
+        y = y if n == last else torch.relu(y)
+    layer = module_of(*parameters)
+    ours, pullback = layer.vjp(x)
+    np.testing.assert_array_equal(ours, y.detach().numpy(), strict=True)
+    cotangent = np.random.default_rng(seed).integers(-3, 4, y.shape).astype(float)
+    y.backward(torch.from_numpy(cotangent))
+    gradients = [pullback(cotangent), *(p.grad for p in layer.parameters())]
+    for mine, their in zip(gradients, theirs, strict=True):
+        np.testing.assert_array_equal(mine, their.grad.numpy(), strict=True)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
@@ -54,6 +69,12 @@ def test_module_has_four_parameters_of_its_own():
     layer = MLP(3, 3, 3, rng=np.random.default_rng(0))
     assert [key for key, _ in layer.named_parameters()] == ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"]
     assert (layer.fc1.weight.data != layer.fc2.weight.data).any()
+
+
+def test_one_hidden_size_is_a_sequence_of_one():
+    one, sequence = MLP(3, 4, 2), MLP(3, (4,), 2)
+    shapes = [[(key, array.shape) for key, array in layer.state_dict().items()] for layer in (one, sequence)]
+    assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 1)])
