@@ -104,19 +104,21 @@ def _from_file(path: Path, only: str, framework: str | None) -> Subject:
 
     def recipe(name: str) -> str:
         file = path.resolve()
-        run = f"sys.path.insert(0, {str(file.parent)!r})\nsubject = runpy.run_path({str(file)!r})"
+        run = f"sys.path.append({str(file.parent)!r})\nsubject = runpy.run_path({str(file)!r})"
         return f"{run}\n{name} = subject[{name!r}]"
 
     return _subject(str(path) + (f":{only}" if only else ""), chosen, framework, names, recipe)
 
 
 def _run(path: Path) -> types.ModuleType:
-    name = path.stem if path.stem not in sys.modules else f"nnspec_subject_{path.stem}"
+    name = f"nnspec_subject_{path.stem}" if _is_taken(path) else path.stem
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))  # a file may import its neighbours
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:  # a file may import its neighbours, also in a call; one named random.py hides no other
+        sys.path.append(folder)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
@@ -134,10 +136,19 @@ def _run(path: Path) -> types.ModuleType:
         message = f"{path}: calls sys.exit({error.code!r}) while it is imported ({_where(path, error)})"
     except BaseException as error:
         message = f"{path}: raises {type(error).__name__}: {error} while it is imported ({_where(path, error)})"
-    finally:
-        sys.path.remove(str(path.resolve().parent))
     del sys.modules[name]
     raise SubjectError(message)
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether another module that may be imported has the name of this file."""
+    if path.stem in sys.modules or path.stem in sys.stdlib_module_names:
+        return True
+    try:
+        found = importlib.util.find_spec(path.stem)
+    except (ImportError, ValueError):  # no name of a module
+        return False
+    return found is not None and found.origin != str(path.resolve())
 
 
 def _where(path: Path, error: BaseException) -> str:

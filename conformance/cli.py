@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path[:] = sys.path[1:]  # the working directory, in which a file may bear the name of a standard module
+
 import argparse
+import math
 import os
 import re
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from nnspec.adapters.names import DTYPES, NAMED
+from nnspec.conformance import signals
 from nnspec.conformance.requirements import unknown_block
 from nnspec.conformance.verdicts import CONFORMS, DEVIATES, HARNESS, INTERRUPTED, MISUSE
 
@@ -89,6 +96,9 @@ def _add_options(command: argparse.ArgumentParser) -> None:
         "--timeout", type=float, default=30.0, metavar="SECONDS", help="after which a call counts as hung (default: 30)"
     )
     command.add_argument(
+        "--memory", type=float, default=4.0, metavar="GIB", help="that a worker process may take (default: 4)"
+    )
+    command.add_argument(
         "-n",
         "--workers",
         type=int,
@@ -111,12 +121,12 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command is None:
         known.print_help()
         return MISUSE
+    command = {"check": _check, "matrix": _matrix, "explain": _explain, "list": _list, "power": _power}[options.command]
     try:
-        return {"check": _check, "matrix": _matrix, "explain": _explain, "list": _list, "power": _power}[
-            options.command
-        ](options)
+        with signals.once():
+            return _alone(command, options) if getattr(options, "workers", None) == 0 else command(options)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return signals.exit_code()
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CONFORMS
@@ -125,6 +135,16 @@ def main(arguments: list[str] | None = None) -> int:
 def _misuse(message: str, code: int = MISUSE) -> int:
     print(f"nnspec: {message}", file=sys.stderr)
     return code
+
+
+def _alone(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """Run in one child process: a subject that ends it must not pass for one that conforms."""
+    from nnspec.conformance import processes
+
+    code = processes.alone(lambda: command(options))
+    if code is None and not signals.received():
+        return _misuse("the subject ended the process; run it with -n 1 to see in which call", HARNESS)
+    return signals.exit_code() if code in (None, INTERRUPTED) else code
 
 
 def cores() -> int:
@@ -163,13 +183,13 @@ def _matrix(options: argparse.Namespace) -> int:
             reports.append(report)
             code = exit_code(report)
         codes.append(code)
-        if code == INTERRUPTED:  # what is known by now is written all the same
+        if signals.received():  # what is known by now is written all the same
             break
     merged = matrix.merge(reports, failures)
     matrix.write(merged, path, out / "matrix.md")
     print(matrix.markdown(merged))
     print(f"written: {out / 'matrix.md'}, {path}")
-    return next((code for code in (INTERRUPTED, HARNESS, MISUSE, DEVIATES) if code in codes), CONFORMS)
+    return next((code for code in (signals.exit_code(), HARNESS, MISUSE, DEVIATES) if code in codes), CONFORMS)
 
 
 def _refused(options: argparse.Namespace, subjects: list[str]) -> str | None:
@@ -178,8 +198,10 @@ def _refused(options: argparse.Namespace, subjects: list[str]) -> str | None:
 
     if message := unknown_block(options.block):
         return f"--block {message}"
-    if options.timeout <= 0:
-        return f"--timeout {options.timeout}: expected more than 0 seconds"
+    if not 0 < options.timeout < math.inf:
+        return f"--timeout {options.timeout}: expected a finite number of seconds above 0"
+    if not 0 < options.memory < math.inf:
+        return f"--memory {options.memory}: expected a finite number of GiB above 0"
     if options.workers is not None and options.workers < 0:
         return f"-n {options.workers}: expected 0 or more workers"
     return next(filter(None, map(plausible, subjects)), None)
@@ -190,7 +212,7 @@ def _judge(options: argparse.Namespace, subject: str, out: str, json: str) -> tu
     from nnspec.conformance import session
     from nnspec.conformance.terminal import Progress
 
-    names = ("block", "profile", "dtype", "seed", "framework", "device", "waivers", "timeout")
+    names = ("block", "profile", "dtype", "seed", "framework", "device", "waivers", "timeout", "memory")
     chosen = {name: getattr(options, name) for name in names} | {"subject": subject, "out": out, "json": json}
     workers = cores() if options.workers is None else options.workers
     with Progress(subject) as progress:
@@ -199,6 +221,8 @@ def _judge(options: argparse.Namespace, subject: str, out: str, json: str) -> tu
         return HARNESS, "the checks could not be started"
     if run.subject_error:
         return MISUSE, run.subject_error
+    if run.failure:
+        return HARNESS, run.failure
     if run.report is None:
         return HARNESS, f"pytest ended with code {code} before there was a report"
     return CONFORMS, run.report
@@ -207,7 +231,7 @@ def _judge(options: argparse.Namespace, subject: str, out: str, json: str) -> tu
 def exit_code(report: dict[str, Any]) -> int:
     """What a report means to whoever called."""
     if report["interrupted"]:
-        return INTERRUPTED
+        return signals.exit_code()
     if report["errors"]:
         return HARNESS
     return CONFORMS if report["conforms"] else DEVIATES

@@ -77,6 +77,13 @@ class Journal:
         self._memory[: HEADER.size] = HEADER.pack(time.monotonic(), len(text), len(blob))
 
 
+def began(path: Path) -> float:
+    """When the call began; 0 where none is under way."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    return float(struct.unpack("<d", head)[0]) if len(head) == 8 else 0.0
+
+
 def read(path: Path) -> tuple[float, dict[str, Any], Case | None]:
     """When the call began (0: none), what was noted, and the case where there is one."""
     return parse(raw(path))

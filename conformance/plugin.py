@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--nnspec-block", action="append", default=None, help="check these blocks alone; may be repeated")
     group.addoption("--nnspec-timeout", default=30.0, type=float, help="seconds after which a call counts as hung")
+    group.addoption("--nnspec-memory", default=4.0, type=float, help="GiB that a worker process may take")
     group.addoption("--nnspec-waivers", default=None, help="a TOML file of known deviations")
     group.addoption("--nnspec-out", default="nnspec-report", help="folder for report.json and the scripts")
     group.addoption("--nnspec-json", default=None, help="where to write the report (default: OUT/report.json)")
@@ -55,6 +57,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "nnspec: a check of a requirement of the specification")
     for name, value in json.loads(getattr(config, "workerinput", {}).get("nnspec_options", "{}")).items():
         setattr(config.option, f"nnspec_{name}", value)
+    if _is_own_worker(config):
+        from nnspec.conformance.processes import become_worker
+
+        become_worker(getattr(config, "workerinput", {})["nnspec_parent"])
     if not hasattr(config, "workerinput") and _asked_for(config):
         from nnspec.conformance.folder import OutputError
         from nnspec.conformance.requirements import unknown_block
@@ -63,6 +69,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
         if message := unknown_block(config.getoption("nnspec_block")):
             raise pytest.UsageError(f"--nnspec-block {message}")
+        for name in ("timeout", "memory"):
+            if not 0 < config.getoption(f"nnspec_{name}") < math.inf:
+                raise pytest.UsageError(f"--nnspec-{name}: expected a finite number above 0")
         try:
             session = Session(config)
         except OutputError as error:
@@ -97,8 +106,8 @@ def _state(config: pytest.Config) -> _State:
 
 
 def _journal(config: pytest.Config) -> Journal | None:
-    worker = getattr(config, "workerinput", None)
-    folder = worker and worker.get("nnspec_journals")
+    worker = getattr(config, "workerinput", {})
+    folder = worker.get("nnspec_journals")
     if not folder:
         return None
     from nnspec.conformance.journal import Journal
@@ -108,7 +117,7 @@ def _journal(config: pytest.Config) -> Journal | None:
 
 def _load(config: pytest.Config, state: _State) -> None:
     from nnspec.adapters import SubjectError, load
-    from nnspec.conformance import waivers
+    from nnspec.conformance import signals, waivers
     from nnspec.conformance.legible import legible
     from nnspec.conformance.requirements import unknown_declaration
     from nnspec.conformance.sources import sources
@@ -130,10 +139,15 @@ def _load(config: pytest.Config, state: _State) -> None:
             raise SubjectError(message)
         state.waivers = waivers.load(config.getoption("nnspec_waivers"))
         state.subject = loaded
-    except (SubjectError, waivers.WaiverError) as error:
+    except (SubjectError, waivers.WaiverError, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt):
+            if not signals.raised_by_subject():
+                raise
+            error = SubjectError(f"{subject}: raises KeyboardInterrupt while it is imported")
         state.error = str(error)
-        if hasattr(config, "workeroutput"):
-            config.workeroutput["nnspec_error"] = legible(state.error)
+        if state.journal:  # nothing more is to be had from this worker
+            state.journal.note(f"cannot load: {legible(state.error)}")
+            os._exit(1)
     else:
         known = {"versions": dict(loaded.versions), "sources": sources(before)}
         if state.journal:

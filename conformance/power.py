@@ -75,6 +75,7 @@ def measure_all(faults: Iterable[Fault], profile: str, seeds: Iterable[int], wor
         yield from (measure(*job) for job in jobs)
         return
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before the workers import NumPy
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # and whatever the working directory holds
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         for done in as_completed([pool.submit(measure, *job) for job in jobs]):
             yield done.result()

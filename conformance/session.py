@@ -17,6 +17,7 @@ from nnspec.conformance import folder, journal
 from nnspec.conformance.folder import OutputError
 from nnspec.conformance.legible import legible
 from nnspec.conformance.log import Log, key
+from nnspec.conformance.processes import SAFE_PATH
 from nnspec.conformance.requirements import unknown_block
 from nnspec.conformance.workers import arguments as worker_arguments
 
@@ -30,6 +31,7 @@ class Session:
         self.planned = 0
         self.interrupted = False
         self.subject_error: str | None = None
+        self.failure: str | None = None  # why nnspec itself could not run the checks
         self.loaded: dict[str, dict[str, str]] = {}  # what identifies the subject: versions, and its files' contents
         self.report: dict[str, Any] | None = None
         self.progress: Callable[[int, int, dict[str, Any] | None], None] = lambda done, planned, record: None
@@ -76,8 +78,8 @@ class Session:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Build the report from the log, and write it where nobody else does."""
-        if self.subject_error:
-            session.exitstatus = 2
+        if self.subject_error or self.failure:
+            session.exitstatus = 2 if self.subject_error else 3
         elif self._begin():
             from nnspec.conformance import report
 
@@ -104,8 +106,8 @@ class Session:
     @pytest.hookimpl(optionalhook=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Under plain pytest: what is wrong with the subject, or where the report is."""
-        if self.subject_error:
-            terminalreporter.write_line(f"nnspec: {self.subject_error}", red=True)
+        if self.subject_error or self.failure:
+            terminalreporter.write_line(f"nnspec: {self.subject_error or self.failure}", red=True)
         elif self.report:
             counts = ", ".join(f"{n} {verdict}" for verdict, n in self.report["totals"].items() if n)
             counts = f"judged {self.report['musts']['judged']} of {self.report['musts']['all']} musts; {counts}"
@@ -181,6 +183,7 @@ class Session:
             "finished": len(self.log.records),
             "unfinished": max(0, self.planned - len(self.log.records)),
             "interrupted": self.interrupted,
+            "incidents": self.log.notes.get("incidents", []),
         }
 
 
@@ -244,6 +247,7 @@ def _quiet_environment() -> Iterator[None]:
     os.environ.pop("PYTEST_ADDOPTS", None)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    os.environ.setdefault("PYTHONSAFEPATH", SAFE_PATH)  # a worker must not find a random.py in the user's folder
     os.environ.setdefault("JAX_ENABLE_X64", "1")  # also while a file is loaded that makes arrays then
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "nnspec.conformance.plugin"}
     with tempfile.TemporaryDirectory(prefix="nnspec-") as folder:

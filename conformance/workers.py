@@ -1,21 +1,24 @@
-"""Watch the worker processes: time-outs, crashes, and blocks that are given up."""
+"""The worker processes of a run: they are started, watched, ended, and put down for what they did."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+import subprocess
 import tempfile
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from nnspec.conformance import journal
+from nnspec.conformance import journal, signals
 from nnspec.conformance.legible import legible
 from nnspec.conformance.log import key
+from nnspec.conformance.processes import GIB, Kept, Orphans, end_group, resident
 from nnspec.conformance.requirements import CHECKS, requirements
 
 if TYPE_CHECKING:
@@ -23,50 +26,234 @@ if TYPE_CHECKING:
 
 BLOCKED_AFTER = 10  # after so many crashes or hangs of a block without one completed check, the others are not tried
 LOADING = 10.0  # seconds that loading the subject may take longer than a call: importing a framework takes its time
+STARTING = 120.0  # seconds that a worker has until it loads the subject
+ATTEMPTS = 2  # workers in a row that may fail to load the subject, where an earlier one could
+EVERY = 0.1  # seconds between two looks at the workers
+OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}  # no mistake ends a process so
 
 
 def arguments(workers: int) -> list[str]:
-    """Return pytest's arguments for this number of worker processes."""
+    """Return pytest's arguments for this number of worker processes. When to stop restarting them is decided below."""
     if not workers:
         return []
-    return ["-p", "xdist.plugin", "-n", str(workers), "--max-worker-restart", "10000", "--dist", "worksteal"]
+    return ["-p", "xdist.plugin", "-n", str(workers), "--max-worker-restart", "1000000", "--dist", "worksteal"]
+
+
+@dataclass
+class Worker:
+    """One worker process."""
+
+    node: Any  # what xdist knows of it
+    journal: Path
+    started: float
+    ended_for: str = ""  # why nnspec ended it: "time", "memory", "closed", "changed", "interrupted"; or nothing
+    finished: bool = False  # it has told everything
+    cleared: bool = False  # it is dead, and what it started has been ended
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process itself."""
+        return self.node.gateway._io.popen
+
+    def end(self, reason: str = "", patience: float = 0.0) -> None:
+        """End it and what it started, after so many seconds in which it may end by itself."""
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.ended_for = self.ended_for or reason
+        end_group(self.process)
+        self.process.wait()
+        self.cleared = True
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether something outside of this run ended it."""
+        return not self.ended_for and -(self.process.returncode or 0) in OUTSIDE
+
+    def fate(self, limit: float, memory: float) -> str:
+        """Return what became of it, as the end of a sentence about a call."""
+        return {
+            "time": f"did not return within {limit:g} s",
+            "memory": f"used more than {memory:g} GiB",
+            "closed": "closed files that its process needs",
+        }.get(self.ended_for, "ended the process")
+
+    @property
+    def how(self) -> str:
+        """How it ended by itself, in brackets."""
+        code = self.process.returncode or 0
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit status {code}"
+        return "" if self.ended_for else f" ({name})"
 
 
 class Workers:
-    """The worker processes of a run, seen from the process that reports: a plugin of pytest beside the session."""
+    """The worker processes, seen from the process that reports: a plugin of pytest beside the session.
+
+    Without workers it keeps what the subject may change of this process.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session, self.config = session, session.config
+        option = self.config.getoption
+        self.limit, self.memory = option("nnspec_timeout"), option("nnspec_memory")
         self._temporary = tempfile.TemporaryDirectory(prefix="nnspec-")
         self.journals = Path(self._temporary.name)
-        self._killed: set[str] = set()
+        self._workers: dict[str, Worker] = {}
+        self._expected = 0  # workers that were started or are about to be
+        self._orphans: Orphans | None = None
+        self._orphaned = False  # whether a worker may have left something behind
+        self._kept: Kept | None = None
+        self._planned: list[str] = []  # the checks, as soon as a worker could load the subject
+        self._failed_starts = 0  # since the last worker that could load it
+        self._again: set[str] = set()  # checks whose worker was killed from outside once
         self._stop = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
 
-    # -- hooks of pytest and xdist -------------------------------------------------------------------------------------
+    # -- the course of a run -------------------------------------------------------------------------------------------
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
         """Begin to watch."""
-        threading.Thread(target=self._watch, daemon=True).start()
+        if not self.config.pluginmanager.hasplugin("dsession"):
+            self._kept = Kept()
+            return
+        if self.config.getoption("nnspec_journals") is not None:  # a process of the command line has no other children
+            self._orphans = Orphans()
+        self._watcher.start()
         for block, form in {(r["block"], r["form"]) for r in self.session.log.records.values()}:
             self._give_up(block, form)  # of a run that goes on
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_finish(self) -> None:
+        """Put back what loading the subject has changed, before anything is written."""
+        if self._kept:
+            self._kept.put_back()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_setupnodes(self, specs: Any) -> None:
+        """Know how many workers are to come."""
+        self._expected = len(specs)
+
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker where its journal is, and what need not be run."""
-        node.workerinput["nnspec_journals"] = str(self.journals)
+        """Tell a worker where its journal is, what need not be run, and whose child it is."""
+        _send_to_the_dead(node)
+        name = node.gateway.id
+        node.workerinput |= {"nnspec_journals": str(self.journals), "nnspec_parent": os.getpid()}
         node.workerinput["nnspec_known"] = json.dumps(sorted(self.session.known))
+        self._workers[name] = Worker(node, self.journals / name, time.monotonic())
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
-    def pytest_xdist_node_collection_finished(self, node: Any) -> None:
-        """Tell the session what a worker loaded."""
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        """Tell the session what a worker has loaded, and notice if it is something else than the others have."""
         found = self.journals / f"loaded-{node.gateway.id}"
         if found.exists():
             self.session.notice(json.loads(found.read_bytes()))
+        if self._planned and ids != self._planned:
+            self._workers[node.gateway.id].end("changed")
+            return
+        self._planned, self._failed_starts = ids, 0
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """End the workers, and whatever they left behind, before anything is written."""
+        self._end_all()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        """Remove the journals."""
+        self._end_all()  # where the session did not come to its beginning
+        if self._kept:
+            self._kept.close()
+        self._temporary.cleanup()
+
+    def _end_all(self) -> None:
+        self._stop.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
+        for worker in self._workers.values():
+            worker.end(patience=5 if worker.finished else 0)
+        if self._orphans:
+            self._orphans.end()
+        if self._kept:
+            self._kept.put_back()
+
+    def pytest_internalerror(self, excrepr: Any, excinfo: Any) -> bool:
+        """Name what ended the run, and keep what is known by then."""
+        if excinfo.errisinstance(EOFError):  # before a worker said its first word
+            message = "a worker process could not be started: it ended at once"
+            if self._planned:
+                self.session.log.error(message)
+            else:
+                self.session.failure = message
+        else:
+            self.session.log.error(f"internal error: {str(excrepr)[-2000:]}")
+        return True
+
+    # -- the end of a worker -------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: Any) -> None:
+        """Find out why a worker ended. Raises to end the run where another worker would not do better."""
+        if signals.received():  # what it raised was lost
+            raise KeyboardInterrupt
+        worker = self._workers[node.gateway.id]
+        worker.finished = not error
+        if error:
+            worker.end("closed", patience=1)
+            if message := self._did_not_start(worker):
+                self._count_failed_start(worker, message)
+            self._expected += 1  # xdist replaces it
+
+    def _did_not_start(self, worker: Worker) -> str | None:
+        """Return why a worker came to no check; None if it came to one."""
+        subject = self.config.getoption("nnspec_subject")
+        if worker.ended_for == "changed":
+            return f"{subject} offers other checks than before; was it changed?"
+        if not worker.journal.exists():
+            return f"a worker process could not be started: it {worker.fate(STARTING, self.memory)}{worker.how}"
+        began, entry, _ = journal.read(worker.journal)
+        text = entry.get("text", "")
+        if text.startswith("cannot load: "):
+            return text.removeprefix("cannot load: ")
+        if began and text.startswith("loading "):
+            fate = "hung" if worker.ended_for == "time" else worker.fate(self.limit, self.memory)
+            return f"{subject}: {fate} while it was loaded{worker.how}"
+        return None
+
+    def _count_failed_start(self, worker: Worker, message: str) -> None:
+        """Name that a worker could not load the subject, and end the run unless the next one may do better."""
+        self._failed_starts += 1
+        if worker.was_killed and self._failed_starts < ATTEMPTS:
+            self._note(f"something outside nnspec ended a worker before its first check: {message}")
+            return
+        if self._planned:  # it could be loaded before, and what is known by now is reported
+            self.session.log.error(f"after a worker had ended, another one could not go on: {message}")
+            if self._failed_starts < ATTEMPTS:
+                return
+        elif worker.was_killed or not worker.journal.exists():
+            self.session.failure = message
+        else:
+            self.session.subject_error = message
+        raise pytest.exit.Exception(message, returncode=2)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: Any, sched: Any) -> None:
         """Turn the end of a worker in the middle of a check into a record: its journal says in which case."""
-        report.nnspec = json.dumps(self._crash(report.node.gateway.id, crashitem))
+        worker = self._workers[report.node.gateway.id]
+        if worker.ended_for == "changed":
+            _try_again(crashitem, report, sched)
+            return
+        if worker.was_killed:
+            name = signal.Signals(-worker.process.returncode).name
+            self._note(f"something outside nnspec ended a worker with {name} during {crashitem}")
+            if crashitem not in self._again:
+                self._again.add(crashitem)
+                _try_again(crashitem, report, sched)
+                return
+            self.session.log.error(f"{crashitem}: something outside nnspec ended the worker twice, with {name}")
+        else:
+            report.nnspec = json.dumps(self._crash(worker, crashitem))
         report.when = "call"
 
     @pytest.hookimpl(trylast=True)
@@ -76,62 +263,24 @@ class Workers:
         if entry and entry["verdict"] in ("crash", "timeout"):
             self._give_up(entry["block"], entry["form"])
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any, error: Any) -> None:
-        """End the run where a worker ended while it loaded the subject, since no other would fare better."""
-        session, output = self.session, getattr(node, "workeroutput", {})
-        session.subject_error = output.get("nnspec_error", session.subject_error)
-        worker = node.gateway.id
-        if error and (self.journals / worker).exists():
-            _, entry, _ = journal.read(self.journals / worker)
-            if entry.get("text", "").startswith("loading "):
-                fate = "hung" if worker in self._killed else "ended the process"
-                message = f"{self.config.getoption('nnspec_subject')}: {fate} while it was loaded"
-                if session.log.records:  # it could be loaded before, and what is known by now is reported
-                    session.log.error(f"{message} once more, after a worker had ended")
-                else:
-                    session.subject_error = message
-                raise pytest.exit.Exception(message, returncode=2)
+    def _note(self, incident: str) -> None:
+        """Have the report say what happened to a worker, and was neither the subject's doing nor an error."""
+        notes = self.session.log.notes.get("incidents", [])
+        self.session.log.note("incidents", [*notes, incident])
 
-    def pytest_sessionfinish(self) -> None:
-        """Stop watching."""
-        self._stop.set()
-
-    def pytest_unconfigure(self) -> None:
-        """Remove the journals."""
-        self._temporary.cleanup()
-
-    # -- the watch -----------------------------------------------------------------------------------------------------
-
-    def _watch(self) -> None:
-        limit = self.config.getoption("nnspec_timeout")
-        while not self._stop.wait(min(0.5, limit / 4)):
-            for path in list(self.journals.glob("gw*")):
-                try:
-                    began, entry, _ = journal.read(path)
-                except (OSError, ValueError, KeyError):
-                    continue
-                allowed = limit + LOADING * entry.get("text", "").startswith("loading ")
-                if began and entry.get("pid") and time.monotonic() - began > allowed and path.name not in self._killed:
-                    self._killed.add(path.name)
-                    with suppress(ProcessLookupError):
-                        os.kill(entry["pid"], signal.SIGKILL)
-
-    def _crash(self, worker: str, nodeid: str) -> dict[str, Any] | None:
+    def _crash(self, worker: Worker, nodeid: str) -> dict[str, Any] | None:
         from nnspec.conformance import report, waivers
 
-        raw = journal.raw(self.journals / worker)
+        raw = journal.raw(worker.journal)
         _, entry, case = journal.parse(raw)
+        what = worker.fate(self.limit, self.memory) + worker.how
         if "check" not in entry:
-            self.session.log.error(f"{nodeid}: the worker ended outside any call")
+            self.session.log.error(f"{nodeid}: the worker {what} outside any call")
             return None
         identifier, form, dtype = entry["check"]
-        hung = worker in self._killed
         option = self.config.getoption
-        limit = option("nnspec_timeout")
-        what = f"did not return within {limit:g} s" if hung else "ended the process"
         record = report.key(_check(identifier), form, dtype) | {
-            "verdict": "timeout" if hung else "crash",
+            "verdict": "timeout" if worker.ended_for == "time" else "crash",
             "reason": f"the call {what}",
             "cases": 0,
             "unsupported": {},
@@ -165,6 +314,56 @@ class Workers:
         tried = [verdict for verdict in alike if verdict != "unsupported"]  # those were not called at all
         if len(tried) >= BLOCKED_AFTER and set(tried) <= {"crash", "timeout"}:
             (self.journals / f"blocked-{block}-{form}").touch()
+
+    # -- the watch -----------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Look at all workers again and again. A worker is noticed to be dead even if its pipe is still open."""
+        while not self._stop.wait(min(EVERY, self.limit / 4)):
+            for worker in list(self._workers.values()):
+                if worker.cleared:
+                    continue
+                if worker.process.poll() is not None:
+                    worker.end()
+                    self._orphaned = True
+                elif reason := self._over(worker):
+                    worker.ended_for = reason
+                    end_group(worker.process)
+            if self._orphans and self._orphaned and len(self._workers) == self._expected:  # none is just being started
+                self._orphans.end(worker.process.pid for worker in self._workers.values() if not worker.cleared)
+                self._orphaned = False
+
+    def _over(self, worker: Worker) -> str:
+        """Return which limit a worker is over, if any."""
+        now = time.monotonic()
+        if signals.received():
+            return "interrupted"
+        try:
+            began, allowed = journal.began(worker.journal), self.limit
+        except OSError:
+            began, allowed = worker.started, STARTING
+        if began and now - began > allowed:
+            text = journal.read(worker.journal)[1].get("text", "") if worker.journal.exists() else ""
+            if now - began > allowed + LOADING * text.startswith("loading "):
+                return "time"
+        return "memory" if resident(worker.process.pid) > self.memory * GIB else ""
+
+
+def _send_to_the_dead(node: Any) -> None:
+    """Let xdist send commands to a worker that is dead: it learns of that later, and has others do what was sent."""
+    send = node.sendcommand
+
+    def send_if_open(name: str, **arguments: Any) -> None:
+        with suppress(OSError):
+            send(name, **arguments)
+
+    node.sendcommand = send_if_open
+
+
+def _try_again(crashitem: str, report: Any, sched: Any) -> None:
+    """Have another worker run the check, whose report then counts for nothing."""
+    sched.mark_test_pending(crashitem)
+    report.outcome, report.when = "rerun", "setup"
 
 
 def _check(identifier: str) -> Any:
