@@ -681,7 +681,7 @@ def _wrong_vjp(key, mistake):
             gradients = [*right_vjp(cotangent, equation, *operands)]
             return tuple(function(gradients, cotangent, *labels, [*operands]))
 
-        fault(f"einsum.gradient.{key}", mistake, einsum_vjp=einsum_vjp)
+        fault(key if "." in key else f"einsum.gradient.{key}", mistake, einsum_vjp=einsum_vjp)
         return function
 
     return add
@@ -839,7 +839,10 @@ def _cotangent_in_front(gradients, g, terms, output, operands):
     return _back(g.reshape([size[a] for a in front]), terms, front, operands)
 
 
-@_wrong_vjp("ellipsis/dropped-first", "along an ellipsis that the output dropped, the first element gets everything")
+@_wrong_vjp(
+    "einsum.ellipsis.dropped/first-alone",
+    "along a dropped ellipsis, the first element gets all of the gradient",
+)
 def _dropped_first(gradients, g, terms, output, operands):
     for i, labels in enumerate(terms):
         dropped = [a in _hidden(labels) and a not in output for a in labels]

@@ -1,0 +1,227 @@
+"""A subject that answers one question as another library does by design fails the requirement about it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from nnspec.adapters import load
+from nnspec.adapters.subject import Subject
+from nnspec.conformance.power import load_checks
+from nnspec.conformance.requirements import CHECKS, requirements
+from nnspec.conformance.trial import Trial, forms
+from nnspec.reference import avg_pool2d as avg
+from nnspec.reference import einsum as ein
+from nnspec.reference import max_pool2d as pool
+from nnspec.reference.arguments import pair
+from nnspec.reference.module import pullback
+from nnspec.reference.relu import ReLU, relu_vjp
+
+Names = dict[str, Any]
+KNOWN = requirements()
+SUBJECTS: list[Any] = []
+
+
+def differs(*identifiers: str, block: str = "") -> Callable[[Callable[[], Names]], Callable[[], Names]]:
+    """A subject, and the requirements that it fails; `block` where there is none of them."""
+
+    def register(make: Callable[[], Names]) -> Callable[[], Names]:
+        stem = block or identifiers[0].split(".")[0]
+        SUBJECTS.append(pytest.param(make, stem, set(identifiers), id=make.__name__))
+        return make
+
+    return register
+
+
+def broken(subject: Subject, block: str, profile: str = "quick", seed: int = 0) -> dict[str, str]:
+    """The requirements that bind a subject, or are marked, and that it fails: identifier -> what was wrong."""
+    found = {}
+    for check in [c for c in CHECKS.values() if c.stem == block and (c.decides or KNOWN[c.identifier].convention)]:
+        for form in forms(subject, check):
+            outcome = Trial(subject, form, "float32", profile, seed).run(check, simplify=False)
+            if outcome.verdict not in ("pass", "unsupported"):
+                found[check.identifier] = outcome.reason
+    return found
+
+
+@pytest.mark.parametrize(("make", "block", "expected"), SUBJECTS)
+def test_only_the_requirement_that_differs_is_broken(make, block, expected):
+    load_checks()
+    found = broken(load(make(), "numpy"), block)
+    assert found.keys() == expected, found
+
+
+# -- einsum ------------------------------------------------------------------------------------------------------------
+
+
+@differs("einsum.ellipsis.dropped")
+def einsum_of_numpy() -> Names:
+    return {"einsum": lambda equation, *operands: np.einsum(equation, *operands)}
+
+
+def _checked(reason: Callable[[str, tuple], bool]) -> Names:
+    """einsum and its gradient, which refuse what `reason` is true of."""
+
+    def einsum(equation, *operands):
+        if reason(equation, operands):
+            raise ValueError(f"{equation}: not here")
+        return ein.einsum(equation, *operands)
+
+    def einsum_vjp(cotangent, equation, *operands):
+        einsum(equation, *operands)
+        return ein.einsum_vjp(cotangent, equation, *operands)
+
+    return {"einsum": einsum, "einsum_vjp": einsum_vjp}
+
+
+@differs("einsum.ellipsis.dropped")
+def einsum_that_wants_the_ellipsis_in_the_output() -> Names:
+    def dropped(equation, operands):
+        left, arrow, right = equation.partition("->")
+        return (
+            bool(arrow)
+            and any(
+                "..." in term and x.ndim > len(term.replace(" ", "").replace("...", ""))
+                for term, x in zip(left.split(","), operands, strict=False)
+            )
+            and "..." not in right
+        )
+
+    return _checked(dropped)
+
+
+@differs("einsum.broadcast.size-one", "einsum.broadcast.summed", "einsum.gradient.broadcast")
+def einsum_that_broadcasts_in_an_ellipsis_alone() -> Names:
+    def broadcasts(equation, operands):
+        terms, _ = ein.parse(equation, [x.ndim for x in operands])
+        sizes: dict[str, set[int]] = {}
+        for term, x in zip(terms, operands, strict=True):
+            for label, size in zip(term, x.shape, strict=True):
+                sizes.setdefault(label, set()).add(size)
+        return any(len(found) > 1 for label, found in sizes.items() if label.isalpha())
+
+    return _checked(broadcasts)
+
+
+@differs("einsum.refuses.diagonal")
+def einsum_whose_diagonal_broadcasts() -> Names:
+    def einsum(equation, *operands):
+        terms, _ = ein.parse(equation, [x.ndim for x in operands])
+        whole = []
+        for term, x in zip(terms, operands, strict=True):
+            largest = {a: max(n for b, n in zip(term, x.shape, strict=True) if a == b) for a in term}
+            repeated = [largest[a] if term.count(a) > 1 else n for a, n in zip(term, x.shape, strict=True)]
+            whole.append(np.broadcast_to(x, repeated))
+        return ein.einsum(equation, *whole)
+
+    return {"einsum": einsum, "einsum_vjp": ein.einsum_vjp}
+
+
+# -- relu --------------------------------------------------------------------------------------------------------------
+
+
+def _relu(slope: float = 0.0, maximum: Callable[..., Any] = np.maximum) -> Names:
+    """relu as function and class, with this slope at 0."""
+
+    def own_relu(x):
+        return np.asarray(maximum(x, np.zeros((), x.dtype)))
+
+    def own_relu_vjp(cotangent, x):
+        at_zero = (cotangent * slope).astype(x.dtype) if slope else np.zeros((), x.dtype)
+        return np.where(x == 0, at_zero, relu_vjp(cotangent, x))
+
+    class OwnReLU(ReLU):
+        def forward(self, x):
+            return own_relu(x)
+
+        def vjp(self, x):
+            return self.forward(x), pullback(own_relu_vjp, x)
+
+    return {"relu": own_relu, "relu_vjp": own_relu_vjp, "ReLU": OwnReLU}
+
+
+@differs("relu.nan.propagates", "relu.gradient.zero")
+def relu_that_drops_nan_and_has_half_a_slope_at_zero() -> Names:
+    return _relu(slope=0.5, maximum=np.fmax)
+
+
+@differs("relu.gradient.zero")
+def relu_with_a_slope_of_one_at_zero() -> Names:
+    return _relu(slope=1.0)
+
+
+# -- pools -------------------------------------------------------------------------------------------------------------
+
+
+@differs("max_pool2d.nan.propagates")
+def max_pool_that_drops_nan() -> Names:
+    def max_pool2d(x, **arguments):
+        if x.dtype.kind != "f":
+            return pool.max_pool2d(x, **arguments)
+        nan = np.isnan(x)
+        y = pool.max_pool2d(np.where(nan, np.array(-np.inf, x.dtype), x), **arguments)
+        alone = pool.max_pool2d(np.where(nan, np.float32(0), np.float32(1)), **arguments) <= 0
+        return np.where(alone, np.array(np.nan, x.dtype), y)
+
+    return {"max_pool2d": max_pool2d, "max_pool2d_vjp": pool.max_pool2d_vjp}
+
+
+def _tied(share: Callable[[int], float]) -> Names:
+    """A pool whose windows give each of k equal maxima share(k) of their cotangent."""
+
+    def max_pool2d_vjp(cotangent, x, *, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
+        arguments = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
+        y = pool.max_pool2d(x, **arguments, ceil_mode=ceil_mode)
+        (kh, kw), (ph, pw), (dh, dw) = (pair("", value, 0) for value in (kernel_size, padding, dilation))
+        sh, sw = pair("", kernel_size if stride is None else stride, 0)
+        h, w = x.shape[2:]
+        rows = [range(r * sh - ph, r * sh - ph + kh * dh, dh) for r in range(y.shape[2])]
+        columns = [range(s * sw - pw, s * sw - pw + kw * dw, dw) for s in range(y.shape[3])]
+        dx = np.zeros_like(x)
+        for b, d, r, s in np.ndindex(*y.shape):
+            inside = [(i, j) for i in rows[r] for j in columns[s] if 0 <= i < h and 0 <= j < w]
+            equal = [place for place in inside if x[b, d][place] == y[b, d, r, s]]
+            for place in equal:
+                dx[b, d][place] += cotangent[b, d, r, s] * x.dtype.type(share(len(equal)))
+        return dx
+
+    return {"max_pool2d": pool.max_pool2d, "max_pool2d_vjp": max_pool2d_vjp}
+
+
+@differs("max_pool2d.gradient.ties", "max_pool2d.gradient.minus-infinity")
+def max_pool_whose_ties_share_the_gradient() -> Names:
+    return _tied(lambda k: 1 / k)
+
+
+@differs("max_pool2d.gradient.ties", "max_pool2d.gradient.minus-infinity")
+def max_pool_whose_ties_each_get_the_gradient() -> Names:
+    return _tied(lambda k: 1)
+
+
+def _strided(name: str, module: Any) -> Names:
+    """A pool whose default stride is 1."""
+    function, vjp = getattr(module, name), getattr(module, f"{name}_vjp")
+    return {
+        name: lambda x, **a: function(x, **{"stride": 1, **a}),
+        f"{name}_vjp": lambda cotangent, x, **a: vjp(cotangent, x, **{"stride": 1, **a}),
+    }
+
+
+@differs("max_pool2d.stride.default")
+def max_pool_with_a_stride_of_one() -> Names:
+    return _strided("max_pool2d", pool)
+
+
+@differs("avg_pool2d.stride.default")
+def avg_pool_with_a_stride_of_one() -> Names:
+    return _strided("avg_pool2d", avg)
+
+
+@differs("avg_pool2d.divisor.default")
+def avg_pool_that_counts_no_padding_by_default() -> Names:
+    return {
+        "avg_pool2d": lambda x, **a: avg.avg_pool2d(x, **{"count_include_pad": False, **a}),
+        "avg_pool2d_vjp": lambda g, x, **a: avg.avg_pool2d_vjp(g, x, **{"count_include_pad": False, **a}),
+    }
