@@ -143,10 +143,12 @@ def assemble(run: Record, records: Iterable[Record], errors: Iterable[str] = ())
     ordered = sorted(untrue(records), key=lambda r: (order[r["requirement"]], r["form"], r["dtype"]))
     counts = Counter(r["verdict"] for r in ordered)
     totals = {verdict: counts[verdict] for verdict in VERDICTS} | {"cases": sum(r["cases"] for r in ordered)}
+    unsteady = [r["unsteady"] for r in ordered if "unsteady" in r]
+    ordered = [{name: value for name, value in r.items() if name != "unsteady"} for r in ordered]
     errors, asked = list(errors), musts(ordered)
     whole = not (errors or run.get("interrupted") or run.get("unfinished"))
-    conforms = whole and bool(counts["pass"]) and not failed(ordered) and not asked["not judged"]
-    told = {"conforms": conforms, "musts": asked, "totals": totals, "errors": errors}
+    conforms = whole and bool(counts["pass"]) and not failed(ordered) and not asked["not judged"] and not unsteady
+    told = {"conforms": conforms, "musts": asked, "totals": totals, "errors": errors, "unsteady": unsteady}
     return {"schema": SCHEMA, **run, **told, "results": ordered}
 
 

@@ -113,6 +113,9 @@ class Session:
             counts = f"judged {self.report['musts']['judged']} of {self.report['musts']['all']} musts; {counts}"
             path = self.config.getoption("nnspec_json") or f"{self.config.getoption('nnspec_out')}/report.json"
             terminalreporter.write_line(f"nnspec: {self.report['subject']}: {counts}; report: {path}")
+            for entry in self.report["unsteady"]:
+                where = f"{entry['block']} ({entry['form']} {entry['dtype']})"
+                terminalreporter.write_line(f"nnspec: {where}: {entry['message']}", red=True)
             if self.log.trouble:
                 terminalreporter.write_line(f"nnspec: {self.log.trouble}", red=True)
 

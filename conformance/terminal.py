@@ -60,11 +60,21 @@ def show(report: Record, path: str, console: Console | None = None) -> None:
     """The whole report for a person: the table, the findings, and how it was reached."""
     console = console or Console(highlight=False, soft_wrap=True)
     console.print(f"[italic]nnspec check {escape(report['subject'])}[/]: {_judged(report['musts'])}")
+    _unsteady(report, console)
     if report["results"]:
         console.print(_table(report))
     _findings(report, console)
     _unjudged(report, console)
     _footer(report, path, console)
+
+
+def _unsteady(report: Record, console: Console) -> None:
+    """Tell first of results that differ from call to call: any verdict on such a block may be chance."""
+    for entry in report["unsteady"]:
+        where = f"{entry['block']} ({entry['form']} {entry['dtype']})"
+        console.print(f"[bold red]{where}: {escape(entry['message'])}[/]")
+    if report["unsteady"]:
+        console.print("  such results come from a race between threads, memory that nobody initialised, or chance")
 
 
 def _judged(musts: Record) -> str:

@@ -36,8 +36,11 @@ VERDICTS = {
         judged=False,
         excused=True,
     ),
-    "blocked": Verdict("not run, because the block crashed or hung in earlier checks", judged=False),
-    "not run": Verdict("too few cases could be judged, because the subject declined most of them", judged=False),
+    "blocked": Verdict("not run, because the block crashed or hung twice", judged=False),
+    "not run": Verdict(
+        "too few cases could be judged: the subject declined most of them, or the call that a law starts from fails",
+        judged=False,
+    ),
 }
 RESERVED = ("out of domain", "follows from", "tampers")  # verdicts of later versions; readers of reports expect them
 BAD = tuple(name for name, verdict in VERDICTS.items() if verdict.bad)

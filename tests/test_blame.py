@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import io
+
 import hypothesis
 import numpy as np
 import pytest
 from nnspec.adapters import for_numpy
 from nnspec.adapters.blame import LARGEST, Raised, Unsupported, Unusable, theirs, usable, watched
 from nnspec.adapters.loading import load
+from nnspec.conformance import terminal
 from nnspec.conformance.power import load_checks
 from nnspec.conformance.report import record
 from nnspec.conformance.requirements import CHECKS
 from nnspec.conformance.trial import LONGEST, Trial, brief, clean
+from rich.console import Console
 
 RELU = ("--block", "relu", "--dtype", "float32", "-n", "1")
 
 
-def judged(subject, framework, *identifiers):
-    """The records of some checks of a function in float32."""
+def judged(subject, framework, *identifiers, dtype="float32"):
+    """The records of some checks of a function."""
     load_checks()
     subject, checks = load(subject, framework), [CHECKS[identifier] for identifier in identifiers]
-    return [record(c, subject, "function", "float32", Trial(subject, "function", "float32").run(c)) for c in checks]
+    return [record(c, subject, "function", dtype, Trial(subject, "function", dtype).run(c)) for c in checks]
 
 
 class Textless(Exception):
@@ -157,22 +161,24 @@ def test_a_mistake_in_nnspecs_own_code_is_no_finding(monkeypatch):
         judged({"relu": lambda x: np.maximum(x, 0)}, "numpy", "relu.nan.propagates")
 
 
-def test_a_defect_of_torch_is_torchs_under_a_users_file_too(desk):
-    pytest.importorskip("torch")
-    done = desk.check(
-        """
-        from torch.nn import functional as F
+def test_a_defect_of_torch_is_torchs_under_a_users_file_too():
+    torch = pytest.importorskip("torch")
 
-        def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
-            return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
-        """,
-        *("--block", "conv2d", "--dtype", "bfloat16", "-n", "1"),
-    )
-    assert done.code == 0, done.out
-    assert "known defects of torch" in done.out
-    told = [entry["known_defects"] for entry in done.report["results"] if entry["known_defects"]]
-    assert told
-    assert not any(entry["unsupported"] for entry in done.report["results"])
+    def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+        return torch.nn.functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+    [layout] = judged({"conv2d": conv2d}, "torch", "conv2d.input.layout", dtype="bfloat16")
+    assert (layout["verdict"], layout["unsupported"]) == ("pass", {})
+    ((defect, cases),) = layout["known_defects"].items()
+    assert defect.startswith(f"torch {torch.__version__}: oneDNN ends the process")
+    assert cases > 0
+
+
+def test_the_terminal_tells_whose_defect_it_is():
+    console = Console(record=True, width=200, file=io.StringIO())
+    entry = {"block": "conv2d", "known_defects": {"torch 2.13.0: it aborts": 2}}
+    terminal._known_defects({"results": [entry, entry]}, console)
+    assert console.export_text() == "conv2d: known defects of torch 2.13.0: it aborts, 4 cases not made\n"
 
 
 def test_only_the_subjects_exceptions_become_raised():
