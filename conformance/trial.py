@@ -204,7 +204,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         if not isinstance(self.subject.framework, Watched):
-            self.subject = replace(self.subject, framework=watched(self.subject.framework))
+            self.subject = replace(self.subject, framework=watched(self.subject.framework))  # type: ignore[arg-type]
 
     # -- what the bodies of checks use ---------------------------------------------------------------------------------
 
