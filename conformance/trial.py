@@ -444,7 +444,8 @@ class Trial:
         except Unsupported as declined:
             return Outcome("unsupported" if isinstance(declined, Lacks) else "not run", reason=str(declined))
         except (Mismatch, Flaky) as error:
-            last = last or [e for e in getattr(error, "exceptions", ()) if isinstance(e, Mismatch)]
+            raised = (error, *getattr(error, "exceptions", ()))  # a state machine raises its Mismatch itself
+            last = last or [e for e in raised if isinstance(e, Mismatch)]
             if not last:  # it is no result of the subject's that came and went
                 raise
             failure = error if isinstance(error, Mismatch) else last[0]

@@ -54,9 +54,12 @@ def test_survivors_are_named_with_their_seeds():
     assert (survivor["fault"], survivor["seeds"]) == (key, {"1": "pass"})
 
 
-@pytest.mark.parametrize("block", ["relu", "module"])
-def test_the_cases_that_it_took_are_counted(block):
-    key = faults_of([block])[0].key
+@pytest.mark.parametrize(
+    "key",
+    [faults_of(["relu"])[0].key, faults_of(["module"])[0].key, "module.life.equals-model/state-kept"],
+    ids=["relu", "module", "state machine"],
+)
+def test_the_cases_that_it_took_are_counted(key):
     verdict = measure(key, "quick", 0)
     assert verdict.killed
     assert 1 <= verdict.cases <= 80
