@@ -134,6 +134,15 @@ def agrees(subject: Trial, case: Case, other: Case, expected: Expected, what: st
     subject.expect(subject(case), own(subject(other), expected), what)
 
 
+def follows(
+    subject: Trial, actual: Sequence[np.ndarray], ways: Sequence[Sequence[Expected]], what: Sequence[str]
+) -> None:
+    """Several results are right in one of several ways; where they are in none, the first says what was expected."""
+    way = next((way for way in ways if all(map(subject.fits, actual, way))), ways[0])
+    for one, expected, name in zip(actual, way, what, strict=True):
+        subject.expect(one, expected, name)
+
+
 def returns_no_images(subject: Trial, case: Case) -> None:
     """A batch of nothing gives a result of no images, in the shape that an image's result has."""
     shape = (0, *subject.presumed(case).shape[1:])

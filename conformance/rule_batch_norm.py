@@ -19,8 +19,11 @@ PARAMETERS = ("weight", "bias")
 ROOM = 8  # roundings, a few for each value and each level of a tree of partial sums, beside the n of the sum itself
 
 
-def expected(case: Case, off: Array | float = 0.0) -> tuple[Expected, Expected, Expected]:
-    """y, the running mean and the running variance after the call, whose x may be off by `off`."""
+def expected(case: Case, off: Array | float = 0.0, *, biased: bool = False) -> tuple[Expected, Expected, Expected]:
+    """Return y, the running mean and the running variance after the call, whose x may be off by `off`.
+
+    `biased`: the variance that goes into the running variance has divisor n.
+    """
     form = ARITHMETIC[case["running_mean"].dtype.name]
     wide = case.map(lambda a: np.asarray(a, form.wide)).arrays
     settings = {**DEFAULTS, **case.arguments}
@@ -29,7 +32,17 @@ def expected(case: Case, off: Array | float = 0.0) -> tuple[Expected, Expected, 
             return _evaluation(wide, np.asarray(off), settings["eps"], form)
         if not wide["x"].size:
             return tuple(Expected.exactly(wide[n]) for n in ("x", "running_mean", "running_var"))  # type: ignore
-        return _training(wide, np.asarray(off), settings["momentum"], settings["eps"], form)
+        return _training(wide, np.asarray(off), settings["momentum"], settings["eps"], biased, form)
+
+
+def readings(case: Case, off: Array | float = 0.0) -> list[tuple[Expected, Expected, Expected]]:
+    """Return what is expected under each convention: momentum weighs the new batch or the old value, and both divisors.
+
+    The page's own come first. Checks that are about something else accept each.
+    """
+    momentum = case.arguments.get("momentum", DEFAULTS["momentum"])
+    weights = dict.fromkeys((momentum, 1 - momentum))
+    return [expected(case.but(momentum=m), off, biased=biased) for m in weights for biased in (False, True)]
 
 
 def _evaluation(a: dict[str, Array], e: Array, eps: float, form: Arithmetic) -> tuple[Expected, Expected, Expected]:
@@ -88,7 +101,7 @@ class _Batch:
 
 
 def _training(
-    a: dict[str, Array], e: Array, momentum: float, eps: float, form: Arithmetic
+    a: dict[str, Array], e: Array, momentum: float, eps: float, biased: bool, form: Arithmetic
 ) -> tuple[Expected, Expected, Expected]:
     x, weight, bias, u = a["x"], _along(a, "weight"), _along(a, "bias"), form.rounding
     of = _Batch.of(x, e, eps, form)
@@ -98,7 +111,7 @@ def _training(
 
     y = Expected(of.d * of.s * weight + bias, np.asarray(bound, np.float64))
     mu, mu_off, v, v_off = (values.ravel() for values in (of.mu, of.mu_off, of.v, of.v_off))
-    bessel = of.n / (of.n - 1)
+    bessel = 1.0 if biased else of.n / (of.n - 1)
     running_mean = _moved(a["running_mean"], mu, mu_off, momentum, u)
     running_var = _moved(a["running_var"], bessel * v, bessel * v_off, momentum, u)
     return y, running_mean, running_var

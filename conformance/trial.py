@@ -335,6 +335,11 @@ class Trial:
             if self.journal:
                 self.journal.rest()
 
+    def fits(self, actual: np.ndarray, expected: Expected) -> bool:
+        """Return whether `expect` would accept the result."""
+        same = actual.shape == expected.value.shape
+        return same and not compare(actual, expected.stored(actual.dtype))[1].any()
+
     def expect(self, actual: np.ndarray, expected: Expected, what: str = "the result") -> None:
         """Every element within its bound; where the bound is 0, equal. The shape comes first."""
         if actual.shape != expected.value.shape:

@@ -13,6 +13,7 @@ from nnspec.conformance.power import load_checks
 from nnspec.conformance.requirements import CHECKS, requirements
 from nnspec.conformance.trial import Trial, forms
 from nnspec.reference import avg_pool2d as avg
+from nnspec.reference import batch_norm as norm
 from nnspec.reference import einsum as ein
 from nnspec.reference import max_pool2d as pool
 from nnspec.reference.arguments import pair
@@ -224,4 +225,59 @@ def avg_pool_that_counts_no_padding_by_default() -> Names:
     return {
         "avg_pool2d": lambda x, **a: avg.avg_pool2d(x, **{"count_include_pad": False, **a}),
         "avg_pool2d_vjp": lambda g, x, **a: avg.avg_pool2d_vjp(g, x, **{"count_include_pad": False, **a}),
+    }
+
+
+# -- batch norm --------------------------------------------------------------------------------------------------------
+
+
+def _normalised(x, mean, var, weight, bias, training, momentum, eps):
+    """The running averages weigh the old value by momentum, with variances of divisor n; one value will do."""
+    y, *_ = norm.batch_norm(x, mean, var, weight, bias, training=training and x.size != x.shape[1], eps=eps)
+    if not training or not x.size:
+        return y, mean, var
+    axes = (0, *range(2, x.ndim))
+    if x.size == x.shape[1]:
+        y = np.zeros_like(x) if bias is None else np.broadcast_to(bias.reshape(-1, *[1] * (x.ndim - 2)), x.shape).copy()
+    batch = x.mean(axes), x.var(axes)
+    return y, *((momentum * r + (1 - momentum) * b).astype(r.dtype) for r, b in zip((mean, var), batch, strict=True))
+
+
+@differs(
+    "batch_norm.running-var.update",
+    "batch_norm.momentum.weighs-new",
+    "batch_norm.defaults.momentum",
+    "batch_norm.defaults.eps",
+    "batch_norm.refuses.module-rank",
+    "batch_norm.refuses.one-value",
+)
+def batch_norm_of_another_library() -> Names:
+    def batch_norm(x, running_mean, running_var, weight=None, bias=None, *, training=False, momentum=0.99, eps=1e-3):
+        return _normalised(x, running_mean, running_var, weight, bias, training, momentum, eps)
+
+    def batch_norm_vjp(cotangent, x, *operands, training=False, momentum=0.99, eps=1e-3):
+        return norm.batch_norm_vjp(cotangent, x, *operands, training=training, eps=eps)
+
+    class BatchNorm(norm.BatchNorm2d):
+        ranks = (1, 2, 3, 4, 5)
+
+        def __init__(self, num_features, eps=1e-3, momentum=0.99, affine=True, *, dtype=np.float32):
+            super().__init__(num_features, eps, momentum, affine, dtype=dtype)
+
+        def forward(self, x):
+            count = int(self.num_batches_tracked.data)
+            m = count / (count + 1) if self.momentum is None else self.momentum
+            vectors = [None if p is None else p.data for p in (self.weight, self.bias)]
+            own = self.running_mean.data, self.running_var.data
+            y, self.running_mean.data, self.running_var.data = _normalised(
+                x, *own, *vectors, self.training, m, self.eps
+            )
+            self.num_batches_tracked.data += self.training
+            return y
+
+    return {
+        "batch_norm": batch_norm,
+        "batch_norm_vjp": batch_norm_vjp,
+        "BatchNorm1d": BatchNorm,
+        "BatchNorm2d": BatchNorm,
     }
