@@ -9,42 +9,31 @@ import inspect
 import sys
 import traceback
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.calling import in_page_order, vjp_in_page_order
 from nnspec.adapters.declarations import declared
 from nnspec.adapters.names import NAMED, plausible
 from nnspec.adapters.signatures import CANONICAL, SIGNATURES, VJPS
-from nnspec.adapters.subject import Framework, Subject, SubjectError, Unsupported
+from nnspec.adapters.subject import Framework, Subject, SubjectError
+from nnspec.adapters.trying import Watch, at_once, works
 
 FRAMEWORKS = {"numpy": "for_numpy", "torch": "for_torch", "jax": "for_jax"}
-SMALLEST: dict[str, tuple[int, ...]] = {  # what the constructors of a block's classes take at the least
-    "module": (),
-    "sequential": (),
-    "linear": (1, 1),
-    "relu": (),
-    "mlp": (1, 1, 1),
-    "conv2d": (1, 1, 1),
-    "conv_transpose2d": (1, 1, 1),
-    "batch_norm": (1,),
-    "max_pool2d": (1,),
-    "avg_pool2d": (1,),
-    "global_avg_pool2d": (),
-    "basic_block": (1, 1),
-    "resnet34": (1, 1),
-}
+ASKED = ("jax", "torch", "numpy")  # in which order a user is asked
 
 
-def load(spec: Any, framework: str | None = None, device: str | None = None) -> Subject:
+def load(spec: Any, framework: str | None = None, device: str | None = None, watch: Watch = at_once) -> Subject:
     """ "torch", "reference", "layers.py", "layers.py:Conv2d", a module, a mapping of names, a function or a class.
 
     Loading a file runs it. On a `device` ("cuda", "cuda:1", "gpu"), if one is named, the library then makes its arrays
-    and modules. Raises SubjectError, whose message says what is wrong, where nothing can be checked.
+    and modules. `watch` makes the calls by which it is found out on which library's arrays a file works. Raises
+    SubjectError, whose message says what is wrong, where nothing can be checked.
     """
-    subject = _loaded(spec, framework)
+    subject = _loaded(spec, framework, watch)
     return subject if device is None else _on_device(subject, device)
 
 
@@ -67,18 +56,18 @@ def _joined(some: Iterable[str], more: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*some, *more)))
 
 
-def _loaded(spec: Any, framework: str | None) -> Subject:
+def _loaded(spec: Any, framework: str | None, watch: Watch) -> Subject:
     if isinstance(spec, Subject):
         return spec
     if not isinstance(spec, str | Path):
-        return _from_object(spec, framework)
+        return _from_object(spec, framework, watch)
     name = str(spec)
     if name in NAMED:
         return _named(name)
     if message := plausible(name):
         raise SubjectError(message)
     path, _, only = name.partition(":")
-    return _from_file(Path(path), only, framework)
+    return _from_file(Path(path), only, framework, watch)
 
 
 def _named(name: str) -> Subject:
@@ -91,7 +80,7 @@ def _named(name: str) -> Subject:
         ) from None
 
 
-def _from_file(path: Path, only: str, framework: str | None) -> Subject:
+def _from_file(path: Path, only: str, framework: str | None, watch: Watch) -> Subject:
     names = vars(_run(path))
     found = {n: names[n] for n in sorted(CANONICAL) if callable(names.get(n))}
     if only and only not in found:
@@ -107,7 +96,7 @@ def _from_file(path: Path, only: str, framework: str | None) -> Subject:
         run = f"sys.path.append({str(file.parent)!r})\nsubject = runpy.run_path({str(file)!r})"
         return f"{run}\n{name} = subject[{name!r}]"
 
-    return _subject(str(path) + (f":{only}" if only else ""), chosen, framework, names, recipe)
+    return _subject(str(path) + (f":{only}" if only else ""), chosen, framework, names, recipe, watch)
 
 
 def _run(path: Path) -> types.ModuleType:
@@ -156,7 +145,7 @@ def _where(path: Path, error: BaseException) -> str:
     return f"line {lines[-1]}" if lines else "in a file that it imports"
 
 
-def _from_object(thing: Any, framework: str | None) -> Subject:
+def _from_object(thing: Any, framework: str | None, watch: Watch) -> Subject:
     if isinstance(thing, types.ModuleType):
         names, title = vars(thing), thing.__name__
     elif isinstance(thing, Mapping):
@@ -175,7 +164,7 @@ def _from_object(thing: Any, framework: str | None) -> Subject:
         module = getattr(found[name], "__module__", None)
         return f"from {module} import {name}" if module != "__main__" else f"# define {name} here"
 
-    return _subject(title, found, framework, names, recipe)
+    return _subject(title, found, framework, names, recipe, watch)
 
 
 def _with_vjps(found: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,68 +184,107 @@ def _nearest(names: Mapping[str, Any]) -> str:
 
 
 def _subject(
-    title: str, found: Mapping[str, Any], framework: str | None, names: Mapping[str, Any], recipe: Any
+    title: str,
+    found: Mapping[str, Any],
+    framework: str | None,
+    names: Mapping[str, Any],
+    recipe: Callable[[str], str],
+    watch: Watch,
 ) -> Subject:
-    kind = framework or _detect(title, found, names)
+    kind = framework or _detect(title, found, names, watch)
     if kind not in FRAMEWORKS:
         raise SubjectError(f"framework {kind!r}: expected one of {', '.join(FRAMEWORKS)}")
-    arrays: Framework = importlib.import_module(f"nnspec.adapters.{FRAMEWORKS[kind]}")
-    classes = {n: c for n, c in found.items() if inspect.isclass(c)}
+    arrays = _arrays(kind)
     versions = {"numpy": np.__version__} | ({} if kind == "numpy" else {kind: str(sys.modules[kind].__version__)})
-    subject = Subject(
+    functions, sources = _in_page_order(found)
+
+    def full_recipe(name: str) -> str:
+        own = recipe(name)
+        return own if sources.get(name, name) == name else f"{own}\n{name} = {sources[name]}"
+
+    return Subject(
         name=title,
         framework=arrays,
-        functions={n: f for n, f in found.items() if n not in classes},
-        classes=classes,
+        functions=functions,
+        classes={n: c for n, c in found.items() if inspect.isclass(c)},
         versions=versions,
-        recipe=recipe,
+        recipe=full_recipe,
         **declared(names, title, arrays.FURTHER_DTYPES),
         **getattr(arrays, "TRAITS", {}),
     )
-    _build_each(subject)
-    return subject
 
 
-def _build_each(subject: Subject) -> None:
-    """Build a smallest module of each class: one that cannot be built at all cannot be checked."""
-    for stem, positional in SMALLEST.items():
-        for name in set(SIGNATURES[stem].classes) & subject.classes.keys():
-            try:
-                subject.framework.construct(subject.classes[name], positional, {}, np.dtype(subject.dtypes[0]))
-            except (Unsupported, KeyboardInterrupt):
-                pass
-            except BaseException as error:
-                called = f"{name}({', '.join(map(str, positional))})"
-                raise SubjectError(
-                    f"{subject.name}: {name} cannot be built: {called} raises {type(error).__name__}: {error}"
-                ) from None
+def _arrays(kind: str) -> Framework:
+    return importlib.import_module(f"nnspec.adapters.{FRAMEWORKS[kind]}")  # type: ignore[return-value]
 
 
-def _detect(title: str, found: Mapping[str, Any], names: Mapping[str, Any]) -> str:
-    """torch where the classes are torch modules; otherwise the one library that the functions use, or else numpy."""
-    torch = sys.modules.get("torch")
+def _in_page_order(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The functions, each taking its operands as its page writes them, and how a script makes each of them so."""
+    functions, sources = {}, {}
+    for stem, signature in SIGNATURES.items():
+        function = found.get(signature.function or "")
+        if function is None:
+            continue
+        name = str(signature.function)
+        functions[name], sources[name] = in_page_order(function, stem, name)
+        for vjp, twice in ((f"{name}_vjp", False), (f"{name}_vjp_vjp", True)):
+            if vjp in found:
+                functions[vjp], sources[vjp] = vjp_in_page_order(found[vjp], function, stem, vjp, twice)
+    return functions, sources
+
+
+def _detect(title: str, found: Mapping[str, Any], names: Mapping[str, Any], watch: Watch) -> str:
+    """Return the library that a file works on: by its classes, by annotations, else by the first call that succeeds."""
     classes = {n: c for n, c in found.items() if inspect.isclass(c) and n not in ("Parameter", "SGD")}
-    modules = {n: issubclass(c, torch.nn.Module) for n, c in classes.items()} if torch else {}
-    if any(modules.values()) and not all(modules.values()):
+    if classes:
+        return _library_of_classes(title, classes)
+    annotations = [str(a) for f in found.values() for a in getattr(f, "__annotations__", {}).values()]
+    for library in ("torch", "jax"):
+        if any(library in a for a in annotations):
+            return library
+    named = _libraries(found.values())
+    around = {_library(value) for value in names.values()} & FRAMEWORKS.keys() | named
+    if len(around) < 2:
+        return around.pop() if around else "numpy"
+    return _library_of_calls(
+        title, found, sorted(named or around, key=ASKED.index), sorted(around, key=ASKED.index), watch
+    )
+
+
+def _library_of_classes(title: str, classes: Mapping[str, Any]) -> str:
+    torch = sys.modules.get("torch")
+    modules = {n: torch is not None and issubclass(c, torch.nn.Module) for n, c in classes.items()}
+    if all(modules.values()):
+        return "torch"
+    if any(modules.values()):
         mixed = ", ".join(n for n, is_torch in modules.items() if not is_torch)
         raise SubjectError(
             f"{title}: some classes are torch modules and some are not ({mixed}); "
             "say --framework torch or --framework numpy"
         )
-    if any(modules.values()):
-        return "torch"
-    if classes:
-        return "jax" if "jax" in _libraries(m for c in classes.values() for m in vars(c).values()) else "numpy"
-    annotations = [str(a) for f in found.values() for a in getattr(f, "__annotations__", {}).values()]
-    for library in ("torch", "jax"):
-        if any(library in a for a in annotations):
-            return library
-    used = _libraries(found.values()) or {_library(value) for value in names.values()} & FRAMEWORKS.keys()
-    if len(used) > 1:
-        *others, last = sorted(used, key=("jax", "torch", "numpy").index)
-        choice = " or ".join(f"--framework {library}" for library in (*others, last))
-        raise SubjectError(f"{title}: uses {', '.join(others)} and {last}; say {choice}")
-    return used.pop() if used else "numpy"
+    return "jax" if "jax" in _libraries(m for c in classes.values() for m in vars(c).values()) else "numpy"
+
+
+def _library_of_calls(title: str, found: Mapping[str, Any], named: list[str], around: list[str], watch: Watch) -> str:
+    """The library on whose arrays the functions work. Those that their code names are tried first."""
+    functions, _ = _in_page_order(found)
+    stems = [stem for stem, signature in SIGNATURES.items() if signature.function in functions]
+
+    def working(library: str) -> set[str]:
+        subject = Subject(title, _arrays(library), functions)
+        return {stem for stem in stems if works(subject, stem, watch)}
+
+    if len(named) == 1 and working(named[0]) == set(stems):
+        return named[0]
+    succeeded = {library: working(library) for library in around}
+    best = [library for library in around if all(succeeded[library] >= other for other in succeeded.values())]
+    if len(best) == 1:
+        return best[0]
+    if not any(succeeded.values()):  # what cannot be called at all is told for each block
+        return named[0]
+    *others, last = around
+    choice = " or ".join(f"--framework {library}" for library in (*others, last))
+    raise SubjectError(f"{title}: uses {', '.join(others)} and {last}; say {choice}")
 
 
 def _libraries(functions: Iterable[Any]) -> set[str]:

@@ -15,6 +15,7 @@ from nnspec.adapters.roles import COUNT, Held, Roles, find_roles, has
 from nnspec.adapters.signatures import SIGNATURES, Arrays, Signature
 
 FORMS = ("function", "class")
+NO_DEFAULT = frozenset({"kernel_size", "equation"})  # arguments that the pages give no default
 DERIVATIVES = ("vjp", "vjp of vjp", "jvp")  # what `Subject.lacks` tells of beside operands and arguments
 
 
@@ -27,6 +28,17 @@ class Lacks(Unsupported):
 
 class SubjectError(Exception):
     """The subject cannot be put to the checks at all; the message is for the user (exit code 2)."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A block that cannot be called or built: a sentence, and the smallest call that was tried."""
+
+    sentence: str
+    call: str
+    arrays: Mapping[str, np.ndarray | None] = field(default_factory=dict)  # of a function
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    script: tuple[str, ...] = ()  # of a class: the lines that build and call it
 
 
 class Framework(Protocol):
@@ -123,6 +135,8 @@ class Subject:
     of_block: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stem -> the fields that differ there
     device: str | None = None  # on which the library makes its arrays; None: where it does if nobody asks
     flushes: bool = False  # whether it takes a subnormal number for 0
+    # blocks that cannot be called or built in a form, however typical the call: (stem, form) -> what was tried
+    uncallable: Mapping[tuple[str, str], Refusal] = field(default_factory=dict)
     forget: Callable[[], None] | None = None  # where every new shape is compiled: lets go of what has been compiled
     # the roles of each class's entries, for the page's keys that were asked for
     _roles: dict[tuple[Any, frozenset[str]], Roles] = field(default_factory=dict, repr=False, compare=False)
@@ -154,19 +168,21 @@ class Subject:
         """The operands and arguments of a block that the callable's signature does not have; members, and classes.
 
         Among them "vjp", where nothing differentiates the block, "vjp of vjp", where nothing does so twice, and "jvp",
-        where derivatives are not carried forward.
+        where derivatives are not carried forward; and "default of stride", where every call must say the stride.
         """
         signature = SIGNATURES[stem]
         if form == "function":
             assert signature.function is not None
-            accepted = parameters(self.functions[signature.function])
+            called = self.functions[signature.function]
             wanted = {*signature.operands[1:], *signature.arguments} - {"equation"}
         else:
-            cls = self._class(signature)
-            accepted, absent = parameters(cls), frozenset(m for m in signature.members if not hasattr(cls, m))
+            called = cls = self._class(signature)
+            absent = frozenset(m for m in signature.members if not hasattr(cls, m))
             absent |= {c for c in signature.classes if c not in self.classes}
             wanted = set(signature.arguments) - {"training", "kernel_size"}
+        accepted = parameters(called)
         missing = frozenset() if accepted is None else frozenset(wanted - accepted)
+        missing |= {f"default of {name}" for name in required(called) & signature.arguments.keys() - NO_DEFAULT}
         own = f"{signature.function}_vjp" in self.functions if form == "function" else self.differentiates(cls)
         again = f"{signature.function}_vjp_vjp" in self.functions
         for name, brought in zip(DERIVATIVES, (own, again, False), strict=True):
@@ -207,7 +223,7 @@ class Subject:
             found = self.framework.differentiate_module(module, x, given[0])
             found = self.roles(stem, type(module), entries(operands)).page(found)
         else:
-            names, natives, keywords = self._operands(stem, operands, arguments)
+            names, natives, keywords = self.operands(stem, operands, arguments)
             differentiates = SIGNATURES[stem].differentiates
             chosen = [operands.get(n) is not None and differentiates(n, wanted) for n in names]
             function = SIGNATURES[stem].function
@@ -225,7 +241,7 @@ class Subject:
         """
         operands = {n: a for n, a in arrays.items() if n not in ("tangent", "cotangent")}
         given = {n: self.framework.to_native(a) for n, a in arrays.items() if n not in operands and a is not None}
-        names, natives, keywords = self._operands(stem, operands, arguments)
+        names, natives, keywords = self.operands(stem, operands, arguments)
         name, differentiates = SIGNATURES[stem].function, SIGNATURES[stem].differentiates
         assert name is not None
         function = self.functions[name]
@@ -252,7 +268,9 @@ class Subject:
             y = module(*operands)
         return self.framework.to_numpy(y)
 
-    def _operands(self, stem, arrays, arguments) -> tuple[list[str], list[Any], dict[str, Any]]:
+    def operands(
+        self, stem: str, arrays: Arrays, arguments: Mapping[str, Any]
+    ) -> tuple[list[str], list[Any], dict[str, Any]]:
         """What a function is called with: the positional operands' names and themselves, and the keywords."""
         lacks = self.lacks(stem, "function")
         natives = {n: None if a is None else self.framework.to_native(a) for n, a in arrays.items() if n not in lacks}
@@ -264,7 +282,7 @@ class Subject:
     def _call_function(self, stem, arrays, arguments) -> tuple[np.ndarray, ...]:
         signature = SIGNATURES[stem]
         assert signature.function is not None
-        _, natives, keywords = self._operands(stem, arrays, arguments)
+        _, natives, keywords = self.operands(stem, arrays, arguments)
         with theirs():
             results = self.functions[signature.function](*natives, **keywords)
         results = results if isinstance(results, tuple | list) else (results,)
@@ -345,8 +363,16 @@ class Subject:
         """How a block is built as a module: positional and keyword arguments of its class, and the mode."""
         positional, keywords = SIGNATURES[stem].constructor(arrays, arguments)
         training = keywords.pop("training", arguments.get("training", True))
-        accepted = parameters(self._class(SIGNATURES[stem], arrays))
-        return positional, {n: v for n, v in keywords.items() if accepted is None or n in accepted}, training
+        cls = self._class(SIGNATURES[stem], arrays)
+        accepted = parameters(cls)
+        accepted_keywords = {n: v for n, v in keywords.items() if accepted is None or n in accepted}
+        return positional, self.completed(stem, cls, accepted_keywords), training
+
+    def completed(self, stem: str, cls: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
+        """The keywords for a class's constructor, with neutral values of the others that it must be given."""
+        neutral = {**SIGNATURES[stem].arguments, "bias": True, "affine": True, "track_running_stats": True}
+        must = required(cls) & neutral.keys() - NO_DEFAULT - keywords.keys()
+        return {**{name: neutral[name] for name in must}, **keywords}
 
     def class_of(self, stem: str, arrays: Arrays) -> str:
         """The name of the class that a call of a block would build."""
@@ -371,17 +397,23 @@ def entries(arrays: Arrays) -> dict[str, np.ndarray]:
 
 def parameters(function: Callable[..., Any]) -> frozenset[str] | None:
     """The names of a callable's parameters; None where it takes any keyword or does not tell."""
-    return (_known_parameters if isinstance(function, Hashable) else _parameters)(function)
+    return (_known if isinstance(function, Hashable) else _parameters)(function)[0]
 
 
-def _parameters(function: Callable[..., Any]) -> frozenset[str] | None:
+def required(function: Callable[..., Any]) -> frozenset[str]:
+    """The names of a callable's parameters that can be passed by keyword and have no default."""
+    return (_known if isinstance(function, Hashable) else _parameters)(function)[1]
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[frozenset[str] | None, frozenset[str]]:
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        return None
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return None
-    return frozenset(p.name for p in parameters)
+        return None, frozenset()
+    by_keyword = (p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    must = frozenset(p.name for p in by_keyword if p.default is p.empty)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return None if takes_any else frozenset(p.name for p in parameters), must
 
 
-_known_parameters = functools.lru_cache(maxsize=1000)(_parameters)  # asked for at every call
+_known = functools.lru_cache(maxsize=1000)(_parameters)  # asked for at every call

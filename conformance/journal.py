@@ -7,10 +7,13 @@ import mmap
 import os
 import struct
 import time
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.trying import Skipped
 from nnspec.conformance.cases import Case, laid_out
 from nnspec.conformance.formats import is_floating
 
@@ -18,6 +21,7 @@ from nnspec.conformance.formats import is_floating
 # text, of the data
 HEADER = struct.Struct("<dII")
 SIZE = 1 << 20
+TRYING = "trying "  # how the text of a call begins that is made while the subject is loaded
 
 
 class Journal:
@@ -65,6 +69,16 @@ class Journal:
         }
         self._write(json.dumps(entry, default=str).encode(), blob)
 
+    def attempt(self, what: str, call: Callable[[], Any]) -> Any:
+        """Make a call while the subject is loaded. Raise Skipped if the same call ended an earlier process, or hung."""
+        if mark(self._folder, what).exists():
+            raise Skipped(what)
+        self.note(TRYING + what)
+        try:
+            return call()
+        finally:
+            self.note("loading the subject")
+
     def rest(self) -> None:
         """No call is under way."""
         self._memory[:8] = struct.pack("<d", 0.0)
@@ -82,6 +96,11 @@ def began(path: Path) -> float:
     with open(path, "rb") as file:
         head = file.read(8)
     return float(struct.unpack("<d", head)[0]) if len(head) == 8 else 0.0
+
+
+def mark(folder: Path, what: str) -> Path:
+    """The file that says that a call ended a process while the subject was loaded."""
+    return folder / f"tried-{zlib.crc32(what.encode(errors='replace')):08x}"
 
 
 def read(path: Path) -> tuple[float, dict[str, Any], Case | None]:

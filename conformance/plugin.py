@@ -117,6 +117,7 @@ def _journal(config: pytest.Config) -> Journal | None:
 
 def _load(config: pytest.Config, state: _State) -> None:
     from nnspec.adapters import SubjectError, load
+    from nnspec.adapters.trying import at_once, uncallable
     from nnspec.conformance import signals, waivers
     from nnspec.conformance.legible import legible
     from nnspec.conformance.requirements import unknown_declaration
@@ -130,7 +131,8 @@ def _load(config: pytest.Config, state: _State) -> None:
         state.journal.note(f"loading {subject}")
     try:
         asked_for = (config.getoption(f"nnspec_{name}") for name in ("framework", "device"))
-        loaded = load(getattr(config, "nnspec_object", subject), *asked_for)
+        watch = state.journal.attempt if state.journal else at_once
+        loaded = load(getattr(config, "nnspec_object", subject), *asked_for, watch)
         known = {dtype for stem in ("", *loaded.of_block) for dtype in loaded.within(stem).known_dtypes}
         if asked and not known & {*asked}:
             has = ", ".join(dtype for dtype in DTYPES if dtype in known)
@@ -138,7 +140,8 @@ def _load(config: pytest.Config, state: _State) -> None:
         if message := unknown_declaration(loaded):
             raise SubjectError(message)
         state.waivers = waivers.load(config.getoption("nnspec_waivers"))
-        state.subject = loaded
+        ours = loaded.name in NAMED  # these are known to be callable
+        state.subject = loaded if ours else uncallable(loaded, config.getoption("nnspec_block"), watch)
     except (SubjectError, waivers.WaiverError, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):
             if not signals.raised_by_subject():
@@ -279,6 +282,8 @@ def trial(request: pytest.FixtureRequest) -> Any:
             state.journal.begin(check.identifier, form, dtype)
         if state.journal and state.journal.blocked(check.stem, form):
             outcome = Outcome("blocked", reason=f"{check.stem} crashed or hung twice as a {form}")
+        elif refused := subject.uncallable.get((check.stem, form)):
+            outcome = session.refused(check, refused)
         else:
             if first:
                 differs = unsteady(session, check.stem, gradients=(check.stem, form) in first)

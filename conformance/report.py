@@ -35,13 +35,14 @@ def key(check: Check, form: str, dtype: str) -> Record:
 
 def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outcome) -> Record:
     """An outcome as plain data, ready for JSON and for another process."""
+    lacks = subject.lacks(check.stem, form)
     entry = key(check, form, dtype) | {
         "verdict": outcome.verdict,
         "reason": outcome.reason,
         "cases": outcome.cases,
         "unsupported": dict(outcome.unsupported),
         "known_defects": dict(outcome.known_defects),
-        "held": sorted(name for name in subject.lacks(check.stem, form) if name not in {*CANONICAL, *DERIVATIVES}),
+        "held": [name for name in sorted(lacks - {*CANONICAL, *DERIVATIVES}) if not name.startswith("default of ")],
         "seconds": round(outcome.seconds, 4),
         "worst_error_over_bound": round(outcome.worst, 4),
         "worst_case": outcome.worst_case or None,

@@ -14,7 +14,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from nnspec.adapters import load
+from nnspec.adapters import calling, load
 from nnspec.adapters.roles import Roles
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
@@ -100,7 +100,10 @@ def _main() -> None:
 
 def _render(subject: Subject, names: set[str], lines: list[str], **text: str) -> str:
     body, framework = "\n".join(lines), inspect.getmodule(subject.framework.to_native)
+    # each line once: a file is run once, so that its classes know one another
+    recipes = "\n".join(dict.fromkeys("\n".join(subject.recipe(n) for n in sorted(names)).splitlines()))
     used = _sources(framework, body)
+    used += [inspect.getsource(getattr(calling, n)).rstrip() for n in calling.CARRIED if f"{n}(" in recipes]
     if "laid_out(" in body:
         used.append(inspect.getsource(laid_out).rstrip())
     template = resources.files("nnspec.conformance").joinpath("reproduce.py.jinja").read_text("utf-8")
@@ -108,8 +111,7 @@ def _render(subject: Subject, names: set[str], lines: list[str], **text: str) ->
         {name: value.replace("\\", "/").replace('"""', "'''") for name, value in text.items()},
         preamble=_preamble(subject, framework),
         bridge="\n\n\n".join(used),
-        # each line once: a file is run once, so that its classes know one another
-        recipes="\n".join(dict.fromkeys("\n".join(subject.recipe(n) for n in sorted(names)).splitlines())),
+        recipes=recipes,
         lines=body,
     )
     return rendered

@@ -81,7 +81,7 @@ def test_channel_independent(subject: Trial, case: Case) -> None:
     laws.judges_channels_alone(subject, case, expected(case))
 
 
-@requirement("avg_pool2d.stride.default", cases, vary=("kernel_size",), needs="stride")
+@requirement("avg_pool2d.stride.default", cases, vary=("kernel_size",), needs=("stride", "default of stride"))
 def test_stride_default(subject: Trial, case: Case) -> None:
     """Without a stride, that of the kernel's size."""
     own = case.but(stride=case["kernel_size"])
@@ -107,7 +107,7 @@ def test_padding_zeros(subject: Trial, case: Case) -> None:
     equals_reference(subject, case)
 
 
-@requirement("avg_pool2d.padding.default", cases, vary=(), kernels=(2, 3, 4), needs="padding")
+@requirement("avg_pool2d.padding.default", cases, vary=(), kernels=(2, 3, 4), needs=("padding", "default of padding"))
 def test_padding_default(subject: Trial, case: Case) -> None:
     """Without padding, none."""
     laws.agrees(subject, case.without("padding"), case, expected(case), "without padding, the result")
@@ -125,7 +125,11 @@ def test_divisor_exclude_pad(subject: Trial, case: Case) -> None:
     equals_reference(subject, case)
 
 
-@requirement("avg_pool2d.divisor.default", padded, needs="padding")
+@requirement(
+    "avg_pool2d.divisor.default",
+    padded,
+    needs=("padding", "default of count_include_pad", "default of divisor_override"),
+)
 def test_divisor_default(subject: Trial, case: Case) -> None:
     """Without both arguments, padding counts and nothing is overridden."""
     bare = case.without("count_include_pad", "divisor_override")

@@ -448,7 +448,13 @@ def _unsaid(*names: str) -> Callable[..., Case]:
 
 
 @requirement(
-    "batch_norm.defaults.mode", altered, how=_unsaid("training"), vary=("statistics",), batch=2, forms="function"
+    "batch_norm.defaults.mode",
+    altered,
+    how=_unsaid("training"),
+    vary=("statistics",),
+    batch=2,
+    forms="function",
+    needs="default of training",
 )
 def test_defaults_mode(subject: Trial, case: Case) -> None:
     """The running statistics normalise, and stay."""
@@ -461,7 +467,7 @@ def test_defaults_mode(subject: Trial, case: Case) -> None:
     how=_unsaid("momentum"),
     vary=("statistics",),
     modes=(True,),
-    needs="training",
+    needs=("training", "default of momentum"),
 )
 def test_defaults_momentum(subject: Trial, case: Case) -> None:
     """A tenth of the batch's."""
@@ -472,7 +478,14 @@ def _default_eps(draw: st.DrawFn, case: Case) -> Case:
     return _unsaid("eps")(draw, _near_eps(draw, case))
 
 
-@requirement("batch_norm.defaults.eps", altered, how=_default_eps, vary=("statistics",), kinds=("normal",))
+@requirement(
+    "batch_norm.defaults.eps",
+    altered,
+    how=_default_eps,
+    vary=("statistics",),
+    kinds=("normal",),
+    needs="default of eps",
+)
 def test_defaults_eps(subject: Trial, case: Case) -> None:
     """A variance of about 1e-5 shows it."""
     equals_reference(subject, case)

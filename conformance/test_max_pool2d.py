@@ -132,7 +132,7 @@ def test_value_minus_infinity(subject: Trial, case: Case) -> None:
     equals_reference(subject, case)
 
 
-@requirement("max_pool2d.stride.default", cases, vary=("kernel_size",), needs="stride")
+@requirement("max_pool2d.stride.default", cases, vary=("kernel_size",), needs=("stride", "default of stride"))
 def test_stride_default(subject: Trial, case: Case) -> None:
     """Without a stride, that of the kernel's size."""
     own = case.but(stride=case["kernel_size"])
@@ -158,7 +158,7 @@ def test_padding_never_wins(subject: Trial, case: Case) -> None:
     equals_reference(subject, case)
 
 
-@requirement("max_pool2d.padding.default", cases, vary=(), kernels=(2, 3, 4), needs="padding")
+@requirement("max_pool2d.padding.default", cases, vary=(), kernels=(2, 3, 4), needs=("padding", "default of padding"))
 def test_padding_default(subject: Trial, case: Case) -> None:
     """Without padding, none."""
     laws.agrees(subject, case.without("padding"), case, expected(case), "without padding, the result")

@@ -24,12 +24,12 @@ from nnspec import adapters
 from nnspec.adapters.blame import KnownDefect, Raised, Unusable, Watched, noting_interrupts, watched
 from nnspec.adapters.roles import Roles
 from nnspec.adapters.signatures import SIGNATURES
-from nnspec.adapters.subject import Lacks, Subject, Unsupported, entries, parameters
+from nnspec.adapters.subject import Lacks, Refusal, Subject, Unsupported, entries, parameters
 from nnspec.conformance import legible
 from nnspec.conformance.cases import Case, as_laid_out, minimise
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.journal import Journal
-from nnspec.conformance.requirements import Check
+from nnspec.conformance.requirements import CHECKS, Check, requirements
 from nnspec.conformance.rule import ARITHMETIC, CLASSES, NARROW, Expected, compare, flushing, held_to
 
 PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
@@ -291,6 +291,7 @@ class Trial:
         cls = next(classes[name] for name in SIGNATURES[stem].classes if name in classes)
         if missing := keywords.keys() - (parameters(cls) or keywords.keys()):
             raise Lacks(f"{cls.__name__} has no argument {min(missing)}")
+        keywords = self.subject.completed(stem, cls, keywords)
         given = [*map(repr, positional), *(f"{n}={v!r}" for n, v in keywords.items())]
         with self.watched(f"{cls.__name__}({', '.join(given)})", "a module"):
             return self.subject.framework.construct(cls, positional, keywords, np.dtype(self.dtype))
@@ -391,6 +392,20 @@ class Trial:
         outcome.worst, outcome.worst_case = self.worst, self.worst_case
         outcome.accuracy = self.reached if outcome.verdict == "pass" else ""
         return outcome
+
+    def refused(self, check: Check, refusal: Refusal) -> Outcome:
+        """The outcome where a block cannot be called or built: its first requirement fails, the others are not run."""
+        checks = (CHECKS[name] for name in requirements() if name in CHECKS)  # in the page's order
+        first = next(one for one in checks if one.stem == check.stem and self.form in one.forms)
+        if check.identifier != first.identifier:
+            return Outcome("not run", reason=f"{check.stem} {refusal.sentence}")
+        failure = Mismatch(f"{check.stem} {refusal.sentence}")
+        if self.form == "function":
+            failure.case = Case(check.stem, dict(refusal.arrays), dict(refusal.arguments))
+            failure.calls = [Call(failure.case)]
+        else:
+            failure.case, failure.script = refusal.call, [*refusal.script, "sys.exit(0)"]
+        return Outcome("fail", 1, failure.message, failure, 1)
 
     def _run(self, check: Check, simplify: bool) -> Outcome:
         if reason := self.subject.declines_all(check.identifier):

@@ -214,6 +214,9 @@ class Workers:
             return f"a worker process could not be started: it {worker.fate(STARTING, self.memory)}{worker.how}"
         began, entry, _ = journal.read(worker.journal)
         text = entry.get("text", "")
+        if text.startswith(journal.TRYING):  # the next worker goes without this call
+            journal.mark(self.journals, text.removeprefix(journal.TRYING)).touch()
+            return None
         if text.startswith("cannot load: "):
             return text.removeprefix("cannot load: ")
         if began and text.startswith("loading "):

@@ -366,8 +366,6 @@ def test_ctrl_c_leaves_a_report(desk, workers):
         ("import os\nos._exit(0)", "ended the process while it was loaded"),
         ("import os\nos.abort()", "ended the process while it was loaded"),
         ("while True: pass", "hung while it was loaded"),
-        ("class ReLU:\n    def __init__(self, width): pass", "ReLU cannot be built: ReLU() raises TypeError"),
-        ("class Linear:\n    def __init__(self, *_, **__): 1 / 0", "Linear(1, 1) raises ZeroDivisionError"),
         ("DTYPES = ['float8']\ndef relu(x): return x", "DTYPES = ['float8']: expected some of float32, float64"),
     ],
 )

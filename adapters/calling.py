@@ -1,0 +1,185 @@
+"""How a function takes a block's operands: by the page's names, by other common names, or by position.
+
+`bind` finds that out once for each function. `passed` and `carried_back` make a function, or its vjp, that takes the
+operands in the page's order. Both stand alone, so that a script that reproduces a failure can carry their source.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import Parameter
+from typing import Any
+
+from nnspec.adapters.signatures import SIGNATURES
+
+# Other names of the operands, in lower case and without underscores.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "x": ("input", "inputs", "inp", "image", "images", "img", "imgs", "data", "features", "batch", "tensor"),
+    "weight": ("w", "weights", "kernel", "kernels", "filter", "filters", "filt", "matrix"),
+    "bias": ("b", "biases", "offset"),
+}
+BATCH_NORM: dict[str, tuple[str, ...]] = {
+    "x": ALIASES["x"],
+    "running_mean": ("movingmean", "mean", "rmean", "runmean", "mu"),
+    "running_var": ("runningvariance", "movingvariance", "movingvar", "variance", "var", "rvar", "runvar"),
+    "weight": ("gamma", "scale", "g", "w", "weights"),
+    "bias": ("beta", "shift", "offset", "b"),
+}
+# Parameters that many functions have and that are never an operand.
+OTHERS = {"activation", "axis", "backend", "device", "dtype", "inplace", "mode", "name", "out", "train"}
+CARRIED = ("passed", "carried_back")  # functions of this file whose source a script may carry
+Place = int | str  # where an operand goes: to a position, or to the parameter of a name
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Which parameter of a function takes which operand, and what every call must pass."""
+
+    operands: Mapping[str, Place]  # in the order of the function's own parameters
+    arguments: tuple[str, ...]  # the page's arguments that the function takes by keyword
+    omitted: tuple[str, ...]  # operands to leave out where they are absent, since their default is not None
+    always: Mapping[str, Any]  # arguments without a default, and their neutral values
+    plain: bool  # whether the function takes its operands as the page writes them
+
+
+def bind(function: Callable[..., Any], stem: str, before: int = 0) -> Binding | None:
+    """Return how a function takes a block's operands after its first `before` parameters; None if it does not tell."""
+    signature = SIGNATURES[stem]
+    try:
+        parameters = list(inspect.signature(function).parameters.values())[before:]
+    except (TypeError, ValueError):
+        return None
+    kinds = {p.kind for p in parameters}
+    if not signature.operands or Parameter.VAR_POSITIONAL in kinds:
+        return None
+    own = {p.name: p for p in parameters if p.kind is not Parameter.VAR_KEYWORD}
+    chosen = _by_name(own, stem)
+    chosen |= _by_position(own, chosen, stem)
+    if Parameter.VAR_KEYWORD in kinds:
+        chosen |= {name: name for name in signature.operands if name not in chosen}
+    places = {name: place for place, name in enumerate(own)}
+    order = sorted(chosen, key=lambda operand: places.get(chosen[operand], len(places)))
+    named = {name: p for name, p in own.items() if p.kind is not Parameter.POSITIONAL_ONLY}
+    arguments = [name for name in signature.arguments if name in named or Parameter.VAR_KEYWORD in kinds]
+    omitted = [n for n in order if chosen[n] in own and not _is_free(own[chosen[n]])]
+    always = {n: signature.arguments[n] for n in arguments if n in own and own[n].default is Parameter.empty}
+    first = [name for name, p in own.items() if p.kind is not Parameter.KEYWORD_ONLY][: len(chosen)]
+    plain = first == [name for name in signature.operands if name in chosen] and not omitted and not always
+    by_place = {n: places[p] for n, p in chosen.items() if p in own and p not in named}
+    operands = {name: by_place.get(name, chosen[name]) for name in order}
+    return Binding(operands, tuple(arguments), tuple(omitted), always, plain)
+
+
+def _by_name(own: Mapping[str, Parameter], stem: str) -> dict[str, str]:
+    """Operand -> the parameter that bears its name, or another name of it."""
+    others = BATCH_NORM if stem == "batch_norm" else ALIASES
+    operands = SIGNATURES[stem].operands
+    chosen = {name: name for name in operands if name in own}
+    for parameter in own:
+        plain = parameter.lower().replace("_", "")
+        for name in operands:
+            if (
+                name not in chosen
+                and parameter not in chosen.values()
+                and plain in (name.replace("_", ""), *others[name])
+            ):
+                chosen[name] = parameter
+    return chosen
+
+
+def _by_position(own: Mapping[str, Parameter], chosen: Mapping[str, str], stem: str) -> dict[str, str]:
+    """The other operands, in the page's order -> the parameters that are left and may be operands."""
+    taken = {*chosen.values(), *SIGNATURES[stem].arguments, *OTHERS}
+    left = [n for n, p in own.items() if n not in taken and p.kind is not Parameter.KEYWORD_ONLY and _is_free(p)]
+    return dict(zip((name for name in SIGNATURES[stem].operands if name not in chosen), left, strict=False))
+
+
+def _is_free(parameter: Parameter) -> bool:
+    """Whether a parameter has no default, or None: an absent operand can then be passed as None."""
+    return parameter.default is None or parameter.default is Parameter.empty
+
+
+def in_page_order(function: Callable[..., Any], stem: str, title: str) -> tuple[Callable[..., Any], str]:
+    """Return a function that takes a block's operands as the page writes them, and its source for a script.
+
+    `title` is what a script calls `function`, which is returned as it is where it takes the operands in that way.
+    """
+    binding = bind(function, stem)
+    if binding is None or binding.plain:
+        return function, title
+    order = [name for name in SIGNATURES[stem].operands if name in binding.operands]
+    given = (order, dict(binding.operands), binding.omitted, dict(binding.always))
+    adapted = functools.wraps(function)(passed(function, *given))
+    parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in order]
+    default = {name: Parameter.empty if name in binding.always else None for name in binding.arguments}
+    parameters += [Parameter(name, Parameter.KEYWORD_ONLY, default=default[name]) for name in binding.arguments]
+    adapted.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return adapted, f"passed({title}, {', '.join(map(repr, given))})"
+
+
+def vjp_in_page_order(
+    vjp: Callable[..., Any], function: Callable[..., Any], stem: str, title: str, twice: bool = False
+) -> tuple[Callable[..., Any], str]:
+    """Return a vjp (or, if `twice`, a vjp of a vjp) in the manner of its adapted function, and its source."""
+    signature = SIGNATURES[stem]
+    if not signature.operands:
+        return vjp, title
+    taken, binding, lead = bind(function, stem), bind(vjp, stem, before=1 + twice), ("cotangent",) * twice
+    order = [name for name in signature.operands if taken is None or name in taken.operands]
+    own = order if binding is None else [*binding.operands, *(n for n in order if n not in binding.operands)]
+    if binding is not None and not (binding.plain and len(binding.operands) == len(order)):
+        given = (order, dict(binding.operands), binding.omitted, dict(binding.always), 1 + twice)
+        vjp, title = passed(vjp, *given), f"passed({title}, {', '.join(map(repr, given))})"
+    returned = ([*lead, *order], [*lead, *own], signature.constants)
+    return carried_back(vjp, *returned), f"carried_back({title}, {', '.join(map(repr, returned))})"
+
+
+# -- functions that take the operands in the page's order; scripts carry their source ----------------------------------
+
+
+def passed(
+    function: Callable[..., Any],
+    order: Sequence[str],
+    places: Mapping[str, int | str],
+    omitted: Sequence[str] = (),
+    always: Mapping[str, Any] | None = None,
+    before: int = 0,
+) -> Callable[..., Any]:
+    """Return a function of operands in `order`, which calls `function` with each at its place or under its name.
+
+    Operands that have no place are dropped, and those in `omitted` where they are None. `always` holds arguments that
+    have no default; the first `before` positional arguments are passed on as they are.
+    """
+
+    def call(*given: Any, **arguments: Any) -> Any:
+        arrays = dict(zip(order, given[before:], strict=False))
+        kept = {places[n]: a for n, a in arrays.items() if n in places and not (a is None and n in omitted)}
+        positional = [kept.pop(place) for place in sorted(p for p in kept if isinstance(p, int))]
+        return function(*given[:before], *positional, **kept, **{**(always or {}), **arguments})
+
+    return call
+
+
+def carried_back(
+    vjp: Callable[..., Any], order: Sequence[str], own: Sequence[str], constants: Sequence[str] = ()
+) -> Callable[..., Any]:
+    """Return a vjp that gives one gradient for each operand in `order`, None where `vjp` gives none.
+
+    `vjp` returns the gradients in the order `own`. It may leave out those of absent operands, and those of `constants`.
+    """
+
+    def call(first: Any, *given: Any, **arguments: Any) -> Any:
+        gradients = vjp(first, *given, **arguments)
+        gradients = gradients if isinstance(gradients, tuple | list) else (gradients,)
+        absent = {name for name, array in zip(order, given, strict=False) if array is None}
+        for left_out in (set(), absent, set(constants), absent | set(constants)):
+            names = [name for name in own if name not in left_out]
+            if len(names) == len(gradients):
+                found = dict(zip(names, gradients, strict=True))
+                return tuple(found.get(name) for name in order)
+        raise TypeError(f"{len(gradients)} gradients, expected {len(own)}, one for each array")
+
+    return call

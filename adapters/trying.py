@@ -1,0 +1,213 @@
+"""Small typical calls: whether a function or class can be called at all, and on which library's arrays it works."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from nnspec.adapters.blame import Raised, noting_interrupts, theirs, watched
+from nnspec.adapters.signatures import SIGNATURES
+from nnspec.adapters.subject import Refusal, Subject, Unsupported
+
+Shapes = Mapping[str, tuple[int, ...] | None]  # of the operands; None: absent
+Watch = Callable[[str, Callable[[], Any]], Any]  # makes a call that is named, or raises Skipped
+
+FUNCTIONS: dict[str, tuple[tuple[Shapes, Mapping[str, Any]], ...]] = {
+    "einsum": (
+        ({"operand0": (2, 3)}, {"equation": "ij->ji"}),
+        ({"operand0": (2, 3), "operand1": (3, 4)}, {"equation": "ij,jk->ik"}),
+        ({"operand0": (3,), "operand1": (3,)}, {"equation": "i,i->"}),
+    ),
+    "linear": (
+        ({"x": (1, 2), "weight": (3, 2), "bias": None}, {}),
+        ({"x": (2, 3), "weight": (4, 3), "bias": (4,)}, {}),
+        ({"x": (4, 4), "weight": (4, 4), "bias": (4,)}, {}),
+        ({"x": (5, 3), "weight": (2, 3), "bias": None}, {}),
+    ),
+    "relu": tuple(({"x": shape}, {}) for shape in ((2,), (2, 3), (2, 3, 4, 4))),
+    "conv2d": (
+        ({"x": (1, 1, 2, 2), "weight": (1, 1, 1, 1), "bias": None}, {}),
+        ({"x": (2, 3, 5, 6), "weight": (4, 3, 3, 3), "bias": (4,)}, {}),
+        ({"x": (3, 2, 4, 4), "weight": (2, 2, 2, 2), "bias": (2,)}, {}),
+        ({"x": (2, 4, 6, 5), "weight": (3, 4, 3, 3), "bias": None}, {}),
+    ),
+    "conv_transpose2d": (
+        ({"x": (1, 1, 2, 2), "weight": (1, 1, 1, 1), "bias": None}, {}),
+        ({"x": (2, 3, 4, 5), "weight": (3, 4, 3, 3), "bias": (4,)}, {}),
+        ({"x": (3, 2, 3, 3), "weight": (2, 2, 2, 2), "bias": (2,)}, {}),
+        ({"x": (2, 4, 4, 3), "weight": (4, 3, 3, 3), "bias": None}, {}),
+    ),
+    "batch_norm": tuple(
+        (
+            {
+                "x": shape,
+                "running_mean": shape[1:2],
+                "running_var": shape[1:2],
+                "weight": shape[1:2] if affine else None,
+                "bias": shape[1:2] if affine else None,
+            },
+            {"training": False, "momentum": 0.1, "eps": 1e-5},
+        )
+        for shape, affine in (((2, 1, 2, 2), True), ((4, 3), True), ((3, 2, 4, 4), True), ((3, 2, 2, 2), False))
+    ),
+    "max_pool2d": tuple(({"x": shape}, {"kernel_size": 2}) for shape in ((1, 1, 2, 2), (2, 3, 4, 6), (3, 2, 8, 8))),
+    "global_avg_pool2d": tuple(({"x": shape}, {}) for shape in ((1, 1, 2, 2), (2, 3, 4, 5), (3, 2, 6, 6))),
+}
+FUNCTIONS["avg_pool2d"] = FUNCTIONS["max_pool2d"]
+Construction = tuple[
+    tuple[int, ...], tuple[int, ...] | None
+]  # the constructor's arguments; the shape of x, None: no call
+CLASSES: dict[str, tuple[Construction, ...]] = {
+    "Module": (((), None),),
+    "Sequential": (((), None),),
+    "Linear": (((1, 1), (1, 1)), ((3, 4), (2, 3)), ((4, 4), (4, 4))),
+    "ReLU": (((), (2,)), ((), (2, 3)), ((), (2, 3, 4, 4))),
+    "Conv2d": (((1, 1, 1), (1, 1, 2, 2)), ((3, 4, 3), (2, 3, 5, 6)), ((2, 2, 2), (3, 2, 4, 4))),
+    "ConvTranspose2d": (((1, 1, 1), (1, 1, 2, 2)), ((3, 4, 3), (2, 3, 4, 5)), ((2, 2, 2), (3, 2, 3, 3))),
+    "BatchNorm1d": (((1,), (2, 1)), ((3,), (4, 3)), ((2,), (8, 2))),
+    "BatchNorm2d": (((1,), (2, 1, 2, 2)), ((3,), (2, 3, 4, 5)), ((2,), (4, 2, 3, 3))),
+    "MaxPool2d": (((1,), (1, 1, 2, 2)), ((2,), (2, 3, 4, 6)), ((3,), (3, 2, 9, 9))),
+    "AvgPool2d": (((1,), (1, 1, 2, 2)), ((2,), (2, 3, 4, 6)), ((3,), (3, 2, 9, 9))),
+    "GlobalAvgPool2d": (((), (1, 1, 2, 2)), ((), (2, 3, 4, 5)), ((), (3, 2, 6, 6))),
+    "MLP": (((1, 1, 1), (1, 1)), ((3, 4, 2), (2, 3)), ((4, 8, 4), (4, 4))),
+    "ResidualBlock": (((1, 1), (1, 1, 2, 2)), ((2, 4), (2, 2, 4, 4)), ((3, 3), (2, 3, 6, 6))),
+    "ResNet34": (((1, 1), None), ((3, 10), None), ((1, 2), None)),  # a call would cost as much as a check
+}
+CLASSES["BasicBlock"] = CLASSES["ResidualBlock"]
+
+
+class Skipped(Exception):
+    """The call must not be tried: it ended a process before, or hung."""
+
+
+def at_once(what: str, call: Callable[[], Any]) -> Any:
+    """Make a call, watched by nobody."""
+    return call()
+
+
+def uncallable(subject: Subject, blocks: Collection[str] | None, watch: Watch = at_once) -> Subject:
+    """Return the subject, which then knows of its blocks (all, or these) those that cannot be called or built."""
+    chosen = [(stem, form) for stem in SIGNATURES if not blocks or stem in blocks for form in subject.forms(stem)]
+    refused = {(stem, form): refusal(subject, stem, form, watch) for stem, form in chosen}
+    return replace(subject, uncallable={at: refusal for at, refusal in refused.items() if refusal})
+
+
+def refusal(subject: Subject, stem: str, form: str, watch: Watch = at_once) -> Refusal | None:
+    """Return why a block cannot be called, if each of several typical calls raises; None if it can."""
+    try:
+        if form == "function":
+            return _first(_function_calls(subject, stem), watch)
+        names = [name for name in SIGNATURES[stem].classes if name in subject.classes]
+        return next(filter(None, (_first(_constructions(subject, stem, name), watch) for name in names)), None)
+    except Exception:  # a failure of nnspec or of an adapter, which the checks will name
+        return None
+
+
+def works(subject: Subject, stem: str, watch: Watch = at_once) -> bool:
+    """Whether one of several typical calls of a function returns an array of the subject's library."""
+    framework = subject.framework
+
+    def call(act: Callable[[], Any]) -> None:
+        results = act()
+        framework.to_numpy(results[0] if isinstance(results, tuple | list) else results)
+
+    for attempt, act in _function_calls(subject, stem):
+        try:
+            watch(f"{attempt.call} with {framework.__name__}", functools.partial(call, act))
+        except Skipped:
+            return False
+        except (Exception, SystemExit):
+            continue
+        return True
+    return False
+
+
+def _first(attempts: Iterator[tuple[Refusal, Callable[[], Any]]], watch: Watch) -> Refusal | None:
+    """The first of several attempts, if in each of them the subject's own code raises."""
+    refusals = []
+    for attempt, act in attempts:
+        try:
+            with noting_interrupts():
+                watch(attempt.call, act)
+        except _Stage as stage:
+            refusals.append(replace(attempt, sentence=f"cannot be {stage}"))
+        except (Unsupported, Skipped):
+            return None
+        else:
+            return None
+    return refusals[0] if refusals else None
+
+
+def _function_calls(subject: Subject, stem: str) -> Iterator[tuple[Refusal, Callable[[], Any]]]:
+    name = SIGNATURES[stem].function
+    assert name is not None
+    for shapes, arguments in FUNCTIONS[stem]:
+        arrays = {n: None if shape is None else _filled(shape, subject.dtypes[0]) for n, shape in shapes.items()}
+        operands, natives, keywords = subject.operands(stem, arrays, arguments)
+        shown = [
+            repr(a) if isinstance(a, str) else f"{n}=None" if a is None else n
+            for n, a in zip(operands, natives, strict=True)
+        ]
+        shown += [f"{n}={value!r}" for n, value in keywords.items()]
+        called = f"{name}({', '.join(shown)})"
+
+        def act(called: str = called, natives: list[Any] = natives, keywords: dict[str, Any] = keywords) -> Any:
+            with _stage(f"called as {called}"):
+                return subject.functions[name](*natives, **keywords)
+
+        yield Refusal("", called, arrays, arguments), act
+
+
+def _constructions(subject: Subject, stem: str, name: str) -> Iterator[tuple[Refusal, Callable[[], Any]]]:
+    framework, dtype = watched(subject.framework), np.dtype(subject.dtypes[0])
+    cls = subject.classes[name]
+    keywords = subject.completed(stem, cls, {})
+    for positional, shape in CLASSES.get(name, ()):
+        given = [*map(str, positional), *(f"{n}={value!r}" for n, value in keywords.items())]
+        built = f"{name}({', '.join(given)})"
+
+        def act(
+            positional: tuple[int, ...] = positional, shape: tuple[int, ...] | None = shape, built: str = built
+        ) -> None:
+            with _stage(f"built as {built}"):
+                module = framework.construct(cls, positional, keywords, dtype)
+            if shape is not None:
+                with _stage(f"called as {built}(x)"):
+                    module(framework.to_native(_filled(shape, dtype.name)))
+
+        lines = [f"layer = construct({name}, {positional!r}, {keywords!r}, np.dtype({dtype.name!r}))"]
+        lines += [] if shape is None else [f"layer(to_native(np.ones({shape}, {dtype.name!r})))"]
+        yield Refusal("", built if shape is None else f"{built}(x{shape})", script=tuple(lines)), act
+
+
+class _Stage(Exception):
+    """A construction or a call that raised, in words."""
+
+
+@contextmanager
+def _stage(what: str) -> Iterator[None]:
+    try:
+        with theirs():
+            yield
+    except Raised as raised:
+        raise _Stage(f"{what}: it raises {told(raised.error)}") from None
+
+
+def _filled(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Positive numbers that are not all equal: a variance must not be negative."""
+    return (1 + np.arange(math.prod(shape)).reshape(shape) % 3).astype(dtype)
+
+
+def told(error: BaseException) -> str:
+    """Return the name and first line of an exception, whose own text may raise or not be printable."""
+    try:
+        text = str(error).strip().splitlines()
+    except BaseException:
+        text = []
+    line = text[0].encode("utf-8", "backslashreplace").decode() if text else ""
+    return f"{type(error).__name__}{': ' + line if line else ''}"
