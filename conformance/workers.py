@@ -193,6 +193,18 @@ class Workers:
     # -- the end of a worker -------------------------------------------------------------------------------------------
 
     @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        """Return xdist's own scheduler, except that a worker that dies while it loads costs no other one its place."""
+        from xdist.scheduler import WorkStealingScheduling
+
+        class Scheduling(WorkStealingScheduling):
+            def check_schedule(self) -> None:
+                if self.collection is not None:  # before that, a worker that looks idle is still loading
+                    super().check_schedule()
+
+        return Scheduling(config, log) if config.getoption("dist") == "worksteal" else None
+
+    @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: Any) -> None:
         """Find out why a worker ended. Raises to end the run where another worker would not do better."""
         if signals.received():  # what it raised was lost
