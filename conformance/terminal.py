@@ -231,6 +231,8 @@ def _footer(report: Record, path: str, console: Console) -> None:
     for block, form, held in sorted({(r["block"], r["form"], ", ".join(r["held"])) for r in report["results"]}):
         if held:
             console.print(f"{block} as a {form} does not take {held}: held neutral, and not judged")
+    for incident in report.get("incidents", []):
+        console.print(f"note: {escape(incident)}")
     _errors(report, console)
     if report["interrupted"]:
         console.print(f"[bold]interrupted[/]: {report['finished']} of {report['planned']} checks were done")

@@ -239,13 +239,11 @@ class Workers:
     def _count_failed_start(self, worker: Worker, message: str) -> None:
         """Name that a worker could not load the subject, and end the run unless the next one may do better."""
         self._failed_starts += 1
-        if worker.was_killed and self._failed_starts < ATTEMPTS:
-            self._note(f"something outside nnspec ended a worker before its first check: {message}")
+        if self._failed_starts < ATTEMPTS and (self._planned or worker.was_killed):
+            self._note(f"a worker came to no check: {message}")
             return
         if self._planned:  # it could be loaded before, and what is known by now is reported
-            self.session.log.error(f"after a worker had ended, another one could not go on: {message}")
-            if self._failed_starts < ATTEMPTS:
-                return
+            self.session.log.error(f"{ATTEMPTS} workers in a row came to no check: {message}")
         elif worker.was_killed or not worker.journal.exists():
             self.session.failure = message
         else:

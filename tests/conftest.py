@@ -65,6 +65,7 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.environment = {**ENVIRONMENT, "DESK": str(folder)}  # marks every process that is started from here
 
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name
@@ -75,7 +76,7 @@ class Desk:
         done = subprocess.run(
             [sys.executable, *map(str, command)],
             cwd=self.folder,
-            env={**ENVIRONMENT, **environment},
+            env={**self.environment, **environment},
             capture_output=True,
             text=True,
             timeout=timeout,
