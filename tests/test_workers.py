@@ -307,7 +307,7 @@ def test_a_subject_that_ends_the_only_process_does_not_conform(desk, end):
     "does",
     [
         "threading.Thread(target=time.sleep, args=[600]).start()",
-        "os.close(0); os.close(1); os.close(2)",
+        "os.closerange(0, 3)",
         "null = os.open(os.devnull, os.O_RDWR); [os.dup2(null, n) for n in range(3)]",
         "sys.stdout = sys.stderr = None",
         "sys.stdout.close(); sys.stderr.close()",
