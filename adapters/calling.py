@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from inspect import Parameter
 from typing import Any
 
+import numpy as np
 from nnspec.adapters.signatures import SIGNATURES
 
 # Other names of the operands, in lower case and without underscores.
@@ -30,7 +31,7 @@ BATCH_NORM: dict[str, tuple[str, ...]] = {
 }
 # Parameters that many functions have and that are never an operand.
 OTHERS = {"activation", "axis", "backend", "device", "dtype", "inplace", "mode", "name", "out", "train"}
-CARRIED = ("passed", "carried_back")  # functions of this file whose source a script may carry
+CARRIED = ("passed", "carried_back", "paired", "from_scratch")  # functions of this file whose source a script may carry
 Place = int | str  # where an operand goes: to a position, or to the parameter of a name
 
 
@@ -183,3 +184,109 @@ def carried_back(
         raise TypeError(f"{len(gradients)} gradients, expected {len(own)}, one for each array")
 
     return call
+
+
+def paired(forward: Callable[..., Any], backward: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return a function and its vjp, made of `forward`, which returns a cache last, and `backward(gradient, cache)`."""
+
+    def function(*arrays: Any, **arguments: Any) -> Any:
+        *results, _ = forward(*arrays, **arguments)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def vjp(cotangent: Any, *arrays: Any, **arguments: Any) -> Any:
+        *_, cache = forward(*arrays, **arguments)
+        return backward(cotangent, cache)
+
+    own = inspect.signature(forward)
+    first = inspect.Parameter("cotangent", inspect.Parameter.POSITIONAL_ONLY)
+    function.__signature__ = own  # type: ignore[attr-defined]
+    vjp.__signature__ = inspect.Signature([first, *own.parameters.values()])  # type: ignore[attr-defined]
+    function.__wrapped__ = forward  # type: ignore[attr-defined]
+    return function, vjp
+
+
+def is_from_scratch(cls: type) -> bool:
+    """Whether a class is no function of x by itself, or has a backward pass of its own: `forward(x)`, `backward(g)`."""
+    return hasattr(cls, "forward") and (
+        "__call__" not in dir(cls) or (hasattr(cls, "backward") and not hasattr(cls, "vjp"))
+    )
+
+
+def from_scratch(cls: type) -> type:
+    """Return a class like `cls` that is called by its `forward(x)` and has its `backward(gradient)` as its vjp.
+
+    The gradients of its parameters are found by name: that of `W` in `dW`, `grad_W`, `W_grad`, …, or in `grads["W"]`.
+    """
+
+    def plain(name: str) -> str:
+        return name.lower().replace("_", "")
+
+    def names(parameter: str) -> set[str]:
+        """What the gradient of a parameter may be called."""
+        alike = (
+            ("w", "weight", "weights", "kernel", "kernels"),
+            ("b", "bias", "biases"),
+            ("gamma", "scale"),
+            ("beta", "shift"),
+        )
+        own = {plain(parameter), *(name for group in alike if plain(parameter) in group for name in group)}
+        return {
+            text
+            for name in own
+            for text in (
+                f"d{name}",
+                f"g{name}",
+                f"grad{name}",
+                f"{name}grad",
+                f"gradient{name}",
+                f"{name}gradient",
+                f"delta{name}",
+            )
+        }
+
+    def arrays(owner: Any, before: tuple[str, ...] = ()) -> Any:
+        """The path and the value of each array in the attributes, and in the mappings and lists among them."""
+        members = (
+            owner if isinstance(owner, dict) else dict(enumerate(owner)) if isinstance(owner, list) else vars(owner)
+        )
+        for name, value in members.items():
+            path = (*before, str(name))
+            if isinstance(value, np.ndarray | np.generic):
+                yield path, value
+            elif len(path) < 6 and (isinstance(value, dict | list) or hasattr(value, "__dict__")):
+                yield from arrays(value, path)
+
+    class Layer(cls):  # type: ignore[misc, valid-type]
+        def __call__(self, *given: Any) -> Any:
+            return self.forward(*given)
+
+        if hasattr(cls, "backward") and not hasattr(cls, "vjp"):
+
+            def vjp(self, x: Any) -> Any:
+                return self(x), self.pull_back
+
+            def pull_back(self, cotangent: Any) -> Any:
+                found = self.backward(cotangent)
+                return found[0] if isinstance(found, tuple | list) else found
+
+        def gradients_beside(self) -> dict[str, Any]:
+            """By the key of a parameter: its gradient, which lies beside it."""
+            known, found = dict(arrays(self)), {}
+            for path in known:
+                *outer, name = path
+                wanted = names(name)
+                places = [outer, outer[:-1]] if outer else [outer]  # W beside dW, or params["W"] and grads["W"]
+                for other, gradient in known.items():
+                    *around, last = other
+                    beside = around in places and plain(last) in wanted
+                    mapped = (
+                        around[:-1] in places
+                        and bool(around)
+                        and plain(around[-1]) in ("grads", "grad", "gradients", "dparams")
+                    )
+                    if beside or (mapped and (plain(last) in wanted or last == name)):
+                        found.setdefault(".".join(path), gradient)
+            return found
+
+    Layer.__name__, Layer.__qualname__, Layer.__module__ = cls.__name__, cls.__qualname__, cls.__module__
+    return Layer

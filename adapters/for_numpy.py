@@ -138,7 +138,9 @@ def differentiate_module(module: Any, x: Any, cotangent: Any) -> dict[str, Any]:
     for holder in holders.values():
         holder.grad = None
     _, pullback = module.vjp(x)
-    return {"x": pullback(cotangent), **{key: holder.grad for key, holder in holders.items()}}
+    dx = pullback(cotangent)
+    beside = module.gradients_beside() if hasattr(module, "gradients_beside") else {}
+    return {**beside, **{key: holder.grad for key, holder in holders.items()}, "x": dx}
 
 
 def backward(module: Any, x: Any, cotangent: Any) -> Any:

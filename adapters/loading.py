@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
+import ast
 import importlib
 import importlib.util
 import inspect
+import itertools
+import os
 import sys
 import traceback
 import types
@@ -15,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nnspec.adapters.calling import in_page_order, vjp_in_page_order
+from nnspec.adapters.calling import from_scratch, in_page_order, is_from_scratch, vjp_in_page_order
+from nnspec.adapters.choosing import Source, choose
 from nnspec.adapters.declarations import declared
-from nnspec.adapters.names import NAMED, plausible
-from nnspec.adapters.signatures import CANONICAL, SIGNATURES, VJPS
+from nnspec.adapters.names import NAMED, parts, plausible
+from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Framework, Subject, SubjectError
 from nnspec.adapters.trying import Watch, at_once, works
 
@@ -26,14 +29,22 @@ FRAMEWORKS = {"numpy": "for_numpy", "torch": "for_torch", "jax": "for_jax"}
 ASKED = ("jax", "torch", "numpy")  # in which order a user is asked
 
 
-def load(spec: Any, framework: str | None = None, device: str | None = None, watch: Watch = at_once) -> Subject:
-    """ "torch", "reference", "layers.py", "layers.py:Conv2d", a module, a mapping of names, a function or a class.
+def load(
+    spec: Any,
+    framework: str | None = None,
+    device: str | None = None,
+    watch: Watch = at_once,
+    block: str | None = None,
+) -> Subject:
+    """ "torch", "layers.py", "layers.py:Conv2d", "layers.py:MyConv --as conv2d", "package.layers:Conv2d"; or an object.
+
+    An object is a module, a mapping of names, a function or a class; a `block` says as what the last two are judged.
 
     Loading a file runs it. On a `device` ("cuda", "cuda:1", "gpu"), if one is named, the library then makes its arrays
     and modules. `watch` makes the calls by which it is found out on which library's arrays a file works. Raises
     SubjectError, whose message says what is wrong, where nothing can be checked.
     """
-    subject = _loaded(spec, framework, watch)
+    subject = _loaded(spec, framework, watch, block)
     return subject if device is None else _on_device(subject, device)
 
 
@@ -56,18 +67,20 @@ def _joined(some: Iterable[str], more: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*some, *more)))
 
 
-def _loaded(spec: Any, framework: str | None, watch: Watch) -> Subject:
+def _loaded(spec: Any, framework: str | None, watch: Watch, block: str | None) -> Subject:
     if isinstance(spec, Subject):
         return spec
     if not isinstance(spec, str | Path):
-        return _from_object(spec, framework, watch)
+        return _from_object(spec, framework, watch, block)
     name = str(spec)
     if name in NAMED:
         return _named(name)
     if message := plausible(name):
         raise SubjectError(message)
-    path, _, only = name.partition(":")
-    return _from_file(Path(path), only, framework, watch)
+    where, only, role = parts(name)
+    if not where.endswith(".py"):
+        return _from_module(name, where, only, role, framework, watch)
+    return _from_file(name, Path(where), only, role, framework, watch)
 
 
 def _named(name: str) -> Subject:
@@ -80,52 +93,87 @@ def _named(name: str) -> Subject:
         ) from None
 
 
-def _from_file(path: Path, only: str, framework: str | None, watch: Watch) -> Subject:
-    names = vars(_run(path))
-    found = {n: names[n] for n in sorted(CANONICAL) if callable(names.get(n))}
-    if only and only not in found:
-        known = f"it has {', '.join(found)}" if found else "it has none of nnspec's names"
-        raise SubjectError(f"{path}: no {only!r} to check; {known} (nnspec list shows the names that are known)")
-    if not found:
-        raise SubjectError(f"{path}: none of the names that nnspec checks, {_nearest(names)} (see nnspec list)")
-    chosen = {only: found[only]} if only else found
-    chosen = _with_vjps(chosen, names)
+def _from_file(title: str, path: Path, only: str, role: str, framework: str | None, watch: Watch) -> Subject:
+    names, file, inside = vars(_run(path)), path.resolve(), _package(path)
+    run = f"sys.path.append({str(file.parent)!r})\nsubject = runpy.run_path({str(file)!r})"
+    if inside:
+        folder, module = inside
+        run = f"sys.path.append({folder!r})\nsubject = vars(importlib.import_module({module!r}))"
+    found, sources = choose(str(path), names, only, role)
+    return _subject(title, found, framework, names, sources, run, watch)
 
-    def recipe(name: str) -> str:
-        file = path.resolve()
-        run = f"sys.path.append({str(file.parent)!r})\nsubject = runpy.run_path({str(file)!r})"
-        return f"{run}\n{name} = subject[{name!r}]"
 
-    return _subject(str(path) + (f":{only}" if only else ""), chosen, framework, names, recipe, watch)
+def _from_module(title: str, name: str, only: str, role: str, framework: str | None, watch: Watch) -> Subject:
+    names = vars(_imported(name, None, lambda: _import(os.getcwd(), name)))
+    run = f"sys.path.append({os.getcwd()!r})\nsubject = vars(importlib.import_module({name!r}))"
+    found, sources = choose(name, names, only, role)
+    return _subject(title, found, framework, names, sources, run, watch)
+
+
+def _import(folder: str, name: str) -> types.ModuleType:
+    """Import a module, also from a folder that is not yet on the path. The folder comes last, so that it hides none."""
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module(name)
+
+
+def _package(path: Path) -> tuple[str, str] | None:
+    """The folder and the dotted name by which a file with relative imports can be imported; None for any other file."""
+    try:
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    except (SyntaxError, ValueError):
+        return None
+    depth = max((node.level for node in nodes if isinstance(node, ast.ImportFrom)), default=0)
+    if not depth:
+        return None
+    file = path.resolve()
+    folders = list(itertools.takewhile(lambda folder: (folder / "__init__.py").exists(), file.parents))
+    folders = list(file.parents)[: max(depth, len(folders))]
+    return str(folders[-1].parent), ".".join([*(folder.name for folder in reversed(folders)), file.stem])
 
 
 def _run(path: Path) -> types.ModuleType:
+    if inside := _package(path):
+        return _imported(str(path), path, lambda: _import(*inside))
     name = f"nnspec_subject_{path.stem}" if _is_taken(path) else path.stem
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     assert spec is not None
-    assert spec.loader is not None
+    loader = spec.loader
+    assert loader is not None
     module = importlib.util.module_from_spec(spec)
     folder = str(path.resolve().parent)
     if folder not in sys.path:  # a file may import its neighbours, also in a call; one named random.py hides no other
         sys.path.append(folder)
     sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
+
+    def run() -> types.ModuleType:
+        loader.exec_module(module)
         return module
+
+    try:
+        return _imported(str(path), path, run)
+    except SubjectError:
+        del sys.modules[name]
+        raise
+
+
+def _imported(shown: str, path: Path | None, run: Callable[[], types.ModuleType]) -> types.ModuleType:
+    """Import a user's module. Raises SubjectError with a sentence for whatever goes wrong."""
+    try:
+        return run()
     except KeyboardInterrupt:
         raise
     except SyntaxError as error:
         where = f" (line {error.lineno})" if error.lineno else ""
-        file = Path(error.filename or path)
-        shown = path if file.resolve() == path.resolve() else file
-        message = f"{shown}: not valid Python: {error.msg}{where}"
+        file = error.filename or shown
+        own = path is not None and Path(file).resolve() == path.resolve()
+        message = f"{shown if own else file}: not valid Python: {error.msg}{where}"
     except ModuleNotFoundError as error:
-        message = f"{path}: imports {error.name!r}, which is not installed here ({_where(path, error)})"
+        message = f"{shown}: imports {error.name!r}, which is not installed here ({_where(path, error)})"
     except SystemExit as error:
-        message = f"{path}: calls sys.exit({error.code!r}) while it is imported ({_where(path, error)})"
+        message = f"{shown}: calls sys.exit({error.code!r}) while it is imported ({_where(path, error)})"
     except BaseException as error:
-        message = f"{path}: raises {type(error).__name__}: {error} while it is imported ({_where(path, error)})"
-    del sys.modules[name]
+        message = f"{shown}: raises {type(error).__name__}: {error} while it is imported ({_where(path, error)})"
     raise SubjectError(message)
 
 
@@ -140,47 +188,26 @@ def _is_taken(path: Path) -> bool:
     return found is not None and found.origin != str(path.resolve())
 
 
-def _where(path: Path, error: BaseException) -> str:
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path.resolve())]
+def _where(path: Path | None, error: BaseException) -> str:
+    file = str(path.resolve()) if path else ""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     return f"line {lines[-1]}" if lines else "in a file that it imports"
 
 
-def _from_object(thing: Any, framework: str | None, watch: Watch) -> Subject:
+def _from_object(thing: Any, framework: str | None, watch: Watch, block: str | None) -> Subject:
+    role, only = "", ""
     if isinstance(thing, types.ModuleType):
         names, title = vars(thing), thing.__name__
     elif isinstance(thing, Mapping):
         names, title = dict(thing), "a mapping"
     elif callable(thing):
-        names, title = {getattr(thing, "__name__", ""): thing}, getattr(thing, "__name__", repr(thing))
+        title = getattr(thing, "__name__", repr(thing))
+        names, role = {title: thing}, block or ""
+        only = title if role else ""
     else:
         names, title = {n: getattr(thing, n) for n in dir(thing)}, repr(thing)
-    found = {n: names[n] for n in sorted(CANONICAL) if callable(names.get(n))}
-    if not found:
-        raise SubjectError(f"{title}: none of the names that nnspec checks, {_nearest(names)} (see nnspec list)")
-
-    found = _with_vjps(found, names)
-
-    def recipe(name: str) -> str:
-        module = getattr(found[name], "__module__", None)
-        return f"from {module} import {name}" if module != "__main__" else f"# define {name} here"
-
-    return _subject(title, found, framework, names, recipe, watch)
-
-
-def _with_vjps(found: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
-    """The vjps that stand beside the functions found, under the names that are kept for them."""
-    kept = [vjp for name in found for vjp in (f"{name}_vjp", f"{name}_vjp_vjp") if vjp in VJPS]
-    beside = {vjp: names[vjp] for vjp in kept if callable(names.get(vjp))}
-    return {**found, **beside}
-
-
-def _nearest(names: Mapping[str, Any]) -> str:
-    """A name that was probably meant, or some names that are known."""
-    known = {canonical.lower(): canonical for canonical in sorted(CANONICAL)}
-    for name, value in names.items():
-        if callable(value) and (close := difflib.get_close_matches(name.lower(), known, 1, 0.85)):
-            return f"though {name!r} is close to {known[close[0]]!r}"
-    return "such as conv2d, Conv2d, batch_norm, BatchNorm2d"
+    found, sources = choose(title, names, only, role)
+    return _subject(title, found, framework, names, sources, None, watch)
 
 
 def _subject(
@@ -188,27 +215,33 @@ def _subject(
     found: Mapping[str, Any],
     framework: str | None,
     names: Mapping[str, Any],
-    recipe: Callable[[str], str],
+    sources: Mapping[str, Source],
+    run: str | None,
     watch: Watch,
 ) -> Subject:
+    """The subject of these functions and classes. `run`: lines of a script that make all names of the file known."""
     kind = framework or _detect(title, found, names, watch)
     if kind not in FRAMEWORKS:
         raise SubjectError(f"framework {kind!r}: expected one of {', '.join(FRAMEWORKS)}")
     arrays = _arrays(kind)
     versions = {"numpy": np.__version__} | ({} if kind == "numpy" else {kind: str(sys.modules[kind].__version__)})
-    functions, sources = _in_page_order(found)
+    functions, written = _in_page_order(found)
+    classes = {name: cls for name, cls in found.items() if inspect.isclass(cls)}
+    if kind != "torch":
+        classes, layered = _callable_classes(classes)
+        written |= layered
 
-    def full_recipe(name: str) -> str:
-        own = recipe(name)
-        return own if sources.get(name, name) == name else f"{own}\n{name} = {sources[name]}"
+    def recipe(name: str) -> str:
+        lines = sources[name].lines(name, found[name], names, run)
+        return lines if written.get(name, name) == name else f"{lines}\n{name} = {written[name]}"
 
     return Subject(
         name=title,
         framework=arrays,
         functions=functions,
-        classes={n: c for n, c in found.items() if inspect.isclass(c)},
+        classes=classes,
         versions=versions,
-        recipe=full_recipe,
+        recipe=recipe,
         **declared(names, title, arrays.FURTHER_DTYPES),
         **getattr(arrays, "TRAITS", {}),
     )
@@ -231,6 +264,14 @@ def _in_page_order(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
             if vjp in found:
                 functions[vjp], sources[vjp] = vjp_in_page_order(found[vjp], function, stem, vjp, twice)
     return functions, sources
+
+
+def _callable_classes(classes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The classes, those that have `forward` and `backward` adapted, and how a script adapts them."""
+    layers = {name for signature in SIGNATURES.values() if signature.operands for name in signature.classes}
+    chosen = [name for name, cls in classes.items() if name in layers and is_from_scratch(cls)]
+    adapted = {name: from_scratch(classes[name]) for name in chosen}
+    return {**classes, **adapted}, {name: f"from_scratch({name})" for name in chosen}
 
 
 def _detect(title: str, found: Mapping[str, Any], names: Mapping[str, Any], watch: Watch) -> str:

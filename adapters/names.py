@@ -1,7 +1,9 @@
 """Which names stand for subjects, told without importing any of them."""
 
-from __future__ import annotations
-
+import importlib.machinery
+import importlib.util
+import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,16 +16,62 @@ NAMED = (
 )  # subjects that ship with nnspec: adapters/for_<name>.py
 
 
+# Blocks of other libraries that people ask for and that have no page.
+PAGELESS = frozenset({
+    "AdaptiveAvgPool2d", "Adam", "AdamW", "BatchNorm3d", "Bilinear", "Conv1d", "Conv3d", "ConvTranspose1d",
+    "ConvTranspose3d", "CrossEntropyLoss", "Dropout", "Dropout2d", "Embedding", "GELU", "GRU", "GroupNorm",
+    "InstanceNorm1d", "InstanceNorm2d", "LSTM", "LayerNorm", "LeakyReLU", "MaxPool1d", "AvgPool1d",
+    "MultiheadAttention", "RMSNorm", "RNN", "SiLU", "Sigmoid", "Softmax", "Tanh", "Transformer", "attention",
+    "conv1d", "conv3d", "cross_entropy", "dropout", "embedding", "gelu", "group_norm", "instance_norm",
+    "layer_norm", "leaky_relu", "log_softmax", "rms_norm", "sigmoid", "silu", "softmax", "tanh",
+})  # fmt: skip
+
+
+def parts(subject: str) -> tuple[str, str, str]:
+    """The file or module, the one name in it, and what it is judged as, of "layers.py:MyConv2d --as conv2d"."""
+    base, _, role = subject.partition(" --as ")
+    where, _, only = base.partition(":")
+    return where, only, role.strip()
+
+
 def plausible(subject: str) -> str | None:
     """Why a subject cannot be what the user meant; None where it may be."""
-    path = subject.partition(":")[0]
+    where, only, role = parts(subject)
+    if role and (message := _not_a_role(role)):
+        return message
+    if role and not only:
+        return f"--as {role}: say which name it is about, as in {where}:MyName"
     if subject in NAMED:
         return None
-    if not path.endswith(".py"):
-        return (
-            f"subject {subject!r}: expected {', '.join(NAMED)}, or a file such as my_layers.py or my_layers.py:Conv2d"
-        )
-    return None if Path(path).is_file() else f"{path}: there is no such file"
+    if where.endswith(".py"):
+        return None if Path(where).is_file() else f"{where}: there is no such file"
+    if _importable(where):
+        return None
+    return (
+        f"subject {subject!r}: expected {', '.join(NAMED)}, or a file such as my_layers.py or my_layers.py:Conv2d, "
+        "or a module that can be imported, such as my_package.layers:Conv2d"
+    )
+
+
+def _not_a_role(role: str) -> str | None:
+    from nnspec.adapters.signatures import CANONICAL, SIGNATURES
+
+    if role in CANONICAL or role in SIGNATURES:
+        return None
+    return f"--as {role}: there is no page for this block; the blocks are {', '.join(SIGNATURES)}"
+
+
+def _importable(name: str) -> bool:
+    """Whether there is a module of this name, also in the working directory; nothing is imported for that."""
+    first, *_ = names = name.split(".")
+    if not all(part.isidentifier() for part in names):
+        return False
+    try:
+        if importlib.util.find_spec(first) is not None:
+            return True
+        return importlib.machinery.PathFinder.find_spec(first, [os.getcwd()]) is not None
+    except (ImportError, ValueError, OSError):
+        return first in sys.modules
 
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")  # that nnspec has a rule for; NumPy knows the last by ml_dtypes

@@ -33,7 +33,15 @@ def parser() -> argparse.ArgumentParser:
         "check", help="judge an implementation", description="Judge an implementation. A file that is given is run."
     )
     check.add_argument(
-        "subject", help=f"{', '.join(NAMED)}, a file (my_layers.py), or one name in it (my_layers.py:Conv2d)"
+        "subject",
+        help=f"{', '.join(NAMED)}, a file (my_layers.py) or a module that can be imported (my_package.layers), "
+        "or one name in it (my_layers.py:Conv2d)",
+    )
+    check.add_argument(
+        "--as",
+        dest="role",
+        metavar="BLOCK",
+        help="judge that one name as this block, whatever it is called (my_layers.py:MyConv --as conv2d)",
     )
     _add_options(check)
 
@@ -153,6 +161,8 @@ def cores() -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    if options.role:  # in one text, which every part of nnspec understands, and which can be given to `matrix` too
+        options.subject = f"{options.subject} --as {options.role}"
     if message := _refused(options, [options.subject]):
         return _misuse(message)
     from nnspec.conformance.terminal import show

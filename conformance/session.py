@@ -285,7 +285,7 @@ def check_object(
     for name, given, known in (("profile", [profile], PROFILES), ("dtype", dtypes or (), DTYPES)):
         if unknown := [value for value in given if value not in known]:
             raise ValueError(f"{name} {unknown[0]!r}: expected one of {', '.join(known)}")
-    loaded = load(subject, framework, device)
+    loaded = load(subject, framework, device, block=blocks[0] if blocks and len(blocks) == 1 else None)
     options = {"subject": loaded.name, "block": blocks, "profile": profile, "dtype": dtypes, "seed": seed}
     _, session = run(options | {"device": device}, 0, object=loaded, log=Log(), write=False)
     if session is None or session.report is None:

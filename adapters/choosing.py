@@ -1,0 +1,132 @@
+"""Which functions and classes of a file are judged, and as what."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nnspec.adapters.calling import paired
+from nnspec.adapters.names import PAGELESS
+from nnspec.adapters.signatures import CANONICAL, SIGNATURES, VJPS
+from nnspec.adapters.subject import SubjectError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where something that is judged comes from: names of the user's file, and an expression of them."""
+
+    names: tuple[str, ...]
+    expression: str = "{}"
+
+    def lines(self, name: str, thing: Any, names: Mapping[str, Any], run: str | None) -> str:
+        """The lines of a script that define `name`; `run` are those that run the file, None where there is no file."""
+        if run is not None:
+            text = self.expression.format(*(f"subject[{own!r}]" for own in self.names))
+            return f"{run}\n{name} = {text}"
+        module = getattr(names[self.names[0]], "__module__", None)
+        known = all(own.isidentifier() for own in self.names) and module != "__main__"
+        lines = f"from {module} import {', '.join(self.names)}" if known else f"# define {', '.join(self.names)} here"
+        text = self.expression.format(*self.names)
+        return lines if text == name else f"{lines}\n{name} = {text}"
+
+
+Chosen = tuple[dict[str, Any], dict[str, Source]]
+
+
+def choose(title: str, names: Mapping[str, Any], only: str = "", role: str = "") -> Chosen:
+    """Return what is judged, by nnspec's names, and where each comes from: all that is known, or `only` one name.
+
+    `role` is the block, or the name of it, as which that one is judged. Raises SubjectError where nothing is found.
+    """
+    if role:
+        if not callable(names.get(only)):
+            raise SubjectError(f"{title}: no {only!r} to judge as {role}")
+        return _with_vjps(*_as(title, names, only, role), names)
+    found: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    for name in sorted(CANONICAL):
+        if callable(names.get(name)):
+            found[name], sources[name] = names[name], Source((name,))
+        elif callable(names.get(f"{name}_forward")) and callable(names.get(f"{name}_backward")):
+            _add_pair(found, sources, name, names, f"{name}_forward", f"{name}_backward")
+    if only and only not in found:
+        if callable(names.get(only)):
+            raise SubjectError(f"{title}: {_unknown(only)}")
+        known = f"it has {', '.join(found)}" if found else "it has none of nnspec's names"
+        raise SubjectError(f"{title}: no {only!r} to check; {known} (nnspec list shows the names that are known)")
+    if not found:
+        raise SubjectError(f"{title}: none of the names that nnspec checks, {_nearest(names)} (see nnspec list)")
+    if only:
+        chosen = {name: thing for name, thing in found.items() if name in (only, f"{only}_vjp")}
+        found, sources = chosen, {name: sources[name] for name in chosen}
+    return _with_vjps(found, sources, names)
+
+
+def _as(title: str, names: Mapping[str, Any], only: str, role: str) -> Chosen:
+    """One function or class as the block that the user named."""
+    thing, found, sources = names[only], dict[str, Any](), dict[str, Source]()
+    if role in CANONICAL:
+        return {role: thing}, {role: Source((only,))}
+    signature = SIGNATURES[role]
+    if inspect.isclass(thing):
+        told = [name for name in signature.classes if name[-2:].lower() in only.lower()]  # BatchNorm1d or BatchNorm2d
+        chosen = (told or signature.classes) if role == "batch_norm" else signature.classes[:1]
+        if not chosen:
+            raise SubjectError(f"{title}: {only} is a class, and {role} has no form as a class")
+        return {name: thing for name in chosen}, {name: Source((only,)) for name in chosen}
+    if signature.function is None:
+        raise SubjectError(f"{title}: {only} is not a class, and {role} has no form as a function")
+    backward = only.replace("forward", "backward")
+    if backward != only and callable(names.get(backward)):
+        _add_pair(found, sources, signature.function, names, only, backward)
+        return found, sources
+    return {signature.function: thing}, {signature.function: Source((only,))}
+
+
+def _add_pair(
+    found: dict[str, Any], sources: dict[str, Source], name: str, names: Mapping[str, Any], forward: str, backward: str
+) -> None:
+    """Add a function and its vjp, which two functions that pass a cache between them stand for."""
+    found[name], found[f"{name}_vjp"] = paired(names[forward], names[backward])
+    sources[name] = Source((forward, backward), "paired({}, {})[0]")
+    sources[f"{name}_vjp"] = Source((forward, backward), "paired({}, {})[1]")
+
+
+def _with_vjps(found: dict[str, Any], sources: dict[str, Source], names: Mapping[str, Any]) -> Chosen:
+    """Add the vjps that stand beside the functions found."""
+    for name, source in list(sources.items()):
+        for of in ("_vjp", "_vjp_vjp"):
+            if (
+                f"{name}{of}" in VJPS
+                and f"{name}{of}" not in found
+                and callable(names.get(own := source.names[0] + of))
+            ):
+                found[f"{name}{of}"], sources[f"{name}{of}"] = names[own], Source((own,))
+    return found, sources
+
+
+def _unknown(name: str) -> str:
+    """What to say of a function or class whose name is not one of nnspec's."""
+    if name in PAGELESS:
+        return f"there is no page for {name}; the blocks are {', '.join(SIGNATURES)}"
+    known = {canonical.lower(): canonical for canonical in sorted(CANONICAL)}
+    close = difflib.get_close_matches(name.lower(), known, 1, 0.6)
+    stem = next(
+        (s for s, one in SIGNATURES.items() if close and known[close[0]] in (one.function, *one.classes)), "BLOCK"
+    )
+    return f"{name!r} is not a name that nnspec knows; say --as {stem} (blocks: {', '.join(SIGNATURES)})"
+
+
+def _nearest(names: Mapping[str, Any]) -> str:
+    """A name that was probably meant, or some names that are known."""
+    known = {canonical.lower(): canonical for canonical in sorted(CANONICAL)}
+    pageless = sorted(name for name, value in names.items() if name in PAGELESS and callable(value))
+    if pageless:
+        return f"and there is no page for {', '.join(pageless)}; the blocks are {', '.join(SIGNATURES)}"
+    for name, value in names.items():
+        if callable(value) and (close := difflib.get_close_matches(name.lower(), known, 1, 0.85)):
+            return f"though {name!r} is close to {known[close[0]]!r}"
+    return "such as conv2d, Conv2d, batch_norm, BatchNorm2d"
