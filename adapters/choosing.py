@@ -68,7 +68,11 @@ def choose(title: str, names: Mapping[str, Any], only: str = "", role: str = "")
 def _as(title: str, names: Mapping[str, Any], only: str, role: str) -> Chosen:
     """One function or class as the block that the user named."""
     thing, found, sources = names[only], dict[str, Any](), dict[str, Source]()
-    if role in CANONICAL:
+    if role not in SIGNATURES:  # a name, such as BatchNorm1d
+        if role[0].isupper() is not inspect.isclass(thing):
+            raise SubjectError(
+                f"{title}: {only} is a {'class' if inspect.isclass(thing) else 'function'}; {role} is not"
+            )
         return {role: thing}, {role: Source((only,))}
     signature = SIGNATURES[role]
     if inspect.isclass(thing):

@@ -169,6 +169,8 @@ def _imported(shown: str, path: Path | None, run: Callable[[], types.ModuleType]
         own = path is not None and Path(file).resolve() == path.resolve()
         message = f"{shown if own else file}: not valid Python: {error.msg}{where}"
     except ModuleNotFoundError as error:
+        if path is None and f"{shown}.".startswith(f"{error.name}."):
+            raise SubjectError(f"{shown}: there is no module {error.name!r}") from None
         message = f"{shown}: imports {error.name!r}, which is not installed here ({_where(path, error)})"
     except SystemExit as error:
         message = f"{shown}: calls sys.exit({error.code!r}) while it is imported ({_where(path, error)})"
