@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 from nnspec.conformance.cases import LAYOUTS, Case
@@ -135,10 +136,12 @@ def agrees(subject: Trial, case: Case, other: Case, expected: Expected, what: st
 
 
 def follows(
-    subject: Trial, actual: Sequence[np.ndarray], ways: Sequence[Sequence[Expected]], what: Sequence[str]
+    subject: Trial, actual: Sequence[np.ndarray], ways: Iterable[Sequence[Expected]], what: Sequence[str]
 ) -> None:
     """Several results are right in one of several ways; where they are in none, the first says what was expected."""
-    way = next((way for way in ways if all(map(subject.fits, actual, way))), ways[0])
+    ways = iter(ways)
+    first = next(ways)
+    way = next((way for way in chain([first], ways) if all(map(subject.fits, actual, way))), first)
     for one, expected, name in zip(actual, way, what, strict=True):
         subject.expect(one, expected, name)
 

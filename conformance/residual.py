@@ -22,6 +22,9 @@ from nnspec.reference.max_pool2d import max_pool2d
 from nnspec.reference.windows import pad, scatter, windows
 
 Entries = Mapping[str, Any]  # each an Array or, of a convolution, Copies
+# How norms that are told nothing keep their averages: the batch's weight, and whether its variance has divisor n. The
+# page's own comes first; checks that are about something else accept each.
+KEEPING = tuple((momentum, biased) for momentum in (0.1, 0.01) for biased in (False, True))
 
 
 @dataclass
@@ -31,6 +34,8 @@ class Run:
     entries: Entries
     training: bool = False
     statistics: dict[str, Expected] = field(default_factory=dict)  # of the norms, after the call
+    momentum: float = 0.1  # of the norms
+    biased: bool = False  # whether running variances are those with divisor n
     of_kernels: Collection[str] | None = None  # the convolutions whose kernels' gradients are wanted, if not all are
     gradients: dict[str, Expected] = field(default_factory=dict)  # of the parameters, after a way back
 
@@ -44,8 +49,9 @@ class Run:
     def norm(self, x: Approximate, name: str) -> Approximate:
         """Batch norm, by the statistics that the state has, or, in training, by those of x."""
         operands = {key: self.entries[f"{name}.{key}"] for key in ("weight", "bias", "running_mean", "running_var")}
-        call = Case("batch_norm", {"x": x.value, **operands}, {"training": self.training})
-        y, mean, variance = rule_batch_norm.expected(call, x.error)
+        arguments = {"training": self.training, "momentum": self.momentum}
+        call = Case("batch_norm", {"x": x.value, **operands}, arguments)
+        y, mean, variance = rule_batch_norm.expected(call, x.error, biased=self.biased)
         self.statistics |= {f"{name}.running_mean": mean, f"{name}.running_var": variance}
         return Approximate(y.value, np.asarray(y.bound), x.dtype)
 

@@ -6,6 +6,7 @@ place of x may itself be off, where blocks come before it: by e at most, element
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,14 +36,15 @@ def expected(case: Case, off: Array | float = 0.0, *, biased: bool = False) -> t
         return _training(wide, np.asarray(off), settings["momentum"], settings["eps"], biased, form)
 
 
-def readings(case: Case, off: Array | float = 0.0) -> list[tuple[Expected, Expected, Expected]]:
-    """Return what is expected under each convention: momentum weighs the new batch or the old value, and both divisors.
+def readings(case: Case) -> Iterator[tuple[Expected, Expected, Expected]]:
+    """Yield what is expected under each convention: momentum weighs the new batch or the old value, and both divisors.
 
     The page's own come first. Checks that are about something else accept each.
     """
     momentum = case.arguments.get("momentum", DEFAULTS["momentum"])
-    weights = dict.fromkeys((momentum, 1 - momentum))
-    return [expected(case.but(momentum=m), off, biased=biased) for m in weights for biased in (False, True)]
+    for weight in dict.fromkeys((momentum, 1 - momentum)):
+        for biased in (False, True):
+            yield expected(case.but(momentum=weight), biased=biased)
 
 
 def _evaluation(a: dict[str, Array], e: Array, eps: float, form: Arithmetic) -> tuple[Expected, Expected, Expected]:

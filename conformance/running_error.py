@@ -86,8 +86,12 @@ def relu(x: Approximate) -> Approximate:
 
 
 def relu_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
-    """The cotangent where x > 0, and 0 elsewhere. Where rounding may have decided which, anything between the two."""
-    passes, stops = x.value > x.error, x.value <= -x.error
+    """Return the cotangent where x > 0, and 0 where x < 0.
+
+    Where x is 0, or rounding may have decided its sign, anything between the two is right: the slope at 0 is a
+    convention of the relu.
+    """
+    passes, stops = x.value > x.error, x.value < -x.error
     either = np.abs(cotangent.value).astype(np.float64) / 2 * (1 + 2.0**-50)  # from the middle to 0, or to all of it
     value = np.select([passes, stops], [cotangent.value, np.zeros_like(cotangent.value)], cotangent.value / 2)
     error = np.select([passes, stops], [cotangent.error, np.zeros(x.value.shape)], either + cotangent.error)

@@ -101,7 +101,7 @@ def equals_some_reading(subject: Trial, case: Case) -> None:
 def moved(subject: Trial, layer: Built, case: Case, what: str) -> None:
     """The running statistics of a module after a call, likewise; `what` is said of them."""
     names = [f"{name}, {what}," for name in STATISTICS]
-    laws.follows(subject, [entry(layer, n) for n in STATISTICS], [way[1:] for way in readings(case)], names)
+    laws.follows(subject, [entry(layer, n) for n in STATISTICS], (way[1:] for way in readings(case)), names)
 
 
 def shaped(actual: np.ndarray, shape: tuple[int, ...], what: str) -> np.ndarray:
@@ -594,7 +594,7 @@ def test_dtype_mixed(subject: Trial, case: Case) -> None:
     for actual, dtype, what in zip(results, ("float16", "float32", "float32"), RESULTS, strict=True):
         if actual.dtype != dtype:
             raise Mismatch(f"{what} has dtype {actual.dtype}, expected {dtype}")
-    laws.follows(subject, results[1:], [way[1:] for way in readings(case)], RESULTS[1:])
+    laws.follows(subject, results[1:], (way[1:] for way in readings(case)), RESULTS[1:])
 
 
 @requirement("batch_norm.output.fresh", cases, vary=ALL)

@@ -339,18 +339,18 @@ def test_gradient_x(subject: Trial, case: Case) -> None:
 
 
 @composite
-def at_kink(draw, *, dtype: str, lacks: frozenset[str]):
-    """Integers, of which no sum is rounded, and a bias for which hidden values of the first vector are exactly 0."""
+def at_minus_one(draw, *, dtype: str, lacks: frozenset[str]):
+    """Integers, of which no sum is rounded, and a bias for which hidden values of the first vector are exactly −1."""
     case = draw(cases(dtype=dtype, lacks=lacks, kinds=("integers",)))
     first, bias = case["x"].reshape(-1, case["x"].shape[-1])[0], case["fc1.bias"].copy()
     units = sorted(draw(st.sets(st.integers(0, len(bias) - 1), min_size=1)))
-    bias[units] = -linear(first, case["fc1.weight"][units])
+    bias[units] = -linear(first, case["fc1.weight"][units]) - 1
     return case.but(**{"fc1.bias": bias})
 
 
-@requirement("mlp.gradient.hidden-relu", gradients, needs="vjp", of=at_kink)
+@requirement("mlp.gradient.hidden-relu", gradients, needs="vjp", of=at_minus_one)
 def test_gradient_hidden_relu(subject: Trial, case: Case) -> None:
-    """Hidden values below, at and above 0."""
+    """Hidden values above 0, just below and far below."""
     gradient_equals_reference(subject, case, "x", "fc1.weight", "fc1.bias")
 
 
@@ -528,13 +528,13 @@ def test_reach_corners() -> None:
 
 
 def test_reach_kinks() -> None:
-    """A hidden value of exactly 0 beside positive and negative ones, and in a single vector."""
+    """A hidden value of exactly −1 beside positive and more negative ones, and in a single vector."""
 
     def hidden(case: Case) -> np.ndarray:
         return linear(case["x"], case["fc1.weight"], case["fc1.bias"])
 
-    kinks = gradients(dtype="float32", lacks=frozenset(), of=at_kink)
-    find(kinks, lambda c: all((sign == np.sign(hidden(c))).any() for sign in (-1, 0, 1)))
+    kinks = gradients(dtype="float32", lacks=frozenset(), of=at_minus_one)
+    find(kinks, lambda c: all(some.any() for some in (hidden(c) < -1, hidden(c) == -1, hidden(c) > 0)))
     find(kinks, lambda c: c["x"].ndim == 1)
 
 

@@ -281,8 +281,8 @@ _wrong_vjp("x/hidden-block", "hidden values beyond the sixteenth hand nothing ba
 _wrong_vjp("hidden-relu/none", "on the way back there is no rectifier")(
     lambda right, *given: _back(*given, mask=lambda hidden, g: np.ones(hidden.shape, bool))
 )
-_wrong_vjp("hidden-relu/at-zero", "a hidden value of 0 hands back what it gets")(
-    lambda right, *given: _back(*given, mask=lambda hidden, g: hidden >= 0)
+_wrong_vjp("hidden-relu/below-zero", "a hidden value down to −1 hands back what it gets")(
+    lambda right, *given: _back(*given, mask=lambda hidden, g: hidden >= -1)
 )
 _wrong_vjp("hidden-relu/of-gradient", "the sign of what comes back decides, not that of the hidden value")(
     lambda right, *given: _back(*given, mask=lambda hidden, g: g > 0)
