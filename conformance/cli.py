@@ -192,7 +192,7 @@ def _matrix(options: argparse.Namespace) -> int:
         else:
             reports.append(report)
             code = exit_code(report)
-        codes.append(code)
+        codes.append(signals.exit_code() if signals.received() else code)
         if signals.received():  # what is known by now is written all the same
             break
     merged = matrix.merge(reports, failures)

@@ -216,7 +216,7 @@ def _children() -> set[int]:
 
 
 def resident(process: int) -> int:
-    """Return how many bytes of memory a process has taken; 0 where that is not known."""
+    """Return how many bytes of memory a process holds; 0 where that is not known."""
     try:
         if LINUX:
             return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import pickle
 import re
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from importlib import resources
 from typing import Any
@@ -18,6 +21,7 @@ from nnspec.adapters import calling, load
 from nnspec.adapters.roles import Roles
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
+from nnspec.conformance import processes, signals
 from nnspec.conformance.cases import Case, laid_out
 from nnspec.conformance.formats import is_floating
 from nnspec.conformance.requirements import Check, requirements
@@ -76,19 +80,35 @@ def reproduce_crash(subject: Subject, identifier: str, form: str, dtype: str, ca
 
 def crash_scripts(subject: str, framework: str | None, device: str | None, crashes: list[Crash]) -> list[str]:
     """The scripts of calls that ended the process, written by another process, which loads the subject."""
-    command = [sys.executable, "-m", "nnspec.conformance.script"]
+    # a pickled array forgets how it lies in memory
+    layouts = [{n: a.strides for n, a in case.arrays.items() if a is not None} for *_, case, _ in crashes]
     try:
-        layouts = [{n: a.strides for n, a in case.arrays.items() if a is not None} for *_, case, _ in crashes]
-        data = pickle.dumps(
-            (subject, framework, device, crashes, layouts)
-        )  # a pickled array forgets how it lies in memory
-        done = subprocess.run(command, input=data, capture_output=True, timeout=120, check=True)
-        return list(json.loads(done.stdout.splitlines()[-1]))
+        told = _in_another_process(pickle.dumps((subject, framework, device, crashes, layouts)))
+        return list(json.loads(told.splitlines()[-1]))
     except (subprocess.SubprocessError, OSError, ValueError, IndexError):
         return [""] * len(crashes)
 
 
+def _in_another_process(data: bytes) -> bytes:
+    """Return what `_main` says to some data. It goes through files: the subject may leave processes that hold pipes."""
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as told:
+        asked.write(data)
+        asked.seek(0)
+        command = [sys.executable, "-m", "nnspec.conformance.script", str(os.getpid())]
+        process = subprocess.Popen(command, stdin=asked, stdout=told, stderr=subprocess.DEVNULL, start_new_session=True)
+        began = time.monotonic()
+        try:
+            while process.poll() is None and time.monotonic() - began < (10 if signals.received() else 120):
+                time.sleep(0.02)
+        finally:
+            processes.end_group(process)
+            process.wait()
+        told.seek(0)
+        return told.read()
+
+
 def _main() -> None:
+    processes.end_with(int(sys.argv[1]))
     name, framework, device, crashes, layouts = pickle.load(sys.stdin.buffer)
     subject, scripts = load(name, framework, device), []
     for (identifier, form, dtype, case, what), strides in zip(crashes, layouts, strict=True):

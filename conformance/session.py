@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
-from nnspec.conformance import folder, journal
+from nnspec.conformance import folder, journal, signals
 from nnspec.conformance.folder import OutputError
 from nnspec.conformance.legible import legible
 from nnspec.conformance.log import Log, key
@@ -70,6 +70,11 @@ class Session:
             if entry:
                 self.log.keep(entry)
             self.progress(self._done, self.planned, entry)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every check has come to its end."""
+        return 0 < self.planned <= self._done
 
     def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
         """Ctrl-C: what is known so far is reported all the same."""
@@ -209,7 +214,10 @@ def run(options: dict[str, Any], workers: int, **attributes: Any) -> tuple[int, 
     arguments += worker_arguments(workers)
     start = _Start(options, attributes)
     with _quiet_environment():
-        code = pytest.main(arguments, plugins=[start])
+        try:
+            code = pytest.main(arguments, plugins=[start])
+        finally:
+            signals.release()
     return int(code), start.session
 
 

@@ -45,6 +45,16 @@ def disregard() -> None:
     signal.signal(signal.SIGINT, lambda number, frame: None)  # SIG_IGN would be inherited by what the subject starts
 
 
+def hold() -> None:
+    """Let a signal that arrives from now on interrupt nothing: what is known is being written."""
+    _State.raised = True
+
+
+def release() -> None:
+    """Let the first signal interrupt again."""
+    _State.raised = _State.received is not None
+
+
 def received() -> int | None:
     """Return the signal that ends the run, or None."""
     return _State.received

@@ -50,7 +50,7 @@ EXIT_CODES = {
     DEVIATES: "does not conform, or cannot be said to conform because a *must* was not judged",
     MISUSE: "nothing could be judged: no such file, no known name in it, a wrong option or declaration",
     HARNESS: "nnspec or an adapter failed",
-    INTERRUPTED: "interrupted; the report has what was known by then",
+    INTERRUPTED: "interrupted; the report has what was known by then (SIGHUP: 129, SIGQUIT: 131, SIGTERM: 143)",
 }
 
 

@@ -18,7 +18,7 @@ import pytest
 from nnspec.conformance import journal, signals
 from nnspec.conformance.legible import legible
 from nnspec.conformance.log import key
-from nnspec.conformance.processes import GIB, Kept, Orphans, end_group, resident
+from nnspec.conformance.processes import GIB, LINUX, Kept, Orphans, end_group, resident
 from nnspec.conformance.requirements import CHECKS, requirements
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ BLOCKED_AFTER = 10  # after so many crashes or hangs of a block without one comp
 LOADING = 10.0  # seconds that loading the subject may take longer than a call: importing a framework takes its time
 STARTING = 120.0  # seconds that a worker has until it loads the subject
 ATTEMPTS = 2  # workers in a row that may fail to load the subject, where an earlier one could
-EVERY = 0.1  # seconds between two looks at the workers
+EVERY = 0.1 if LINUX else 1.0  # seconds between two looks at the workers
 OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}  # no mistake ends a process so
 
 
@@ -156,7 +156,8 @@ class Workers:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """End the workers, and whatever they left behind, before anything is written."""
+        """End the workers, and whatever they left behind, before anything is written. From now on a signal is late."""
+        signals.hold()
         self._end_all()
 
     @pytest.hookimpl(trylast=True)
@@ -213,17 +214,19 @@ class Workers:
         worker.finished = not error
         if error:
             worker.end("closed", patience=1)
-            if message := self._did_not_start(worker):
+            if message := self._did_not_start(worker, str(error)):
                 self._count_failed_start(worker, message)
             self._expected += 1  # xdist replaces it
 
-    def _did_not_start(self, worker: Worker) -> str | None:
-        """Return why a worker came to no check; None if it came to one."""
+    def _did_not_start(self, worker: Worker, error: str) -> str | None:
+        """Return why a worker came to no check; None if it came to one. `error` is what xdist knows of it."""
         subject = self.config.getoption("nnspec_subject")
         if worker.ended_for == "changed":
             return f"{subject} offers other checks than before; was it changed?"
         if not worker.journal.exists():
-            return f"a worker process could not be started: it {worker.fate(STARTING, self.memory)}{worker.how}"
+            told = error.strip().splitlines()[-1] if worker.ended_for == "closed" else ""
+            fate = told or worker.fate(STARTING, self.memory) + worker.how
+            return f"a worker process could not be started: {fate}"
         began, entry, _ = journal.read(worker.journal)
         text = entry.get("text", "")
         if text.startswith(journal.TRYING):  # the next worker goes without this call
@@ -238,6 +241,8 @@ class Workers:
 
     def _count_failed_start(self, worker: Worker, message: str) -> None:
         """Name that a worker could not load the subject, and end the run unless the next one may do better."""
+        if self.session.is_complete:  # xdist started it in vain, and would go on to do so
+            raise pytest.exit.Exception("all checks are done", returncode=0)
         self._failed_starts += 1
         if self._failed_starts < ATTEMPTS and (self._planned or worker.was_killed):
             self._note(f"a worker came to no check: {message}")

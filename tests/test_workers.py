@@ -172,6 +172,12 @@ def test_a_child_that_lives_on_does_not_hold_up_the_run(desk, apart, end, verdic
     assert done.report["unfinished"] == 0
 
 
+def test_children_that_hold_pipes_cost_no_script(desk):
+    done = desk.check(relu_that("os.abort()", first="if os.fork() == 0:\n    time.sleep(600)"), *CHEAP)
+    assert done.code == 1, done.out + done.err
+    assert only(done, "crash")["failure"]["script"]
+
+
 def test_children_that_a_right_subject_leaves_are_ended(desk):
     done = desk.check(relu_that("if os.fork() == 0:\n    time.sleep(600)"), *CHEAP)
     assert done.code == 0, done.out + done.err
