@@ -77,9 +77,9 @@ def report_on(subject: Subject, block: str) -> list[Suspect]:
     for check in (check for check in CHECKS.values() if check.stem == block and check.decides):
         for form in forms(subject, check):
             outcome = Trial(subject, form, "float32").run(check)
-            about = {"requirement": check.identifier, "block": block, "level": "must", "verdict": outcome.verdict}
+            about = {"requirement": check.identifier, "block": block, "form": form, "level": "must"}
             named = [{"fault": c.fault, "cases": c.cases} for c in diagnosis.causes(check, outcome)]
-            found.append({**about, "failure": {"causes": named}})
+            found.append({**about, "verdict": outcome.verdict, "failure": {"causes": named}})
     return next(iter(suspects(found)), [])[:SUSPECTS]
 
 

@@ -55,7 +55,7 @@ class Case:
         return self.map(shuffle)
 
     def __str__(self) -> str:
-        arrays = [f"{n}{a.shape}" for n, a in self.arrays.items() if a is not None]
+        arrays = [f"{n}=None" if a is None else f"{n}{a.shape}" for n, a in self.arrays.items()]
         return f"{self.stem}({', '.join(arrays + [f'{n}={v!r}' for n, v in self.arguments.items()])})"
 
 

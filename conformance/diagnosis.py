@@ -43,12 +43,20 @@ def causes(check: Check, outcome: Outcome) -> list[Cause]:
     failing = outcome.failure.sighting if outcome.failure else None
     if failing is None:  # a state machine, which has no cases
         return []
-    cases = [_Seen(check, sighting) for sighting in (failing, *(s for s in outcome.seen if s is not failing))]
+    sightings = [failing, *(s for s in outcome.seen if s is not failing)]
+    if all(_only_raised(sighting) for sighting in sightings):  # that another raises too explains nothing
+        return []
+    cases = [_Seen(check, sighting) for sighting in sightings]
     return [
         Cause(fault.key, fault.mistake, fault.fix, fault.origin, len(cases))
         for fault in _candidates(check)
         if all(case.explained_by(_subject(fault.key)) for case in cases)
     ]
+
+
+def _only_raised(sighting: Sighting) -> bool:
+    """Whether an exception is all that was seen of the subject."""
+    return sighting.wrong == "raised" and all(what.startswith("raised") for what, _ in sighting.seen)
 
 
 def _candidates(check: Check) -> list[Fault]:
@@ -97,6 +105,8 @@ class _Seen:
     def sight(self, subject: Subject) -> Sighting | None:
         """What the check sees of a subject, in the same form where it has that; None where it cannot judge it."""
         own = subject.forms(self.check.stem)
+        if self.actual.form == "function" and "function" not in own:  # a mistake in a class is none in a function
+            return None
         trial = Trial(subject, self.actual.form if self.actual.form in own else own[0], self.actual.dtype)
         try:
             with warnings.catch_warnings():

@@ -49,6 +49,7 @@ class Suspect:
     explained: int
     broken: int
     cases: int
+    form: str | None = None  # of the block in which it was found: a mistake in a class is none in a function
 
     @property
     def requirement(self) -> str:
@@ -64,9 +65,16 @@ class Suspect:
 def suspects(records: Iterable[Record]) -> list[list[Suspect]]:
     """The known mistakes that explain most broken requirements of a block, then those that explain most of the rest, …
 
-    Those of one list explain the same: any of them may be it. A mistake in a requirement that has passed is none.
+    Each form of a block is looked at by itself. The mistakes of one list explain the same: any of them may be it. A
+    mistake in a requirement that has passed is none.
     """
-    records = list(records)
+    by_form: dict[str | None, list[Record]] = defaultdict(list)
+    for entry in records:
+        by_form[entry.get("form")].append(entry)
+    return [alike for form, entries in by_form.items() for alike in _suspects(entries, form)]
+
+
+def _suspects(records: list[Record], form: str | None) -> list[list[Suspect]]:
     bad = failed(records)
     passed = {r["requirement"] for r in records if r["verdict"] == "pass"} - {r["requirement"] for r in bad}
     broken: dict[str, set[str]] = defaultdict(set)
@@ -83,7 +91,7 @@ def suspects(records: Iterable[Record]) -> list[list[Suspect]]:
         rest = {fault: set(its) for fault, its in explained.items() if fault.startswith(f"{block}.")}
         while best := max(rest.values(), key=len, default=set()):
             alike = [fault for fault, its in rest.items() if its == best]
-            found.append([Suspect(fault, len(explained[fault]), len(names), cases[fault]) for fault in alike])
+            found.append([Suspect(fault, len(explained[fault]), len(names), cases[fault], form) for fault in alike])
             rest = {fault: its - best for fault, its in rest.items()}
     return found
 

@@ -9,12 +9,17 @@ import numpy as np
 from nnspec.conformance.cases import LAYOUTS, Case
 from nnspec.conformance.formats import STORED, TFLOAT32, Format
 from nnspec.conformance.rule import ARITHMETIC, Expected
-from nnspec.conformance.trial import Mismatch, Trial
+from nnspec.conformance.trial import CallFails, Mismatch, Trial
 
 
 def keeps_dtype(subject: Trial, case: Case) -> None:
     """The result has the dtype of the operands."""
-    dtype = subject.presumed(case).dtype
+    try:
+        dtype = subject(case).dtype
+    except Mismatch as mismatch:
+        if mismatch.raised is None:  # what was returned has no dtype, or one of no numbers
+            raise
+        raise CallFails(mismatch.message) from None
     if dtype != subject.dtype:
         message = f"the result has dtype {dtype}, expected {subject.dtype}"
         raise Mismatch(message, holds=f"result.dtype.name == '{subject.dtype}'")

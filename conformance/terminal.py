@@ -121,18 +121,25 @@ def _findings(report: Record, console: Console) -> None:
 
 def _causes(records: list[Record], console: Console) -> None:
     known = {cause["fault"]: cause for entry in failed(records) for cause in (entry["failure"] or {}).get("causes", ())}
+    forms: dict[str, set[str]] = defaultdict(set)
+    for entry in failed(records):
+        forms[entry["block"]].add(entry["form"])
     shown: Counter[str] = Counter()
+    told: set[tuple[str, ...]] = set()
     for alike in suspects(records):
-        shown[block := alike[0].fault.split(".")[0]] += 1
-        if shown[block] > SUSPECTS:
+        block, faults = alike[0].fault.split(".")[0], tuple(suspect.fault for suspect in alike)
+        if shown[block] == SUSPECTS or faults in told:  # told of the block's other form
             continue
+        shown[block] += 1
+        told.add(faults)
+        where = f" of the {alike[0].form}" if len(forms[block]) > 1 else ""
         for number, suspect in enumerate(alike[:SUSPECTS]):
             label = "  or:" if number else f"{'likely' if suspect.likely else 'possible'} cause:"
-            _cause(suspect, known[suspect.fault], label, console)
+            _cause(suspect, known[suspect.fault], label, where, console)
 
 
-def _cause(suspect: Suspect, cause: Record, label: str, console: Console) -> None:
-    told = f"explains {suspect.explained} of {suspect.broken} broken requirements, and does the same in all of"
+def _cause(suspect: Suspect, cause: Record, label: str, where: str, console: Console) -> None:
+    told = f"explains {suspect.explained} of {suspect.broken} broken requirements{where}, and does the same in all of"
     told += f" {suspect.cases} cases; nnspec explain {suspect.requirement}"
     console.print(f"[bold]{label}[/] {escape(cause['mistake'])} ({told})")
     console.print(f"  instead: {escape(cause['fix'])}")

@@ -498,7 +498,7 @@ class Trial:
         try:
             self._judge(check, case)
         except Mismatch as mismatch:
-            wrong = "raised" if self.seen and self.seen[-1][0] == "raised" else mismatch.words
+            wrong = "raised" if mismatch.raised is not None else mismatch.words
             mismatch.sighting = self._sighting(case, wrong)
             mismatch.case, mismatch.calls = mismatch.case or case, self.calls
             raise
