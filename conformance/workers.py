@@ -24,7 +24,7 @@ from nnspec.conformance.requirements import CHECKS, requirements
 if TYPE_CHECKING:
     from nnspec.conformance.session import Session
 
-BLOCKED_AFTER = 10  # after so many crashes or hangs of a block without one completed check, the others are not tried
+BLOCKED_AFTER = 2  # crashes or hangs of a block in a form, without one completed check; the other checks are not tried
 LOADING = 10.0  # seconds that loading the subject may take longer than a call: importing a framework takes its time
 STARTING = 120.0  # seconds that a worker has until it loads the subject
 ATTEMPTS = 2  # workers in a row that may fail to load the subject, where an earlier one could

@@ -318,7 +318,7 @@ def test_a_block_that_always_aborts_is_given_up(desk):
     done = desk.check(relu_that("os.abort()", when="True"), "--dtype", "float32")
     assert done.code == 1
     totals = done.report["totals"]
-    assert totals["crash"] >= 10
+    assert totals["crash"] in range(2, 20)  # each worker may be in a check when the second crash is noticed
     assert totals["blocked"] > 0
     assert totals["crash"] + totals["blocked"] + totals["unsupported"] == done.report["planned"]
 
