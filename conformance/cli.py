@@ -1,4 +1,7 @@
-"""The command line. verdicts.py has the exit codes."""
+"""The command line. verdicts.py has the exit codes.
+
+Whatever takes long to import is imported in functions, so that `main` can handle an interrupt while it is imported.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,33 @@ import sys
 if __name__ == "__main__" and not sys.flags.safe_path:
     sys.path[:] = sys.path[1:]  # the working directory, in which a file may bear the name of a standard module
 
+from nnspec.conformance import signals
+
+if __name__ == "__main__":
+    signals.leave_at_once()
+
 import argparse
 import math
 import os
-import re
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from nnspec.adapters.names import DTYPES, NAMED
-from nnspec.conformance import signals
-from nnspec.conformance.requirements import unknown_block
 from nnspec.conformance.verdicts import CONFORMS, DEVIATES, HARNESS, INTERRUPTED, MISUSE
+
+if TYPE_CHECKING:
+    from nnspec.conformance.session import Session
+    from rich.console import Console
+
+PYTEST_INTERRUPTED = 2
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of every command."""
+    from nnspec.adapters.names import NAMED
+
     top = argparse.ArgumentParser(
         prog="nnspec", description="Does an implementation of a neural-network block do what the specification says?"
     )
@@ -73,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_options(command: argparse.ArgumentParser) -> None:
     """What is judged, how thoroughly, and where it is written."""
+    from nnspec.adapters.names import DTYPES
+
     command.add_argument("--block", action="append", metavar="BLOCK", help="check this block alone (may be repeated)")
     command.add_argument(
         "--profile",
@@ -93,12 +109,17 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--device", metavar="DEVICE", help="where torch or JAX make their arrays, such as cuda or cpu")
     command.add_argument("--waivers", metavar="PATH", help="a TOML file of known deviations; strict: none may pass")
-    command.add_argument("--json", metavar="PATH", help="where to write the report (default: OUT/report.json)")
+    command.add_argument(
+        "--json", metavar="PATH", help="where to write the report (default: OUT/report.json); -: to standard output"
+    )
     command.add_argument(
         "--out",
         metavar="FOLDER",
         default="nnspec-report",
-        help="folder for the report and the scripts (default: nnspec-report)",
+        help="folder for the log of results, the report and the scripts (default: nnspec-report)",
+    )
+    command.add_argument(
+        "--resume", action="store_true", help="go on with the run whose log is in OUT, and run only what is missing"
     )
     command.add_argument(
         "--timeout", type=float, default=30.0, metavar="SECONDS", help="after which a call counts as hung (default: 30)"
@@ -119,6 +140,19 @@ def _add_options(command: argparse.ArgumentParser) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    try:
+        _mend_streams()
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return signals.exit_code()
+    except Exception:
+        _tell(traceback.format_exc(), sys.stderr)
+        return HARNESS
+    finally:
+        _flush()
+
+
+def _run(arguments: list[str] | None) -> int:
     known = parser()
     options = known.parse_args(arguments)
     if options.version:
@@ -129,19 +163,62 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command is None:
         known.print_help()
         return MISUSE
-    command = {"check": _check, "matrix": _matrix, "explain": _explain, "list": _list, "power": _power}[options.command]
+    command = COMMANDS[options.command]
+    with signals.once():
+        return _alone(command, options) if getattr(options, "workers", None) == 0 else command(options)
+
+
+# -- what is printed ---------------------------------------------------------------------------------------------------
+
+
+def _mend_streams() -> None:
+    """Have standard streams that take any text, where the caller closed them, too."""
+    if None in (sys.stdout, sys.stderr):
+        while os.open(os.devnull, os.O_RDWR) < 2:  # else the next file that is opened is taken for one of them
+            pass
+        nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  as long as the process lives
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+
+
+def _tell(text: str, stream: TextIO | None = None) -> bool:
+    """Print. A reader that has seen enough, such as `head`, is no failure; another one is told, and returns False."""
+    stream = stream or sys.stdout
     try:
-        with signals.once():
-            return _alone(command, options) if getattr(options, "workers", None) == 0 else command(options)
-    except KeyboardInterrupt:
-        return signals.exit_code()
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CONFORMS
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        _mute(stream)
+    except OSError as error:
+        _mute(stream)
+        if stream is not sys.stderr:
+            _misuse(f"standard output: {error.strerror}")
+        return False
+    return True
+
+
+def _mute(stream: TextIO) -> None:
+    """Send what is still to be written nowhere; else Python would fail once more when it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _mute(stream)
+        except ValueError:  # closed
+            pass
 
 
 def _misuse(message: str, code: int = MISUSE) -> int:
-    print(f"nnspec: {message}", file=sys.stderr)
+    from nnspec.conformance.legible import legible
+
+    _tell(f"nnspec: {legible(message)}\n", sys.stderr)
     return code
 
 
@@ -155,6 +232,40 @@ def _alone(command: Callable[[argparse.Namespace], int], options: argparse.Names
     return signals.exit_code() if code in (None, INTERRUPTED) else code
 
 
+def _deliver(
+    report: dict[str, Any], path: str, shown: str, show: Callable[[Console, str], None], log: Path | None = None
+) -> None:
+    """Write a report and show it. A failure to do so is told; the exit code is that of the verdict all the same.
+
+    A file is written first. A device or a pipe may block or belong to the reader of the verdict: it comes last.
+    """
+    from nnspec.conformance import folder
+    from nnspec.conformance.terminal import rendered
+
+    to_stdout, last = folder.is_standard_output(path), folder.is_stream(path)
+
+    def write() -> str:
+        try:
+            folder.write(report, path)
+        except BrokenPipeError:
+            if to_stdout:
+                _mute(sys.stdout)
+        except OSError as error:
+            if to_stdout:
+                _mute(sys.stdout)
+            kept = f"; all results are in {log}" if log else ""
+            return folder.because("standard output" if to_stdout else shown, error) + kept
+        return ""
+
+    late = to_stdout or last
+    trouble = "" if late else write()
+    stream = sys.stderr if to_stdout else sys.stdout
+    _tell(rendered(lambda console: show(console, "not written" if trouble else shown), stream), stream)
+    trouble = write() if late else trouble
+    if trouble:
+        _misuse(trouble)
+
+
 def cores() -> int:
     """How many processes are worth starting."""
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -165,47 +276,76 @@ def _check(options: argparse.Namespace) -> int:
         options.subject = f"{options.subject} --as {options.role}"
     if message := _refused(options, [options.subject]):
         return _misuse(message)
+    from nnspec.conformance import folder
     from nnspec.conformance.terminal import show
 
-    path = options.json or f"{options.out}/report.json"
-    code, report = _judge(options, options.subject, options.out, path)
-    if isinstance(report, str):
-        return _misuse(report, code)
-    show(report, path)
+    shown = options.json or f"{options.out}/report.json"
+    path = folder.absolute(shown)
+    code, run = _judge(options, options.subject, options.out, path)
+    if isinstance(run, str):
+        return _misuse(run, code)
+    report = run.report or {}
+    _deliver(report, path, shown, lambda console, where: show(report, where, console), run.log.path)
     return exit_code(report)
 
 
 def _matrix(options: argparse.Namespace) -> int:
     if message := _refused(options, options.subject):
         return _misuse(message)
-    from nnspec.conformance import matrix
+    from nnspec.conformance import folder, matrix
 
-    out, path = Path(options.out), Path(options.json or f"{options.out}/report.json")
+    out, shown = Path(options.out), options.json or f"{options.out}/report.json"
+    place, path = Path(os.path.realpath(out)), folder.absolute(shown)
+    try:
+        folder.try_report(path)
+        lock = folder.Lock(place, out)
+    except folder.OutputError as error:
+        return _misuse(str(error))
     reports: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
     codes: list[int] = []
-    for subject in dict.fromkeys(options.subject):
-        folder = out / re.sub(r"[^A-Za-z0-9-]+", "_", subject)
-        code, report = _judge(options, subject, str(folder), str(folder / "report.json"))
-        if isinstance(report, str):
-            failures[subject] = report
-        else:
-            reports.append(report)
-            code = exit_code(report)
-        codes.append(signals.exit_code() if signals.received() else code)
-        if signals.received():  # what is known by now is written all the same
-            break
-    merged = matrix.merge(reports, failures)
-    matrix.write(merged, path, out / "matrix.md")
-    print(matrix.markdown(merged))
-    print(f"written: {out / 'matrix.md'}, {path}")
+    try:
+        for subject, name in matrix.folders(options.subject).items():
+            code, run = _judge(options, subject, str(out / name), str(place / name / "report.json"))
+            if isinstance(run, str):
+                failures[subject] = run
+            else:
+                code, report = exit_code(run.report or {}), run.report or {}
+                reports.append(report)
+                _save(report, place / name / "report.json", run.log.path)
+            codes.append(signals.exit_code() if signals.received() else code)
+            if signals.received():  # what is known by now is written all the same
+                break
+        merged = matrix.merge(reports, failures)
+        page = matrix.markdown(merged)
+        _save(page, place / "matrix.md")
+        _deliver(merged, path, shown, lambda console, where: matrix.show(page, out / "matrix.md", where, console))
+    finally:
+        lock.release()
     return next((code for code in (signals.exit_code(), HARNESS, MISUSE, DEVIATES) if code in codes), CONFORMS)
 
 
-def _refused(options: argparse.Namespace, subjects: list[str]) -> str | None:
-    """What to say of options that cannot be meant."""
-    from nnspec.adapters.names import plausible
+def _save(what: dict[str, Any] | str, path: Path, log: Path | None = None) -> None:
+    """Write a report, or a page; tell a failure."""
+    from nnspec.conformance import folder
 
+    try:
+        folder.write(what, path)
+    except OSError as error:
+        _misuse(folder.because(path, error) + (f"; all results are in {log}" if log else ""))
+
+
+def _refused(options: argparse.Namespace, subjects: list[str]) -> str | None:
+    """What to say of options that cannot be meant, and of places where nothing can be run."""
+    from nnspec.adapters.names import plausible
+    from nnspec.conformance.requirements import unknown_block
+
+    if sys.platform == "win32":
+        return f"{options.command} needs Linux or macOS: locks, signals and process groups are those of POSIX"
+    try:
+        os.getcwd()
+    except OSError:
+        return "the working directory is gone; change to another one"
     if message := unknown_block(options.block):
         return f"--block {message}"
     if not 0 < options.timeout < math.inf:
@@ -217,25 +357,40 @@ def _refused(options: argparse.Namespace, subjects: list[str]) -> str | None:
     return next(filter(None, map(plausible, subjects)), None)
 
 
-def _judge(options: argparse.Namespace, subject: str, out: str, json: str) -> tuple[int, dict[str, Any] | str]:
-    """One subject: its report; or an exit code, and a sentence that says why there is none."""
-    from nnspec.conformance import session
+def _judge(options: argparse.Namespace, subject: str, out: str, json: str) -> tuple[int, Session | str]:
+    """Run the checks of one subject: the session with its report; or an exit code, and why there is no report."""
+    from nnspec.conformance import folder, printed, session
+    from nnspec.conformance.log import Log
     from nnspec.conformance.terminal import Progress
 
     names = ("block", "profile", "dtype", "seed", "framework", "device", "waivers", "timeout", "memory")
     chosen = {name: getattr(options, name) for name in names} | {"subject": subject, "out": out, "json": json}
     workers = cores() if options.workers is None else options.workers
-    with Progress(subject) as progress:
-        code, run = session.run(chosen, workers, progress=progress.advance)
-    if run is None:
-        return HARNESS, "the checks could not be started"
-    if run.subject_error:
+    try:
+        log = Log(out, resume=options.resume)
+    except folder.OutputError as error:
+        return MISUSE, str(error)
+    try:
+        folder.try_report(json)
+        folder.try_temporary(max(1, workers) << 20)  # for the journal of each worker
+    except folder.OutputError as error:
+        log.close()
+        return MISUSE, str(error)
+    if options.resume and not log.head:
+        _misuse(f"--resume: there is no log in {out}: begins at the beginning")
+    with printed.limited(workers), Progress(subject) as progress:
+        code, run = session.run(chosen, workers, log=log, write=False, progress=progress.advance)
+    if log.trouble:
+        _misuse(log.trouble)
+    if run is not None and run.subject_error:
         return MISUSE, run.subject_error
-    if run.failure:
+    if run is not None and run.failure:
         return HARNESS, run.failure
-    if run.report is None:
+    if run is None or run.report is None:
+        if code == PYTEST_INTERRUPTED:
+            raise KeyboardInterrupt
         return HARNESS, f"pytest ended with code {code} before there was a report"
-    return CONFORMS, run.report
+    return CONFORMS, run
 
 
 def exit_code(report: dict[str, Any]) -> int:
@@ -253,33 +408,42 @@ def _explain(options: argparse.Namespace) -> int:
     text = explain(options.identifier)
     if text is None:
         return _misuse(f"{options.identifier}: no requirement of that name (nnspec list shows them)")
-    print(text)
-    return CONFORMS
+    return CONFORMS if _tell(f"{text}\n") else HARNESS
 
 
 def _list(options: argparse.Namespace) -> int:
+    from nnspec.conformance.explain import overview, requirements_of
+    from nnspec.conformance.requirements import unknown_block
+
     if options.block and (message := unknown_block([options.block])):
         return _misuse(message)
-    from nnspec.conformance.explain import overview, requirements_of
-
-    print(requirements_of(options.block) if options.block else overview())
-    return CONFORMS
+    text = requirements_of(options.block) if options.block else overview()
+    return CONFORMS if _tell(f"{text}\n") else HARNESS
 
 
 def _power(options: argparse.Namespace) -> int:
+    from nnspec.conformance.requirements import unknown_block
+
     if message := unknown_block(options.block):
         return _misuse(f"--block {message}")
     if options.seeds < 1:
         return _misuse(f"--seeds {options.seeds}: expected at least 1")
-    from nnspec.conformance.power import has_place_for_score, write, write_into
-    from nnspec.conformance.terminal import measure_power, show_power
+    from nnspec.conformance import folder
+    from nnspec.conformance.power import has_place_for_score, write_into
+    from nnspec.conformance.terminal import measure_power, rendered, show_power
 
     if options.page and not has_place_for_score(Path(options.page)):  # said before the work, and not after it
         return _misuse(f"--page {options.page}: expected a page with <!-- score --> and <!-- /score -->")
+    try:
+        if options.json:
+            folder.try_report(options.json)
+    except folder.OutputError as error:
+        return _misuse(str(error))
     score = measure_power(options.block or (), options.profile, options.seeds, options.workers or cores())
-    show_power(score)
     if options.json:
-        write(score, Path(options.json))
+        _deliver(score, options.json, options.json, lambda console, _: show_power(score, console))
+    else:
+        _tell(rendered(lambda console: show_power(score, console), sys.stdout))
     if options.page:
         write_into(Path(options.page), score)
     return CONFORMS if score["killed"] == score["runs"] else DEVIATES

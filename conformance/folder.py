@@ -31,6 +31,13 @@ def because(path: str | Path, error: OSError) -> str:
     return f"{path}: {'a file is in its place' if in_its_place else error.strerror or error}"
 
 
+def write_all(file: int, data: bytes) -> None:
+    """Write, or raise OSError; a full disk takes a part."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
 class Lock:
     """The right to write into a folder, from now until `release`; the folder is made where there is none.
 
@@ -38,16 +45,19 @@ class Lock:
     it, and where the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / LOCK
+    def __init__(self, folder: Path, shown: str | Path) -> None:
+        self.shown = shown
+        self.path, self._made = folder / LOCK, not folder.exists()
+        self._file: int | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = self._opened()
-            os.write(self._file, bytes(RESERVE))
+            write_all(self._file, bytes(RESERVE))
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, str(os.getpid()).encode(), 0)
         except OSError as error:
-            raise OutputError(f"{because(folder, error)}; say --out FOLDER for another place") from None
+            self.release()
+            raise OutputError(f"{because(shown, error)}; say --out FOLDER for another place") from None
 
     def _opened(self) -> int:
         while True:
@@ -62,16 +72,31 @@ class Lock:
                 holder = os.pread(file, 20, 0).decode("ascii", "replace").strip("\0") or "unknown"
                 os.close(file)
                 raise OutputError(
-                    f"{self.path.parent} belongs to a run that has not ended, process {holder}; "
+                    f"{self.shown} belongs to a run that has not ended, process {holder}; "
                     "wait for it, or say --out FOLDER for another place"
                 ) from None
             os.close(file)
 
     def release(self) -> None:
-        """Let others write into the folder."""
+        """Let others write into the folder, which goes if it is new and has stayed empty."""
+        if self._file is None:
+            return
         with suppress(OSError):
             os.unlink(self.path)
+            if self._made:
+                self.path.parent.rmdir()
         os.close(self._file)
+        self._file = None
+
+
+def try_temporary(size: int) -> None:
+    """Raise OutputError where the temporary folder has no room for so many bytes."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(bytes(size))
+    except OSError as error:
+        where = tempfile.tempdir or os.environ.get("TMPDIR", "the temporary folder")
+        raise OutputError(f"{because(where, error)}; set TMPDIR to a folder with more room") from None
 
 
 def script_name(record: dict[str, Any]) -> str:
@@ -105,6 +130,12 @@ def _report(path: Path) -> dict[str, Any] | None:
 # -- where a report goes -----------------------------------------------------------------------------------------------
 
 
+def absolute(path: str | Path) -> str:
+    """Return a path that stays the same when the working directory changes, or is removed."""
+    folder, name = os.path.split(path)
+    return str(path) if str(path) == "-" else os.path.join(os.path.realpath(folder), name)
+
+
 def is_standard_output(path: str | Path) -> bool:
     """Whether a path means standard output: `-`, or a name of the file or pipe that standard output is."""
     if str(path) == "-":
@@ -119,7 +150,8 @@ def is_standard_output(path: str | Path) -> bool:
 def is_stream(path: str | Path) -> bool:
     """Whether a path is a device, a pipe or a socket: something that is written into, and never replaced."""
     try:
-        return not stat.S_ISREG(os.stat(path).st_mode)
+        mode = os.stat(path).st_mode
+        return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
     except OSError:
         return False
 
@@ -143,9 +175,9 @@ def try_report(path: str | Path) -> None:
         raise OutputError(because(path, error)) from None
 
 
-def write(report: dict[str, Any], path: str | Path) -> None:
-    """Write a report as JSON: into a device or pipe; a file, or what a link to one points at, whole or not at all."""
-    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
+def write(what: dict[str, Any] | str, path: str | Path) -> None:
+    """Write a page, or a report as JSON, into a device or pipe; a file, or what a link to one points at, as a whole."""
+    text = what if isinstance(what, str) else json.dumps(what, indent=1, allow_nan=False) + "\n"
     if is_standard_output(path):
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -156,7 +188,7 @@ def write(report: dict[str, Any], path: str | Path) -> None:
         target = Path(os.path.realpath(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            half(target).write_text(text, "utf-8")
+            half(target).write_text(text, "utf-8", "backslashreplace")
             half(target).replace(target)
         except OSError:
             half(target).unlink(missing_ok=True)

@@ -33,5 +33,10 @@ def legible(value: Any) -> Any:
 
 def text(value: str) -> str:
     """Return a text with control characters and lone surrogates escaped, cut where it is too long."""
-    shown = CONTROL.sub(lambda found: ascii(found[0])[1:-1], value[:LONGEST])
+    shown = escaped(value[:LONGEST])
     return shown if len(value) <= LONGEST else f"{shown} … ({len(value):,} characters in all)"
+
+
+def escaped(value: str) -> str:
+    """Return a text with control characters, other than tab and newline, and lone surrogates escaped."""
+    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], value)

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import tempfile
@@ -44,7 +45,7 @@ class Log:
     """
 
     def __init__(self, out: str | Path | None = None, *, resume: bool = False) -> None:
-        self.folder = None if out is None else Path(out).absolute()
+        self.folder = None if out is None else Path(os.path.realpath(out))
         self.shown = out  # as the user calls it
         self.head: dict[str, Any] = {}
         self.records: dict[Key, Record] = {}
@@ -56,12 +57,12 @@ class Log:
         self._file: int | None = None
         self._earlier, self._started = 0.0, time.monotonic()
         self._resume, self._begun = resume, False
-        self._lock = None if self.folder is None else Lock(self.folder)
+        self._lock = None if self.folder is None else Lock(self.folder, out or "")
         try:
             if resume and self.path and self.path.exists():
-                self._read(self.path)
+                self._read()
             elif self.path:
-                _owned(self.path)
+                self._owned()
         except BaseException:
             self.close()
             raise
@@ -133,6 +134,8 @@ class Log:
 
     def close(self) -> None:
         """Let other runs use the folder."""
+        if self._file is not None and not (self.path and self.path.exists()):
+            self._move(FileNotFoundError(errno.ENOENT, "was removed"), NAME)
         if self._file is not None:
             os.close(self._file)
         if self._lock is not None:
@@ -162,7 +165,7 @@ class Log:
         if self._file is None:
             return
         try:
-            _write_all(self._file, line)
+            folder.write_all(self._file, line)
         except OSError as error:
             self._move(error, NAME)
 
@@ -177,7 +180,7 @@ class Log:
             self.shown = self.folder
             assert self.path is not None
             self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            _write_all(self._file, b"".join(self._lines))
+            folder.write_all(self._file, b"".join(self._lines))
             self.trouble = f"{why}; the log is kept in {self.path}"
         except OSError as another:
             self._file = self.folder = None
@@ -185,9 +188,9 @@ class Log:
 
     # -- its beginning -------------------------------------------------------------------------------------------------
 
-    def _read(self, path: Path) -> None:
+    def _read(self) -> None:
         """Take up an earlier run's lines. The last one may be torn: whatever ended that run ended it there."""
-        whole = _owned(path).splitlines(keepends=True)
+        whole = self._owned().splitlines(keepends=True)
         if whole and not whole[-1].endswith(b"\n"):
             whole.pop()
         for number, text in enumerate(whole, start=1):
@@ -204,6 +207,21 @@ class Log:
             if entry["failure"] and entry["failure"]["script"]:
                 self._find_script(entry)
 
+    def _owned(self) -> bytes:
+        """The bytes of the log that is there; raises OutputError for a file of that name that is no log."""
+        path, shown = self.path, f"{self.shown}/{NAME}"
+        if path is None or not path.exists():
+            return b""
+        if not path.is_file():
+            raise OutputError(f"{shown}: not a file; say --out FOLDER for another place")
+        try:
+            found = path.read_bytes()
+        except OSError as error:
+            raise OutputError(because(shown, error)) from None
+        if found and not found.startswith(f'{{"log": "{SCHEMA}"'.encode()):
+            raise OutputError(f"{shown}: not written by nnspec; say --out FOLDER for another place")
+        return found
+
     def _find_script(self, record: Record) -> None:
         """Name a script where it is by now; a result whose script is gone is not known."""
         assert self.folder is not None
@@ -217,19 +235,19 @@ class Log:
         if name := _difference(self.head, head):
             old, new = (one.get(name) for one in (self.head, head))
             if isinstance(old, dict) and isinstance(new, dict):
-                inner = _difference(old, new) or ""
-                name, old, new = f"{name}: {inner}", old.get(inner), new.get(inner)
-            raise OutputError(
-                f"--resume: the run in {self.shown} had {name} {old!r}, and this one has {new!r}; "
-                "run without --resume to begin again"
-            )
+                name = _difference(old, new) or ""
+                old, new = old.get(name), new.get(name)
+            differs = f"had {name} {old!r}, and this one has {new!r}"
+            if name in self.head["sources"] or name in head["sources"]:
+                differs = f"was of another content of {name}"
+            raise OutputError(f"--resume: the run in {self.shown} {differs}; run without --resume to begin again")
         self._lines = self._whole
         self._open(sum(map(len, self._whole)))
         self.event("resumed")
 
     def _start(self) -> None:
         if self.folder is not None:
-            folder.remove_leftovers(self.folder, _records(self.folder / NAME))
+            folder.remove_leftovers(self.folder, _records(self._owned()))
             self._open(0)
         self._write(json.dumps(self.head).encode() + b"\n")
 
@@ -243,23 +261,10 @@ class Log:
             raise OutputError(because(f"{self.shown}/{NAME}", error)) from None
 
 
-def _owned(path: Path) -> bytes:
-    """The bytes of a log; raises OutputError for a file of that name that is no log."""
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{path}: not a file; say --out FOLDER for another place")
-    try:
-        found = path.read_bytes() if path.exists() else b""
-    except OSError as error:
-        raise OutputError(because(path, error)) from None
-    if found and not found.startswith(f'{{"log": "{SCHEMA}"'.encode()):
-        raise OutputError(f"{path}: not written by nnspec; say --out FOLDER for another place")
-    return found
-
-
-def _records(path: Path) -> list[Record]:
+def _records(log: bytes) -> list[Record]:
     """The records of an earlier run, whatever it ended with."""
     found = []
-    for text in _owned(path).splitlines():
+    for text in log.splitlines():
         try:
             line = json.loads(text)
         except ValueError:
@@ -271,10 +276,3 @@ def _records(path: Path) -> list[Record]:
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     """The first name under which two mappings differ."""
     return next((name for name in {**old, **new} if old.get(name) != new.get(name)), None)
-
-
-def _write_all(file: int, data: bytes) -> None:
-    """Write, or raise OSError; a full disk takes a part."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]

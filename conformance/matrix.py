@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from nnspec.conformance import folder
 from nnspec.conformance.report import BAD, Record
 from nnspec.conformance.rule import CLASSES
+from rich.console import Console
 
 SCHEMA = "urn:nnspec:matrix:2"  # the $id of matrix.schema.json
 
@@ -30,11 +30,20 @@ def markdown(matrix: Record) -> str:
     return "\n".join(parts) + "\n"
 
 
-def write(matrix: Record, path: Path, page: Path) -> None:
-    """The merged report, which is the source of all else, and the page."""
-    folder.write(matrix, path)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(markdown(matrix), "utf-8")
+def show(page: str, path: Path, report: str, console: Console) -> None:
+    """The page for a person, and where it is."""
+    console.print(page, markup=False)
+    console.print(f"written: {path}, {report}", markup=False)
+
+
+def folders(subjects: Iterable[str]) -> dict[str, str]:
+    """A folder of its own for each subject, named after it."""
+    found: dict[str, str] = {}
+    for subject in dict.fromkeys(subjects):
+        name = re.sub(r"[^A-Za-z0-9-]+", "_", subject)
+        taken = sum(other == name or other.startswith(f"{name}-") for other in found.values())
+        found[subject] = f"{name}-{taken + 1}" if taken else name
+    return found
 
 
 def _table(reports: Sequence[Record]) -> list[str]:

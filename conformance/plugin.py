@@ -20,6 +20,7 @@ from nnspec.adapters.names import DTYPES, NAMED
 if TYPE_CHECKING:
     from nnspec.adapters.subject import Subject
     from nnspec.conformance.journal import Journal
+    from nnspec.conformance.session import Session
     from nnspec.conformance.waivers import Waiver
 
 
@@ -57,6 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "nnspec: a check of a requirement of the specification")
     for name, value in json.loads(getattr(config, "workerinput", {}).get("nnspec_options", "{}")).items():
         setattr(config.option, f"nnspec_{name}", value)
+    if config.getoption("nnspec_journals") is not None:
+        _stay_in_folder(config)
     if _is_own_worker(config):
         from nnspec.conformance.processes import become_worker
 
@@ -78,6 +81,12 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(str(error)) from None
         config.pluginmanager.register(session, "nnspec-session")
         config.pluginmanager.register(Workers(session), "nnspec-workers")
+
+
+def _stay_in_folder(config: pytest.Config) -> None:
+    """Have pytest end where it is, and not return to a working directory that may be gone by then."""
+    given = config.invocation_params
+    config.invocation_params = type(given)(args=given.args, plugins=given.plugins, dir=Path("."))
 
 
 def _asked_for(config: pytest.Config) -> bool:
@@ -238,9 +247,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _known(config: pytest.Config) -> set[tuple[str, str, str]]:
     """The results of the run that this one goes on with."""
-    session = config.pluginmanager.getplugin("nnspec-session")
+    session: Session | None = config.pluginmanager.getplugin("nnspec-session")
     if session is not None:
-        return session.known  # type: ignore[no-any-return]
+        return session.known
     return set(map(tuple, json.loads(getattr(config, "workerinput", {}).get("nnspec_known", "[]"))))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import multiprocessing
 import os
 import pkgutil
@@ -175,12 +174,6 @@ def markdown(score: dict[str, Any]) -> str:
         killed = f"{row['killed']:,} of {row['runs']:,}"
         lines.append(f"| {block} | {row['faults']} | {killed} | {row['median']:g} | {row['worst']} |")
     return "\n".join(lines) + "\n"
-
-
-def write(score: dict[str, Any], path: Path) -> None:
-    """The score as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(score, indent=1) + "\n", "utf-8")
 
 
 def has_place_for_score(page: Path) -> bool:

@@ -46,7 +46,7 @@ class Session:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """What will be run, in this process."""
-        if not self.config.pluginmanager.hasplugin("dsession"):
+        if self.loaded and not self.config.pluginmanager.hasplugin("dsession"):
             self._plan(sum(hasattr(getattr(item, "function", None), "check") for item in session.items))
 
     @pytest.hookimpl(optionalhook=True)

@@ -5,6 +5,7 @@ A run that SIGINT ends exits with 130, and one that SIGTERM, SIGHUP or SIGQUIT e
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,12 @@ class _State:
     watched = False  # whether the handlers below are set
     received: int | None = None  # the first signal
     raised = False
+
+
+def leave_at_once() -> None:
+    """Have SIGINT end the process without a traceback, as long as there is nothing to report."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
 
 
 @contextmanager

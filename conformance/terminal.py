@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TextIO
 
 from nnspec.conformance.findings import Suspect, findings, suspects
 from nnspec.conformance.picture import picture
@@ -56,9 +57,15 @@ class Progress:
         self._bar.update(self._task, completed=done, total=planned or None, description=text)
 
 
-def show(report: Record, path: str, console: Console | None = None) -> None:
+def rendered(show: Callable[[Console], None], stream: TextIO) -> str:
+    """Return what `show` prints on a console, as it would look on a stream."""
+    page = io.StringIO()
+    show(Console(file=page, force_terminal=stream.isatty() or None, highlight=False, soft_wrap=True))
+    return page.getvalue()
+
+
+def show(report: Record, path: str, console: Console) -> None:
     """The whole report for a person: the table, the findings, and how it was reached."""
-    console = console or Console(highlight=False, soft_wrap=True)
     console.print(f"[italic]nnspec check {escape(report['subject'])}[/]: {_judged(report['musts'])}")
     _unsteady(report, console)
     if report["results"]:
@@ -325,11 +332,11 @@ def measure_power(blocks: Iterable[str], profile: str, seeds: int, workers: int)
     return assemble(verdicts, profile, seeds, time.monotonic() - started)
 
 
-def show_power(score: Record) -> None:
+def show_power(score: Record, console: Console) -> None:
     """The score: block by block, and what survived."""
     from nnspec.conformance.power import by_block
 
-    console, seeds = Console(highlight=False, soft_wrap=True), score["seeds"]
+    seeds = score["seeds"]
     title = f"faults killed by their own check, profile {score['profile']}, {seeds} seed{'s' if seeds > 1 else ''}"
     table = Table(title=title, title_justify="left", box=None)
     for column in ("block", "faults", "killed", "of", "cases: median", "at worst"):
