@@ -459,6 +459,15 @@ def test_parameters_names(subject: Trial, case: Case) -> None:
     has_names(subject, case)
 
 
+@requirement("mlp.init.distinct", sizes, per_dtype=False)
+def test_init_distinct(subject: Trial, case: Case) -> None:
+    """The rows of each weight, for two inputs and two hidden values at least: of random ones, no two are equal."""
+    wide = case.but(in_features=case["in_features"] + 1, hidden_features=case["hidden_features"] + 1)
+    for key, weight in subject.state(subject.new("mlp", *wide.arguments.values())).items():
+        if weight.ndim == 2 and len(np.unique(weight, axis=0)) < len(weight):
+            raise Mismatch(f"units of {key} begin with the same weights")
+
+
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 

@@ -40,7 +40,7 @@ class MLP(Module):
         sizes = [in_features, *hidden, out_features]  # [mlp.depth.any] [mlp.depth.none]
         self.depth = len(hidden)
         # [mlp.parameters.complete] [mlp.depth.distinct] [mlp.parameters.names] [mlp.depth.names]
-        # [mlp.refuses.sizes] [mlp.refuses.hidden-sizes]
+        # [mlp.refuses.sizes] [mlp.refuses.hidden-sizes] [mlp.init.distinct]
         for n, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
             setattr(self, f"fc{n}", Linear(inputs, outputs, dtype=dtype, rng=rng))
         self.relu = ReLU()

@@ -728,6 +728,25 @@ class MLP(Right):  # noqa: F811
         return {k.replace("fc1", "0").replace("fc2", "2"): a for k, a in super().state_dict().items()}
 
 
+def _begins(key, mistake, weights):
+    """The fault is what a layer's weight begins with: weights(a random weight)."""
+
+    class MLP(Right):
+        """Begins otherwise."""
+
+        def __init__(self, in_features, hidden_features, out_features):
+            super().__init__(in_features, hidden_features, out_features)
+            for layer in _layers(self):
+                layer.weight.data[...] = weights(layer.weight.data)
+
+    fault(f"mlp.init.distinct/{key}", mistake, MLP=MLP)
+
+
+_begins("constant", "all weights begin with one value", lambda weight: 0.05)
+_begins("rows-equal", "all units of a layer begin with the weights of the first", lambda weight: weight[:1])
+_begins("half", "units come in pairs of equal weights", lambda weight: np.repeat(weight, 2, 0)[: len(weight)])
+
+
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 _wrong("mlp.refuses.rank/broadcast", "a number is taken for as many features as there are")(
