@@ -192,52 +192,48 @@ def hand_back(program: Program, names: Sequence[str], x: Array, cotangent: Array
 
 
 def runs_back(
-    subject: Trial, case: tuple[Chain, Array], what: str, places: Sequence[tuple[str, str]], *, parameters: bool = True
+    subject: Trial, case: tuple[Chain, Array], what: str, names: Sequence[str], *, parameters: bool = True
 ) -> None:
-    """The chain `what` hands back to x, and to its parameters by key, what its layers do: (layer, its place's key)."""
+    """The chain `what` hands back to x, and to its parameters, what its layers do, which run in this order."""
     chain, cotangent = case
     program = chain.program(subject)
-    to_x, to_parameters = hand_back(program, [name for name, _ in places], chain.x, cotangent)
+    to_x, to_parameters = hand_back(program, names, chain.x, cotangent)
     program.run(f"chain = {what}", f"gradient = {differentiate('chain', chain.x, cotangent)}")
     program.gives("gradient['x']", to_x)
-    first = dict(reversed(places))  # a layer that stands in several places has the key of the first
-    for key, gradient in to_parameters.items() if parameters else ():
-        name, _, own = key.partition(".")
-        program.gives(f"gradient['{first[name]}.{own}']", gradient)
-
-
-def positions(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Each layer, and its key in a row of them."""
-    return [(name, str(n)) for n, name in enumerate(names)]
+    if not parameters:
+        return
+    program.run("key = {id(p): name for name, p in chain.named_parameters()}")  # whatever the chain calls them
+    for layer_and_key, gradient in to_parameters.items():
+        name, _, own = layer_and_key.partition(".")
+        program.gives(f"gradient[key[id(dict({name}.named_parameters())[{own!r}])]]", gradient)
 
 
 @requirement("sequential.gradient.x", differentiated, needs="vjp")
 def test_gradient_x(subject: Trial, case: tuple[Chain, Array]) -> None:
     """The last layer first, each at the input that it had."""
     names = case[0].names
-    runs_back(subject, case, row(names), positions(names), parameters=False)
+    runs_back(subject, case, row(names), names, parameters=False)
 
 
 @requirement("sequential.gradient.parameters", differentiated, needs=("vjp", "named_parameters"))
 def test_gradient_parameters(subject: Trial, case: tuple[Chain, Array]) -> None:
-    """By key, what each layer's parameters get at its place."""
+    """What each layer's parameters get at its place."""
     names = case[0].names
-    runs_back(subject, case, row(names), positions(names))
+    runs_back(subject, case, row(names), names)
 
 
 @requirement("sequential.gradient.nested", differentiated, needs=("vjp", "named_parameters"), lengths=(3, 4))
 def test_gradient_nested(subject: Trial, case: tuple[Chain, Array]) -> None:
     """The middle layers in a Sequential of their own."""
     first, *middle, last = [*case[0].names]
-    places = [(first, "0"), *((name, f"1.{n}") for name, n in positions(middle)), (last, "2")]
-    runs_back(subject, case, row([first, row(middle), last]), places)
+    runs_back(subject, case, row([first, row(middle), last]), case[0].names)
 
 
 @requirement("sequential.gradient.twice", differentiated, needs=("vjp", "named_parameters"), lengths=(1, 2))
 def test_gradient_twice(subject: Trial, case: tuple[Chain, Array]) -> None:
     """Every layer in two places: the sum of what it gets in each."""
     names = case[0].names * 2
-    runs_back(subject, case, row(names), positions(names))
+    runs_back(subject, case, row(names), names)
 
 
 @requirement("sequential.gradient.empty", differentiated, needs="vjp", lengths=(0,))
@@ -290,11 +286,11 @@ def test_parameters_complete(subject: Trial, case: Chain) -> None:
 
 @requirement("sequential.parameters.shared-once", chains, lengths=(1, 2, 3), needs=("parameters", "state_dict"))
 def test_parameters_shared_once(subject: Trial, case: Chain) -> None:
-    """Every layer in two places: two keys, one parameter."""
+    """Every layer in two places: the keys that it and a copy of it would have, and one parameter."""
     program = case.program(subject).run(f"chain = {row(case.names * 2)}")
     has_parameters(program, "chain", case.names)
-    keys = [f"{i}.{k}" for i, n in enumerate(case.names * 2) for k in program.value(f"sorted({n}.state_dict())")]
-    program.equals("sorted(chain.state_dict())", sorted(keys))
+    program.run(f"apart = {row([*case.names, *(f'copy.deepcopy({name})' for name in case.names)])}")
+    program.equals("sorted(chain.state_dict())", program.value("sorted(apart.state_dict())"))
 
 
 @requirement("sequential.mode.reaches-all", chains, needs=("train", "eval"))
@@ -324,14 +320,14 @@ def test_append_runs(subject: Trial, case: Chain) -> None:
 
 @requirement("sequential.append.state", chains, lengths=(1, 2, 3, 12), needs=("append", "state_dict", "parameters"))
 def test_append_state(subject: Trial, case: Chain) -> None:
-    """The next position, and the layer's own parameters."""
+    """The keys that a layer has if it is given to the constructor, and the layer's own parameters."""
     program = case.program(subject).run("chain = Sequential()")
-    keys = []
-    for position, name in enumerate(case.names):
-        program.run(f"chain.append({name})")
-        keys += [f"{position}.{key}" for key in program.value(f"sorted({name}.state_dict())")]
-        program.equals("sorted(chain.state_dict())", sorted(keys))
+    for upto, name in enumerate(case.names, start=1):
+        program.run(f"chain.append({name})", f"given = {row(case.names[:upto])}")
+        program.equals("sorted(chain.state_dict())", program.value("sorted(given.state_dict())"))
     has_parameters(program, "chain", case.names)
+    entries = " + ".join(f"len({name}.state_dict())" for name in case.names)
+    program.holds(f"len(chain.state_dict()) == {entries}")
 
 
 @requirement("sequential.append.returns-self", chains, needs="append")

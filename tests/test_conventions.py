@@ -16,9 +16,12 @@ from nnspec.reference import avg_pool2d as avg
 from nnspec.reference import batch_norm as norm
 from nnspec.reference import einsum as ein
 from nnspec.reference import max_pool2d as pool
+from nnspec.reference import sgd as optimiser
 from nnspec.reference.arguments import pair
-from nnspec.reference.module import pullback
+from nnspec.reference.linear import Linear
+from nnspec.reference.module import Module, Parameter, pullback
 from nnspec.reference.relu import ReLU, relu_vjp
+from nnspec.reference.sequential import Sequential
 
 Names = dict[str, Any]
 KNOWN = requirements()
@@ -156,19 +159,6 @@ def relu_with_a_slope_of_one_at_zero() -> Names:
 # -- pools -------------------------------------------------------------------------------------------------------------
 
 
-@differs("max_pool2d.nan.propagates")
-def max_pool_that_drops_nan() -> Names:
-    def max_pool2d(x, **arguments):
-        if x.dtype.kind != "f":
-            return pool.max_pool2d(x, **arguments)
-        nan = np.isnan(x)
-        y = pool.max_pool2d(np.where(nan, np.array(-np.inf, x.dtype), x), **arguments)
-        alone = pool.max_pool2d(np.where(nan, np.float32(0), np.float32(1)), **arguments) <= 0
-        return np.where(alone, np.array(np.nan, x.dtype), y)
-
-    return {"max_pool2d": max_pool2d, "max_pool2d_vjp": pool.max_pool2d_vjp}
-
-
 def _tied(share: Callable[[int], float]) -> Names:
     """A pool whose windows give each of k equal maxima share(k) of their cotangent."""
 
@@ -188,43 +178,38 @@ def _tied(share: Callable[[int], float]) -> Names:
                 dx[b, d][place] += cotangent[b, d, r, s] * x.dtype.type(share(len(equal)))
         return dx
 
-    return {"max_pool2d": pool.max_pool2d, "max_pool2d_vjp": max_pool2d_vjp}
+    return {"max_pool2d_vjp": max_pool2d_vjp}
 
 
-@differs("max_pool2d.gradient.ties", "max_pool2d.gradient.minus-infinity")
-def max_pool_whose_ties_share_the_gradient() -> Names:
-    return _tied(lambda k: 1 / k)
+@differs(
+    "max_pool2d.nan.propagates",
+    "max_pool2d.stride.default",
+    "max_pool2d.gradient.ties",
+    "max_pool2d.gradient.minus-infinity",
+)
+def max_pool_of_another_library() -> Names:
+    def max_pool2d(x, *, stride=1, **arguments):
+        if x.dtype.kind != "f":
+            return pool.max_pool2d(x, stride=stride, **arguments)
+        nan = np.isnan(x)
+        y = pool.max_pool2d(np.where(nan, np.array(-np.inf, x.dtype), x), stride=stride, **arguments)
+        alone = pool.max_pool2d(np.where(nan, np.float32(0), np.float32(1)), stride=stride, **arguments) <= 0
+        return np.where(alone, np.array(np.nan, x.dtype), y)
+
+    return {"max_pool2d": max_pool2d, **_tied(lambda k: 1 / k)}
 
 
 @differs("max_pool2d.gradient.ties", "max_pool2d.gradient.minus-infinity")
 def max_pool_whose_ties_each_get_the_gradient() -> Names:
-    return _tied(lambda k: 1)
+    return {"max_pool2d": pool.max_pool2d, **_tied(lambda k: 1)}
 
 
-def _strided(name: str, module: Any) -> Names:
-    """A pool whose default stride is 1."""
-    function, vjp = getattr(module, name), getattr(module, f"{name}_vjp")
+@differs("avg_pool2d.stride.default", "avg_pool2d.divisor.default")
+def avg_pool_with_other_defaults() -> Names:
+    others = {"stride": 1, "count_include_pad": False}
     return {
-        name: lambda x, **a: function(x, **{"stride": 1, **a}),
-        f"{name}_vjp": lambda cotangent, x, **a: vjp(cotangent, x, **{"stride": 1, **a}),
-    }
-
-
-@differs("max_pool2d.stride.default")
-def max_pool_with_a_stride_of_one() -> Names:
-    return _strided("max_pool2d", pool)
-
-
-@differs("avg_pool2d.stride.default")
-def avg_pool_with_a_stride_of_one() -> Names:
-    return _strided("avg_pool2d", avg)
-
-
-@differs("avg_pool2d.divisor.default")
-def avg_pool_that_counts_no_padding_by_default() -> Names:
-    return {
-        "avg_pool2d": lambda x, **a: avg.avg_pool2d(x, **{"count_include_pad": False, **a}),
-        "avg_pool2d_vjp": lambda g, x, **a: avg.avg_pool2d_vjp(g, x, **{"count_include_pad": False, **a}),
+        "avg_pool2d": lambda x, **a: avg.avg_pool2d(x, **others | a),
+        "avg_pool2d_vjp": lambda g, x, **a: avg.avg_pool2d_vjp(g, x, **others | a),
     }
 
 
@@ -281,3 +266,106 @@ def batch_norm_of_another_library() -> Names:
         "BatchNorm1d": BatchNorm,
         "BatchNorm2d": BatchNorm,
     }
+
+
+# -- networks and what moves them --------------------------------------------------------------------------------------
+
+
+class _Layers(Module):
+    """Holds the modules of a Sequential, under the positions that they have there."""
+
+
+@differs("sequential.state.keys", "sequential.refuses.non-module")
+def sequential_that_takes_functions_and_names_its_layers() -> Names:
+    class Called(Module):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def forward(self, x):
+            return self.function(x)
+
+    class OwnSequential(Sequential):
+        def __init__(self, *modules):
+            Module.__init__(self)
+            self.layers = _Layers()
+            for module in modules:
+                self.append(module)
+
+        def append(self, module):
+            module = module if isinstance(module, Module) or not callable(module) else Called(module)
+            if not isinstance(module, Module):
+                raise TypeError("expected a module or a function")
+            setattr(self.layers, str(len(self)), module)
+            return self
+
+        def __iter__(self):
+            return iter([m for m in vars(self.layers).values() if isinstance(m, Module)])
+
+        def __getitem__(self, index):
+            modules = list(self)[index]
+            return OwnSequential(*modules) if isinstance(index, slice) else modules
+
+    return {"Sequential": OwnSequential, "Linear": Linear, "ReLU": ReLU, "Module": Module, "Parameter": Parameter}
+
+
+class _Zeros(Sequential):
+    """A backward pass gives a gradient of zeros to what took no part in it."""
+
+    def vjp(self, x):
+        y, pull = super().vjp(x)
+
+        def pulled(cotangent):
+            dx = pull(cotangent)
+            for p in self.parameters():
+                p.grad = np.zeros_like(p.data) if p.grad is None else p.grad
+            return dx
+
+        return y, pulled
+
+
+NETWORK = {
+    "Sequential": _Zeros,
+    "Linear": Linear,
+    "ReLU": ReLU,
+    "BatchNorm1d": norm.BatchNorm1d,
+    "Module": Module,
+    "Parameter": Parameter,
+    "SGD": optimiser.SGD,
+}
+
+
+@differs("sgd.parameters.unused")
+def sgd_with_the_learning_rate_inside_the_velocity_of_networks_with_zeros() -> Names:
+    class SGD(optimiser.SGD):
+        def step(self):
+            for i, p in enumerate(self.params):
+                if p.grad is not None:
+                    moved, self.velocities[i] = _inside(p, self.velocities[i], **self.hyper)
+                    p.data[...] = moved
+
+    return {**NETWORK, "SGD": SGD}
+
+
+def _inside(p, velocity, lr, momentum, weight_decay):
+    """v = momentum · v + lr · g, and the step is v. The same as long as lr is."""
+    optimiser.sgd_step(p.data, p.grad, lr=lr)  # refuses what the page refuses
+    by = lr * (p.grad + weight_decay * p.data if weight_decay else p.grad)
+    by = by + momentum * velocity if momentum and velocity is not None else by
+    return p.data - by, by
+
+
+@differs("module.gradient.unused", "module.state.shared-keys")
+def module_with_zeros_for_the_unused_that_saves_a_shared_entry_once() -> Names:
+    class Once(Module):
+        def state_dict(self):
+            known = dict(self.named_parameters()) | dict(self.named_buffers())
+            return {key: array for key, array in super().state_dict().items() if key in known}
+
+        def load_state_dict(self, state, strict=True):
+            full = {key: entry.data for key, entry in self._state().items()}
+            if strict and state.keys() != self.state_dict().keys():
+                raise KeyError("other keys")
+            super().load_state_dict({**full, **state}, strict)
+
+    return {**NETWORK, "Module": Once}
