@@ -226,10 +226,26 @@ def _alone(command: Callable[[argparse.Namespace], int], options: argparse.Names
     """Run in one child process: a subject that ends it must not pass for one that conforms."""
     from nnspec.conformance import processes
 
+    before = _log_begun(options)
     code = processes.alone(lambda: command(options))
-    if code is None and not signals.received():
-        return _misuse("the subject ended the process; run it with -n 1 to see in which call", HARNESS)
-    return signals.exit_code() if code in (None, INTERRUPTED) else code
+    if code is not None:
+        return signals.exit_code() if code == INTERRUPTED else code
+    interrupted, message = signals.received() is not None, "the subject ended the process; -n 1 tells in which call"
+    if _log_begun(options) in (None, before):
+        return signals.exit_code() if interrupted else _misuse(message, HARNESS)
+    from nnspec.conformance.session import salvage
+
+    log, report = salvage(options.out, interrupted, message)
+    _show(options, report, log.path)
+    return exit_code(report)
+
+
+def _log_begun(options: argparse.Namespace) -> int | None:
+    """Return when the log of a run of `check` was last written to, if there is one."""
+    from nnspec.conformance.log import NAME
+
+    log = Path(options.out) / NAME
+    return log.stat().st_mtime_ns if options.command == "check" and log.is_file() else None
 
 
 def _deliver(
@@ -277,16 +293,24 @@ def _check(options: argparse.Namespace) -> int:
     if message := _refused(options, [options.subject]):
         return _misuse(message)
     from nnspec.conformance import folder
-    from nnspec.conformance.terminal import show
 
-    shown = options.json or f"{options.out}/report.json"
-    path = folder.absolute(shown)
+    path = folder.absolute(options.json or f"{options.out}/report.json")
     code, run = _judge(options, options.subject, options.out, path)
     if isinstance(run, str):
         return _misuse(run, code)
     report = run.report or {}
-    _deliver(report, path, shown, lambda console, where: show(report, where, console), run.log.path)
+    _show(options, report, run.log.path, path)
     return exit_code(report)
+
+
+def _show(options: argparse.Namespace, report: dict[str, Any], log: Path | None, path: str | None = None) -> None:
+    """Write the report of `check` where it belongs, and show it."""
+    from nnspec.conformance import folder
+    from nnspec.conformance.terminal import show
+
+    shown = options.json or f"{options.out}/report.json"
+    path = path or folder.absolute(shown)
+    _deliver(report, path, shown, lambda console, where: show(report, where, console), log)
 
 
 def _matrix(options: argparse.Namespace) -> int:

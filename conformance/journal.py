@@ -80,7 +80,9 @@ class Journal:
             self.note("loading the subject")
 
     def rest(self) -> None:
-        """No call is under way."""
+        """No call is under way. A copy of the process that the call has forked ends here, if it comes back."""
+        if os.getpid() != self._about["pid"]:
+            os._exit(0)
         self._memory[:8] = struct.pack("<d", 0.0)
 
     def _write(self, text: bytes, blob: bytes) -> None:

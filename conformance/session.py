@@ -91,7 +91,9 @@ class Session:
             self._write_crash_scripts()
             if self.interrupted:
                 self.log.event("interrupted")
-            self.report = report.assemble(self._run(), self.log.records.values(), self.log.errors)
+            self.report = report.assemble(
+                _described(self.log, self.interrupted), self.log.records.values(), self.log.errors
+            )
             if session.exitstatus == 0 and (
                 self.report["musts"]["not judged"] or report.failed(self.report["results"])
             ):
@@ -176,23 +178,35 @@ class Session:
         digest = hashlib.sha256(Path(waivers).read_bytes()).hexdigest() if waivers and Path(waivers).is_file() else None
         return {n: v for n, v in given.items() if n not in ("subject", "out", "json", "journals")} | {"waivers": digest}
 
-    def _run(self) -> dict[str, Any]:
-        option = self.config.getoption
-        return {
-            "subject": legible(option("nnspec_subject")),
-            "profile": option("nnspec_profile"),
-            "seed": option("nnspec_seed"),
-            "blocks": option("nnspec_block"),
-            "dtypes": option("nnspec_dtype"),
-            "device": option("nnspec_device"),
-            "versions": self._versions(),
-            "seconds": round(self.log.seconds, 2),
-            "planned": self.planned,
-            "finished": len(self.log.records),
-            "unfinished": max(0, self.planned - len(self.log.records)),
-            "interrupted": self.interrupted,
-            "incidents": self.log.notes.get("incidents", []),
-        }
+
+def salvage(out: str, interrupted: bool, error: str) -> tuple[Log, dict[str, Any]]:
+    """Return the log and the report of a run whose process ended before it could write a report."""
+    from nnspec.conformance import report
+
+    log = Log(out, resume=True)
+    log.begin({name: value for name, value in log.head.items() if name != "log"})
+    log.event("interrupted") if interrupted else log.error(error)
+    return log, report.assemble(_described(log, interrupted), log.records.values(), log.errors)
+
+
+def _described(log: Log, interrupted: bool) -> dict[str, Any]:
+    """What a report says of the run, beside its results."""
+    options = log.head["options"]
+    return {
+        "subject": legible(log.head["subject"]),
+        "profile": options["profile"],
+        "seed": options["seed"],
+        "blocks": options["block"],
+        "dtypes": options["dtype"],
+        "device": options["device"],
+        "versions": log.head["versions"],
+        "seconds": round(log.seconds, 2),
+        "planned": log.head["checks"],
+        "finished": len(log.records),
+        "unfinished": max(0, log.head["checks"] - len(log.records)),
+        "interrupted": interrupted,
+        "incidents": log.notes.get("incidents", []),
+    }
 
 
 def run(options: dict[str, Any], workers: int, **attributes: Any) -> tuple[int, Session | None]:

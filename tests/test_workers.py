@@ -178,6 +178,12 @@ def test_children_that_hold_pipes_cost_no_script(desk):
     assert only(done, "crash")["failure"]["script"]
 
 
+def test_a_call_that_returns_twice_is_one_call(desk):
+    done = desk.check(relu_that("os.fork()", when="True", first="os.fork()"), *CHEAP)
+    assert done.code == 0, done.out + done.err
+    assert done.report["finished"] == done.report["planned"]
+
+
 def test_children_that_a_right_subject_leaves_are_ended(desk):
     done = desk.check(relu_that("if os.fork() == 0:\n    time.sleep(600)"), *CHEAP)
     assert done.code == 0, done.out + done.err
@@ -285,6 +291,7 @@ def test_a_signal_ends_the_run_during_a_call_that_does_not_return(desk, workers)
     os.kill(run.pid, signal.SIGTERM)
     out, err = run.communicate(timeout=30)
     assert run.returncode == 143, out + err
+    assert json.loads((desk.folder / "nnspec-report" / "report.json").read_text())["interrupted"]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -305,7 +312,8 @@ def test_workers_end_with_the_command(desk, workers):
 def test_a_subject_that_ends_the_only_process_does_not_conform(desk, end):
     done = desk.check(relu_that(end), "--dtype", "float32", "-n", 0)
     assert done.code == 3, done.out + done.err
-    assert "the subject ended the process; run it with -n 1" in done.err
+    assert "the subject ended the process; -n 1 tells in which call" in done.out
+    assert done.report["totals"]["pass"] == done.report["finished"] < done.report["planned"]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
