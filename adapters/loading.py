@@ -250,7 +250,7 @@ def _subject(
 
 
 def _arrays(kind: str) -> Framework:
-    return importlib.import_module(f"nnspec.adapters.{FRAMEWORKS[kind]}")  # type: ignore[return-value]
+    return importlib.import_module(f"nnspec.adapters.{FRAMEWORKS[kind]}")
 
 
 def _in_page_order(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

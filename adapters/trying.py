@@ -110,7 +110,7 @@ def refusal(subject: Subject, stem: str, form: str, watch: Watch = at_once) -> R
 
 def works(subject: Subject, stem: str, watch: Watch = at_once) -> bool:
     """Whether one of several typical calls of a function returns an array of the subject's library."""
-    framework = subject.framework
+    framework, library = subject.framework, getattr(subject.framework, "__name__", "")
 
     def call(act: Callable[[], Any]) -> None:
         results = act()
@@ -118,7 +118,7 @@ def works(subject: Subject, stem: str, watch: Watch = at_once) -> bool:
 
     for attempt, act in _function_calls(subject, stem):
         try:
-            watch(f"{attempt.call} with {framework.__name__}", functools.partial(call, act))
+            watch(f"{attempt.call} with {library}", functools.partial(call, act))
         except Skipped:
             return False
         except (Exception, SystemExit):
@@ -164,7 +164,8 @@ def _function_calls(subject: Subject, stem: str) -> Iterator[tuple[Refusal, Call
 
 
 def _constructions(subject: Subject, stem: str, name: str) -> Iterator[tuple[Refusal, Callable[[], Any]]]:
-    framework, dtype = watched(subject.framework), np.dtype(subject.dtypes[0])
+    framework = watched(subject.framework)  # type: ignore[arg-type]
+    dtype = np.dtype(subject.dtypes[0])
     cls = subject.classes[name]
     keywords = subject.completed(stem, cls, {})
     for positional, shape in CLASSES.get(name, ()):

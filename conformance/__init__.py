@@ -6,7 +6,8 @@ from typing import Any
 def check(subject: Any, **options: Any) -> dict[str, Any]:
     """Judge a subject: "torch", a file, a module, a mapping of names, a function or a class.
 
-    Options are those of the command line: `block`, `profile`, `dtype`, `seed`, `framework`, `device`. Returns the
+    Options are those of the command line: `block`, `profile`, `dtype`, `seed`, `framework`, `device`. A function or
+    class is judged as the one `block` that is named, whatever its own name is. Returns the
     report, which is what `nnspec check --json` writes; all runs in this process, so that nothing guards against a
     subject that aborts or hangs. Raises nnspec.adapters.SubjectError for a subject that cannot be checked, ValueError
     for unknown options.

@@ -139,9 +139,9 @@ def _load(config: pytest.Config, state: _State) -> None:
     if state.journal:
         state.journal.note(f"loading {subject}")
     try:
-        asked_for = (config.getoption(f"nnspec_{name}") for name in ("framework", "device"))
+        framework, device = config.getoption("nnspec_framework"), config.getoption("nnspec_device")
         watch = state.journal.attempt if state.journal else at_once
-        loaded = load(getattr(config, "nnspec_object", subject), *asked_for, watch)
+        loaded = load(getattr(config, "nnspec_object", subject), framework, device, watch)
         known = {dtype for stem in ("", *loaded.of_block) for dtype in loaded.within(stem).known_dtypes}
         if asked and not known & {*asked}:
             has = ", ".join(dtype for dtype in DTYPES if dtype in known)

@@ -196,7 +196,7 @@ class Workers:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
         """Return xdist's own scheduler, except that a worker that dies while it loads costs no other one its place."""
-        from xdist.scheduler import WorkStealingScheduling
+        from xdist.scheduler import WorkStealingScheduling  # type: ignore[import-untyped]
 
         class Scheduling(WorkStealingScheduling):
             def check_schedule(self) -> None:
