@@ -6,7 +6,7 @@ import inspect
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -72,7 +72,7 @@ def load_entries(module: Any, entries: Mapping[str, np.ndarray]) -> None:
         if owner is None:
             raise KeyError(key)
         value = int(array) if isinstance(get(owner, name), int) else jnp.asarray(array)
-        if isinstance(owner, list | MutableMapping):
+        if isinstance(owner, list | dict):
             owner[int(name) if isinstance(owner, list) else name] = value
         else:
             setattr(owner, name, value)

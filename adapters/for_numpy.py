@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ def load_entries(module: Any, entries: Mapping[str, np.ndarray]) -> None:
         value = int(array) if isinstance(holder, int) else array.copy()
         if isinstance(owner, tuple):
             holder[...] = value
-        elif isinstance(owner, list | MutableMapping):
+        elif isinstance(owner, list | dict):
             owner[int(name) if isinstance(owner, list) else name] = value
         else:
             setattr(owner, name, value)

@@ -354,7 +354,7 @@ def find_held(
         for name, value in inside(owner, members):
             if (known := kind(owner, name, value)) is not None:
                 found[f"{prefix}{name}"] = Held(known[0], owner, known[1])
-            elif isinstance(value, list | tuple | Mapping) or _is_object(value):
+            elif isinstance(value, list | tuple | dict) or _is_object(value):
                 walk(value, f"{prefix}{name}.", depth + 1)
 
     walk(module, "", 0)
@@ -363,7 +363,7 @@ def find_held(
 
 def inside(owner: Any, members: Callable[[Any], Iterable[tuple[str, Any]]]) -> Iterator[tuple[str, Any]]:
     """The names and values of an object, a mapping or a list."""
-    if isinstance(owner, Mapping):
+    if isinstance(owner, dict):
         yield from ((name, value) for name, value in owner.items() if isinstance(name, str) and "." not in name)
     elif isinstance(owner, list | tuple):
         yield from ((str(n), value) for n, value in enumerate(owner))
@@ -391,6 +391,6 @@ def reach(module: Any, key: str) -> tuple[Any, str]:
 
 def get(owner: Any, name: str) -> Any:
     """What an object, a list or a mapping has under a name or a place."""
-    if isinstance(owner, Mapping):
+    if isinstance(owner, dict):
         return owner[name]
     return owner[int(name)] if name.isdigit() and hasattr(owner, "__getitem__") else getattr(owner, name)

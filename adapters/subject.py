@@ -324,12 +324,17 @@ class Subject:
         """The same for the class of a call with these arrays."""
         return self.roles(stem, self._class(SIGNATURES[stem], arrays), entries(arrays))
 
-    def load(self, stem: str, module: Any, given: Mapping[str, np.ndarray]) -> None:
-        """Put arrays into a module by the page's keys, or its own. Unsupported where it has nothing in a role."""
-        page = {key for key in given if not key.endswith(COUNT)}
+    def load(
+        self, stem: str, module: Any, given: Mapping[str, np.ndarray], page: Collection[str] | None = None
+    ) -> None:
+        """Put arrays into a module by the page's keys, or its own. Unsupported where it has nothing in a role.
+
+        `page`: the page's keys of all its entries, where not all of them are given.
+        """
+        page = {key for key in given if not key.endswith(COUNT)} if page is None else page
         known, name = self.roles(stem, type(module), page, module), type(module).__name__
-        if known.absent:
-            raise Unsupported(f"{name} has no state entry in the role of {known.absent[0]}")
+        if absent := [key for key in known.absent if key in given]:
+            raise Unsupported(f"{name} has no state entry in the role of {absent[0]}")
         try:
             self.framework.load_entries(module, known.own(given))
         except KeyError as key:

@@ -671,7 +671,7 @@ class Built:
     def load(self, given: Mapping[str, np.ndarray]) -> Built:
         """Put arrays into its parameters and buffers by key; itself."""
         with self.trial.watched("load_state_dict(…)", "a state loaded"):
-            self.trial.subject.load(self.case.stem, self.native, given)
+            self.trial.subject.load(self.case.stem, self.native, given, self.page)
         known = any(call.entries is given for call in self.trial.calls)  # what a module gave, as it is
         given = given if known else {key: np.array(value) for key, value in given.items()}
         self.trial.calls.append(Call(self.case, module=self.native, step="load", entries=given))
