@@ -4,7 +4,7 @@
     ACCURACY = ("T",)                                    # weaker classes of accuracy: see spec/conventions.md
     GRADIENTS = False                                    # it has no backward pass
     UNSUPPORTED = {"max_pool2d.kernel.rows-columns": "square windows alone"}  # * and ? stand for anything
-    DIFFERS = {"batch_norm.momentum.default": ("as in Keras", "https://…")}   # a reason, or a reason and a link
+    DIFFERS = {"batch_norm.defaults.momentum": ("as in Keras", "https://…")}   # a reason, or a reason and a link
 
 DTYPES, ACCURACY and GRADIENTS may also be mappings from blocks to such values: `GRADIENTS = {"conv2d": False}`. Which
 identifiers there are, and which of them are conventions, only the pages know: see `requirements.unknown_declaration`.

@@ -14,11 +14,14 @@ from nnspec.conformance.requirements import CHECKS, requirements
 from nnspec.conformance.trial import Trial, forms
 from nnspec.reference import avg_pool2d as avg
 from nnspec.reference import batch_norm as norm
+from nnspec.reference import conv2d as conv
 from nnspec.reference import einsum as ein
 from nnspec.reference import max_pool2d as pool
 from nnspec.reference import sgd as optimiser
 from nnspec.reference.arguments import pair
+from nnspec.reference.basic_block import BasicBlock
 from nnspec.reference.linear import Linear
+from nnspec.reference.mlp import MLP
 from nnspec.reference.module import Module, Parameter, pullback
 from nnspec.reference.relu import ReLU, relu_vjp
 from nnspec.reference.sequential import Sequential
@@ -228,8 +231,28 @@ def _normalised(x, mean, var, weight, bias, training, momentum, eps):
     return y, *((momentum * r + (1 - momentum) * b).astype(r.dtype) for r, b in zip((mean, var), batch, strict=True))
 
 
+class _BatchNorm(norm.BatchNorm2d):
+    """For any number of dimensions, and without a count of batches."""
+
+    ranks = (1, 2, 3, 4, 5)
+
+    def __init__(self, num_features, eps=1e-3, momentum=0.99, affine=True, *, dtype=np.float32):
+        super().__init__(num_features, eps, momentum, affine, dtype=dtype)
+        self.num_batches_tracked, self.share = None, 1.0  # what the next batch's share is, where each has the same
+
+    def forward(self, x):
+        m = 1 - self.share if self.momentum is None else self.momentum
+        self.share = self.share / (1 + self.share) if self.training else self.share
+        vectors = [None if p is None else p.data for p in (self.weight, self.bias)]
+        own = self.running_mean.data, self.running_var.data
+        y, *own = _normalised(x, *own, *vectors, self.training, m, self.eps)
+        self.running_mean.data, self.running_var.data = own
+        return y
+
+
 @differs(
     "batch_norm.running-var.update",
+    "batch_norm.count.tracked",
     "batch_norm.momentum.weighs-new",
     "batch_norm.defaults.momentum",
     "batch_norm.defaults.eps",
@@ -243,32 +266,40 @@ def batch_norm_of_another_library() -> Names:
     def batch_norm_vjp(cotangent, x, *operands, training=False, momentum=0.99, eps=1e-3):
         return norm.batch_norm_vjp(cotangent, x, *operands, training=training, eps=eps)
 
-    class BatchNorm(norm.BatchNorm2d):
-        ranks = (1, 2, 3, 4, 5)
-
-        def __init__(self, num_features, eps=1e-3, momentum=0.99, affine=True, *, dtype=np.float32):
-            super().__init__(num_features, eps, momentum, affine, dtype=dtype)
-
-        def forward(self, x):
-            count = int(self.num_batches_tracked.data)
-            m = count / (count + 1) if self.momentum is None else self.momentum
-            vectors = [None if p is None else p.data for p in (self.weight, self.bias)]
-            own = self.running_mean.data, self.running_var.data
-            y, self.running_mean.data, self.running_var.data = _normalised(
-                x, *own, *vectors, self.training, m, self.eps
-            )
-            self.num_batches_tracked.data += self.training
-            return y
-
-    return {
-        "batch_norm": batch_norm,
-        "batch_norm_vjp": batch_norm_vjp,
-        "BatchNorm1d": BatchNorm,
-        "BatchNorm2d": BatchNorm,
-    }
+    classes = {"BatchNorm1d": _BatchNorm, "BatchNorm2d": _BatchNorm}
+    return {"batch_norm": batch_norm, "batch_norm_vjp": batch_norm_vjp, **classes}
 
 
 # -- networks and what moves them --------------------------------------------------------------------------------------
+
+
+@differs("mlp.parameters.names", "mlp.depth.names")
+def mlp_with_a_slope_at_zero_and_other_names() -> Names:
+    class OwnMLP(MLP):
+        def __init__(self, *sizes, dtype=np.float32):
+            super().__init__(*sizes, dtype=dtype)
+            self.relu = _relu(slope=0.5)["ReLU"]()
+            for n in range(1, self.depth + 2):
+                layer = getattr(self, f"fc{n}")
+                delattr(self, f"fc{n}")
+                setattr(self, f"layer{n}", layer)
+
+        def _stack(self):
+            return [getattr(self, f"layer{n}") for n in range(1, self.depth + 2)]
+
+    return {"MLP": OwnMLP}
+
+
+@differs(block="basic_block")
+def block_whose_norms_are_of_another_library() -> Names:
+    class Block(BasicBlock):
+        def __init__(self, in_channels, out_channels, stride=1, *, dtype=np.float32):
+            super().__init__(in_channels, out_channels, stride, dtype=dtype)
+            self.bn1, self.bn2 = (_BatchNorm(out_channels, 1e-5, dtype=dtype) for _ in range(2))
+            if self.downsample is not None:
+                self.downsample = Sequential(self.downsample[0], _BatchNorm(out_channels, 1e-5, dtype=dtype))
+
+    return {"BasicBlock": Block}
 
 
 class _Layers(Module):
@@ -369,3 +400,22 @@ def module_with_zeros_for_the_unused_that_saves_a_shared_entry_once() -> Names:
             super().load_state_dict({**full, **state}, strict)
 
     return {**NETWORK, "Module": Once}
+
+
+# -- convolutions ------------------------------------------------------------------------------------------------------
+
+
+@differs("conv2d.refuses.padding", "conv2d.refuses.window")
+def convolution_whose_negative_padding_crops() -> Names:
+    def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+        for axis, p in enumerate(pair("padding", padding, -99), start=2):
+            x = np.take(x, range(max(0, -p), x.shape[axis] - max(0, -p)), axis)
+        padding = tuple(max(0, p) for p in pair("padding", padding, -99))
+        try:
+            return conv.conv2d(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        except ValueError as error:
+            if "padded input" not in str(error):
+                raise
+            return np.zeros((len(x), len(weight), 0, 0), x.dtype)
+
+    return {"conv2d": conv2d, "conv2d_vjp": conv.conv2d_vjp}
