@@ -139,6 +139,7 @@ def _load(config: pytest.Config, state: _State) -> None:
     if state.journal:
         state.journal.note(f"loading {subject}")
     try:
+        state.waivers = waivers.load(config.getoption("nnspec_waivers"))  # the subject may change the working directory
         framework, device = config.getoption("nnspec_framework"), config.getoption("nnspec_device")
         watch = state.journal.attempt if state.journal else at_once
         loaded = load(getattr(config, "nnspec_object", subject), framework, device, watch)
@@ -148,7 +149,6 @@ def _load(config: pytest.Config, state: _State) -> None:
             raise SubjectError(f"{subject}: says that it has {has}, and not {', '.join(asked)}")
         if message := unknown_declaration(loaded):
             raise SubjectError(message)
-        state.waivers = waivers.load(config.getoption("nnspec_waivers"))
         ours = loaded.name in NAMED  # these are known to be callable
         state.subject = loaded if ours else uncallable(loaded, config.getoption("nnspec_block"), watch)
     except (SubjectError, waivers.WaiverError, KeyboardInterrupt) as error:
@@ -161,11 +161,11 @@ def _load(config: pytest.Config, state: _State) -> None:
             state.journal.note(f"cannot load: {legible(state.error)}")
             os._exit(1)
     else:
-        known = {"versions": dict(loaded.versions), "sources": sources(before)}
+        identity = {"versions": dict(loaded.versions), "sources": sources(before)}
         if state.journal:
-            state.journal.loaded(known)
+            state.journal.loaded(identity)
         elif session := config.pluginmanager.getplugin("nnspec-session"):
-            session.loaded = known
+            session.loaded = identity
     if state.journal:
         state.journal.rest()
 
