@@ -720,7 +720,7 @@ def _mismatch(told: Raised | Unusable, expected: str) -> Mismatch:
 def brief(error: BaseException) -> str:
     """An exception in one line: its type, the first line of its text, and the subject's line that raised it."""
     try:
-        text = str(error).strip().splitlines()
+        text = str(error)[: 10 * LONGEST].strip().splitlines()
     except BaseException as failed:  # the text is the subject's code too
         text = [f"(its text cannot be had: {type(failed).__name__})"]
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(OURS)]
