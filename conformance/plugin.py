@@ -177,7 +177,8 @@ def _is_own_worker(config: pytest.Config) -> bool:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Mark the first checks, and freeze loaded objects so that the garbage collector skips them: 10 % of the run."""
-    _mark_first(session.items)
+    if not _known(session.config):
+        _mark_first(session.items)
     if _is_own_worker(session.config):
         gc.freeze()
 
@@ -186,9 +187,8 @@ def _mark_first(items: Sequence[pytest.Item]) -> None:
     """Have the first check of a block in a form and dtype also look for results that differ from call to call."""
     seen: set[tuple[str, ...]] = set()
     for item in items:
-        trial = item.callspec.params.get("trial") if _check(item) and hasattr(item, "callspec") else None
-        if isinstance(trial, tuple):
-            stem, (form, dtype) = _check(item).stem, trial
+        if result := _result(item):
+            stem, (_, form, dtype) = _check(item).stem, result
             item.nnspec_first = {(stem, form), (stem, form, dtype)} - seen  # type: ignore[attr-defined]
             seen |= {(stem, form), (stem, form, dtype)}
 
@@ -237,10 +237,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if session is None:
             raise pytest.UsageError(state.error)
         session.subject_error = state.error
-    known = _known(config)
-    kept = [item for item in items if _applies(item, config, known)]
-    dropped = [item for item in items if not _applies(item, config, known)]
-    if dropped:
+    applying, known = [item for item in items if _applies(item, config)], _known(config)
+    if known:
+        _mark_first(applying)  # what the earlier run has found out with them is in its log
+    kept = [item for item in applying if _result(item) not in known]
+    if dropped := [item for item in items if item not in set(kept)]:
         items[:] = kept
         config.hook.pytest_deselected(items=dropped)
 
@@ -253,7 +254,13 @@ def _known(config: pytest.Config) -> set[tuple[str, str, str]]:
     return set(map(tuple, json.loads(getattr(config, "workerinput", {}).get("nnspec_known", "[]"))))
 
 
-def _applies(item: pytest.Item, config: pytest.Config, known: set[tuple[str, str, str]]) -> bool:
+def _result(item: pytest.Item) -> tuple[str, str, str] | None:
+    """Which result a check gives: requirement, form, dtype."""
+    trial = item.callspec.params.get("trial") if _check(item) and hasattr(item, "callspec") else None
+    return (_check(item).identifier, *trial) if isinstance(trial, tuple) else None
+
+
+def _applies(item: pytest.Item, config: pytest.Config) -> bool:
     """Checks that were given a form and a dtype; tests of the checks themselves only where the reference is judged."""
     check = _check(item)
     if check is None:
@@ -261,8 +268,7 @@ def _applies(item: pytest.Item, config: pytest.Config, known: set[tuple[str, str
         itself = config.getoption("nnspec_journals") is None and config.getoption("nnspec_subject") == "reference"
         blocks = config.getoption("nnspec_block")
         return not ours or (itself and (not blocks or item.path.stem.removeprefix("test_") in blocks))
-    trial = item.callspec.params.get("trial") if hasattr(item, "callspec") else None
-    return _state(config).subject is not None and isinstance(trial, tuple) and (check.identifier, *trial) not in known
+    return _state(config).subject is not None and _result(item) is not None
 
 
 def _check(item: pytest.Item) -> Any:
