@@ -2,8 +2,9 @@
 
     python benchmarks/resume.py [SUBJECT] [--block BLOCK]
 
-Without a subject it judges a file with a fault. Prints how many results each killed run had kept, and ends with 1 where
-a report differs from that of the uncut run, or where fewer than eight of the ten runs had kept some results and not all.
+Without a subject it judges a file with two faults, slow enough that starting takes a small part of the time. Prints
+how many results each killed run had kept, and ends with 1 where a report differs from that of the uncut run, or where
+fewer than eight of the ten runs had kept some results and not all.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ from typing import Any
 
 KILLS = 10
 SUBJECT = """
-import numpy as np
-from nnspec.reference import conv2d as right
+import time
+from nnspec.reference import linear as right
 
 
-def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
-    return right.conv2d(x, weight[:, :, ::-1, ::-1], bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+def linear(x, weight, bias=None):
+    time.sleep(0.01)
+    return right.linear(x, 2 * weight, bias)
 
 
 def relu(x):
+    time.sleep(0.01)
     return x * (x > 0)
 """
 
