@@ -4,7 +4,8 @@
 
 Each file is judged as a user's own, and what it fails is the suite's mistake or its own. The table has, for each
 file, its blocks; how many requirements passed with every seed; how many of a *should* were not met with some seed; how
-many the file does not claim; the cases that were judged; and the failures. Exit status 1 if a *must* failed.
+many the file does not claim; the cases that were judged; and the failures. Exit status 1 if a *must* failed or was not
+judged.
 """
 
 from __future__ import annotations
@@ -66,13 +67,13 @@ def wrong(found: Counter[str]) -> int:
 
 
 def failures(report: dict[str, Any]) -> list[str]:
-    """What a correct implementation should not have failed, with the smallest case."""
+    """What a correct implementation should not have failed, with the smallest case, and what was not judged."""
     told = [f"nnspec itself: {error}" for error in report["errors"]]
     for result in report["results"]:
         if result["level"] == "must" and result["verdict"] in WRONG:
             case = f": {result['failure']['case']['call']}" if result["failure"] else ""
             told.append(f"{result['requirement']} ({result['form']} {result['dtype']}): {result['reason']}{case}")
-    return told
+    return told + [f"{requirement}: not judged" for requirement in report["musts"]["not judged"]]
 
 
 def main() -> int:

@@ -35,4 +35,5 @@ def test_a_correct_implementation_passes(name):
     assert report["errors"] == []
     musts = [r for r in report["results"] if r["level"] == "must"]
     assert [(r["requirement"], r["reason"]) for r in musts if r["verdict"] not in ("pass", "unsupported")] == []
+    assert report["conforms"]
     assert {r["block"] for r in musts if r["verdict"] == "pass"} == set(BLOCKS[name])

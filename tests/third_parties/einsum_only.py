@@ -6,15 +6,13 @@
 from __future__ import annotations
 
 import numpy as np
-from nnspec.adapters import Unsupported
 from numpy.lib.stride_tricks import sliding_window_view
+
+DIFFERS = {"einsum.ellipsis.dropped": "NumPy's einsum does not sum over an ellipsis"}
 
 
 def einsum(equation, *operands):
-    """numpy.einsum, which does not sum over the axes of an ellipsis."""
-    terms, arrow, output = equation.partition("->")
-    if arrow and "..." in terms and "..." not in output:
-        raise Unsupported("NumPy's einsum does not sum over an ellipsis")
+    """numpy.einsum, as a copy."""
     return np.array(np.einsum(equation, *operands))
 
 

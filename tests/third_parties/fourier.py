@@ -11,6 +11,13 @@ import numpy as np
 from nnspec.adapters import Unsupported
 
 ACCURACY = ("C",)
+_INFINITE = "a transform sums over the whole image, so one infinity or NaN would be everywhere"
+UNSUPPORTED = {
+    "conv2d.special.value": _INFINITE,
+    "conv2d.gradient.special": _INFINITE,
+    "conv2d.batch.independent": _INFINITE,
+    "conv2d.range.ends": "numbers so large that their sum over the image is infinite, or subnormal ones alone",
+}
 
 
 def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
