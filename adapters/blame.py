@@ -136,8 +136,8 @@ def _calling(adapter: Callable[..., Any], *given: Any, **keywords: Any) -> Any:
 
 
 def usable(array: np.ndarray) -> np.ndarray:
-    """The array itself. Unusable where its elements are no real numbers, or where it is too large to be copied."""
-    if array.dtype.kind not in "biuf" and array.dtype.name not in DTYPES:
+    """The array itself. Unusable where its elements are no numbers, or where it is too large to be copied."""
+    if array.dtype.kind not in "biufc" and array.dtype.name not in DTYPES:
         raise Unusable(f"returned an array of dtype {str(array.dtype)[:80]}")
     if array.nbytes > LARGEST:
         raise Unusable(f"returned an array of shape {array.shape}, too large to be judged")

@@ -223,6 +223,9 @@ class Trial:
                 results = self.subject.call(case.stem, self.form, given.arrays, given.arguments)
             else:
                 results = self.subject.apply(case.stem, self.module, given.arrays)
+            if not any(_is_complex(a) for a in given.arrays.values()):
+                for result in filter(_is_complex, results):
+                    raise Unusable(f"returned an array of dtype {result.dtype}")
         self.calls[-1] = replace(call, results=results, copies=tuple(np.array(r) for r in results))
         self.seen.append(("result", self.calls[-1].copies))
         return results
@@ -345,6 +348,8 @@ class Trial:
         """Every element within its bound; where the bound is 0, equal. The shape comes first."""
         if actual.shape != expected.value.shape:
             raise Mismatch(f"{what} has shape {actual.shape}, expected {expected.value.shape}", actual, expected)
+        if _is_complex(actual) and not _is_complex(expected.value):
+            raise Mismatch(f"{what} has dtype {actual.dtype}, expected real numbers")
         exact, expected = expected, expected.stored(actual.dtype)
         error, wrong, ratio = compare(actual, expected)
         if wrong.any():
@@ -676,6 +681,10 @@ class Built:
         given = given if known else {key: np.array(value) for key, value in given.items()}
         self.trial.calls.append(Call(self.case, module=self.native, step="load", entries=given))
         return self
+
+
+def _is_complex(array: np.ndarray | None) -> bool:
+    return array is not None and array.dtype.kind == "c"
 
 
 def _parts(what: str, value: Any) -> Iterator[tuple[str, Any]]:
