@@ -323,6 +323,7 @@ def _matrix(options: argparse.Namespace) -> int:
     try:
         folder.try_report(path)
         lock = folder.Lock(place, out)
+        matrix.remove_leftovers(place, matrix.folders(options.subject).values())
     except folder.OutputError as error:
         return _misuse(str(error))
     reports: list[dict[str, Any]] = []

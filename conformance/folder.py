@@ -107,18 +107,18 @@ def script_name(record: dict[str, Any]) -> str:
 
 def remove_leftovers(folder: Path, records: Iterable[dict[str, Any]]) -> None:
     """Remove what an earlier run left in the folder: the scripts of its records, and its report."""
-    report = folder / "report.json"
-    known = _report(report)
+    place = folder / "report.json"
+    known = report(place)
     for entry in (*records, *(known or {}).get("results", ())):
         with suppress(OSError, KeyError, TypeError):
             os.unlink(folder / script_name(entry))
-    for path in (report, half(report)) if known is not None else ():
+    for path in (place, half(place)) if known is not None else ():
         with suppress(OSError):
             os.unlink(path)
 
 
-def _report(path: Path) -> dict[str, Any] | None:
-    """A report that nnspec wrote; None where there is none."""
+def report(path: Path) -> dict[str, Any] | None:
+    """Return a report that nnspec wrote; None where there is none."""
     try:
         found = json.loads(path.read_bytes()) if path.is_file() else None
     except (OSError, ValueError):

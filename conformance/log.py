@@ -20,6 +20,7 @@ import json
 import os
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from nnspec.conformance import folder
 from nnspec.conformance.folder import Lock, OutputError, because
 
 SCHEMA = "urn:nnspec:log:1"
+BEGINNING = f'{{"log": "{SCHEMA}"'.encode()
 NAME = "results.jsonl"
 Key = tuple[str, str, str]  # requirement, form, dtype
 Record = dict[str, Any]
@@ -218,7 +220,7 @@ class Log:
             found = path.read_bytes()
         except OSError as error:
             raise OutputError(because(shown, error)) from None
-        if found and not found.startswith(f'{{"log": "{SCHEMA}"'.encode()):
+        if found and not found.startswith(BEGINNING):
             raise OutputError(f"{shown}: not written by nnspec; say --out FOLDER for another place")
         return found
 
@@ -259,6 +261,17 @@ class Log:
             os.ftruncate(self._file, size)
         except OSError as error:
             raise OutputError(because(f"{self.shown}/{NAME}", error)) from None
+
+
+def remove(place: Path) -> None:
+    """Remove what an earlier run left in a folder, and the folder where nothing else is in it."""
+    path = place / NAME
+    with suppress(OSError, OutputError):
+        old = path.read_bytes()
+        if old.startswith(BEGINNING):
+            folder.remove_leftovers(place, _records(old))
+            path.unlink()
+            place.rmdir()
 
 
 def _records(log: bytes) -> list[Record]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from nnspec.conformance import folder, log
 from nnspec.conformance.report import BAD, Record
 from nnspec.conformance.rule import CLASSES
 from rich.console import Console
@@ -44,6 +45,18 @@ def folders(subjects: Iterable[str]) -> dict[str, str]:
         taken = sum(other == name or other.startswith(f"{name}-") for other in found.values())
         found[subject] = f"{name}-{taken + 1}" if taken else name
     return found
+
+
+def remove_leftovers(place: Path, names: Iterable[str]) -> None:
+    """Remove what an earlier matrix left: its page and report, and the folders of subjects that are not judged now."""
+    old = folder.report(place / "report.json")
+    if old is None or old.get("schema") != SCHEMA:
+        return
+    subjects = [one["subject"] for one in old["subjects"]]
+    for name in {*folders([*subjects, *old["failures"]]).values()} - {*names}:
+        log.remove(place / name)
+    for name in ("report.json", "matrix.md"):
+        (place / name).unlink(missing_ok=True)
 
 
 def _table(reports: Sequence[Record]) -> list[str]:

@@ -380,18 +380,36 @@ def test_a_working_directory_that_goes_meanwhile(desk):
     assert json.loads((desk.folder / "out" / "report.json").read_text())["conforms"]
 
 
-@pytest.mark.parametrize("seconds", [0.1, 0.2, 0.4])
-def test_an_interrupt_while_starting(desk, seconds):
-    desk.write("layers.py", SLOW)
-    restore = {
-        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    }  # a shell's background jobs ignore it
-    run = started(desk, **restore)
-    time.sleep(seconds)
-    run.send_signal(signal.SIGINT)
-    out, err = run.communicate(timeout=60)
-    assert run.returncode == 130, out + err
-    assert "Traceback" not in err
+INTERRUPTING = """
+    import os
+    import signal
+    import sys
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name == os.environ.get("AT"):
+                del os.environ["AT"]
+                os.kill(os.getpid(), signal.SIGINT)
+
+    sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize("module", ["argparse", "numpy", "pytest", "hypothesis", "nnspec.conformance.session", "xdist"])
+def test_an_interrupt_while_something_is_imported(desk, module):
+    desk.write("sitecustomize.py", INTERRUPTING)
+    desk.write("layers.py", RIGHT)
+    done = subprocess.run(
+        [*NNSPEC, "check", "layers.py", *FEW],
+        cwd=desk.folder,
+        env={**desk.environment, "PYTHONPATH": str(desk.folder), "AT": module},
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
 
 
 def test_what_a_subject_prints_is_limited(desk):
@@ -446,6 +464,14 @@ def test_a_matrix_keeps_subjects_of_like_names_apart(desk):
     assert desk.nnspec("matrix", "a/b.py", "a_b.py", *ALONE).code == 1
     reports = [desk.folder / "nnspec-report" / name / "report.json" for name in ("a_b_py", "a_b_py-2")]
     assert [json.loads(path.read_text())["conforms"] for path in reports] == [True, False]
+
+
+def test_a_matrix_leaves_nothing_of_an_earlier_one(desk):
+    desk.write("right.py", RIGHT)
+    desk.write("wrong.py", WRONG)
+    desk.nnspec("matrix", "wrong.py", *ALONE)
+    assert desk.nnspec("matrix", "right.py", *ALONE).code == 0
+    assert {path.name for path in (desk.folder / "nnspec-report").iterdir()} == {"right_py", "report.json", "matrix.md"}
 
 
 def test_a_matrix_to_standard_output(desk):
