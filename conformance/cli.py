@@ -368,9 +368,14 @@ def _refused(options: argparse.Namespace, subjects: list[str]) -> str | None:
     if sys.platform == "win32":
         return f"{options.command} needs Linux or macOS: locks, signals and process groups are those of POSIX"
     try:
-        os.getcwd()
+        os.getcwd().encode()
     except OSError:
         return "the working directory is gone; change to another one"
+    except UnicodeEncodeError:
+        if options.workers != 0:
+            return (
+                "the name of the working directory is not UTF-8, which workers need; change to another one, or use -n 0"
+            )
     if message := unknown_block(options.block):
         return f"--block {message}"
     if not 0 < options.timeout < math.inf:

@@ -366,6 +366,17 @@ def test_a_working_directory_that_is_gone(desk):
     assert done.stderr == "nnspec: the working directory is gone; change to another one\n"
 
 
+def test_a_working_directory_whose_name_is_not_utf_8(desk):
+    folder = os.fsencode(desk.folder) + b"/d\xff"
+    os.mkdir(folder)
+    desk.write("layers.py", RIGHT).rename(os.fsdecode(folder) + "/layers.py")
+    for arguments, code, says in (FEW, 2, "is not UTF-8, which workers need"), (ALONE, 0, ""):
+        command = [*NNSPEC, "check", "layers.py", *arguments]
+        done = subprocess.run(command, cwd=folder, env=desk.environment, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        assert says in done.stderr
+
+
 def test_a_working_directory_that_goes_meanwhile(desk):
     inner = desk.folder / "inner"
     inner.mkdir()
