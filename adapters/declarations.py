@@ -78,7 +78,7 @@ def _names(value: Any, known: tuple[str, ...]) -> tuple[str, ...]:
         raise _NotAllowed(f"expected some of {', '.join(known)}, such as ({known[0]!r},)")
     several = tuple(several)
     if unknown := [one for one in several if not isinstance(one, str) or one not in known]:
-        raise _NotAllowed(f"{_short(unknown[0])} is none of {', '.join(known)}")
+        raise _NotAllowed(f"expected some of {', '.join(known)}, not {_short(unknown[0])}")
     return several
 
 

@@ -303,13 +303,18 @@ class Subject:
         return module, self.inputs(arrays)
 
     def _without(self, stem: str, module: Any, arrays: Arrays) -> None:
-        """Unsupported where a module has an entry that is absent among the arrays."""
+        """Raise Lacks where a module has an entry that is absent among the arrays, and no argument to leave it out.
+
+        A class that has the argument and keeps the entry all the same only declines the case.
+        """
         if not (absent := [n for n, a in arrays.items() if a is None and n in ("weight", "bias")]):
             return
         known = self.roles(stem, type(module), {*entries(arrays), *absent})
         for name in absent:
             if name in known.keys and has(self, module, known.keys[name]):
-                raise Lacks(f"{type(module).__name__} always has a {name}")
+                accepted = parameters(type(module))
+                kind = Unsupported if accepted is None or accepted & {"bias", "affine"} else Lacks
+                raise kind(f"{type(module).__name__} always has a {name}")
 
     # -- entries of a module, by the page's keys -----------------------------------------------------------------------
 

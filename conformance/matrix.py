@@ -9,8 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nnspec.conformance import folder, log
-from nnspec.conformance.report import BAD, Record
+from nnspec.conformance.report import Record
 from nnspec.conformance.rule import CLASSES
+from nnspec.conformance.unjudged import unjudged
+from nnspec.conformance.verdicts import BAD
 from rich.console import Console
 
 SCHEMA = "urn:nnspec:matrix:2"  # the $id of matrix.schema.json
@@ -25,7 +27,7 @@ def merge(reports: Sequence[Record], failures: dict[str, str]) -> Record:
 def markdown(matrix: Record) -> str:
     """The matrix as a page of Markdown: the table, what is waived and why, and what failed."""
     parts = ["# Conformance", "", *_table(matrix["subjects"]), "", *_legend(matrix["subjects"])]
-    parts += _waived(matrix["subjects"]) + _failed(matrix["subjects"])
+    parts += _waived(matrix["subjects"]) + _failed(matrix["subjects"]) + _unjudged(matrix["subjects"])
     if matrix["failures"]:
         parts += ["", "## Not judged", "", *(f"- {name}: {why}" for name, why in matrix["failures"].items())]
     return "\n".join(parts) + "\n"
@@ -65,6 +67,7 @@ def _table(reports: Sequence[Record]) -> list[str]:
     rows = [["block", *names]]
     rows += [[block, *(_cell([e for e in r["results"] if e["block"] == block]) for r in reports)] for block in blocks]
     rows += [["**all**", *(_cell(one["results"]) for one in reports)]]
+    rows += [["musts judged", *(f"{r['musts']['judged']} of {r['musts']['all']}" for r in reports)]]
     rows += [["conforms", *("yes" if one["conforms"] else "**no**" for one in reports)]]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     head, *body = ["| " + " | ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
@@ -108,12 +111,12 @@ def _waived(reports: Sequence[Record]) -> list[str]:
         (one["subject"], entry["requirement"], entry["reason"])
         for one in reports
         for entry in one["results"]
-        if entry["verdict"] == "waived"
+        if entry["verdict"] in ("waived", "differs by design")
     }
     lines = [
         f"- {_plain(subject)}: `{requirement}`: {_plain(reason)}" for subject, requirement, reason in sorted(found)
     ]
-    return ["", "## Waived", "", *lines] if lines else []
+    return ["", "## Waived, and different by design", "", *lines] if lines else []
 
 
 def _failed(reports: Sequence[Record]) -> list[str]:
@@ -124,6 +127,15 @@ def _failed(reports: Sequence[Record]) -> list[str]:
                 where = f"`{entry['requirement']}` ({entry['form']}, {entry['dtype']})"
                 lines.append(f"- {_plain(one['subject'])}: {where}: {_plain(entry['failure']['message'])}")
     return ["", "## Failed", "", *lines] if lines else []
+
+
+def _unjudged(reports: Sequence[Record]) -> list[str]:
+    lines = [
+        f"- {_plain(one['subject'])}: {', '.join(f'`{name}`' for name in group.requirements)}: {_plain(group.reason)}"
+        for one in reports
+        for group in unjudged(one["results"])
+    ]
+    return ["", "## Musts that were not judged", "", *lines] if lines else []
 
 
 def _plain(text: str) -> str:

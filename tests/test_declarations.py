@@ -26,7 +26,7 @@ def relu(x):
     ("declaration", "says"),
     [
         ("ACCURACY = 0.95", "expected some of B2, T, L, C, N"),
-        ("ACCURACY = ('X',)", "'X' is none of B2, T, L, C, N"),
+        ("ACCURACY = ('X',)", "expected some of B2, T, L, C, N, not 'X'"),
         ("DTYPES = None", "expected some of float32, float64, float16, bfloat16"),
         ("DTYPES = ()", "expected at least one of float32"),
         ("DTYPES = {'rellu': ('float32',)}", "'rellu' is no block, did you mean 'relu'"),

@@ -81,9 +81,24 @@ def test_what_cannot_be_judged_is_said_and_costs_nothing_else(desk):
     assert done.code == 2
     merged = report(desk)
     assert list(merged["failures"]) == ["empty.py"]
+    assert "## Musts that were not judged" not in done.out
     assert [one["conforms"] for one in merged["subjects"]] == [True]
     assert not merged["conforms"]
     assert "## Not judged" in done.out
+
+
+def test_musts_that_were_not_judged_are_told(desk):
+    declining = """
+    from nnspec.adapters import Unsupported
+
+    def relu(x):
+        raise Unsupported("not done yet")
+    """
+    desk.write("declining.py", declining)
+    done = desk.nnspec("matrix", "declining.py", "--dtype", "float32", "-n", 0)
+    assert done.code == 1
+    assert "| 0 of 20 " in done.out
+    assert "- declining.py: `relu.positive.kept`, " in done.out.partition("## Musts that were not judged")[2]
 
 
 def test_a_subject_that_is_no_file_is_misuse(desk):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from nnspec.conformance import check
 from nnspec.conformance.report import assemble
 from nnspec.conformance.requirements import requirements
 from nnspec.conformance.verdicts import EXIT_CODES, RESERVED, VERDICTS, table
@@ -109,6 +111,31 @@ def test_untrue_difference_fails(desk):
     assert done.code == 1
     assert done.verdicts("fail") == {"batch_norm.defaults.momentum"}
     assert "the check passes, though DIFFERS declares that it differs" in done.out
+
+
+class WithBias:
+    """A linear layer that always has a bias."""
+
+    def __init__(self, in_features, out_features):
+        self.weight, self.bias = np.ones((out_features, in_features)), np.zeros(out_features)
+
+    def __call__(self, x):
+        return (x @ self.weight.T + self.bias).astype(x.dtype)
+
+
+class IgnoringBias(WithBias):
+    """One that has the argument, and ignores it."""
+
+    def __init__(self, in_features, out_features, bias=True):
+        super().__init__(in_features, out_features)
+
+
+@pytest.mark.parametrize(("layer", "excused"), [(WithBias, True), (IgnoringBias, False)])
+def test_only_an_argument_that_is_not_there_excuses(layer, excused):
+    report = check({"Linear": layer}, block="linear", dtype="float64")
+    reasons = {r["verdict"] for r in report["results"] if f"{layer.__name__} always has a bias" in r["reason"]}
+    assert reasons == {"unsupported" if excused else "not run"}
+    assert bool(report["musts"]["not judged"]) != excused
 
 
 def entry(requirement: str, verdict: str, form: str = "function", differs: str | None = None) -> dict:
