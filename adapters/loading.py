@@ -94,7 +94,8 @@ def _named(name: str) -> Subject:
 
 
 def _from_file(title: str, path: Path, only: str, role: str, framework: str | None, watch: Watch) -> Subject:
-    names, file, inside = vars(_run(path)), path.resolve(), _package(path)
+    file, inside = path.resolve(), _package(path)  # before it runs: it may change the working directory
+    names = vars(_run(path))
     run = f"sys.path.append({str(file.parent)!r})\nsubject = runpy.run_path({str(file)!r})"
     if inside:
         folder, module = inside
@@ -104,8 +105,9 @@ def _from_file(title: str, path: Path, only: str, role: str, framework: str | No
 
 
 def _from_module(title: str, name: str, only: str, role: str, framework: str | None, watch: Watch) -> Subject:
-    names = vars(_imported(name, None, lambda: _import(os.getcwd(), name)))
-    run = f"sys.path.append({os.getcwd()!r})\nsubject = vars(importlib.import_module({name!r}))"
+    folder = os.getcwd()
+    names = vars(_imported(name, None, lambda: _import(folder, name)))
+    run = f"sys.path.append({folder!r})\nsubject = vars(importlib.import_module({name!r}))"
     found, sources = choose(name, names, only, role)
     return _subject(title, found, framework, names, sources, run, watch)
 
@@ -133,15 +135,16 @@ def _package(path: Path) -> tuple[str, str] | None:
 
 
 def _run(path: Path) -> types.ModuleType:
+    file = path.resolve()
     if inside := _package(path):
-        return _imported(str(path), path, lambda: _import(*inside))
+        return _imported(str(path), file, lambda: _import(*inside))
     name = f"nnspec_subject_{path.stem}" if _is_taken(path) else path.stem
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     loader = spec.loader
     assert loader is not None
     module = importlib.util.module_from_spec(spec)
-    folder = str(path.resolve().parent)
+    folder = str(file.parent)
     if folder not in sys.path:  # a file may import its neighbours, also in a call; one named random.py hides no other
         sys.path.append(folder)
     sys.modules[name] = module
@@ -151,7 +154,7 @@ def _run(path: Path) -> types.ModuleType:
         return module
 
     try:
-        return _imported(str(path), path, run)
+        return _imported(str(path), file, run)
     except SubjectError:
         del sys.modules[name]
         raise
@@ -166,7 +169,7 @@ def _imported(shown: str, path: Path | None, run: Callable[[], types.ModuleType]
     except SyntaxError as error:
         where = f" (line {error.lineno})" if error.lineno else ""
         file = error.filename or shown
-        own = path is not None and Path(file).resolve() == path.resolve()
+        own = path is not None and Path(file).resolve() == path
         message = f"{shown if own else file}: not valid Python: {error.msg}{where}"
     except ModuleNotFoundError as error:
         if path is None and f"{shown}.".startswith(f"{error.name}."):

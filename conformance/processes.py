@@ -41,13 +41,22 @@ def become_worker(parent: int) -> None:
 
 
 def end_with(parent: int) -> None:
-    """End this process when its parent has ended."""
+    """End this process when its parent has ended, and on Linux also the copies that its main thread forks."""
     if LINUX:
-        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        _end_with_parent()
+        forking = threading.local()  # the kernel takes the end of the thread that forked for the end of the parent
+        os.register_at_fork(
+            before=lambda: setattr(forking, "main", threading.current_thread() is threading.main_thread()),
+            after_in_child=lambda: _end_with_parent() if forking.main else None,
+        )
     else:
         threading.Thread(target=_look_for, args=(parent,), daemon=True).start()
     if os.getppid() != parent:  # it ended before
         os._exit(1)
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def _look_for(parent: int) -> None:

@@ -296,7 +296,7 @@ def test_a_signal_ends_the_run_during_a_call_that_does_not_return(desk, workers)
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_workers_end_with_the_command(desk, workers):
-    desk.write("layers.py", relu_that("Path('called').touch()\nsum(range(10**12))"))
+    desk.write("layers.py", relu_that("Path('called').touch()\nos.fork()\nsum(range(10**12))"))
     run = start(desk, "--dtype", "float32", "-n", workers)
     wait_for((desk.folder / "called").exists)
     run.kill()
