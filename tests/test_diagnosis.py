@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from nnspec.adapters.for_reference import subject as reference
-from nnspec.conformance.diagnosis import causes
+from nnspec.conformance.cases import Case
+from nnspec.conformance.diagnosis import _Seen, causes
 from nnspec.conformance.findings import findings, suspects
 from nnspec.conformance.power import faults_of, judge, load_checks
 from nnspec.conformance.requirements import CHECKS
+from nnspec.conformance.trial import Sighting
 from nnspec.reference.conv2d import conv2d
 
 
@@ -106,3 +109,33 @@ def test_what_explains_less_than_half_is_not_called_likely(desk):
     )
     assert "possible cause: stride: rows and columns are exchanged" in done.out
     assert "likely cause" not in done.out
+
+
+def test_no_cause_is_named_because_another_mistake_raises_too():
+    def raises(x, weight, bias=None):
+        raise ValueError
+
+    assert causes_of(replace(reference(), functions={"linear": raises}, classes={}), "linear.output.value") == []
+
+
+def test_a_mistake_in_a_class_explains_no_function():
+    case = Case("linear", {"x": np.ones((1, 1), np.float32), "weight": np.ones((1, 1), np.float32), "bias": None}, {})
+    load_checks()
+    seen = _Seen(CHECKS["linear.output.value"], Sighting("function", "float32", case, []))
+    of_classes = replace(reference(), functions={})
+    assert seen.sight(of_classes) is None
+    assert seen.sight(reference()) is not None
+
+
+def test_causes_of_a_class_and_of_a_function_are_told_apart():
+    def failed(form, *faults):
+        found = [{"fault": fault, "mistake": fault, "cases": 3} for fault in faults]
+        entry = {"requirement": "conv2d.stride.step", "block": "conv2d", "form": form, "level": "must"}
+        return entry | {"verdict": "fail", "failure": {"misshapen": False, "causes": found}}
+
+    [[suspect]] = suspects([failed("function"), failed("class", "conv2d.stride.step/swapped")])
+    assert (suspect.form, suspect.explained, suspect.broken) == ("class", 1, 1)
+
+
+def test_the_smallest_case_says_which_operands_were_absent():
+    assert "bias=None" in str(Case("linear", {"x": np.ones(1), "weight": np.ones((1, 1)), "bias": None}, {}))
