@@ -19,6 +19,7 @@ import numpy as np
 from nnspec.adapters.names import DTYPES
 
 LARGEST = 2**30  # bytes of an array that is copied and judged; a broadcast view of a few bytes can have 2⁴⁰ elements
+LONGEST = 300  # characters of an exception's text that are told
 OWN_MISTAKES = (AttributeError, ImportError, NameError)  # that an adapter's own line makes, whatever the subject is
 LIBRARIES = ("numpy", "torch", "jax", "jaxlib")  # whose arrays adapters handle
 # the methods of a framework that run the subject's code
@@ -46,6 +47,16 @@ class Raised(Exception):
 
 class Unusable(Exception):
     """The subject returned something other than an array of numbers; the message says what it returned."""
+
+
+def told(error: BaseException) -> str:
+    """Return the name and first line of an exception, whose text is the subject's: it may raise, or never end."""
+    try:
+        text = str(error)[:LONGEST].strip().splitlines()
+    except BaseException as failed:
+        text = [f"(its text cannot be had: {type(failed).__name__})"]
+    line = text[0].encode("utf-8", "backslashreplace").decode() if text else ""
+    return f"{type(error).__name__}{': ' + line if line else ''}"
 
 
 class theirs:  # lower case, since it reads as a statement: with theirs(): …

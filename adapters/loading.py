@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.blame import told
 from nnspec.adapters.calling import from_scratch, in_page_order, is_from_scratch, vjp_in_page_order
 from nnspec.adapters.choosing import Source, choose
 from nnspec.adapters.declarations import declared
@@ -178,7 +179,7 @@ def _imported(shown: str, path: Path | None, run: Callable[[], types.ModuleType]
     except SystemExit as error:
         message = f"{shown}: calls sys.exit({error.code!r}) while it is imported ({_where(path, error)})"
     except BaseException as error:
-        message = f"{shown}: raises {type(error).__name__}: {error} while it is imported ({_where(path, error)})"
+        message = f"{shown}: raises {told(error)} while it is imported ({_where(path, error)})"
     raise SubjectError(message)
 
 

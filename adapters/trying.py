@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from nnspec.adapters.blame import Raised, noting_interrupts, theirs, watched
+from nnspec.adapters.blame import Raised, noting_interrupts, theirs, told, watched
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Refusal, Subject, Unsupported
 
@@ -202,13 +202,3 @@ def _stage(what: str) -> Iterator[None]:
 def _filled(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """Positive numbers that are not all equal: a variance must not be negative."""
     return (1 + np.arange(math.prod(shape)).reshape(shape) % 3).astype(dtype)
-
-
-def told(error: BaseException) -> str:
-    """Return the name and first line of an exception, whose own text may raise or not be printable."""
-    try:
-        text = str(error).strip().splitlines()
-    except BaseException:
-        text = []
-    line = text[0].encode("utf-8", "backslashreplace").decode() if text else ""
-    return f"{type(error).__name__}{': ' + line if line else ''}"

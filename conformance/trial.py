@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from nnspec import adapters
-from nnspec.adapters.blame import KnownDefect, Raised, Unusable, Watched, noting_interrupts, watched
+from nnspec.adapters.blame import LONGEST, KnownDefect, Raised, Unusable, Watched, noting_interrupts, told, watched
 from nnspec.adapters.roles import Roles
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Lacks, Refusal, Subject, Unsupported, entries, parameters
@@ -36,7 +36,6 @@ PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
 REMEMBERED = 12  # cases that were wrong, to be compared with known mistakes
 MORE = 24  # cases that are drawn for the same purpose, right or wrong
 LONG = 4096  # an array of more elements is not kept as a whole
-LONGEST = 300  # characters of an exception's text that are told
 PLAIN = bool | int | float | str | None
 COSTLY = 10  # a check of this effort or more reports the first failing case: to look for a smaller one takes too long
 for _name, _cases in PROFILES.items():
@@ -332,9 +331,9 @@ class Trial:
             self.journal.write(what) if isinstance(what, Case) else self.journal.note(what)
         try:
             yield
-        except (Raised, Unusable) as told:
-            self.seen.append(("raised" if isinstance(told, Raised) else "unusable", None))
-            raise _mismatch(told, expected) from None
+        except (Raised, Unusable) as failed:
+            self.seen.append(("raised" if isinstance(failed, Raised) else "unusable", None))
+            raise _mismatch(failed, expected) from None
         finally:
             if self.journal:
                 self.journal.rest()
@@ -440,7 +439,7 @@ class Trial:
                 defects[str(defect)] += 1
             except Unsupported as reason:
                 counts["lacking" if isinstance(reason, Lacks) else "declined"] += 1
-                unsupported[clean(str(reason)) or "no reason given"] += 1
+                unsupported[_reason(reason)] += 1
             except CallFails as reason:
                 fails[str(reason)] += 1
             except Mismatch as mismatch:
@@ -467,7 +466,7 @@ class Trial:
             else:
                 profile(seed(self._seed(check))(given(case=strategy)(_keyword_only(judge))))()
         except Unsupported as declined:
-            return Outcome("unsupported" if isinstance(declined, Lacks) else "not run", reason=str(declined))
+            return Outcome("unsupported" if isinstance(declined, Lacks) else "not run", reason=_reason(declined))
         except (Mismatch, Flaky) as error:
             raised = (error, *getattr(error, "exceptions", ()))  # a state machine raises its Mismatch itself
             last = last or [e for e in raised if isinstance(e, Mismatch)]
@@ -516,8 +515,8 @@ class Trial:
         self.tape.begin(records=bool(self.weaker))
         try:
             check.body(self, case)
-        except (Raised, Unusable) as told:
-            raise _mismatch(told, "no exception") from None
+        except (Raised, Unusable) as failed:
+            raise _mismatch(failed, "no exception") from None
         except Mismatch as mismatch:
             if mismatch.expected is None or mismatch.expected.in_any_class:
                 raise
@@ -716,25 +715,26 @@ def _keyword_only(judge: Callable[[Any], None]) -> Callable[..., None]:
     return test
 
 
-def _mismatch(told: Raised | Unusable, expected: str) -> Mismatch:
+def _mismatch(failed: Raised | Unusable, expected: str) -> Mismatch:
     """What the subject raised, or returned unusable, in the words of a report."""
-    if isinstance(told, Unusable):
-        message = clean(str(told))
+    if isinstance(failed, Unusable):
+        message = clean(str(failed))
         return Mismatch(message if "expected" in message else f"{message}, expected {expected}")
-    mismatch = Mismatch(f"raised {brief(told.error)}, expected {expected}")
-    mismatch.raised = told.error
+    mismatch = Mismatch(f"raised {brief(failed.error)}, expected {expected}")
+    mismatch.raised = failed.error
     return mismatch
 
 
 def brief(error: BaseException) -> str:
     """An exception in one line: its type, the first line of its text, and the subject's line that raised it."""
-    try:
-        text = str(error)[: 10 * LONGEST].strip().splitlines()
-    except BaseException as failed:  # the text is the subject's code too
-        text = [f"(its text cannot be had: {type(failed).__name__})"]
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(OURS)]
     where = f" at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""
-    return clean(f"{type(error).__name__}{': ' + text[0][:LONGEST] if text else ''}{where}")
+    return clean(f"{told(error)}{where}")
+
+
+def _reason(declined: Unsupported) -> str:
+    """What the subject says of a case that it declines."""
+    return clean(told(declined).partition(": ")[2]) or "no reason given"
 
 
 def clean(text: str) -> str:
