@@ -50,10 +50,10 @@ def bind(function: Callable[..., Any], stem: str, before: int = 0) -> Binding | 
     """Return how a function takes a block's operands after its first `before` parameters; None if it does not tell."""
     signature = SIGNATURES[stem]
     try:
-        parameters = list(inspect.signature(function).parameters.values())[before:]
+        parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         return None
-    kinds = {p.kind for p in parameters}
+    kinds, parameters = {p.kind for p in parameters}, parameters[before:]
     if not signature.operands or Parameter.VAR_POSITIONAL in kinds:
         return None
     own = {p.name: p for p in parameters if p.kind is not Parameter.VAR_KEYWORD}
