@@ -421,24 +421,29 @@ def test_depth_gradient(subject: Trial, case: Case) -> None:
 
 def has_parameters(subject: Trial, case: Case) -> None:
     """A weight and a bias for each layer, each of which keeps what is loaded into it."""
-    module = subject.new("mlp", *case.arguments.values())
-    state = subject.state(module)
-    found, all_sizes = sorted(a.shape for a in state.values()), sizes_of(case)
-    wanted = sorted(shape for ins, outs in pairwise(all_sizes) for shape in ((outs, ins), (outs,)))
+    module, page = subject.new("mlp", *case.arguments.values()), keys_of(case)
+    state = subject.entries("mlp", module, page, saved=True)
+    found = sorted(a.shape for a in state.values())
+    wanted = sorted(shape for ins, outs in pairwise(sizes_of(case)) for shape in ((outs, ins), (outs,)))
     if found != wanted:
         raise Mismatch(f"the parameters are of shapes {found}, expected {wanted}")
     loaded = {key: np.full_like(a, n) for n, (key, a) in enumerate(state.items())}
-    subject.subject.framework.load_entries(module, loaded)
-    for key, array in subject.state(module).items():
+    subject.subject.load("mlp", module, loaded, page)
+    for key, array in subject.entries("mlp", module, page, saved=True).items():
         subject.expect(array, Expected.exactly(loaded[key]), f"{key}, after all parameters were loaded,")
 
 
 def has_names(subject: Trial, case: Case) -> None:
     """The state has the keys of the page, in its order."""
     keys = list(subject.state(subject.new("mlp", *case.arguments.values())))
-    wanted = [f"fc{n}.{name}" for n in range(1, len(sizes_of(case))) for name in ("weight", "bias")]
+    wanted = keys_of(case)
     if keys != wanted:
         raise Mismatch(f"the keys are {', '.join(keys)}; expected {', '.join(wanted)}")
+
+
+def keys_of(case: Case) -> list[str]:
+    """The page's keys of the parameters, in their order."""
+    return [f"fc{n}.{name}" for n in range(1, len(sizes_of(case))) for name in ("weight", "bias")]
 
 
 def sizes_of(case: Case) -> list[int]:
@@ -463,7 +468,8 @@ def test_parameters_names(subject: Trial, case: Case) -> None:
 def test_init_distinct(subject: Trial, case: Case) -> None:
     """The rows of each weight, for two inputs and two hidden values at least: of random ones, no two are equal."""
     wide = case.but(in_features=case["in_features"] + 1, hidden_features=case["hidden_features"] + 1)
-    for key, weight in subject.state(subject.new("mlp", *wide.arguments.values())).items():
+    module = subject.new("mlp", *wide.arguments.values())
+    for key, weight in subject.entries("mlp", module, keys_of(wide)).items():
         if weight.ndim == 2 and len(np.unique(weight, axis=0)) < len(weight):
             raise Mismatch(f"units of {key} begin with the same weights")
 
