@@ -468,8 +468,7 @@ def cotangent(case: Case) -> Array:
 
 def small(*, dtype: str, lacks: frozenset[str]) -> st.SearchStrategy[Case]:
     """Small images; of the parameters' gradients nothing but their being there is asked, whatever their values."""
-    seeds = st.integers(0, 2**16 - 1)
-    return seeds.map(lambda seed: Case("resnet34", {"x": wiring.image(seed, (2, 3, 33, 33), dtype)}, {"seed": seed}))
+    return cases(dtype=dtype, lacks=lacks, sizes=((33, 33),), batch=(2,), training=True)
 
 
 @requirement("resnet34.gradient.parameters", small, needs="vjp", per_dtype=False)
