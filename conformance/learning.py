@@ -77,6 +77,8 @@ def networks(trial: Trial, *needs: str) -> Program:
     for name in LAYERS:
         if not set(classes[name].__mro__) & set(classes["Module"].__mro__) - {object}:
             raise Lacks(f"{name} is no Module")
+    if trial.subject.roles("linear", classes["Linear"], ("weight", "bias")).renamed:  # by which programs reach them
+        raise Lacks("Linear has no entries weight and bias")
     return program
 
 

@@ -24,7 +24,7 @@ NAMES = "abcdefghijkl"
 AFFINE = """\
 def affine(weight, bias):
     layer = construct(Linear, {sizes}, {{}}, np.dtype("{dtype}"))
-    load_entries(layer, {{"weight": np.array({weight}, "{dtype}"), "bias": np.array({bias}, "{dtype}")}})
+    load_entries(layer, {{{own[0]!r}: np.array({weight}, "{dtype}"), {own[1]!r}: np.array({bias}, "{dtype}")}})
     return layer
 """
 # Of one feature; and of two, where no two layers commute: numbers would hand back the same in any order
@@ -33,6 +33,12 @@ SIZES = {
     2: {"sizes": (2, 2), "weight": "[[0, weight], [1, bias]]", "bias": "[bias, 1]"},
 }
 Layer = tuple[int, int] | None  # weight and bias, or ReLU
+
+
+def own_keys(subject: Trial) -> list[str]:
+    """The subject's own keys of a linear layer's weight and bias."""
+    page = ("weight", "bias")
+    return list(subject.subject.roles("linear", subject.subject.classes["Linear"], page).own(dict.fromkeys(page)))
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ class Chain:
         """A program that defines the layers."""
         program = Program(subject, "Linear")
         try:
-            program.run(AFFINE.format(dtype=subject.dtype, **SIZES[self.x.shape[1]]).rstrip())
+            affine = AFFINE.format(dtype=subject.dtype, own=own_keys(subject), **SIZES[self.x.shape[1]])
+            program.run(affine.rstrip())
             for name, layer in zip(self.names, self.layers, strict=True):
                 if layer is None and "ReLU" in subject.subject.classes:
                     program.run(f"{name} = ReLU()")
@@ -150,7 +157,8 @@ def test_call_current(subject: Trial, case: Chain) -> None:
     for name, layer in zip(case.names, case.layers, strict=True):
         if layer is not None:
             weight, bias = (np.full(shape, 4, subject.dtype) for shape in ((1, 1), (1,)))
-            program.run(f"load_entries({name}, {{'weight': {literal(weight)}, 'bias': {literal(bias)}}})")
+            own = own_keys(subject)
+            program.run(f"load_entries({name}, {{{own[0]!r}: {literal(weight)}, {own[1]!r}: {literal(bias)}}})")
     runs(program, "chain", case.names, case.input)
 
 

@@ -246,3 +246,19 @@ def test_a_script_uses_the_names_of_the_class(tmp_path):
     done = subprocess.run([sys.executable, "again.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "differs from what the specification says" in done.stderr
+
+
+# -- programs ----------------------------------------------------------------------------------------------------------
+
+
+def test_programs_load_by_the_names_of_the_class():
+    class Affine(nn.Module):
+        def __init__(self, inputs, outputs):
+            super().__init__()
+            self.b, self.W = nn.Parameter(torch.zeros(outputs)), nn.Parameter(torch.zeros(outputs, inputs))
+
+        def forward(self, x):
+            return F.linear(x, self.W, self.b)
+
+    subject = load({"Linear": Affine, "Sequential": nn.Sequential, "ReLU": nn.ReLU})
+    assert Trial(subject, "class", "float32").run(CHECKS["sequential.call.current"]).verdict == "pass"
