@@ -103,12 +103,13 @@ def test_torch_files(judged, text, blocks, form):
     assert_right(report, blocks, form)
 
 
-def test_state_that_is_not_there_is_unsupported(judged):
+def test_what_needs_state_that_is_not_there_is_not_run(judged):
     report = judged(
         "class Linear:\n    def __init__(self, *sizes, bias=True): pass\n    def __call__(self, x): return x\n"
     )
-    reasons = {r["reason"] for r in report["results"] if r["verdict"] == "unsupported"}
+    reasons = {r["reason"] for r in report["results"] if r["verdict"] == "not run"}
     assert any("Linear has no state entry" in reason for reason in reasons)
+    assert not report["conforms"]
 
 
 def test_both_forms_are_checked(judged):
