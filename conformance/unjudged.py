@@ -46,7 +46,7 @@ def _declaration(musts: Collection[Record], lost: Collection[str], reason: str) 
     kept = {r["dtype"] for r in musts if VERDICTS[r["verdict"]].judged}
     if kept and all(r["dtype"] not in kept for r in musts if r["requirement"] in lost and VERDICTS[r["verdict"]].open):
         return f"DTYPES = {tuple(sorted(kept))}"
-    if lost == {r["requirement"] for r in musts if ".gradient." in r["requirement"]}:
+    if set(lost) == {r["requirement"] for r in musts if ".gradient." in r["requirement"]}:
         return "GRADIENTS = False"
     names = _patterns(lost, {r["requirement"] for r in musts})
     entries = [f"{_quoted(name)}: {_quoted(reason)}" for name in names[:ENTRIES]] + ["…"] * (len(names) > ENTRIES)
@@ -59,7 +59,7 @@ def _quoted(text: str) -> str:
 
 def _patterns(lost: Collection[str], known: Collection[str]) -> list[str]:
     """What was lost; `block.topic.*` stands for a topic of which nothing else is known."""
-    found = {}
+    found: dict[str, None] = {}
     for name in lost:
         topic = name.rpartition(".")[0] + "."
         alike = [one for one in known if one.startswith(topic)]

@@ -9,6 +9,7 @@ import pytest
 from nnspec.conformance import check
 from nnspec.conformance.report import assemble
 from nnspec.conformance.requirements import requirements
+from nnspec.conformance.unjudged import unjudged
 from nnspec.conformance.verdicts import EXIT_CODES, RESERVED, VERDICTS, table
 
 TOP = Path(__file__).parent.parent
@@ -105,6 +106,15 @@ def test_convention_that_a_file_declares_differs_by_design(desk):
     assert "differs by design (1): as in our models https://example.org/1" in done.out
 
 
+def test_pytest_expects_a_declared_difference_to_fail(desk):
+    pytest.importorskip("torch")
+    desk.write("layers.py", MOMENTUM)
+    options = ("--nnspec-subject", "layers.py", "--nnspec-block", "batch_norm", "-k", "defaults_momentum")
+    done = desk.run("-m", "pytest", "--pyargs", "nnspec.conformance", *options, "-p", "no:cacheprovider")
+    assert done.code == 0, done.out
+    assert "xfailed" in done.out
+
+
 def test_untrue_difference_fails(desk):
     pytest.importorskip("torch")
     done = desk.check(MOMENTUM.replace("0.01", "0.1"), "-n", 0, "--dtype", "float32")
@@ -150,6 +160,26 @@ def test_identifier_counts_once_and_in_all_forms():
     records += [entry(third, "unsupported")]
     musts = assemble({}, records)["musts"]
     assert musts == {"all": 3, "judged": 1, "unsupported": 1, "not judged": [other]}
+
+
+def declining(requirement: str, reason: str = "not yet") -> dict:
+    return {**entry(requirement, "not run"), "unsupported": {reason: 20}}
+
+
+def test_one_line_declares_what_was_not_judged():
+    musts = [r.identifier for r in requirements().values() if r.level == "must" and r.stem == "linear"]
+    judged = [entry(name, "pass") for name in musts if name.split(".")[1] not in ("gradient", "batch")]
+    gradients = [name for name in musts if ".gradient." in name]
+    batch = [name for name in musts if ".batch." in name]
+    assert len(batch) > 1
+    [group] = unjudged([*judged, *map(declining, gradients)])
+    assert (group.requirements, group.declaration) == (gradients, "GRADIENTS = False")
+    [group] = unjudged([*judged, *map(declining, batch)])
+    assert (group.requirements, group.declaration) == (batch, 'UNSUPPORTED = {"linear.batch.*": "not yet"}')
+    [group] = unjudged([*judged, declining(batch[0]), entry(batch[1], "pass")])
+    assert group.declaration == f'UNSUPPORTED = {{"{batch[0]}": "not yet"}}'
+    [group] = unjudged([{**entry(batch[0], "blocked"), "unsupported": {}}])
+    assert group.declaration == ""
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
