@@ -126,6 +126,28 @@ def einsum_whose_diagonal_broadcasts() -> Names:
     return {"einsum": einsum, "einsum_vjp": ein.einsum_vjp}
 
 
+@differs(
+    "einsum.diagonal.value",
+    "einsum.diagonal.summed",
+    "einsum.implicit.summed",
+    "einsum.arguments.together",
+    "einsum.gradient.diagonal",
+    "einsum.gradient.implicit",
+    "einsum.gradient.together",
+)
+def einsum_without_repeated_labels() -> Names:
+    def repeats(equation, operands):
+        terms, _ = ein.parse(equation, [x.ndim for x in operands])
+        return any(len(set(term)) < len(term) for term in terms)
+
+    return _checked(repeats)
+
+
+@differs("einsum.implicit.order", "einsum.implicit.summed", "einsum.implicit.ellipsis", "einsum.gradient.implicit")
+def einsum_without_an_implicit_output() -> Names:
+    return _checked(lambda equation, operands: "->" not in equation)
+
+
 # -- relu --------------------------------------------------------------------------------------------------------------
 
 
