@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import ml_dtypes
 import numpy as np
 from nnspec.adapters.blame import Raised, Unsupported, Unusable, watched
+from nnspec.adapters.calling import ALIASES, BATCH_NORM
 from nnspec.adapters.signatures import SIGNATURES
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ def _resnet34(in_channels: int, num_classes: int) -> Iterator[tuple[str, Shape]]
 def by_shape(shapes: Mapping[str, Shape], own: Mapping[str, Held]) -> Iterator[Keys]:
     """Assign to each page key an own key of its shape, in all ways; nothing, where there is none of that shape.
 
-    In the order of registration, and so that parameters go to parameters where that can be.
+    Entries that bear a common name of the role come first, then parameters for parameters, in order of registration.
     """
     if not shapes:
         yield {}
@@ -264,7 +265,13 @@ def by_shape(shapes: Mapping[str, Shape], own: Mapping[str, Held]) -> Iterator[K
     name, statistic = page.rpartition(".")[2], page.endswith(STATISTICS)
     fits = [key for key, held in own.items() if held.shape == shape]
     fits = [key for key in fits if key.rpartition(".")[2] == name] or fits
-    for key in sorted(fits, key=lambda key: (own[key].kind == "parameter") is statistic) or [None]:
+    common = {*ALIASES.get(name, ()), *BATCH_NORM.get(name, ())}
+
+    def unlikely(key: str) -> tuple[bool, bool]:
+        last = key.rpartition(".")[2].lower().replace("_", "").rstrip("0123456789")
+        return last not in common, (own[key].kind == "parameter") is statistic
+
+    for key in sorted(fits, key=unlikely) or [None]:
         rest = {k: held for k, held in own.items() if k != key}
         for further in by_shape(dict(others), rest):
             yield further if key is None else {page: key, **further}

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from nnspec.adapters import load
+from nnspec.adapters.roles import Held, by_shape
 from nnspec.adapters.subject import Lacks
 from nnspec.conformance.power import load_checks
 from nnspec.conformance.requirements import CHECKS
@@ -149,6 +150,13 @@ def test_a_spare_parameter_is_no_role_and_fails_the_parameters():
 
     assert verdict(Spare, "Linear", "linear.parameters.complete") == "fail"
     assert verdict(Spare, "Linear", "linear.bias.per-feature") == "pass"
+
+
+def test_common_names_come_first_where_no_behaviour_decides():
+    own = {name: Held("parameter", None, (2,)) for name in ("shift", "gamma")}
+    own |= {name: Held("attribute", None, (2,)) for name in ("moving_var", "moving_mean")}
+    expected = ("gamma", "shift", "moving_mean", "moving_var")
+    assert next(by_shape(dict.fromkeys(BATCH_NORM, (2,)), own)) == dict(zip(BATCH_NORM, expected, strict=True))
 
 
 # -- networks ----------------------------------------------------------------------------------------------------------
