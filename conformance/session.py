@@ -227,7 +227,7 @@ def run(options: dict[str, Any], workers: int, **attributes: Any) -> tuple[int, 
     ]
     arguments += worker_arguments(workers)
     start = _Start(options, attributes)
-    with _quiet_environment():
+    with _quiet_environment(workers):
         try:
             code = pytest.main(arguments, plugins=[start])
         finally:
@@ -266,13 +266,14 @@ class _Start:
 
 
 @contextmanager
-def _quiet_environment() -> Iterator[None]:
+def _quiet_environment(workers: int) -> Iterator[None]:
     """One thread per worker, no foreign plugins, nobody's PYTEST_ADDOPTS, and nothing left in the user's folder."""
     before = dict(os.environ)
     os.environ.pop("PYTEST_ADDOPTS", None)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-    os.environ.setdefault("PYTHONSAFEPATH", SAFE_PATH)  # a worker must not find a random.py in the user's folder
+    if workers:  # which must not find a random.py in the user's folder
+        os.environ.setdefault("PYTHONSAFEPATH", SAFE_PATH)
     os.environ.setdefault("JAX_ENABLE_X64", "1")  # also while a file is loaded that makes arrays then
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "nnspec.conformance.plugin"}
     with tempfile.TemporaryDirectory(prefix="nnspec-") as folder:

@@ -320,12 +320,9 @@ def test_a_subject_that_ends_the_only_process_does_not_conform(desk, end):
 @pytest.mark.parametrize(
     "does",
     [
-        "threading.Thread(target=time.sleep, args=[600]).start()",
-        "os.closerange(0, 3)",
-        "null = os.open(os.devnull, os.O_RDWR); [os.dup2(null, n) for n in range(3)]",
-        "sys.stdout = sys.stderr = None",
-        "sys.stdout.close(); sys.stderr.close()",
-        "Path('elsewhere').mkdir(exist_ok=True); os.chdir('elsewhere')",
+        "threading.Thread(target=time.sleep, args=[600]).start(); os.closerange(0, 3)",
+        "null = os.open(os.devnull, os.O_RDWR); [os.dup2(null, n) for n in range(3)]; sys.stdout = sys.stderr = None",
+        "sys.stdout and sys.stdout.close(); Path('elsewhere').mkdir(exist_ok=True); os.chdir('elsewhere'); "
         "[signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)]",
     ],
 )
