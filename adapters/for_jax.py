@@ -72,8 +72,10 @@ def load_entries(module: Any, entries: Mapping[str, np.ndarray]) -> None:
         if owner is None:
             raise KeyError(key)
         value = int(array) if isinstance(get(owner, name), int) else jnp.asarray(array)
-        if isinstance(owner, list | dict):
-            owner[int(name) if isinstance(owner, list) else name] = value
+        if isinstance(owner, list):
+            owner[int(name)] = value
+        elif isinstance(owner, dict):
+            owner[name] = value
         else:
             setattr(owner, name, value)
 

@@ -45,8 +45,10 @@ def load_entries(module: Any, entries: Mapping[str, np.ndarray]) -> None:
         value = int(array) if isinstance(holder, int) else array.copy()
         if isinstance(owner, tuple):
             holder[...] = value
-        elif isinstance(owner, list | dict):
-            owner[int(name) if isinstance(owner, list) else name] = value
+        elif isinstance(owner, list):
+            owner[int(name)] = value
+        elif isinstance(owner, dict):
+            owner[name] = value
         else:
             setattr(owner, name, value)
 

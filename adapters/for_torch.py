@@ -77,7 +77,7 @@ def load_entries(module: nn.Module, entries: Mapping[str, np.ndarray]) -> None:
     module.load_state_dict(own, strict=False)
     for key, (owner, name) in unsaved.items():
         before = get(owner, name)
-        value = int(entries[key]) if isinstance(before, int) else to_native(entries[key].copy())
+        value: Any = int(entries[key]) if isinstance(before, int) else to_native(entries[key].copy())
         if isinstance(before, nn.Parameter):
             before.data = value
         elif hasattr(owner, "__setitem__"):

@@ -68,7 +68,8 @@ class Roles:
 
 def find_roles(subject: Subject, stem: str, cls: Any, page: Collection[str], module: Any = None) -> Roles:
     """Return the roles of a class's entries, for the page's keys. `module` is a new one, where there is one already."""
-    subject = replace(subject, framework=watched(subject.framework))
+    framework: Any = subject.framework
+    subject = replace(subject, framework=watched(framework))
     counts = [_beside(key, COUNT) for key in page if key.endswith(STATISTICS[1])]
     if module is not None and all(has(subject, module, key) for key in (*page, *counts)):
         return Roles({key: key for key in (*page, *counts)})
@@ -209,6 +210,7 @@ class Probe:
 def _shapes(stem: str, page: Collection[str], is_1d: bool) -> tuple[Shape, dict[str, Shape]]:
     """The shape of x, and those of the entries; the sizes of a layer differ, so that shapes tell much."""
     image, (o, c) = (2, 2, 5, 5), (3, 2)
+    found: tuple[Shape, dict[str, Shape]]
     if stem == "linear":
         found = (4, c), {"weight": (o, c), "bias": (o,)}
     elif stem == "conv2d":
@@ -271,7 +273,8 @@ def by_shape(shapes: Mapping[str, Shape], own: Mapping[str, Held]) -> Iterator[K
         last = key.rpartition(".")[2].lower().replace("_", "").rstrip("0123456789")
         return last not in common, (own[key].kind == "parameter") is statistic
 
-    for key in sorted(fits, key=unlikely) or [None]:
+    likely: list[str | None] = [*sorted(fits, key=unlikely)]
+    for key in likely or [None]:
         rest = {k: held for k, held in own.items() if k != key}
         for further in by_shape(dict(others), rest):
             yield further if key is None else {page: key, **further}
