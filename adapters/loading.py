@@ -284,7 +284,7 @@ def _detect(title: str, found: Mapping[str, Any], names: Mapping[str, Any], watc
     """Return the library that a file works on: by its classes, by annotations, else by the first call that succeeds."""
     classes = {n: c for n, c in found.items() if inspect.isclass(c) and n not in ("Parameter", "SGD")}
     if classes:
-        return _library_of_classes(title, classes)
+        return _library_of_classes(classes)
     annotations = [str(a) for f in found.values() for a in getattr(f, "__annotations__", {}).values()]
     for library in ("torch", "jax"):
         if any(library in a for a in annotations):
@@ -298,17 +298,11 @@ def _detect(title: str, found: Mapping[str, Any], names: Mapping[str, Any], watc
     )
 
 
-def _library_of_classes(title: str, classes: Mapping[str, Any]) -> str:
+def _library_of_classes(classes: Mapping[str, Any]) -> str:
+    """torch where one of the classes is a torch module, which works on nothing else."""
     torch = sys.modules.get("torch")
-    modules = {n: torch is not None and issubclass(c, torch.nn.Module) for n, c in classes.items()}
-    if all(modules.values()):
+    if torch is not None and any(issubclass(cls, torch.nn.Module) for cls in classes.values()):
         return "torch"
-    if any(modules.values()):
-        mixed = ", ".join(n for n, is_torch in modules.items() if not is_torch)
-        raise SubjectError(
-            f"{title}: some classes are torch modules and some are not ({mixed}); "
-            "say --framework torch or --framework numpy"
-        )
     return "jax" if "jax" in _libraries(m for c in classes.values() for m in vars(c).values()) else "numpy"
 
 

@@ -195,6 +195,14 @@ def test_a_class_that_cannot_be_built_costs_its_own_block(desk):
     assert desk.check(CONFIGURED, "--block", "relu", "--dtype", "float32", "-n", 0).code == 0
 
 
+def test_a_class_that_is_no_module_costs_its_own_block(desk):
+    pytest.importorskip("torch")
+    text = "from torch import nn\n\nReLU = nn.ReLU\n\nclass MLP:\n    sizes = 3, 4\n"
+    subject = uncallable(load(desk.write("layers.py", text)), None)
+    assert list(subject.uncallable) == [("mlp", "class")]
+    assert "cannot be built as MLP(1, 1, 1)" in subject.uncallable["mlp", "class"].sentence
+
+
 def test_one_call_that_returns_is_enough():
     def relu(x):
         if x.ndim < 4:

@@ -138,6 +138,7 @@ def test_the_callers_environment_reaches_the_subject(desk):
         ("import numpy as np, torch\ndef relu(x): return np.maximum(x, 0)", "numpy"),
         ("import numpy as np, torch\ndef relu(x): return torch.relu(x)", "torch"),
         ("from torch import nn\nclass ReLU(nn.Module): pass", "torch"),
+        ("from torch import nn\nclass ReLU(nn.Module): pass\nclass Linear: pass", "torch"),
         ("import torch\nimport numpy as np\nclass ReLU: pass", "numpy"),
     ],
 )
@@ -152,7 +153,6 @@ def test_the_library_is_told_from_the_code(desk, text, library):
     [
         "import numpy as np, torch\ndef relu(x): return x.clip(0)",
         "import numpy as np, torch\ndef relu(x): return torch.relu(x)\ndef linear(x, w): return np.dot(x, w.T)",
-        "from torch import nn\nclass ReLU(nn.Module): pass\nclass Linear: pass",
     ],
 )
 def test_where_it_cannot_be_told_the_user_is_asked(desk, text):
