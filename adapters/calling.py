@@ -158,8 +158,9 @@ def passed(
     def call(*given: Any, **arguments: Any) -> Any:
         arrays = dict(zip(order, given[before:], strict=False))
         kept = {places[n]: a for n, a in arrays.items() if n in places and not (a is None and n in omitted)}
-        positional = [kept.pop(place) for place in sorted(p for p in kept if isinstance(p, int))]
-        return function(*given[:before], *positional, **kept, **{**(always or {}), **arguments})
+        positional = [kept[place] for place in sorted(p for p in kept if isinstance(p, int))]
+        named = {place: array for place, array in kept.items() if isinstance(place, str)}
+        return function(*given[:before], *positional, **named, **{**(always or {}), **arguments})
 
     return call
 
@@ -256,7 +257,7 @@ def from_scratch(cls: type) -> type:
             elif len(path) < 6 and (isinstance(value, dict | list) or hasattr(value, "__dict__")):
                 yield from arrays(value, path)
 
-    class Layer(cls):  # type: ignore[misc, valid-type]
+    class Layer(cls):
         def __call__(self, *given: Any) -> Any:
             return self.forward(*given)
 
@@ -271,7 +272,7 @@ def from_scratch(cls: type) -> type:
 
         def gradients_beside(self) -> dict[str, Any]:
             """By the key of a parameter: its gradient, which lies beside it."""
-            known, found = dict(arrays(self)), {}
+            known, found = dict(arrays(self)), dict[str, Any]()
             for path in known:
                 *outer, name = path
                 wanted = names(name)
