@@ -217,6 +217,7 @@ def from_scratch(cls: type) -> type:
     """Return a class like `cls` that is called by its `forward(x)` and has its `backward(gradient)` as its vjp.
 
     The gradients of its parameters are found by name: that of `W` in `dW`, `grad_W`, `W_grad`, …, or in `grads["W"]`.
+    `backward` may also return them after the gradient of x.
     """
 
     def plain(name: str) -> str:
@@ -268,7 +269,9 @@ def from_scratch(cls: type) -> type:
 
             def pull_back(self, cotangent: Any) -> Any:
                 found = self.backward(cotangent)
-                return found[0] if isinstance(found, tuple | list) else found
+                first, *others = found if isinstance(found, tuple | list) else (found,)
+                self.returned_beside = lambda: others  # a function, so that these are no arrays that the layer holds
+                return first
 
         def gradients_beside(self) -> dict[str, Any]:
             """By the key of a parameter: its gradient, which lies beside it."""
@@ -287,6 +290,10 @@ def from_scratch(cls: type) -> type:
                     )
                     if beside or (mapped and (plain(last) in wanted or last == name)):
                         found.setdefault(".".join(path), gradient)
+            for gradient in getattr(self, "returned_beside", list)():  # in the order of the parameters
+                alike = (".".join(path) for path, array in known.items() if np.shape(array) == np.shape(gradient))
+                if (key := next((key for key in alike if key not in found), None)) is not None:
+                    found[key] = gradient
             return found
 
     Layer.__name__, Layer.__qualname__, Layer.__module__ = cls.__name__, cls.__qualname__, cls.__module__

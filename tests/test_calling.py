@@ -345,7 +345,7 @@ DENSE = """
             x, dy_rows = self.x.reshape(rows, W.shape[1]), dy.reshape(rows, W.shape[0])
             dW, db = dy_rows.T @ x, dy_rows.sum(0) {mistake}
             {put}
-            return dy @ W
+            return {returned}
 """
 BESIDE = {"keep": "self.W, self.b = W, b", "get": "self.W, self.b"}
 STORES = {
@@ -360,6 +360,10 @@ STORES = {
         "put": "self.grads['W'], self.grads['b'] = dW, db",
     },
 }
+
+
+STORES = {name: {"returned": "dy @ W"} | store for name, store in STORES.items()}
+STORES["returned"] = BESIDE | {"put": "pass", "returned": "(dy @ W, dW, db)"}
 
 
 @pytest.mark.parametrize("store", STORES)
