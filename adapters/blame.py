@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType, ModuleType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -62,12 +62,12 @@ def told(error: BaseException) -> str:
 class theirs:  # lower case, since it reads as a statement: with theirs(): …
     """Run the subject's code: what it raises becomes Raised, except for Unsupported and a Ctrl-C of the user.
 
-    `adapter` is the function of an adapter that makes the call, where one stands in between: its own mistakes pass.
+    `adapter` is the framework whose function makes the call, where one stands in between: its own mistakes pass.
     """
 
     __slots__ = ("adapter",)
 
-    def __init__(self, adapter: Callable[..., Any] | None = None) -> None:
+    def __init__(self, adapter: Any = None) -> None:
         self.adapter = adapter
 
     def __enter__(self) -> None:
@@ -80,20 +80,38 @@ class theirs:  # lower case, since it reads as a statement: with theirs(): …
             return
         if not _is_own(error, self.adapter):
             raise Raised(error) from None
+        error.nnspec_own = True  # type: ignore[attr-defined]  # also where another `theirs` stands around this one
 
 
-def _is_own(error: BaseException, adapter: Callable[..., Any] | None) -> bool:
-    """Whether an adapter made the mistake: it has been told so, or its own line raised and the subject is innocent."""
+def _is_own(error: BaseException, adapter: Any) -> bool:
+    """Whether an adapter made the mistake: it converted an array, or a line of its own raised."""
     if getattr(error, "nnspec_own", False):
         return True
+    functions = _functions(adapter)
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if adapter is None or frames[-1].f_code is not getattr(adapter, "__code__", None):
+    if any(functions.get(frame.f_code) == "to_native" for frame in frames):
+        return True
+    while len(frames) > 1 and frames[-1].f_code.co_name == "__getattr__" and _library(frames[-1].f_globals["__name__"]):
+        frames.pop()  # of a module such as numpy, which says by itself that it has no such attribute
+    name = functions.get(frames[-1].f_code)
+    if name is None:
         return False
     if isinstance(error, KeyError):  # how an adapter says that a module has no such entry
-        return adapter.__name__ in ("load_entries", "read")
+        return name == "load_entries"
     if isinstance(error, AttributeError) and error.name is not None:  # the subject's own objects may lack one
-        return isinstance(error.obj, ModuleType) or type(error.obj).__module__.partition(".")[0] in LIBRARIES
+        return isinstance(error.obj, ModuleType) or _library(type(error.obj).__module__)
     return isinstance(error, OWN_MISTAKES)
+
+
+def _functions(adapter: Any) -> dict[CodeType, str]:
+    """The functions that an adapter itself consists of: those of its contract, and those that only it uses."""
+    names = (*CALLING, "read", "to_native", "to_numpy", *(n for n in dir(adapter) if n[0] == "_" != n[1]))
+    found = ((name, getattr(getattr(adapter, name, None), "__code__", None)) for name in names)
+    return {code: name for name, code in found if code is not None}
+
+
+def _library(module: str) -> bool:
+    return module.partition(".")[0] in LIBRARIES
 
 
 class Watched:
@@ -104,7 +122,11 @@ class Watched:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.framework, name)
-        return functools.partial(_calling, value) if name in CALLING else value
+        return functools.partial(self._calling, value) if name in CALLING else value
+
+    def _calling(self, function: Callable[..., Any], *given: Any, **keywords: Any) -> Any:
+        with theirs(self.framework):
+            return function(*given, **keywords)
 
     def to_native(self, array: np.ndarray) -> Any:
         """The framework's own array. The subject has no part in it, so that whatever fails is not its failure."""
@@ -128,22 +150,17 @@ class Watched:
 
     def state(self, module: Any) -> dict[str, np.ndarray]:
         """Key -> copy, of the module's parameters and saved buffers. Unusable where one is no array of numbers."""
-        return {key: usable(array) for key, array in _calling(self.framework.state, module).items()}
+        return {key: usable(array) for key, array in self._calling(self.framework.state, module).items()}
 
     def read(self, module: Any, key: str) -> np.ndarray:
         """A copy of one entry of the module. KeyError where there is none; Unusable where it is no array of numbers."""
-        return usable(_calling(self.framework.read, module, key))
+        return usable(self._calling(self.framework.read, module, key))
 
 
 @functools.cache
 def watched(framework: Any) -> Watched:
     """Return the framework as a check uses it: the same object each time, so that equal subjects stay equal."""
     return framework if isinstance(framework, Watched) else Watched(framework)
-
-
-def _calling(adapter: Callable[..., Any], *given: Any, **keywords: Any) -> Any:
-    with theirs(adapter):
-        return adapter(*given, **keywords)
 
 
 def usable(array: np.ndarray) -> np.ndarray:
