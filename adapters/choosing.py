@@ -127,10 +127,11 @@ def _unknown(name: str) -> str:
 def _nearest(names: Mapping[str, Any]) -> str:
     """A name that was probably meant, or some names that are known."""
     known = {canonical.lower(): canonical for canonical in sorted(CANONICAL)}
+    for name, value in names.items():
+        close = difflib.get_close_matches(name.lower(), known, 1, 0.85) if name not in PAGELESS else []
+        if callable(value) and close:
+            return f"though {name!r} is close to {known[close[0]]!r}"
     pageless = sorted(name for name, value in names.items() if name in PAGELESS and callable(value))
     if pageless:
         return f"and there is no page for {', '.join(pageless)}; the blocks are {', '.join(SIGNATURES)}"
-    for name, value in names.items():
-        if callable(value) and (close := difflib.get_close_matches(name.lower(), known, 1, 0.85)):
-            return f"though {name!r} is close to {known[close[0]]!r}"
     return "such as conv2d, Conv2d, batch_norm, BatchNorm2d"
