@@ -328,7 +328,7 @@ def test_momentum_cumulative(subject: Trial, case: tuple[Case, ...]) -> None:
 def averages(case: tuple[Case, ...], dtype: str, biased: bool) -> list[Expected]:
     """Running mean and running variance after each of the batches: the plain mean of those so far."""
     running: dict[str, Expected] = {n: Expected.exactly(case[0][n]) for n in STATISTICS}
-    found = []
+    found: list[Expected] = []
     for count, step in enumerate(case, start=1):
         before = {n: r.value.astype(dtype) for n, r in running.items()}
         after = expected(step.but(**before, momentum=1 / count), biased=biased)[1:]
