@@ -75,7 +75,7 @@ def test_pairs_are_an_int_where_both_are_equal():
 
 def test_a_case_reads_like_a_call():
     drawn = Case("conv2d", {"x": np.zeros((1, 2)), "bias": None}, {"stride": (1, 2)})
-    assert str(drawn) == "conv2d(x(1, 2), stride=(1, 2))"
+    assert str(drawn) == "conv2d(x(1, 2), bias=None, stride=(1, 2))"
     assert drawn["stride"] == (1, 2)
     assert drawn["bias"] is None
 

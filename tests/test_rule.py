@@ -166,9 +166,11 @@ def test_subnormal_products_may_lose_half_a_spacing_each():
         ((0, 4, 4, 0, 0), True),  # rounding may have decided the first two signs
         ((-1, 0, 4, 0, 0), False),
         ((4, 5, 4, 0, 0), False),
-        ((4, 0, 0, 0, 0), False),  # the third is certainly positive, the fourth negative, and the last is exactly 0
+        ((4, 0, 0, 0, 0), False),  # the third is certainly positive, and the fourth negative
         ((4, 0, 4, 4, 0), False),
-        ((4, 0, 4, 0, 4), False),
+        ((4, 0, 4, 0, 4), True),  # the last is exactly 0, where the slope is a convention between 0 and 1
+        ((4, 0, 4, 0, 5), False),
+        ((4, 0, 4, 0, -1), False),
     ],
 )
 def test_what_a_rectifier_hands_back(gradient, right):
