@@ -7,6 +7,7 @@ as long as they are small enough; what would make them too large is not done unt
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -124,12 +125,34 @@ class Life(RuleBasedStateMachine):
             arrays += [*(p.grad for p in found), *(names["sgd"].velocities if self.trains else ())]
         return max(np.abs(a).max() for a in arrays if a is not None) <= limit
 
+    def teardown(self) -> None:
+        """Close a life that went well: load, evaluate, learn and copy twice, since few lives happen to do so."""
+        if not self.saved or sys.exc_info()[0] is not None:
+            return
+        self.optimise()
+        for rng in map(np.random.default_rng, range(2)):
+            self.pair.run("net.load_state_dict(saved0)")
+            self.watched = self.statistics[0]
+            self.equals_model()
+            self.forward(rng, "eval")
+            if self.trains:
+                self.step(1)
+                self.switch("net.body", "train")
+                self.equals_model()
+                self.forward(rng, "eval")
+        self.copy()
+        if self.trains:
+            self.step(1)
+        self.equals_model()
+
     # -- what can be done --------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.small(PASSES, weights=True))
-    @rule(rng=integers)
-    def forward(self, rng: np.random.Generator) -> None:
-        """A call on three rows."""
+    @rule(rng=integers, mode=st.sampled_from(["", "train", "eval"]))
+    def forward(self, rng: np.random.Generator, mode: str) -> None:
+        """Call the network on three rows, in the mode that it has or in another one."""
+        if mode:
+            self.pair.run(f"net.{mode}()")
         self.pair.run(f"y = net({native(self.rows(rng, 2))})")
         self.passed()
 
