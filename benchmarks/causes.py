@@ -32,13 +32,14 @@ from unittest import mock
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from nnspec.adapters.subject import Subject
-from nnspec.conformance import diagnosis
+from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import Fault, catalogue
-from nnspec.conformance.findings import Suspect, suspects
-from nnspec.conformance.power import faults_of, load_checks
+from nnspec.conformance.power import faults_of
+from nnspec.conformance.report import diagnosis
+from nnspec.conformance.report.findings import Suspect, suspects
+from nnspec.conformance.report.terminal import SUSPECTS
 from nnspec.conformance.requirements import CHECKS
-from nnspec.conformance.terminal import SUSPECTS
-from nnspec.conformance.trial import Trial, forms
+from nnspec.conformance.trial.trial import Trial, forms
 
 COLUMNS = ("reports", "right", "first", "others", "possible", "none")
 LEAST = {"known": ("first", 95), "unknown": ("reports", 0), "pairs": ("right", 80)}  # of a hundred

@@ -19,9 +19,10 @@ from collections import Counter, defaultdict
 from concurrent.futures import ProcessPoolExecutor
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-from nnspec.conformance.diagnosis import causes
+from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import catalogue
-from nnspec.conformance.power import faults_of, judge, load_checks
+from nnspec.conformance.power import faults_of, judge
+from nnspec.conformance.report.diagnosis import causes
 from nnspec.conformance.requirements import CHECKS
 
 COLUMNS = ("faults", "alone", "tied", "first", "none", "wrong", "survived")

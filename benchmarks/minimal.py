@@ -23,11 +23,13 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from nnspec.adapters.signatures import SIGNATURES
-from nnspec.conformance.cases import Case
+from nnspec.conformance.case import Case
+from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import catalogue
-from nnspec.conformance.power import faults_of, load_checks
+from nnspec.conformance.power import faults_of
 from nnspec.conformance.requirements import CHECKS, Check
-from nnspec.conformance.trial import Mismatch, Trial, forms
+from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.trial import Trial, forms
 
 ELEMENTS, NEEDLESS = 4, 1  # medians at most
 

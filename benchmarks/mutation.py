@@ -1,6 +1,6 @@
 """Whether every line of the checks is needed: each is left out or weakened in turn, and some fault must then survive.
 
-    python benchmarks/mutation.py [--file conformance/laws.py]… [--every N]
+    python benchmarks/mutation.py [--file conformance/checks/laws.py]… [--every N]
 
 What is tried, one at a time: a statement left out, an exception not raised, a loop that does nothing, a strategy that
 always gives its first value, an argument that a check no longer varies. For a change within one check the faults of its
@@ -30,7 +30,10 @@ from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 ROOT = Path(__file__).parent.parent
-SHARED = ("cases", "gradients", "laws", "learning", "life", "pools", "residual", "trees", "wiring")
+SHARED = (
+    *(f"checks/{name}" for name in ("cases", "laws", "laws_of_gradients", "learning", "life", "pools", "trees")),
+    *(f"bounds/{name}" for name in ("residual", "wiring")),
+)
 PRELOADED = ("numpy", "hypothesis", "hypothesis.stateful", "pytest", "rich", "jinja2", "ml_dtypes")
 
 
@@ -133,7 +136,7 @@ def changes(file: str) -> Iterator[Change]:
     """All of a file."""
     walk, stem = Weaken(), Path(file).stem
     walk.visit(ast.parse((ROOT / file).read_text("utf-8")))
-    users = [path for path in sorted((ROOT / "conformance").glob("test_*.py")) if stem in imports(path)]
+    users = [path for path in sorted((ROOT / "conformance" / "checks").glob("test_*.py")) if stem in imports(path)]
     blocks = tuple(f"{path.stem.removeprefix('test_')}." for path in users)
     for number, (node, what, check) in enumerate(walk.found):
         yield Change(file, number, node.lineno, what, (f"{check}/",) if check.startswith(blocks) else blocks)
@@ -176,7 +179,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, metavar="N", help="try every Nth change")
     parser.add_argument("-n", type=int, default=2, metavar="WORKERS")
     options = parser.parse_args()
-    checks = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "conformance").glob("test_*.py"))
+    checks = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "conformance" / "checks").glob("test_*.py"))
     files = options.file or [*checks, *(f"conformance/{name}.py" for name in SHARED)]
     todo = [change for file in files for change in changes(file)][:: options.every]
     counts: dict[str, Counter[str]] = {file: Counter() for file in files}

@@ -2,7 +2,7 @@
 
     python benchmarks/naming.py
 
-By what conformance/broken.json says that each fault breaks, and twice: as the order of findings is made for a user, and
+By what conformance/faults/broken.json says that each fault breaks, and twice: as findings are ordered for a user, and
 with the fault in question left out of what is known, as for a mistake that nobody has thought of. Exit status 1 if
 fewer than 99, or 95, of 100 are among the first three findings.
 
@@ -26,13 +26,15 @@ from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import broken_by_faults, catalogue
-from nnspec.conformance.findings import Broken, ranked
-from nnspec.conformance.power import faults_of, judge, load_checks
+from nnspec.conformance.power import faults_of, judge
+from nnspec.conformance.report.findings import Broken, ranked
 from nnspec.conformance.requirements import CHECKS, requirements
-from nnspec.conformance.trial import Outcome, Trial, forms
+from nnspec.conformance.trial.record import Outcome
+from nnspec.conformance.trial.trial import Trial, forms
 
-FILE = Path(__file__).parent.parent / "conformance" / "broken.json"
+FILE = Path(__file__).parent.parent / "conformance" / "faults" / "broken.json"
 
 
 def broken_by(key: str) -> tuple[str, list[str]]:

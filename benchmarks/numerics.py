@@ -23,11 +23,11 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from nnspec.adapters.for_reference import subject as reference
+from nnspec.conformance.bounds.rule import CLASSES, STRICT, Expected
+from nnspec.conformance.checks import load_checks
 from nnspec.conformance.formats import BFLOAT16, STORED, TFLOAT32, rounded
-from nnspec.conformance.power import load_checks
 from nnspec.conformance.requirements import CHECKS
-from nnspec.conformance.rule import CLASSES, STRICT, Expected
-from nnspec.conformance.trial import Trial
+from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.windows import pad, windows
 
 Array = np.ndarray

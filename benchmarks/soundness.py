@@ -26,11 +26,11 @@ import numpy as np
 from nnspec.adapters.loading import load
 from nnspec.adapters.names import DTYPES, LONG
 from nnspec.adapters.signatures import SIGNATURES
-from nnspec.conformance import waivers
-from nnspec.conformance.power import load_checks
+from nnspec.conformance.bounds.rule import CLASSES, Expected, compare
+from nnspec.conformance.checks import load_checks
+from nnspec.conformance.report import waivers
 from nnspec.conformance.requirements import CHECKS
-from nnspec.conformance.rule import CLASSES, Expected, compare
-from nnspec.conformance.trial import PROFILES, Trial, forms
+from nnspec.conformance.trial.trial import PROFILES, Trial, forms
 
 
 @dataclass

@@ -2,6 +2,10 @@
 
 from typing import Any
 
+# Files and folders of this package, each of which imports those before it alone; below all of them lie
+# nnspec.reference and nnspec.adapters. What is not named here (the session, the commands) may import everything.
+ROOMS = ("system", "formats", "case", "requirements", "bounds", "faults", "trial", "checks", "report")
+
 
 def check(subject: Any, **options: Any) -> dict[str, Any]:
     """Judge a subject: "torch", a file, a module, a mapping of names, a function or a class.

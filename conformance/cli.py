@@ -10,7 +10,7 @@ import sys
 if __name__ == "__main__" and not sys.flags.safe_path:
     sys.path[:] = sys.path[1:]  # the working directory, in which a file may bear the name of a standard module
 
-from nnspec.conformance import signals
+from nnspec.conformance.system import signals
 
 if __name__ == "__main__":
     signals.leave_at_once()
@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from nnspec.conformance.verdicts import CONFORMS, DEVIATES, HARNESS, INTERRUPTED, MISUSE
+from nnspec.conformance.report.verdicts import CONFORMS, DEVIATES, HARNESS, INTERRUPTED, MISUSE
 
 if TYPE_CHECKING:
     from nnspec.conformance.session import Session
@@ -216,7 +216,7 @@ def _flush() -> None:
 
 
 def _misuse(message: str, code: int = MISUSE) -> int:
-    from nnspec.conformance.legible import legible
+    from nnspec.conformance.system.legible import legible
 
     _tell(f"nnspec: {legible(message)}\n", sys.stderr)
     return code
@@ -224,7 +224,7 @@ def _misuse(message: str, code: int = MISUSE) -> int:
 
 def _alone(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     """Run in one child process: a subject that ends it must not pass for one that conforms."""
-    from nnspec.conformance import processes
+    from nnspec.conformance.system import processes
 
     before = _log_begun(options)
     code = processes.alone(lambda: command(options))
@@ -242,7 +242,7 @@ def _alone(command: Callable[[argparse.Namespace], int], options: argparse.Names
 
 def _log_begun(options: argparse.Namespace) -> int | None:
     """Return when the log of a run of `check` was last written to, if there is one."""
-    from nnspec.conformance.log import NAME
+    from nnspec.conformance.system.log import NAME
 
     log = Path(options.out) / NAME
     return log.stat().st_mtime_ns if options.command == "check" and log.is_file() else None
@@ -255,8 +255,8 @@ def _deliver(
 
     A file is written first. A device or a pipe may block or belong to the reader of the verdict: it comes last.
     """
-    from nnspec.conformance import folder
-    from nnspec.conformance.terminal import rendered
+    from nnspec.conformance.report.terminal import rendered
+    from nnspec.conformance.system import folder
 
     to_stdout, last = folder.is_standard_output(path), folder.is_stream(path)
 
@@ -292,7 +292,7 @@ def _check(options: argparse.Namespace) -> int:
         options.subject = f"{options.subject} --as {options.role}"
     if message := _refused(options, [options.subject]):
         return _misuse(message)
-    from nnspec.conformance import folder
+    from nnspec.conformance.system import folder
 
     path = folder.absolute(options.json or f"{options.out}/report.json")
     code, run = _judge(options, options.subject, options.out, path)
@@ -305,8 +305,8 @@ def _check(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace, report: dict[str, Any], log: Path | None, path: str | None = None) -> None:
     """Write the report of `check` where it belongs, and show it."""
-    from nnspec.conformance import folder
-    from nnspec.conformance.terminal import show
+    from nnspec.conformance.report.terminal import show
+    from nnspec.conformance.system import folder
 
     shown = options.json or f"{options.out}/report.json"
     path = path or folder.absolute(shown)
@@ -316,7 +316,8 @@ def _show(options: argparse.Namespace, report: dict[str, Any], log: Path | None,
 def _matrix(options: argparse.Namespace) -> int:
     if message := _refused(options, options.subject):
         return _misuse(message)
-    from nnspec.conformance import folder, matrix
+    from nnspec.conformance.report import matrix
+    from nnspec.conformance.system import folder
 
     out, shown = Path(options.out), options.json or f"{options.out}/report.json"
     place, path = Path(os.path.realpath(out)), folder.absolute(shown)
@@ -352,7 +353,7 @@ def _matrix(options: argparse.Namespace) -> int:
 
 def _save(what: dict[str, Any] | str, path: Path, log: Path | None = None) -> None:
     """Write a report, or a page; tell a failure."""
-    from nnspec.conformance import folder
+    from nnspec.conformance.system import folder
 
     try:
         folder.write(what, path)
@@ -389,9 +390,10 @@ def _refused(options: argparse.Namespace, subjects: list[str]) -> str | None:
 
 def _judge(options: argparse.Namespace, subject: str, out: str, json: str) -> tuple[int, Session | str]:
     """Run the checks of one subject: the session with its report; or an exit code, and why there is no report."""
-    from nnspec.conformance import folder, printed, session
-    from nnspec.conformance.log import Log
-    from nnspec.conformance.terminal import Progress
+    from nnspec.conformance import session
+    from nnspec.conformance.report.terminal import Progress
+    from nnspec.conformance.system import folder, printed
+    from nnspec.conformance.system.log import Log
 
     names = ("block", "profile", "dtype", "seed", "framework", "device", "waivers", "timeout", "memory")
     chosen = {name: getattr(options, name) for name in names} | {"subject": subject, "out": out, "json": json}
@@ -433,7 +435,7 @@ def exit_code(report: dict[str, Any]) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from nnspec.conformance.explain import explain
+    from nnspec.conformance.report.explain import explain
 
     text = explain(options.identifier)
     if text is None:
@@ -442,7 +444,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from nnspec.conformance.explain import overview, requirements_of
+    from nnspec.conformance.report.explain import overview, requirements_of
     from nnspec.conformance.requirements import unknown_block
 
     if options.block and (message := unknown_block([options.block])):
@@ -458,9 +460,9 @@ def _power(options: argparse.Namespace) -> int:
         return _misuse(f"--block {message}")
     if options.seeds < 1:
         return _misuse(f"--seeds {options.seeds}: expected at least 1")
-    from nnspec.conformance import folder
-    from nnspec.conformance.power import has_place_for_score, write_into
-    from nnspec.conformance.terminal import measure_power, rendered, show_power
+    from nnspec.conformance.power import has_place_for_score, measure_power, show_power, write_into
+    from nnspec.conformance.report.terminal import rendered
+    from nnspec.conformance.system import folder
 
     if options.page and not has_place_for_score(Path(options.page)):  # said before the work, and not after it
         return _misuse(f"--page {options.page}: expected a page with <!-- score --> and <!-- /score -->")

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from nnspec.adapters.names import DTYPES, NAMED
+from nnspec.conformance import checks
 
 if TYPE_CHECKING:
     from nnspec.adapters.subject import Subject
-    from nnspec.conformance.journal import Journal
+    from nnspec.conformance.report.waivers import Waiver
     from nnspec.conformance.session import Session
-    from nnspec.conformance.waivers import Waiver
+    from nnspec.conformance.trial.journal import Journal
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,13 +62,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("nnspec_journals") is not None:
         _stay_in_folder(config)
     if _is_own_worker(config):
-        from nnspec.conformance.processes import become_worker
+        from nnspec.conformance.system.processes import become_worker
 
         become_worker(getattr(config, "workerinput", {})["nnspec_parent"])
     if not hasattr(config, "workerinput") and _asked_for(config):
-        from nnspec.conformance.folder import OutputError
         from nnspec.conformance.requirements import unknown_block
         from nnspec.conformance.session import Session
+        from nnspec.conformance.system.folder import OutputError
         from nnspec.conformance.workers import Workers
 
         if message := unknown_block(config.getoption("nnspec_block")):
@@ -119,7 +120,7 @@ def _journal(config: pytest.Config) -> Journal | None:
     folder = worker.get("nnspec_journals")
     if not folder:
         return None
-    from nnspec.conformance.journal import Journal
+    from nnspec.conformance.trial.journal import Journal
 
     return Journal(Path(folder) / worker["workerid"])
 
@@ -127,10 +128,11 @@ def _journal(config: pytest.Config) -> Journal | None:
 def _load(config: pytest.Config, state: _State) -> None:
     from nnspec.adapters import SubjectError, load
     from nnspec.adapters.trying import at_once, uncallable
-    from nnspec.conformance import signals, waivers
-    from nnspec.conformance.legible import legible
+    from nnspec.conformance.report import waivers
     from nnspec.conformance.requirements import unknown_declaration
-    from nnspec.conformance.sources import sources
+    from nnspec.conformance.system import signals
+    from nnspec.conformance.system.legible import legible
+    from nnspec.conformance.system.sources import sources
 
     before = set(sys.modules)
     subject, asked = config.getoption("nnspec_subject"), config.getoption("nnspec_dtype")
@@ -203,8 +205,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Checks of blocks that are not asked for need not be imported."""
     blocks = config.getoption("nnspec_block")
-    ours = collection_path.parent == Path(__file__).parent and collection_path.name.startswith("test_")
-    return True if blocks and ours and collection_path.stem.removeprefix("test_") not in blocks else None
+    stem = checks.stem_of(collection_path)
+    return True if blocks and stem and stem not in blocks else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -216,7 +218,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if state.subject is None:
         metafunc.parametrize("trial", [], indirect=True)
         return
-    from nnspec.conformance.trial import forms
+    from nnspec.conformance.trial.trial import forms
 
     blocks = config.getoption("nnspec_block")
     subject = state.subject.within(check.stem)
@@ -264,10 +266,10 @@ def _applies(item: pytest.Item, config: pytest.Config) -> bool:
     """Checks that were given a form and a dtype; tests of the checks themselves only where the reference is judged."""
     check = _check(item)
     if check is None:
-        ours = item.path.parent == Path(__file__).parent
+        stem = checks.stem_of(item.path)
         itself = config.getoption("nnspec_journals") is None and config.getoption("nnspec_subject") == "reference"
         blocks = config.getoption("nnspec_block")
-        return not ours or (itself and (not blocks or item.path.stem.removeprefix("test_") in blocks))
+        return not stem or (itself and (not blocks or stem in blocks))
     return _state(config).subject is not None and _result(item) is not None
 
 
@@ -278,10 +280,11 @@ def _check(item: pytest.Item) -> Any:
 @pytest.fixture
 def trial(request: pytest.FixtureRequest) -> Any:
     """Runs a check against the subject, keeps the record for the report, and raises what pytest understands."""
-    from nnspec.conformance.legible import legible
-    from nnspec.conformance.report import differing, record, waived
-    from nnspec.conformance.steady import unsteady
-    from nnspec.conformance.trial import Outcome, Trial
+    from nnspec.conformance.checks.steady import unsteady
+    from nnspec.conformance.report.report import differing, record, waived
+    from nnspec.conformance.system.legible import legible
+    from nnspec.conformance.trial.record import Outcome
+    from nnspec.conformance.trial.trial import Trial
 
     state, config = _state(request.config), request.config
     form, dtype = request.param
@@ -348,7 +351,7 @@ def _trace(error: BaseException) -> str:
     """Return the end of an exception's traceback, as Python prints it."""
     import traceback
 
-    from nnspec.conformance.legible import LONGEST, legible
+    from nnspec.conformance.system.legible import LONGEST, legible
 
     whole: str = legible("".join(traceback.format_exception(error, limit=-8))[-LONGEST:])
     return whole

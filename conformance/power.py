@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
-import pkgutil
 import re
 import statistics
 import time
@@ -17,13 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nnspec.conformance
 from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Subject
+from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import Fault, catalogue
-from nnspec.conformance.report import versions
+from nnspec.conformance.report.report import Record, versions
+from nnspec.conformance.report.terminal import bar
 from nnspec.conformance.requirements import CHECKS, Check
-from nnspec.conformance.trial import Outcome, Trial, forms
+from nnspec.conformance.trial.record import Outcome
+from nnspec.conformance.trial.trial import Trial, forms
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 SCHEMA = "urn:nnspec:power:1"
 SCORE = re.compile(r"(?<=<!-- score -->\n).*?(?=<!-- /score -->)", re.DOTALL)  # what a page has between these marks
@@ -44,13 +47,6 @@ class Verdict:
     def stem(self) -> str:
         """The block."""
         return self.key.split(".")[0]
-
-
-def load_checks() -> None:
-    """Import every check file, which registers its checks."""
-    for module in pkgutil.iter_modules(nnspec.conformance.__path__):
-        if module.name.startswith("test_"):
-            importlib.import_module(f"nnspec.conformance.{module.name}")
 
 
 def measure(key: str, profile: str, seed: int) -> Verdict:
@@ -185,3 +181,38 @@ def write_into(page: Path, score: dict[str, Any]) -> None:
     """The table into a page, between its marks."""
     table = "\n" + markdown(score) + "\n"
     page.write_text(SCORE.sub(lambda _: table, page.read_text("utf-8")), "utf-8")
+
+
+# -- what the terminal shows ---------------------------------------------------------------------------------------
+
+
+def measure_power(blocks: Iterable[str], profile: str, seeds: int, workers: int) -> Record:
+    """Put every fault to its own check, with a bar on standard error; the score as `assemble` makes it."""
+    faults, verdicts, started = faults_of(blocks), [], time.monotonic()
+    with bar() as progress:
+        task = progress.add_task("faults", total=len(faults) * seeds)
+        for verdict in measure_all(faults, profile, range(seeds), workers):
+            verdicts.append(verdict)
+            progress.advance(task)
+    return assemble(verdicts, profile, seeds, time.monotonic() - started)
+
+
+def show_power(score: Record, console: Console) -> None:
+    """The score: block by block, and what survived."""
+    seeds = score["seeds"]
+    title = f"faults killed by their own check, profile {score['profile']}, {seeds} seed{'s' if seeds > 1 else ''}"
+    table = Table(title=title, title_justify="left", box=None)
+    for column in ("block", "faults", "killed", "of", "cases: median", "at worst"):
+        table.add_column(column, justify="left" if column == "block" else "right")
+    for block, row in by_block(score).items():
+        numbers = (row["faults"], row["killed"], row["runs"], f"{row['median']:g}", row["worst"])
+        table.add_row(block, *map(str, numbers))
+    console.print(table)
+    survivors = [s for entry in score["requirements"] for s in entry["survivors"]]
+    for survivor in survivors:
+        seeds_and_reasons = ", ".join(f"seed {seed} ({escape(why)})" for seed, why in survivor["seeds"].items())
+        console.print(f"survived: {survivor['fault']}: {seeds_and_reasons}")
+    console.print(
+        f"{score['killed']} of {score['runs']} killed ({100 * score['killed'] / max(score['runs'], 1):.1f} %); "
+        f"{len(survivors)} of {score['faults']} faults survived at least once; {score['seconds']:.0f} s"
+    )

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
-from nnspec.conformance import folder, journal, signals
-from nnspec.conformance.folder import OutputError
-from nnspec.conformance.legible import legible
-from nnspec.conformance.log import Log, key
-from nnspec.conformance.processes import SAFE_PATH
 from nnspec.conformance.requirements import unknown_block
+from nnspec.conformance.system import folder, signals
+from nnspec.conformance.system.folder import OutputError
+from nnspec.conformance.system.legible import legible
+from nnspec.conformance.system.log import Log, key
+from nnspec.conformance.system.processes import SAFE_PATH
+from nnspec.conformance.trial import journal
 from nnspec.conformance.workers import arguments as worker_arguments
 
 
@@ -86,7 +87,7 @@ class Session:
         if self.subject_error or self.failure:
             session.exitstatus = 2 if self.subject_error else 3
         elif self._begin():
-            from nnspec.conformance import report
+            from nnspec.conformance.report import report
 
             self._write_crash_scripts()
             if self.interrupted:
@@ -127,7 +128,7 @@ class Session:
                 terminalreporter.write_line(f"nnspec: {self.log.trouble}", red=True)
 
     def _write_crash_scripts(self) -> None:
-        from nnspec.conformance.script import crash_scripts
+        from nnspec.conformance.report.script import crash_scripts
 
         records = [self.log.records[which] for which in self.log.crashes if which in self.log.records]
         lack = [r for r in records if r["failure"] and not r["failure"]["script"]]
@@ -159,7 +160,7 @@ class Session:
                 self.log.error(legible(f"{path} was changed while it was checked; check it again"))
 
     def _versions(self) -> dict[str, str]:
-        from nnspec.conformance import report
+        from nnspec.conformance.report import report
 
         return report.versions() | self.loaded.get("versions", {})
 
@@ -181,7 +182,7 @@ class Session:
 
 def salvage(out: str, interrupted: bool, error: str) -> tuple[Log, dict[str, Any]]:
     """Return the log and the report of a run whose process ended before it could write a report."""
-    from nnspec.conformance import report
+    from nnspec.conformance.report import report
 
     log = Log(out, resume=True)
     log.begin({name: value for name, value in log.head.items() if name != "log"})
@@ -300,7 +301,7 @@ def check_object(
     """What nnspec.conformance.check does: everything in this process, nothing written."""
     from nnspec.adapters import SubjectError, load
     from nnspec.adapters.names import DTYPES
-    from nnspec.conformance.trial import PROFILES
+    from nnspec.conformance.trial.trial import PROFILES
 
     blocks, dtypes = ([value] if isinstance(value, str) else value for value in (block, dtype))
     if message := unknown_block(blocks):

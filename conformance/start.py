@@ -1,6 +1,6 @@
 """The start of the command `nnspec`: an interrupt while it is imported ends it without a traceback."""
 
-from nnspec.conformance import signals
+from nnspec.conformance.system import signals
 
 signals.leave_at_once()
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from nnspec.conformance import journal, signals
-from nnspec.conformance.legible import legible
-from nnspec.conformance.log import key
-from nnspec.conformance.processes import GIB, LINUX, Kept, Orphans, end_group, resident
 from nnspec.conformance.requirements import CHECKS, requirements
+from nnspec.conformance.system import signals
+from nnspec.conformance.system.legible import legible
+from nnspec.conformance.system.log import key
+from nnspec.conformance.system.processes import GIB, LINUX, Kept, Orphans, end_group, resident
+from nnspec.conformance.trial import journal
 
 if TYPE_CHECKING:
     from nnspec.conformance.session import Session
@@ -287,7 +288,7 @@ class Workers:
         self.session.log.note("incidents", [*notes, incident])
 
     def _crash(self, worker: Worker, nodeid: str) -> dict[str, Any] | None:
-        from nnspec.conformance import report, waivers
+        from nnspec.conformance.report import report, waivers
 
         raw = journal.raw(worker.journal)
         _, entry, case = journal.parse(raw)
@@ -385,7 +386,7 @@ def _try_again(crashitem: str, report: Any, sched: Any) -> None:
 
 
 def _check(identifier: str) -> Any:
-    from nnspec.conformance.power import load_checks
+    from nnspec.conformance.checks import load_checks
 
     load_checks()
     assert identifier in requirements()

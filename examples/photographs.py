@@ -11,9 +11,9 @@ import sys
 from collections import defaultdict
 
 import numpy as np
+from lockstep import end_to_end, judge, observe
+from lockstep_back import judge_step, observe_step
 from nnspec.adapters import load
-from nnspec.conformance.lockstep import end_to_end, judge, observe
-from nnspec.conformance.lockstep_back import judge_step, observe_step
 from sklearn.datasets import load_sample_images
 
 SIZE = 224

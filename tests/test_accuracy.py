@@ -10,11 +10,11 @@ import numerics
 import numpy as np
 import pytest
 from nnspec.adapters.for_reference import subject as reference
+from nnspec.conformance.bounds.rule import ARITHMETIC, CLASSES, STRICT, Expected, held_to, multilinear
+from nnspec.conformance.checks import load_checks
 from nnspec.conformance.formats import BFLOAT16, STORED, TFLOAT32, rounded
-from nnspec.conformance.power import load_checks
 from nnspec.conformance.requirements import CHECKS
-from nnspec.conformance.rule import ARITHMETIC, CLASSES, STRICT, Expected, held_to, multilinear
-from nnspec.conformance.trial import Trial
+from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.linear import linear
 
 NARROW = ("float16", "bfloat16")

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from nnspec.conformance import rule_batch_norm
-from nnspec.conformance.cases import Case
-from nnspec.conformance.residual import max_pool_vjp
-from nnspec.conformance.running_error import Approximate, bilinear_block, relu_vjp
+from nnspec.conformance.bounds import batch_norm as rule_batch_norm
+from nnspec.conformance.bounds.residual import max_pool_vjp
+from nnspec.conformance.bounds.running_error import Approximate, bilinear_block, relu_vjp
+from nnspec.conformance.case import Case
 from nnspec.reference.batch_norm import batch_norm_vjp
 from nnspec.reference.max_pool2d import max_pool2d_vjp
 from nnspec.reference.resnet34 import POOL

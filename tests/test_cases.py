@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
-from nnspec.conformance.cases import KINDS, LAYOUTS, Case, as_laid_out, as_pair, data, laid_out, minimise, pairs
+from nnspec.conformance.case import LAYOUTS, Case, as_laid_out, as_pair, laid_out, minimise
+from nnspec.conformance.checks.cases import KINDS, data, pairs
 
 
 def case(**arrays):

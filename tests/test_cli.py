@@ -452,7 +452,7 @@ def test_list_shows_the_requirements_of_a_block(desk):
 def test_explain_shows_page_reference_check_and_fault(desk):
     done = desk.nnspec("explain", "conv2d.stride.step")
     assert done.code == 0
-    for part in ("— must", "spec/conv2d.md:", "reference/conv2d.py:", "conformance/test_conv2d.py:", "fault "):
+    for part in ("— must", "spec/conv2d.md:", "reference/conv2d.py:", "conformance/checks/test_conv2d.py:", "fault "):
         assert part in done.out
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from nnspec.adapters import load
-from nnspec.conformance.power import judge, load_checks
+from nnspec.conformance.checks import load_checks
+from nnspec.conformance.power import judge
 from nnspec.conformance.requirements import CHECKS
 from nnspec.reference.mlp import MLP as Stack
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from nnspec.adapters.for_reference import subject as reference
-from nnspec.conformance.cases import Case
-from nnspec.conformance.diagnosis import _Seen, causes
-from nnspec.conformance.findings import findings, suspects
-from nnspec.conformance.power import faults_of, judge, load_checks
+from nnspec.conformance.case import Case
+from nnspec.conformance.checks import load_checks
+from nnspec.conformance.power import faults_of, judge
+from nnspec.conformance.report.diagnosis import _Seen, causes
+from nnspec.conformance.report.findings import findings, suspects
 from nnspec.conformance.requirements import CHECKS
-from nnspec.conformance.trial import Sighting
+from nnspec.conformance.trial.record import Sighting
 from nnspec.reference.conv2d import conv2d
 
 

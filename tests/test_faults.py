@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 from nnspec.adapters.for_reference import subject as reference
 from nnspec.adapters.signatures import SIGNATURES
-from nnspec.conformance.power import faults_of, load_checks
+from nnspec.conformance.checks import load_checks
+from nnspec.conformance.power import faults_of
+from nnspec.conformance.report.script import reproduce
 from nnspec.conformance.requirements import CHECKS
-from nnspec.conformance.script import reproduce
-from nnspec.conformance.trial import Trial, forms
+from nnspec.conformance.trial.trial import Trial, forms
 
 # A subject that remembers may fail by what it was asked before the case, which is not in the script
 MEMORY = (".call.stateless", "module.state.values", "module.life.equals-model")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 from naming import musts, place
+from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import broken_by_faults, catalogue
-from nnspec.conformance.findings import findings, ranked
-from nnspec.conformance.power import load_checks
+from nnspec.conformance.report.findings import findings, ranked
 
 KNOWN = broken_by_faults()
 FAULTS = [f for f in catalogue().values() if f.decides]
 
 
 def test_every_fault_has_been_measured_and_breaks_its_own_requirement():
-    """`python benchmarks/naming.py --write --block B` puts those that are missing into conformance/broken.json."""
+    """`python benchmarks/naming.py --write --block B` puts those that are missing into faults/broken.json."""
     assert {f.key for f in FAULTS} == KNOWN.keys()
     breaks = {key: {name.rstrip("!") for name in names} for key, names in KNOWN.items()}
     assert [f.key for f in FAULTS if f.requirement.partition(".")[2] not in breaks[f.key]] == []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from nnspec.adapters import SubjectError, Unsupported, load
 from nnspec.adapters.blame import Raised
-from nnspec.conformance.trial import Trial
+from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.linear import linear_vjp
 
 jax = pytest.importorskip("jax")
@@ -185,7 +185,7 @@ def test_a_class_is_differentiated_by_its_arrays(desk):
 
 
 def test_each_shape_is_judged_with_several_data(desk):
-    from nnspec.conformance.power import load_checks
+    from nnspec.conformance.checks import load_checks
     from nnspec.conformance.requirements import CHECKS
 
     load_checks()

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from lockstep import end_to_end, judge, observe
 from nnspec.adapters import for_numpy, load
 from nnspec.conformance.formats import STORED
-from nnspec.conformance.lockstep import end_to_end, judge, observe
 from nnspec.reference.conv2d import conv2d
 from nnspec.reference.resnet34 import ResNet34
 

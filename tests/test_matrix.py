@@ -25,7 +25,7 @@ WRONG = """
 def report(desk, path: str = "nnspec-report/report.json"):
     """The merged report, held against its schema."""
     schemas = [
-        json.loads(resources.files("nnspec.conformance").joinpath(f"{name}.schema.json").read_text("utf-8"))
+        json.loads(resources.files("nnspec.conformance.report").joinpath(f"{name}.schema.json").read_text("utf-8"))
         for name in ("matrix", "report")
     ]
     registry = Registry().with_resources((s["$id"], Resource.from_contents(s)) for s in schemas)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from nnspec.conformance.picture import picture
+from nnspec.conformance.report.picture import picture
 
 
 def failure(expected, actual, bound=0.0):

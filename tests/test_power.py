@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from nnspec.conformance.faults import origins
 from nnspec.conformance.power import Verdict, assemble, faults_of, markdown, measure
 
-SCHEMA = json.loads(resources.files("nnspec.conformance").joinpath("power.schema.json").read_text("utf-8"))
+SCHEMA = json.loads(resources.files("nnspec.conformance.report").joinpath("power.schema.json").read_text("utf-8"))
 
 
 def valid(score):

@@ -436,7 +436,7 @@ def test_what_a_subject_prints_is_limited(desk):
 
 
 def test_tests_of_the_suite_itself_pass_alone(desk):
-    done = desk.run("-m", "pytest", "-q", "--pyargs", "nnspec.conformance.test_relu", "-k", "reach or generated")
+    done = desk.run("-m", "pytest", "-q", "--pyargs", "nnspec.conformance.checks.test_relu", "-k", "reach or generated")
     assert done.code == 0, done.out + done.err
 
 

@@ -12,10 +12,10 @@ import pytest
 from nnspec.adapters import load
 from nnspec.adapters.roles import Held, by_shape
 from nnspec.adapters.subject import Lacks
-from nnspec.conformance.power import load_checks
+from nnspec.conformance.checks import load_checks
+from nnspec.conformance.report.script import reproduce
 from nnspec.conformance.requirements import CHECKS
-from nnspec.conformance.script import reproduce
-from nnspec.conformance.trial import Trial
+from nnspec.conformance.trial.trial import Trial
 
 torch = pytest.importorskip("torch")
 nn, F = torch.nn, torch.nn.functional

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nnspec.adapters.for_reference import subject
-from nnspec.conformance.cases import Case
-from nnspec.conformance.rule import ARITHMETIC, Expected, flushing, multilinear
-from nnspec.conformance.rule_batch_norm import expected_gradients
-from nnspec.conformance.running_error import Approximate, relu_vjp
-from nnspec.conformance.trial import Mismatch, Trial
+from nnspec.conformance.bounds.batch_norm import expected_gradients
+from nnspec.conformance.bounds.rule import ARITHMETIC, Expected, flushing, multilinear
+from nnspec.conformance.bounds.running_error import Approximate, relu_vjp
+from nnspec.conformance.case import Case
+from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.linear import linear
 
 DTYPES = ("float32", "float64")

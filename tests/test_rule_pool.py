@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nnspec.conformance.rule_pool import shared
+from nnspec.conformance.bounds.pool import shared
 
 DTYPES = ("float32", "float64")
 

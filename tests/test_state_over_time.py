@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from nnspec.adapters import load
 from nnspec.adapters.for_reference import subject as reference
-from nnspec.conformance.learning import Pair
-from nnspec.conformance.power import load_checks
+from nnspec.conformance.checks import load_checks
+from nnspec.conformance.checks.learning import Pair
 from nnspec.conformance.requirements import CHECKS
-from nnspec.conformance.trial import Trial
+from nnspec.conformance.trial.trial import Trial
 
 torch = pytest.importorskip("torch")
 

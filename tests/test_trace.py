@@ -8,9 +8,9 @@ from importlib import resources
 
 import pytest
 from nnspec.adapters.signatures import SIGNATURES
-from nnspec.conformance.explain import reference_sites
+from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import catalogue
-from nnspec.conformance.power import load_checks
+from nnspec.conformance.report.explain import reference_sites
 from nnspec.conformance.requirements import CHECKS, HEADING, pages, requirements
 
 STEMS = sorted(SIGNATURES)
@@ -43,7 +43,7 @@ def test_every_block_has_a_page_a_reference_checks_and_faults(stem):
     places = {
         f"spec/{stem}.md": pages(),
         f"reference/{stem}.py": files("reference"),
-        f"conformance/test_{stem}.py": files("conformance", "test_"),
+        f"conformance/checks/test_{stem}.py": files("conformance.checks", "test_"),
         f"conformance/faults/{stem}.py": files("conformance.faults"),
     }
     nothing([path for path, known in places.items() if stem not in known], "files missing")
@@ -52,7 +52,7 @@ def test_every_block_has_a_page_a_reference_checks_and_faults(stem):
 def test_no_file_belongs_to_no_block():
     assert set(pages()) - {"conventions", "numerics"} == set(STEMS)
     assert set(files("reference")) - SHARED <= set(STEMS)
-    assert set(files("conformance", "test_")) <= set(STEMS)
+    assert set(files("conformance.checks", "test_")) <= set(STEMS)
     assert set(files("conformance.faults")) - {"__init__"} <= set(STEMS)
 
 
@@ -104,7 +104,7 @@ def test_what_checks_and_faults_cite_exists():
     )
 
 
-@pytest.mark.parametrize("stem", sorted(files("conformance", "test_")))
+@pytest.mark.parametrize("stem", sorted(files("conformance.checks", "test_")))
 def test_checks_are_in_the_file_of_their_block(stem):
     mine = [c for c in CHECKS.values() if c.body.__module__.endswith(f".test_{stem}")]
     nothing([c.identifier for c in mine if c.stem != stem], "checks of another block")
@@ -120,7 +120,7 @@ def test_every_must_has_a_line_in_the_reference(stem):
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_every_must_has_a_check(stem):
-    text = files("conformance", "test_").get(stem, "")
+    text = files("conformance.checks", "test_").get(stem, "")
     nothing([identifier for identifier in of(stem) if identifier not in CHECKS], "without a check")
     nothing(
         [i for i in of(stem) if len(re.findall(rf'@\w+\(\s*"{re.escape(i)}"', text)) != 1],
@@ -143,12 +143,13 @@ def test_checks_come_in_the_order_of_the_page(stem):
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_cases_are_shown_to_reach_their_corners(stem):
-    assert re.search(r"^def test_reach_", files("conformance", "test_").get(stem, ""), re.M), "no reach check"
+    assert re.search(r"^def test_reach_", files("conformance.checks", "test_").get(stem, ""), re.M), "no reach check"
 
 
 def test_no_tolerance_is_there_that_was_not_derived():
     words = re.compile(r"\b(rtol|atol|allclose|isclose|approx|almost_equal\w*|decimal)\b")
-    packages = ("conformance", "conformance.faults", "adapters", "reference")
+    rooms = ("bounds", "checks", "faults", "report", "system", "trial")
+    packages = ("conformance", *(f"conformance.{room}" for room in rooms), "adapters", "reference")
     texts = {f"{package}/{name}": text for package in packages for name, text in files(package).items()}
     assert len(texts) > 80
     assert not [name for name, text in texts.items() if words.search(text)]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from nnspec.adapters.for_reference import subject as reference
 from nnspec.adapters.loading import load
-from nnspec.conformance.power import load_checks
+from nnspec.conformance.checks import load_checks
+from nnspec.conformance.checks.steady import unsteady
 from nnspec.conformance.requirements import CHECKS
-from nnspec.conformance.steady import unsteady
-from nnspec.conformance.trial import Trial
+from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.linear import Linear, linear, linear_vjp
 
 FILE = """

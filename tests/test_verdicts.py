@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nnspec.conformance import check
-from nnspec.conformance.report import assemble
+from nnspec.conformance.report.report import assemble
+from nnspec.conformance.report.unjudged import unjudged
+from nnspec.conformance.report.verdicts import EXIT_CODES, RESERVED, VERDICTS, table
 from nnspec.conformance.requirements import requirements
-from nnspec.conformance.unjudged import unjudged
-from nnspec.conformance.verdicts import EXIT_CODES, RESERVED, VERDICTS, table
 
 TOP = Path(__file__).parent.parent
 DECLINING = """
@@ -38,7 +38,7 @@ def test_pages_have_the_table_that_the_code_uses(page):
 
 
 def test_schema_knows_the_verdicts():
-    text = (TOP / "conformance" / "report.schema.json").read_text("utf-8")
+    text = (TOP / "conformance" / "report" / "report.schema.json").read_text("utf-8")
     assert all(f'"{verdict}"' in text for verdict in (*VERDICTS, *RESERVED))
     assert sorted(EXIT_CODES) == [0, 1, 2, 3, 130]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from nnspec.conformance import waivers
+from nnspec.conformance.report import waivers
 
 LEAKY = """
     import numpy as np

@@ -113,7 +113,7 @@ def test_the_subject_may_have_the_name_of_a_standard_module(desk, name):
     [
         ("os._exit(7)", "a worker process could not be started"),
         ("sys.modules['_pytest'] = None", "a worker process could not be started"),
-        ("sys.modules['nnspec.conformance.journal'] = None", "nnspec.conformance.journal"),
+        ("sys.modules['nnspec.conformance.trial.journal'] = None", "nnspec.conformance.trial.journal"),
     ],
 )
 def test_a_worker_that_cannot_start_is_one_error(desk, does, says):

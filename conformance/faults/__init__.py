@@ -95,7 +95,7 @@ def broken_by_faults() -> dict[str, list[str]]:
 
     Without the name of the block; and with a ! where it is a shape that is wrong.
     """
-    text = resources.files("nnspec.conformance").joinpath("broken.json").read_text("utf-8")
+    text = resources.files(__name__).joinpath("broken.json").read_text("utf-8")
     return dict(json.loads(text))
 
 

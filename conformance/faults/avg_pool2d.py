@@ -1,7 +1,7 @@
 """Wrong average pools."""
 
 import numpy as np
-from nnspec.conformance.cases import as_pair
+from nnspec.conformance.case import as_pair
 from nnspec.conformance.faults import fault, wrong
 from nnspec.reference.avg_pool2d import avg_pool2d as right
 from nnspec.reference.avg_pool2d import avg_pool2d_vjp as right_vjp

@@ -3,7 +3,7 @@
 import functools
 
 import numpy as np
-from nnspec.conformance.cases import as_pair
+from nnspec.conformance.case import as_pair
 from nnspec.conformance.faults import fault
 from nnspec.reference.conv2d import conv2d as right
 from nnspec.reference.conv2d import conv2d_vjp as right_vjp

@@ -1,7 +1,7 @@
 """Wrong transposed convolutions."""
 
 import numpy as np
-from nnspec.conformance.cases import as_pair
+from nnspec.conformance.case import as_pair
 from nnspec.conformance.faults import fault
 from nnspec.reference.conv2d import conv2d
 from nnspec.reference.conv_transpose2d import conv_transpose2d as right

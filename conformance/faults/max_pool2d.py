@@ -1,7 +1,7 @@
 """Wrong maximum pools."""
 
 import numpy as np
-from nnspec.conformance.cases import as_pair
+from nnspec.conformance.case import as_pair
 from nnspec.conformance.faults import fault, wrong
 from nnspec.reference.max_pool2d import max_pool2d as right
 from nnspec.reference.max_pool2d import max_pool2d_vjp as right_vjp

@@ -1,0 +1,1 @@
+"""How far a right result may be off: bounds from rounding-error analysis, block by block."""

@@ -1,0 +1,107 @@
+"""Running error analysis: how far the result of blocks in a row may be from the exact one.
+
+Each block below takes what the subject's previous block may have given, as an interval around the reference's value,
+and returns such an interval for its own result. Errors are 0 where nothing could have been rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nnspec.conformance.bounds.rule import ARITHMETIC, Array, Expected, exact, sum_bound
+
+
+@dataclass(frozen=True)
+class Approximate:
+    """An array of a subject in `dtype`: it is no further than `error` from `value`, element by element."""
+
+    value: Array  # as the reference has it, in its wider dtype
+    error: Array
+    dtype: str
+
+    @classmethod
+    def given(cls, x: Array) -> Approximate:
+        """An operand, which the subject has exactly."""
+        return cls(x.astype(ARITHMETIC[x.dtype.name].wide), np.zeros(x.shape), x.dtype.name)
+
+    @property
+    def largest(self) -> Array:
+        """The largest absolute values that the subject's elements may have."""
+        return np.asarray(np.abs(self.value).astype(np.float64) + self.error)
+
+    @property
+    def expected(self) -> Expected:
+        """The verdict on a result."""
+        return Expected(self.value, self.error)
+
+
+def linear_block(
+    function: Callable[..., Array], x: Approximate, weight: Array | None = None, bias: Array | None = None
+) -> Approximate:
+    """function(x, weight, bias), which is linear in x but for the bias and sums products with the weight, or elements.
+
+    With x̂ for what the subject has, x for the reference's value, e for the error, y for the reference's result:
+
+        |ŷ − y| ≤ |ŷ − f(x̂)| + |f(x̂) − f(x)| + |f(x) − y|
+
+    The first and the last are the rounding of one sum, over |x̂| ≤ |x| + e; the middle one is at most Σ |weight|·e.
+    """
+    wide = ARITHMETIC[x.dtype].wide
+
+    def apply(x: Array, change: Callable[[Array], Array], dtype: Any, bias: Array | None) -> Array:
+        weights = (None if a is None else change(a).astype(dtype) for a in (weight, bias))
+        return function(x.astype(dtype), *weights)
+
+    value = apply(x.value, lambda a: a, wide, bias)
+    magnitude = apply(x.largest, np.abs, np.float64, bias)
+    terms = np.rint(apply(x.largest != 0, lambda a: a != 0, np.float64, bias))
+    carried = apply(x.error, np.abs, np.float64, None)
+    carried *= 1 + 2 * terms * 2.0**-53  # it is itself a sum of rounded products
+    operands = [a for a in (x.value, weight, bias) if a is not None]
+    rounds = ~exact(operands, terms, magnitude, x.dtype) | (carried > 0)
+    return Approximate(value, carried + rounds * sum_bound(terms, magnitude, x.dtype), x.dtype)
+
+
+def bilinear_block(function: Callable[..., Array], x: Approximate, y: Approximate) -> Approximate:
+    """function(x, y), which is linear in each and sums products of both, where both may be off.
+
+    |f(x̂, ŷ) − f(x, y)| ≤ |f(x̂ − x, ŷ)| + |f(x, ŷ − y)|, and each sum of products rounds over |x̂| and |ŷ|
+    """
+    wide = ARITHMETIC[x.dtype].wide
+    value = function(x.value.astype(wide), y.value.astype(wide))
+    magnitude = function(x.largest, y.largest)
+    terms = np.rint(function((x.largest != 0).astype(np.float64), (y.largest != 0).astype(np.float64)))
+    carried = function(x.error, y.largest) + function(np.abs(x.value).astype(np.float64), y.error)
+    carried *= 1 + 4 * terms * 2.0**-53
+    rounds = ~exact([x.value, y.value], terms, magnitude, x.dtype) | (carried > 0)
+    return Approximate(value, carried + rounds * sum_bound(terms, magnitude, x.dtype), x.dtype)
+
+
+def relu(x: Approximate) -> Approximate:
+    """max(x, 0) is never further apart than its operands, and 0 on both sides where the whole interval is negative."""
+    return Approximate(np.maximum(x.value, 0), np.where(x.value + x.error <= 0, 0.0, x.error), x.dtype)
+
+
+def relu_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
+    """Return the cotangent where x > 0, and 0 where x < 0.
+
+    Where x is 0, or rounding may have decided its sign, anything between the two is right: the slope at 0 is a
+    convention of the relu.
+    """
+    passes, stops = x.value > x.error, x.value < -x.error
+    either = np.abs(cotangent.value).astype(np.float64) / 2 * (1 + 2.0**-50)  # from the middle to 0, or to all of it
+    value = np.select([passes, stops], [cotangent.value, np.zeros_like(cotangent.value)], cotangent.value / 2)
+    error = np.select([passes, stops], [cotangent.error, np.zeros(x.value.shape)], either + cotangent.error)
+    return Approximate(value, error, x.dtype)
+
+
+def add(x: Approximate, y: Approximate) -> Approximate:
+    """x + y, one rounding of |x̂ + ŷ| ≤ |x + y| + the errors."""
+    form = ARITHMETIC[x.dtype]
+    value, carried = x.value + y.value, x.error + y.error
+    rounding = form.rounding * (np.abs(value).astype(np.float64) + carried) * (1 + 4 * form.u_wide)
+    rounds = ~exact([x.value, y.value], np.full(value.shape, 2), x.largest + y.largest, x.dtype) | (carried > 0)
+    return Approximate(value, carried * (1 + 2.0**-52) + rounds * rounding, x.dtype)

@@ -1,0 +1,155 @@
+"""A case: arrays and arguments by name, how arrays lie in memory, and how a failing case is made smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from nnspec.conformance.formats import is_floating
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of a block: its operands, and its arguments."""
+
+    stem: str
+    arrays: dict[str, Any]  # each an Array, or None where it is absent
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arrays[name] if name in self.arrays else self.arguments[name]
+
+    def but(self, **changes: Any) -> Case:
+        """The same case with other arrays or arguments."""
+        arrays = {n: changes.get(n, a) for n, a in self.arrays.items()}
+        rest = {n: v for n, v in changes.items() if n not in arrays}
+        return replace(self, arrays=arrays, arguments={**self.arguments, **rest})
+
+    def without(self, *names: str) -> Case:
+        """The same case with arguments left out, so that the subject's own defaults stand in."""
+        return replace(self, arguments={n: v for n, v in self.arguments.items() if n not in names})
+
+    def map(self, change: Callable[[Array], Array]) -> Case:
+        """The same case with every array changed."""
+        return replace(self, arrays={n: None if a is None else change(a) for n, a in self.arrays.items()})
+
+    def shuffled(self, seed: int) -> Case:
+        """The same case with the elements of each array in another order: the same shapes, and legal where it was.
+
+        Arrays of one size are all shuffled alike, so that what two cases have in common they still have.
+        """
+
+        def shuffle(a: Array) -> Array:
+            return np.random.default_rng(seed).permuted(a.ravel()).reshape(a.shape) if is_floating(a.dtype) else a
+
+        return self.map(shuffle)
+
+    def __str__(self) -> str:
+        arrays = [f"{n}=None" if a is None else f"{n}{a.shape}" for n, a in self.arrays.items()]
+        return f"{self.stem}({', '.join(arrays + [f'{n}={v!r}' for n, v in self.arguments.items()])})"
+
+
+def whole(case: Case) -> Case:
+    """The same case with every element a whole number from 1 to 8, or from −8 to −1: no 0, and nothing that rounds."""
+    return case.map(lambda a: np.copysign(np.clip(np.rint(np.abs(a)), 1, 8), a).astype(a.dtype))
+
+
+def as_pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns)"""
+    return (value, value) if isinstance(value, int) else value
+
+
+def _sliced(a: Array) -> Array:
+    store = np.full((*a.shape[:-1], 2 * a.shape[-1]), np.nan, a.dtype) if a.ndim else a.copy()
+    view = store[..., ::2] if a.ndim else store
+    view[...] = a
+    return view
+
+
+def _reversed_axes(a: Array) -> Array:
+    return np.array(a.T, order="C").T
+
+
+def _channels_last(a: Array) -> Array:
+    return np.moveaxis(np.array(np.moveaxis(a, 1, -1), order="C"), -1, 1) if a.ndim > 2 else _reversed_axes(a)
+
+
+def _channel_slice(a: Array) -> Array:
+    """The first channels of a channels-last array that has more: looks packed, and is not."""
+    if a.ndim < 3:
+        return _sliced(a)
+    store = np.full((a.shape[0], *a.shape[2:], a.shape[1] + 1), np.nan, a.dtype)
+    view = np.moveaxis(store, -1, 1)[:, :-1]
+    view[...] = a
+    return view
+
+
+def _negative_strides(a: Array) -> Array:
+    return np.array(a[::-1], order="C")[::-1] if a.ndim else a
+
+
+def laid_out(values: np.ndarray, strides: tuple[int, ...]) -> np.ndarray:
+    """The values in an array of these strides (in bytes), with NaN in the gaps."""
+    reach = [stride * (size - 1) for stride, size in zip(strides, values.shape, strict=True)]
+    before, behind = -sum(min(0, r) for r in reach), sum(max(0, r) for r in reach)
+    store = np.full((before + behind) // values.itemsize + 1, np.nan, values.dtype)
+    view = np.lib.stride_tricks.as_strided(store[before // values.itemsize :], values.shape, strides)
+    view[...] = values
+    return view
+
+
+def as_laid_out(a: Array) -> Array:
+    """A copy of its own that lies in memory as the array does."""
+    return laid_out(a, a.strides) if a.size and is_floating(a.dtype) else np.array(a)
+
+
+LAYOUTS: dict[str, Callable[[Array], Array]] = {
+    "reversed axes": _reversed_axes,
+    "every second element": _sliced,
+    "channels last": _channels_last,
+    "channel slice of channels last": _channel_slice,
+    "negative strides": _negative_strides,
+}
+
+
+def minimise(case: Case, fails: Callable[[Case], bool], calls: int = 200) -> Case:
+    """Set blocks of the data to zero, then single values to 1, while the case still fails; at most `calls` tries."""
+    for smaller in _simplifications(case):
+        if calls <= 0:
+            break
+        candidate = smaller(case)
+        if candidate is not None:
+            calls -= 1
+            if fails(candidate):
+                case = candidate
+    return case
+
+
+def _simplifications(case: Case) -> Iterator[Callable[[Case], Case | None]]:
+    for name, array in case.arrays.items():
+        if array is None or not is_floating(array.dtype):
+            continue
+        size = array.size
+        while size >= 1:  # blocks that halve: everything, each half, … each element
+            yield from (_setting(name, slice(start, start + size), 0.0) for start in range(0, array.size, size))
+            size //= 2
+    for value in (1.0, -1.0):
+        for name, array in case.arrays.items():
+            if array is not None and is_floating(array.dtype):
+                yield from (_setting(name, slice(i, i + 1), value) for i in range(array.size))
+
+
+def _setting(name: str, where: slice, value: float) -> Callable[[Case], Case | None]:
+    def change(case: Case) -> Case | None:
+        array = np.array(case.arrays[name], order="C")
+        part = array.reshape(-1)[where]
+        if not part.any() or (value and (part[0] == value or part[0] * value < 0)):  # nothing to gain; a sign stays
+            return None
+        part[...] = value
+        return case.but(**{name: array})
+
+    return change

@@ -1,0 +1,214 @@
+"""Properties that many blocks share; each is the body of one check per block. No law needs the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+
+import numpy as np
+from nnspec.conformance.bounds.rule import ARITHMETIC, Expected
+from nnspec.conformance.case import LAYOUTS, Case
+from nnspec.conformance.formats import STORED, TFLOAT32, Format
+from nnspec.conformance.trial.record import CallFails, Mismatch
+from nnspec.conformance.trial.trial import Trial
+
+
+def keeps_dtype(subject: Trial, case: Case) -> None:
+    """The result has the dtype of the operands."""
+    try:
+        dtype = subject(case).dtype
+    except Mismatch as mismatch:
+        if mismatch.raised is None:  # what was returned has no dtype, or one of no numbers
+            raise
+        raise CallFails(mismatch.message) from None
+    if dtype != subject.dtype:
+        message = f"the result has dtype {dtype}, expected {subject.dtype}"
+        raise Mismatch(message, holds=f"result.dtype.name == '{subject.dtype}'")
+
+
+def is_fresh(subject: Trial, case: Case) -> None:
+    """The result shares no memory with an operand, and a second call does not change it."""
+    subject.presumed(case)
+    operands = case.map(lambda a: np.array(a))
+    layer = subject.kept(operands)
+    (result, *_) = layer.results(operands, as_is=True)
+    for name, array in operands.arrays.items():
+        if array is not None and np.shares_memory(result, array):
+            message = f"the result shares memory with {name}"
+            raise Mismatch(message, holds=f"not np.shares_memory(result, {name.replace('.', '_')})")
+    before = result.copy()
+    layer(case.map(lambda a: a + 1))
+    subject.expect(result, Expected.exactly(before, result), "the first result, after a second call,")
+    if layer is not subject and result.flags.writeable:  # a module's own arrays can be seen only in what it computes
+        layer.spoil(result)
+        after = layer(case)
+        subject.expect(after, Expected(before, np.inf, result), "the result, after the first result was written to,")
+
+
+def leaves_operands(subject: Trial, case: Case) -> None:
+    """No operand is written to."""
+    subject.presumed(case)
+    operands = case.map(lambda a: np.array(a))
+    subject.results(operands, as_is=True)
+    for name, array in operands.arrays.items():
+        if array is not None:
+            subject.expect(
+                array, Expected.exactly(np.asarray(case.arrays[name])), f"the operand {name}, after the call,"
+            )
+
+
+def ignores_layout(subject: Trial, case: Case, expected: Expected) -> None:
+    """Operands that lie otherwise in memory give what their contiguous copies give, each within the bound."""
+    plain = own(subject.presumed(case), expected)
+    for layout, arrange in LAYOUTS.items():
+        (result, *_) = subject.results(case.map(arrange), as_is=True)
+        subject.expect(result, plain, f"with operands laid out as {layout}, the result")
+    for name, array in case.arrays.items():
+        if array is not None and array.ndim > 1:  # its first row repeated by a stride of 0
+            repeated = np.broadcast_to(array[:1], array.shape)
+            copied = subject(case.but(**{name: np.array(repeated)}))
+            (result, *_) = subject.results(case.but(**{name: repeated}), as_is=True)
+            bound = np.asarray(plain.bound).max(initial=0)
+            same = Expected(copied.astype(np.float64), bound, copied)
+            subject.expect(result, same, f"with {name} repeated by a stride of 0, the result")
+
+
+def judges_images_alone(subject: Trial, case: Case, expected: Expected) -> None:
+    """Image n of the result is what image n alone gives, whatever else is in the batch."""
+    together = own(subject.presumed(case), expected)
+    for n in range(len(case["x"])):
+        alone = subject(case.but(x=case["x"][n : n + 1]))
+        subject.expect(alone, image_of(together, n), f"image {n} alone")
+    if len(case["x"]) > 1:
+        spoilt = np.array(case["x"])
+        spoilt[1:] = np.nan
+        subject.expect(
+            subject(case.but(x=spoilt))[:1], image_of(together, 0), "image 0, where every other image is NaN,"
+        )
+
+
+def judges_channels_alone(subject: Trial, case: Case, expected: Expected) -> None:
+    """Channel c of the result is what channel c alone gives, whatever else is in the image."""
+    together, x = own(subject(case), expected), case["x"]
+    for c in range(x.shape[1]):
+        channel = channel_of(together, c)
+        subject.expect(subject(case.but(x=_channel(x, c))), channel, f"channel {c} alone")
+        spoilt = np.where(np.arange(x.shape[1])[:, None, None] == c, x, np.asarray(np.nan, x.dtype))
+        result = _channel(subject(case.but(x=spoilt)), c)
+        subject.expect(result, channel, f"channel {c}, where every other channel is NaN,")
+
+
+def holds_at_the_ends(subject: Trial, case: Case, judge: Callable[[Case], Expected], *factors: str) -> None:
+    """Near the ends of the dtype's range: powers of two that scale the factors scale the result, and do nothing else.
+
+    The case has whole numbers. Operands that are no factors, a bias, are scaled as the result is.
+    """
+    form, expected, largest = STORED[subject.dtype], judge(case), judge(case.map(np.abs)).value
+    for exponents in _ends(form, len(factors), float(np.abs(largest).max(initial=0)), subject.subject.flushes):
+        power = sum(exponents)
+        ends = {n: np.ldexp(case[n], e) for n, e in zip(factors, exponents, strict=True)}
+        scaled = case.map(_scaled_by(power)).but(**ends)
+        rule = Expected(np.ldexp(expected.value, power), np.ldexp(expected.bound, power))
+        how = " and ".join(f"{n} times 2^{e}" for n, e in zip(factors, exponents, strict=True))
+        result = subject(scaled)
+        if power > form.lowest + 9 or not np.any(expected.bound):  # what rounds may also underflow
+            subject.expect(result, rule, f"with {how}, the result")
+
+
+def _scaled_by(power: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda a: np.ldexp(a, power)
+
+
+def _ends(form: Format, factors: int, largest: float, flushes: bool) -> Iterator[tuple[int, ...]]:
+    """Exponents such that neither an operand nor a sum of this size overflows, nor loses a digit below the smallest."""
+    top = form.highest - 4  # of an operand of up to 8
+    room = 16 if factors == 1 else 0  # a mean is a sum over its count
+    powers = [form.highest - room - int(np.frexp(largest)[1]), form.lowest + room]  # of the result
+    smallest = form.lowest - TFLOAT32.precision + 1  # subnormal, and with room for a digit in TF32 too
+    if not flushes:
+        powers.append(smallest + room)
+    if factors == 1:
+        yield from ((power,) for power in powers)
+        return
+    yield from ((top, -top), (-top, top))
+    yield from ((power // 2, power - power // 2) for power in powers)
+    if not flushes:
+        yield from ((smallest, top), (top, smallest))
+
+
+def agrees(subject: Trial, case: Case, other: Case, expected: Expected, what: str) -> None:
+    """Two cases give the same, each within the bound."""
+    subject.expect(subject(case), own(subject(other), expected), what)
+
+
+def follows(
+    subject: Trial, actual: Sequence[np.ndarray], ways: Iterable[Sequence[Expected]], what: Sequence[str]
+) -> None:
+    """Several results are right in one of several ways; where they are in none, the first says what was expected."""
+    ways = iter(ways)
+    first = next(ways)
+    way = next((way for way in chain([first], ways) if all(map(subject.fits, actual, way))), first)
+    for one, expected, name in zip(actual, way, what, strict=True):
+        subject.expect(one, expected, name)
+
+
+def returns_no_images(subject: Trial, case: Case) -> None:
+    """A batch of nothing gives a result of no images, in the shape that an image's result has."""
+    shape = (0, *subject.presumed(case).shape[1:])
+    empty = subject(case.but(x=case["x"][:0]))
+    if empty.shape != shape:
+        message = f"the result of an empty batch has shape {empty.shape}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
+
+
+def forgets(subject: Trial, case: Case, other: Case, judge: Callable[[Case], Expected]) -> None:
+    """A call gives the same, within its bound, whatever was called before."""
+    first = own(subject.presumed(case), judge(case))
+    second = own(subject.presumed(other), judge(other))
+    for again, before in ((case, first), (other, second), (case, first)):
+        subject.expect(subject(again), before, "the result, after a call with other arguments,")
+
+
+def own(result: np.ndarray, expected: Expected) -> Expected:
+    """A copy of the subject's own result with twice the bound: two results may both be off, in opposite directions.
+
+    Where results are rounded once more, to fewer bits, this may have happened in opposite directions as well.
+    """
+    bound, form = np.asarray(expected.bound), ARITHMETIC.get(result.dtype.name)
+    twice = 2 * (bound if bound.shape == result.shape else bound.max(initial=0))
+    value = result.astype(expected.value.dtype)
+    if form is not None and form.narrows:
+        with np.errstate(invalid="ignore"):
+            again = 2 * form.stored.u * (np.abs(value) + twice) + form.stored.eta
+        twice = np.where((twice > 0) & np.isfinite(value), twice + again, twice)
+    return Expected(value, twice, result)
+
+
+def image_of(expected: Expected, n: int) -> Expected:
+    """What is expected of image n of a batch."""
+    bound = np.asarray(expected.bound)
+    source = None if expected.source is None else expected.source[n : n + 1]
+    return Expected(expected.value[n : n + 1], bound[n : n + 1] if bound.ndim else bound, source)
+
+
+def channel_of(expected: Expected, c: int) -> Expected:
+    """What is expected of channel c."""
+    bound = np.broadcast_to(expected.bound, expected.value.shape)
+    source = None if expected.source is None else _channel(expected.source, c)
+    return Expected(_channel(expected.value, c), _channel(bound, c), source)
+
+
+def _channel(array: np.ndarray, c: int) -> np.ndarray:
+    if array.ndim < 2:
+        raise Mismatch(f"the result has shape {array.shape}, expected channels on axis 1", array)
+    return array[:, c : c + 1]
+
+
+def refuses_to_build(subject: Trial, stem: str, *sizes: int | Sequence[int]) -> None:
+    """A module of these sizes must not come into being: its constructor raises."""
+    try:
+        module = subject.new(stem, *sizes)
+    except Mismatch:
+        return
+    shapes = {name: a.shape for name, a in subject.state(module).items()}
+    raise Mismatch(f"accepted sizes {', '.join(map(str, sizes))}, and made {shapes}; expected an exception")

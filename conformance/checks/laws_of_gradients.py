@@ -1,0 +1,131 @@
+"""Properties of gradients that many blocks share; each is the body of one check per block.
+
+A case has its cotangent among its arrays. What is expected of the values comes from the reference: the gradient of a
+block that is linear in each operand is linear in the cotangent and in each of the other operands, so that the verdict
+rule holds for it as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from nnspec.conformance.bounds.rule import Expected
+from nnspec.conformance.case import LAYOUTS, Array, Case
+from nnspec.conformance.checks.laws import image_of, own
+from nnspec.conformance.trial.record import CallFails, Mismatch
+from nnspec.conformance.trial.trial import Trial
+
+Judge = Callable[[Case], Mapping[str, Expected]]  # a case -> what is expected of the gradient by each operand
+
+
+def equals_reference(subject: Trial, case: Case, operand: str, expected: Expected) -> None:
+    """The gradient by one operand, together with those by all others and, where a subject can tell, alone."""
+    subject.expect(_by(subject.gradients(case), operand), expected, f"the gradient of {operand}")
+    if subject.form == "function" and subject.subject.framework.AUTOMATIC:
+        alone = _by(subject.gradients(case, wanted=(operand,)), operand)
+        subject.expect(alone, expected, f"the gradient of {operand}, where no other is asked for,")
+
+
+def all_equal_reference(subject: Trial, found: Mapping[str, Array], expected: Mapping[str, Expected]) -> None:
+    """Those gradients of which something is expected, among all that one call found."""
+    for name, value in expected.items():
+        subject.expect(_by(found, name), value, f"the gradient of {name}")
+
+
+def presumed(subject: Trial, case: Case) -> dict[str, Array]:
+    """Gradients that other checks judge. CallFails where there are none."""
+    try:
+        return subject.gradients(case)
+    except Mismatch as mismatch:
+        raise CallFails(mismatch.message) from None
+
+
+def is_like_operand(subject: Trial, case: Case) -> None:
+    """Each gradient has its operand's shape and dtype."""
+    for name, gradient in presumed(subject, case).items():
+        operand = case[name]
+        if (gradient.shape, gradient.dtype) != (operand.shape, operand.dtype):
+            message = f"the gradient of {name} has shape {gradient.shape} and dtype {gradient.dtype}, "
+            message += f"expected {operand.shape} and {operand.dtype}"
+            like = f"(gradient[{name!r}].shape, gradient[{name!r}].dtype.name)"
+            raise Mismatch(message, holds=f"{like} == ({operand.shape}, {operand.dtype.name!r})")
+
+
+def leaves_operands(subject: Trial, case: Case) -> None:
+    """Neither an operand nor the cotangent is written to."""
+    presumed(subject, case)
+    operands = case.map(lambda a: np.array(a))
+    subject.gradients(operands, as_is=True)
+    for name, array in operands.arrays.items():
+        if array is not None:
+            subject.expect(array, Expected.exactly(np.asarray(case[name])), f"{name}, after the gradients were taken,")
+
+
+def ignores_layout(subject: Trial, case: Case, judge: Judge) -> None:
+    """A cotangent that lies otherwise in memory gives what its contiguous copy gives, each within the bound."""
+    cotangent = case["cotangent"]
+    arranged = {layout: case.but(cotangent=arrange(cotangent)) for layout, arrange in LAYOUTS.items()}
+    _agree(subject, case, judge, "the cotangent", arranged)
+    if cotangent.size:  # as the gradient of a sum is: one number, repeated by strides of 0
+        first = np.broadcast_to(cotangent.flat[0], cotangent.shape)
+        repeated = {"one number repeated by a stride of 0": case.but(cotangent=first)}
+        _agree(subject, case.but(cotangent=np.array(first)), judge, "the cotangent", repeated)
+
+
+def ignores_layout_of_operands(subject: Trial, case: Case, judge: Judge) -> None:
+    """The same where every operand lies as the cotangent does."""
+    arranged = {layout: case.map(arrange) for layout, arrange in LAYOUTS.items()}
+    _agree(subject, case, judge, "operands and cotangent", arranged)
+
+
+def _agree(subject: Trial, case: Case, judge: Judge, which: str, layouts: Mapping[str, Case]) -> None:
+    plain, expected = presumed(subject, case), judge(case)
+    for layout, arranged in layouts.items():
+        gradients = subject.gradients(arranged, as_is=True)
+        for name, rule in expected.items():
+            what = f"with {which} laid out as {layout}, the gradient of {name}"
+            subject.expect(_by(gradients, name), own(_by(plain, name), rule), what)
+
+
+def is_nothing_for_no_images(subject: Trial, case: Case) -> None:
+    """A batch of nothing: a gradient of no images, and exactly 0 for everything else."""
+    is_nothing(subject, case.but(x=case["x"][:0], cotangent=case["cotangent"][:0]))
+
+
+def is_nothing(subject: Trial, empty: Case) -> None:
+    """Every gradient is exactly 0, or has no elements."""
+    for name, gradient in subject.gradients(empty).items():
+        expected = Expected.exactly(np.zeros(empty[name].shape))
+        subject.expect(gradient, expected, f"the gradient of {name}, for an empty batch,")
+
+
+def judges_images_alone(subject: Trial, case: Case, judge: Judge) -> None:
+    """The gradient of image n is what image n alone gives, whatever else is in the batch."""
+    together, expected = presumed(subject, case), judge(case)
+    batch = own(together["x"], expected["x"])
+    for n in range(len(case["x"])):
+        image = case.but(x=case["x"][n : n + 1], cotangent=case["cotangent"][n : n + 1])
+        subject.expect(_by(subject.gradients(image), "x"), image_of(batch, n), f"the gradient of image {n} alone")
+
+
+def judges_channels_alone(subject: Trial, case: Case, judge: Judge) -> None:
+    """The gradient of channel c is what channel c alone gives, whatever the cotangents of the others are."""
+    together, x, cotangent = presumed(subject, case), case["x"], case["cotangent"]
+    whole = own(together["x"], judge(case)["x"])
+    bound = np.broadcast_to(whole.bound, whole.value.shape)
+    for c in range(x.shape[1]):
+        here = np.s_[:, c : c + 1]
+        channel = Expected(whole.value[here], bound[here], None if whole.source is None else whole.source[here])
+        alone = _by(subject.gradients(case.but(x=x[here], cotangent=cotangent[here])), "x")
+        subject.expect(alone, channel, f"the gradient of channel {c} alone")
+        spoilt = np.full_like(cotangent, np.nan)
+        spoilt[here] = cotangent[here]
+        gradient = _by(subject.gradients(case.but(cotangent=spoilt)), "x")[here]
+        subject.expect(gradient, channel, f"the gradient of channel {c}, where every other cotangent is NaN,")
+
+
+def _by(gradients: Mapping[str, Array], operand: str) -> Array:
+    if operand not in gradients:
+        raise Mismatch(f"there is no gradient of {operand}", holds=f"{operand!r} in gradient")
+    return gradients[operand]

@@ -1,0 +1,455 @@
+"""The requirements of spec/avg_pool2d.md, in the page's order."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from hypothesis import find
+from hypothesis import strategies as st
+from nnspec.adapters.names import LONG
+from nnspec.conformance.bounds.pool import averaged, shared
+from nnspec.conformance.bounds.rule import Expected
+from nnspec.conformance.case import Array, Case, as_pair
+from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks.cases import composite, not_finite_somewhere, specials, wholes, with_cotangent
+from nnspec.conformance.checks.pools import (
+    below,
+    broken,
+    calls_in_turn,
+    pools,
+    rank,
+    too_large_a_window,
+    too_much_padding,
+)
+from nnspec.conformance.requirements import requirement
+from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.trial import Trial
+from nnspec.reference.avg_pool2d import avg_pool2d, avg_pool2d_vjp
+from nnspec.reference.windows import output_size, pooled_size
+
+STEM = "avg_pool2d"
+cases = partial(pools, stem=STEM)
+
+
+def expected(case: Case) -> Expected:
+    """What the reference gives, with the bound of a mean."""
+    return averaged(lambda x: avg_pool2d(x, **case.arguments), divisor(case), case["x"])
+
+
+def divisor(case: Case) -> Array | float:
+    """By how much the reference divides the sum of each window: that of an image of ones, over their mean."""
+    if case["divisor_override"] is not None:
+        return float(case["divisor_override"])
+    ones = np.ones((1, 1, *case["x"].shape[2:]))
+    sums, means = (avg_pool2d(ones, **{**case.arguments, "divisor_override": d}) for d in (1, None))
+    return np.rint(sums / means)
+
+
+def equals_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on values."""
+    subject.expect(subject(case), expected(case))
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+@requirement("avg_pool2d.output.value", cases, vary=(), kernels=(1, 2, 3, 5))
+def test_output_value(subject: Trial, case: Case) -> None:
+    """The sum of every window over the number of its elements."""
+    equals_reference(subject, case)
+
+
+@requirement("avg_pool2d.kernel.rows-columns", cases, vary=("kernel_size",))
+def test_kernel_rows_columns(subject: Trial, case: Case) -> None:
+    """Rows first, columns second."""
+    equals_reference(subject, case)
+
+
+@requirement("avg_pool2d.window.local", cases, vary=(), change=not_finite_somewhere)
+def test_window_local(subject: Trial, case: Case) -> None:
+    """Not finite where a window has such an element; elsewhere as if it were not there."""
+    x = case["x"]
+    bound = expected(case.but(x=np.where(np.isfinite(x), x, np.asarray(0, x.dtype)))).bound
+    subject.expect(subject(case), Expected(avg_pool2d(x, **case.arguments).astype(np.float64), bound))
+
+
+@requirement("avg_pool2d.channel.independent", cases, vary=(), channels=(1, 2, 3, 5, 9, 17), effort=2)
+def test_channel_independent(subject: Trial, case: Case) -> None:
+    """Each channel by itself."""
+    laws.judges_channels_alone(subject, case, expected(case))
+
+
+@requirement("avg_pool2d.stride.default", cases, vary=("kernel_size",), needs=("stride", "default of stride"))
+def test_stride_default(subject: Trial, case: Case) -> None:
+    """Without a stride, that of the kernel's size."""
+    own = case.but(stride=case["kernel_size"])
+    laws.agrees(subject, case.without("stride"), own, expected(own), "without stride, the result")
+
+
+@requirement("avg_pool2d.stride.step", cases, vary=("stride",), needs="stride")
+def test_stride_step(subject: Trial, case: Case) -> None:
+    """Windows begin at multiples of the stride, rows and columns each of their own."""
+    equals_reference(subject, case)
+
+
+@composite
+def padded(draw, *, dtype: str, lacks: frozenset[str], **fixed):
+    """Padding alone, and arguments that are the same in all cases."""
+    case = draw(cases(dtype=dtype, lacks=lacks, vary=("padding",), kernels=(2, 3, 4)))
+    return case.but(**{name: value for name, value in fixed.items() if name not in lacks})
+
+
+@requirement("avg_pool2d.padding.zeros", padded, divisor_override=1, needs="padding")
+def test_padding_zeros(subject: Trial, case: Case) -> None:
+    """Padding adds nothing to the sums, which an override of 1 shows as they are."""
+    equals_reference(subject, case)
+
+
+@requirement("avg_pool2d.padding.default", cases, vary=(), kernels=(2, 3, 4), needs=("padding", "default of padding"))
+def test_padding_default(subject: Trial, case: Case) -> None:
+    """Without padding, none."""
+    laws.agrees(subject, case.without("padding"), case, expected(case), "without padding, the result")
+
+
+@requirement("avg_pool2d.divisor.include-pad", padded, count_include_pad=True, needs=("padding", "count_include_pad"))
+def test_divisor_include_pad(subject: Trial, case: Case) -> None:
+    """Padding counts."""
+    equals_reference(subject, case)
+
+
+@requirement("avg_pool2d.divisor.exclude-pad", padded, count_include_pad=False, needs=("padding", "count_include_pad"))
+def test_divisor_exclude_pad(subject: Trial, case: Case) -> None:
+    """Padding does not count."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "avg_pool2d.divisor.default",
+    padded,
+    needs=("padding", "default of count_include_pad", "default of divisor_override"),
+)
+def test_divisor_default(subject: Trial, case: Case) -> None:
+    """Without both arguments, padding counts and nothing is overridden."""
+    bare = case.without("count_include_pad", "divisor_override")
+    laws.agrees(subject, bare, case, expected(case), "without count_include_pad and divisor_override, the result")
+
+
+@requirement(
+    "avg_pool2d.divisor.override",
+    cases,
+    vary=("padding", "divisor_override"),
+    kernels=(2, 3, 4),
+    needs="divisor_override",
+)
+def test_divisor_override(subject: Trial, case: Case) -> None:
+    """One divisor for all windows."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "avg_pool2d.divisor.overhang",
+    cases,
+    vary=("stride", "count_include_pad"),
+    ending="extra",
+    kernels=(2, 3, 4),
+    needs="ceil_mode",
+)
+def test_divisor_overhang(subject: Trial, case: Case) -> None:
+    """What hangs over does not count."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "avg_pool2d.ceil-mode.last-window", cases, vary=("stride",), ending="extra", kernels=(2, 3, 4), needs="ceil_mode"
+)
+def test_ceil_mode_last_window(subject: Trial, case: Case) -> None:
+    """One row and one column of windows more; their values are judged by the divisor's requirements."""
+    _has_shape(subject, case)
+
+
+@requirement("avg_pool2d.ceil-mode.exact", cases, vary=("stride", "padding"), ending="exact", needs="ceil_mode")
+def test_ceil_mode_exact(subject: Trial, case: Case) -> None:
+    """Nothing left over, nothing added."""
+    floor = case.but(ceil_mode=False)
+    laws.agrees(subject, case, floor, expected(floor), "with ceil_mode, where windows fit exactly, the result")
+
+
+@requirement(
+    "avg_pool2d.ceil-mode.dropped",
+    cases,
+    vary=("stride", "padding", "count_include_pad"),
+    ending="dropped",
+    needs=("ceil_mode", "stride"),
+)
+def test_ceil_mode_dropped(subject: Trial, case: Case) -> None:
+    """What is left over lies in padding alone: nothing added."""
+    floor = case.but(ceil_mode=False)
+    laws.agrees(subject, case, floor, expected(floor), "with ceil_mode, and a last window in the padding, the result")
+
+
+@requirement("avg_pool2d.arguments.together", cases, kernels=(2, 3, 4), channels=(1, 2, 17), effort=0.25)
+def test_arguments_together(subject: Trial, case: Case) -> None:
+    """All arguments at once, each with its own value for rows and for columns."""
+    equals_reference(subject, case)
+
+
+@requirement("avg_pool2d.range.ends", wholes, of=cases, dtypes=LONG, effort=2)
+def test_range_ends(subject: Trial, case: Case) -> None:
+    """Operands and results near the largest and the smallest numbers that there are."""
+    laws.holds_at_the_ends(subject, case, expected, "x")
+
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+def _has_shape(subject: Trial, case: Case) -> None:
+    stride = case["kernel_size"] if case["stride"] is None else case["stride"]
+    kernel_size, stride, padding = map(as_pair, (case["kernel_size"], stride, case["padding"]))
+    size = case["x"].shape[2:]
+    if case["ceil_mode"]:
+        size = pooled_size(size, kernel_size, stride, padding, (1, 1), (stride[0] - 1, stride[1] - 1))
+    else:
+        size = output_size(size, kernel_size, stride, padding, (1, 1))
+    shape, actual = (*case["x"].shape[:2], *size), subject(case).shape
+    if actual != shape:
+        message = f"the result has shape {actual}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
+
+
+@requirement("avg_pool2d.output.size", cases, vary=("kernel_size", "stride", "padding"))
+def test_output_size(subject: Trial, case: Case) -> None:
+    """As many rows and columns as windows fit."""
+    _has_shape(subject, case)
+
+
+@requirement("avg_pool2d.output.dtype", cases)
+def test_output_dtype(subject: Trial, case: Case) -> None:
+    """The input's dtype."""
+    laws.keeps_dtype(subject, case)
+
+
+@requirement("avg_pool2d.output.fresh", cases)
+def test_output_fresh(subject: Trial, case: Case) -> None:
+    """No memory shared, no buffer used again."""
+    laws.is_fresh(subject, case)
+
+
+@requirement("avg_pool2d.input.unchanged", cases)
+def test_input_unchanged(subject: Trial, case: Case) -> None:
+    """The input is not written to."""
+    laws.leaves_operands(subject, case)
+
+
+@requirement("avg_pool2d.input.layout", cases, effort=4)
+def test_input_layout(subject: Trial, case: Case) -> None:
+    """Only the elements count."""
+    laws.ignores_layout(subject, case, expected(case))
+
+
+@requirement("avg_pool2d.batch.independent", cases, batch=2)
+def test_batch_independent(subject: Trial, case: Case) -> None:
+    """Each image by itself."""
+    laws.judges_images_alone(subject, case, expected(case))
+
+
+@requirement("avg_pool2d.batch.empty", cases)
+def test_batch_empty(subject: Trial, case: Case) -> None:
+    """No images in, no images out."""
+    laws.returns_no_images(subject, case)
+
+
+@requirement("avg_pool2d.call.stateless", calls_in_turn, stem=STEM)
+def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
+    """A call in between changes nothing; a call after another with the same shapes gives what it gives with others."""
+    laws.forgets(subject, *case, expected)
+    x, other = case[0]["x"], case[1]
+    twice = other.but(x=np.concatenate([x, x]))
+    larger = laws.own(subject(twice), expected(twice))
+    again = np.concatenate([subject(other)] * 2)
+    subject.expect(again, larger, "after a call with other arguments, the result")
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+    """A pool and a cotangent of its result."""
+    pool = cases(dtype=dtype, lacks=lacks, **choices)
+    return with_cotangent(pool, lambda case: avg_pool2d(case["x"], **case.arguments).shape)
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """Of each window that covers an element a share, with the bound of a sum of quotients."""
+
+    def vjp(g: Array) -> Array:
+        return avg_pool2d_vjp(g, case["x"].astype(g.dtype), **case.arguments)
+
+    return {"x": shared(vjp, divisor(case), case["cotangent"])}
+
+
+def gradient_equals_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on the values of gradients."""
+    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
+
+
+@requirement("avg_pool2d.gradient.x", gradients, needs="vjp", kernels=(2, 3, 4), channels=(1, 2, 17))
+def test_gradient_x(subject: Trial, case: Case) -> None:
+    """All arguments at once; windows that overlap, and elements that none of them covers."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement("avg_pool2d.gradient.divisor", gradients, needs=("vjp", "ceil_mode"), ending="extra", kernels=(3, 4, 5))
+def test_gradient_divisor(subject: Trial, case: Case) -> None:
+    """Of windows that hang over, in padding or without, counted or not, or overridden."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement("avg_pool2d.gradient.like-operand", gradients, needs="vjp")
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """Rows that no window covers have a gradient as well."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("avg_pool2d.gradient.layout", gradients, needs="vjp", effort=2)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Transposed, sliced, reversed, channels-last and stride-0 cotangents."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+
+
+@requirement("avg_pool2d.gradient.unchanged", gradients, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """Image and cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("avg_pool2d.gradient.batch", gradients, needs="vjp", batch=2)
+def test_gradient_batch(subject: Trial, case: Case) -> None:
+    """Image by image."""
+    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement("avg_pool2d.gradient.channel", gradients, needs="vjp", channels=(1, 2, 3, 5, 9, 17), effort=2)
+def test_gradient_channel(subject: Trial, case: Case) -> None:
+    """Channel by channel."""
+    laws_of_gradients.judges_channels_alone(subject, case, expected_gradients)
+
+
+@requirement("avg_pool2d.gradient.special", specials, of=gradients, operand="cotangent", needs="vjp")
+def test_gradient_special(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
+
+
+@requirement("avg_pool2d.gradient.empty", gradients, needs="vjp")
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No images, no shares."""
+    laws_of_gradients.is_nothing_for_no_images(subject, case)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+refusal = partial(requirement, cases=broken, stem=STEM, per_dtype=False)
+
+
+@refusal("avg_pool2d.refuses.rank", how=rank)
+def test_refuses_rank(subject: Trial, case: Case) -> None:
+    """Two and five dimensions."""
+    subject.refuses(case)
+
+
+@refusal("avg_pool2d.refuses.kernel-size", how=below("kernel_size", 1), vary=())
+def test_refuses_kernel_size(subject: Trial, case: Case) -> None:
+    """0 and below."""
+    subject.refuses(case)
+
+
+@refusal("avg_pool2d.refuses.stride", how=below("stride", 1), vary=(), needs="stride")
+def test_refuses_stride(subject: Trial, case: Case) -> None:
+    """0 and below."""
+    subject.refuses(case)
+
+
+@refusal("avg_pool2d.refuses.padding", how=below("padding", 0), vary=(), needs="padding")
+def test_refuses_padding(subject: Trial, case: Case) -> None:
+    """Below 0."""
+    subject.refuses(case)
+
+
+@refusal(
+    "avg_pool2d.refuses.padding-half",
+    how=too_much_padding,
+    vary=("kernel_size", "count_include_pad"),
+    kernels=(1, 2, 5, 6),
+    needs="padding",
+    effort=0.5,
+)
+def test_refuses_padding_half(subject: Trial, case: Case) -> None:
+    """More than half of the kernel, on one axis or on both."""
+    subject.refuses(case)
+
+
+@refusal(
+    "avg_pool2d.refuses.divisor",
+    how=lambda draw, case, lacks: case.but(divisor_override=0),
+    needs="divisor_override",
+)
+def test_refuses_divisor(subject: Trial, case: Case) -> None:
+    """0."""
+    subject.refuses(case)
+
+
+@refusal("avg_pool2d.refuses.window", how=too_large_a_window, vary=("kernel_size", "stride", "padding", "ceil_mode"))
+def test_refuses_window(subject: Trial, case: Case) -> None:
+    """A window one row or one column larger than fits."""
+    subject.refuses(case)
+
+
+# -- the cases reach the corners ---------------------------------------------------------------------------------------
+
+
+def _left_over(case: Case) -> tuple[int, int]:
+    """Rows and columns of the padded image behind the last full window; below 0, how many the window lacks."""
+    pairs = zip(case["x"].shape[2:], *(as_pair(case[n]) for n in ("kernel_size", "stride", "padding")), strict=True)
+    rows, columns = ((n + 2 * p - k) % s if n + 2 * p >= k else n + 2 * p - k for n, k, s, p in pairs)
+    return rows, columns
+
+
+def test_reach_everything_at_once() -> None:
+    """Unequal kernel, stride and padding in `ceil_mode`, with something left over, and each kind of divisor."""
+    for divisors in ((True, None), (False, None), (False, -2)):
+
+        def corner(case: Case, wanted: tuple[bool, int | None] = divisors) -> bool:
+            unequal = all(isinstance(case[n], tuple) for n in ("kernel_size", "stride", "padding"))
+            given = (case["count_include_pad"], case["divisor_override"])
+            return case["ceil_mode"] and unequal and given == wanted and max(_left_over(case)) > 0
+
+        find(cases(dtype="float32"), corner)
+
+
+def test_reach_gradients() -> None:
+    """Windows that overlap and hang over, with each kind of divisor; elements that no window covers; exact shares."""
+
+    def overlap(case: Case) -> bool:
+        return all(s < k for s, k in zip(as_pair(case["stride"]), as_pair(case["kernel_size"]), strict=True))
+
+    def gap(case: Case) -> bool:
+        return any(s > k for s, k in zip(as_pair(case["stride"]), as_pair(case["kernel_size"]), strict=True))
+
+    for corner in (
+        lambda case: overlap(case) and case["divisor_override"] is None and len(np.unique(divisor(case))) > 2,
+        lambda case: overlap(case) and case["padding"] != 0 and not case["count_include_pad"],
+        lambda case: overlap(case) and case["divisor_override"] == -2,
+    ):
+        find(gradients(dtype="float32", lacks=frozenset(), ending="extra", kernels=(3, 4, 5)), corner)
+    for corner in (
+        lambda case: gap(case) and (expected_gradients(case)["x"].value == 0).any(),
+        lambda case: overlap(case) and not np.any(expected_gradients(case)["x"].bound),
+    ):
+        find(gradients(dtype="float32", lacks=frozenset()), corner)
+
+
+def test_reach_windows_larger_than_the_image() -> None:
+    """In `ceil_mode` a window may be larger than the padded image, by less than the stride."""
+    find(cases(dtype="float32"), lambda case: min(_left_over(case)) < 0)

@@ -1,0 +1,525 @@
+"""The requirements of spec/basic_block.md, in the page's order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from hypothesis import find
+from hypothesis import strategies as st
+from nnspec.conformance.bounds.residual import KEEPING, Run
+from nnspec.conformance.bounds.rule import Array, Expected
+from nnspec.conformance.bounds.running_error import Approximate
+from nnspec.conformance.case import Case
+from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks.cases import Data, any_of, composite, data, with_cotangent
+from nnspec.conformance.requirements import requirement
+from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.trial import Trial
+
+NORMS = ("bn1", "bn2", "downsample.1")
+
+
+@composite
+def cases(
+    draw,
+    *,
+    dtype: str,
+    lacks: frozenset[str] = frozenset(),
+    strides: tuple[int, ...] = (1, 2, 3),
+    channels: str = "any",
+    norms: tuple[str, ...] = NORMS,
+    signed: bool = True,
+    batch: int = 1,
+    modes: tuple[bool, ...] = (False,),
+):
+    """A block with its whole state. Norms not in `norms` are as new. Unless `signed`, nothing is ever negative.
+
+    `channels` says whether as many go out as come in: "same", "other" or "any". In training there are two images, so
+    that every norm sees more than one value.
+    """
+    stride = draw(any_of(*([1] if "stride" in lacks else strides)))
+    inputs = draw(st.integers(1, 3))
+    outputs = inputs if channels == "same" else draw(st.integers(1, 3))
+    if channels == "other" and outputs == inputs:
+        outputs = inputs % 3 + 1
+    size = [(draw(st.integers(1, 4)) - 1) * stride + 1 + draw(st.integers(0, stride - 1)) for _ in range(2)]
+    training = draw(any_of(*modes))
+    values = draw(data(dtype))
+    sign = (lambda a: a) if signed else np.abs
+
+    arrays = {"x": sign(values.inputs(draw(st.integers(2 if training else batch, 3)), inputs, *size))}
+    shapes = {"1": (outputs, inputs, 3, 3), "2": (outputs, outputs, 3, 3)}
+    for number, shape in shapes.items():
+        arrays[f"conv{number}.weight"] = sign(values.weights(*shape))
+        arrays |= _norm(values, f"bn{number}", outputs, norms, signed)
+    if stride != 1 or inputs != outputs:
+        arrays["downsample.0.weight"] = sign(values.weights(outputs, inputs, 1, 1))
+        arrays |= _norm(values, "downsample.1", outputs, norms, signed)
+    return Case("basic_block", arrays, {"stride": stride, "training": training})
+
+
+def _norm(values: Data, name: str, channels: int, vary: tuple[str, ...], signed: bool) -> dict[str, Array]:
+    """The state of a norm: quarters of small integers. Not signed, it neither negates nor lowers anything."""
+    rng, ones = values.rng, np.ones(channels, values.dtype)
+    if name not in vary:
+        entries = (ones, 0 * ones, 0 * ones, ones)
+    else:
+        weight, bias, mean, variance = rng.integers(1, 9, (4, channels)) / 4
+        if signed:
+            weight, bias, mean = (a * rng.choice([-1, 1], channels) for a in (weight, bias, mean))
+        entries = (weight, bias, mean if signed else -mean, variance)
+    keys = ("weight", "bias", "running_mean", "running_var")
+    return {f"{name}.{key}": a.astype(values.dtype) for key, a in zip(keys, entries, strict=True)}
+
+
+def ending(case: Case, norm: str, value: Array | float) -> Case:
+    """The same case with a norm that gives `value`, whatever goes in."""
+    zeros = np.zeros_like(case[f"{norm}.weight"])
+    return case.but(**{f"{norm}.weight": zeros, f"{norm}.bias": zeros + np.asarray(value, zeros.dtype)})
+
+
+def run(case: Case, **keeping: Any) -> tuple[Expected, dict[str, Expected]]:
+    """The result of a call, and the statistics of the norms after it."""
+    once = Run(case.arrays, case["training"], **keeping)
+    return once.block(Approximate.given(case["x"]), stride=case["stride"]).expected, once.statistics
+
+
+def moved(subject: Trial, case: Case, state: Mapping[str, Array], what: str) -> None:
+    """The statistics of the norms, however a norm keeps its averages; `what` is said of them."""
+    keys = [*run(case)[1]]
+    ways = (run(case, momentum=momentum, biased=biased)[1].values() for momentum, biased in KEEPING)
+    laws.follows(subject, [state[key] for key in keys], map(list, ways), [f"{key}, {what}," for key in keys])
+
+
+def equals_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on values. A block without an entry computes something else."""
+    keys = case.arrays.keys() - {"x"}
+    if absent := keys - subject.entries(case.stem, new(subject, case), keys).keys():
+        raise Mismatch(f"there is no state entry in the role of {min(absent)}")
+    subject.expect(subject(case), run(case)[0])
+
+
+def new(subject: Trial, case: Case) -> Any:
+    """A new block of the case's sizes."""
+    outputs, inputs = case["conv1.weight"].shape[:2]
+    stride = {} if case["stride"] == 1 else {"stride": case["stride"]}
+    return subject.new("basic_block", inputs, outputs, **stride)
+
+
+# -- branch ------------------------------------------------------------------------------------------------------------
+
+
+@requirement("basic_block.branch.value", cases, strides=(1,), channels="same", norms=(), signed=False)
+def test_branch_value(subject: Trial, case: Case) -> None:
+    """Two 3×3 convolutions with padding 1."""
+    equals_reference(subject, case)
+
+
+@requirement("basic_block.branch.norms", cases, strides=(1,), channels="same")
+def test_branch_norms(subject: Trial, case: Case) -> None:
+    """A norm of its own for each of them."""
+    equals_reference(subject, case)
+
+
+@requirement("basic_block.relu.inner", cases, strides=(1,), channels="same", norms=("bn1",))
+def test_relu_inner(subject: Trial, case: Case) -> None:
+    """What is negative after the first norm does not reach the second convolution."""
+    equals_reference(subject, case.but(**{n: np.abs(case[n]) for n in ("x", "conv2.weight")}))
+
+
+@requirement("basic_block.relu.none-before-add", cases, strides=(1,), channels="same", norms=("bn2",))
+def test_relu_none_before_add(subject: Trial, case: Case) -> None:
+    """A branch that is negative everywhere lowers the sum, which is positive all the same."""
+    below = -np.abs(case["bn2.bias"])
+    equals_reference(subject, ending(case.but(x=np.abs(case["x"]) - below.min()), "bn2", below))
+
+
+@requirement("basic_block.relu.after-add", cases, strides=(1,), channels="same", norms=("bn2",))
+def test_relu_after_add(subject: Trial, case: Case) -> None:
+    """Where the sum is negative, the result is 0."""
+    equals_reference(subject, ending(case, "bn2", case["bn2.bias"]))
+
+
+# -- shortcut ----------------------------------------------------------------------------------------------------------
+
+
+@requirement("basic_block.shortcut.identity", cases, strides=(1,), channels="same", norms=("bn1",))
+def test_shortcut_identity(subject: Trial, case: Case) -> None:
+    """A branch of zeros leaves an input that has nothing negative as it is."""
+    case = ending(case.but(x=np.abs(case["x"])), "bn2", 0)
+    equals_reference(subject, case)
+    subject.expect(subject(case), Expected.exactly(case["x"]))
+
+
+@requirement("basic_block.shortcut.negative", cases, norms=())
+def test_shortcut_negative(subject: Trial, case: Case) -> None:
+    """A negative input lowers a sum that the branch keeps positive."""
+    weights = {n: np.abs(a) for n, a in case.arrays.items() if n == "downsample.0.weight" and a is not None}
+    case = case.but(x=-np.abs(case["x"]), **weights)
+    most = np.abs(run(ending(case.but(x=-case["x"]), "bn2", 0))[0].value).max(initial=0)
+    equals_reference(subject, ending(case, "bn2", np.ceil(float(most))))
+
+
+@requirement("basic_block.projection.channels", cases, strides=(1,), channels="other", norms=(), signed=False)
+def test_projection_channels(subject: Trial, case: Case) -> None:
+    """Beside a branch of zeros, the result is a 1×1 convolution."""
+    equals_reference(subject, ending(case, "bn2", 0))
+
+
+@requirement(
+    "basic_block.projection.stride", cases, strides=(2, 3), channels="same", norms=(), signed=False, needs="stride"
+)
+def test_projection_stride(subject: Trial, case: Case) -> None:
+    """Beside a branch of zeros, the result is a 1×1 convolution with that stride."""
+    equals_reference(subject, ending(case, "bn2", 0))
+
+
+@requirement("basic_block.projection.norm", cases, channels="other", norms=("downsample.1",), signed=False)
+def test_projection_norm(subject: Trial, case: Case) -> None:
+    """And then a norm."""
+    equals_reference(subject, ending(case, "bn2", 0))
+
+
+# -- stride ------------------------------------------------------------------------------------------------------------
+
+
+@requirement("basic_block.stride.first", cases, strides=(2, 3), norms=(), signed=False, needs="stride")
+def test_stride_first(subject: Trial, case: Case) -> None:
+    """Beside a shortcut of zeros, the result is the branch, whose first convolution strides."""
+    equals_reference(subject, ending(case, "downsample.1", 0))
+
+
+@requirement("basic_block.stride.once", cases, strides=(1, 2, 3, 4), needs="stride")
+def test_stride_once(subject: Trial, case: Case) -> None:
+    """As many rows and columns as multiples of the stride there are."""
+    rows, columns = (-(-n // case["stride"]) for n in case["x"].shape[2:])
+    shape = (len(case["x"]), len(case["conv1.weight"]), rows, columns)
+    actual = subject(case).shape
+    if actual != shape:
+        message = f"the result has shape {actual}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
+
+
+# -- modes and state ---------------------------------------------------------------------------------------------------
+
+
+@requirement("basic_block.mode.train", cases, batch=2, modes=(True,))
+def test_mode_train(subject: Trial, case: Case) -> None:
+    """Built in evaluation and put in training: the statistics of the batch count, and move those kept."""
+    block = subject.build(case.but(training=False)).train()
+    subject.expect(block(case["x"]), run(case)[0])
+    state = block.state()
+    moved(subject, case, state, "after the call")
+    for key in (key for key in state if key.endswith("num_batches_tracked")):
+        subject.expect(state[key], Expected.exactly(np.array(1)), f"{key}, after the call,")
+
+
+@requirement("basic_block.mode.eval", cases)
+def test_mode_eval(subject: Trial, case: Case) -> None:
+    """Built in training and put in evaluation: the statistics kept count, and stay."""
+    block = subject.build(case.but(training=True)).eval()
+    before = block.state()
+    subject.expect(block(case["x"]), run(case)[0])
+    for key, value in block.state().items():
+        subject.expect(value, Expected.exactly(before[key]), f"{key}, after the call,")
+
+
+@requirement("basic_block.parameters.count", cases, per_dtype=False)
+def test_parameters_count(subject: Trial, case: Case) -> None:
+    """As many numbers as the convolutions' kernels and the norms' four vectors have, and none beside them."""
+    state = subject.entries(case.stem, new(subject, case), case.arrays.keys() - {"x"})
+    actual = sum(a.size for a in state.values() if a.ndim)
+    expected = sum(a.size for n, a in case.arrays.items() if n != "x" and a is not None)
+    if actual != expected:
+        statistics = sum(a.size for n, a in case.arrays.items() if ".running" in n and a is not None)
+        raise Mismatch(
+            f"{actual} numbers in the state, expected {expected}: {expected - statistics} parameters and "
+            f"{statistics} running statistics"
+        )
+
+
+@requirement("basic_block.state.complete", cases, per_dtype=False)
+def test_state_complete(subject: Trial, case: Case) -> None:
+    """12 entries, or 18; without the norms' counts 10, or 15."""
+    state = subject.entries(case.stem, new(subject, case), case.arrays.keys() - {"x"}, saved=True)
+    expected = (18, 15) if "downsample.0.weight" in case.arrays else (12, 10)
+    if len(state) not in expected:
+        raise Mismatch(f"the state has {len(state)} entries, {', '.join(state)}; expected {expected[0]}")
+
+
+@requirement("basic_block.state.keys", cases, per_dtype=False)
+def test_state_keys(subject: Trial, case: Case) -> None:
+    """torchvision's keys, with the norms' counts or without."""
+    counts = {f"{n.removesuffix('.running_var')}.num_batches_tracked" for n in case.arrays if n.endswith("running_var")}
+    actual, expected = set(subject.state(new(subject, case))), (set(case.arrays) - {"x"}) | counts
+    if actual not in (expected, expected - counts):
+        more, fewer = sorted(actual - expected), sorted(expected - actual)
+        raise Mismatch(
+            f"the state's keys: without {', '.join(fewer) or 'nothing'}, beyond {', '.join(more) or 'nothing'}"
+        )
+
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+@requirement("basic_block.output.dtype", cases, modes=(False, True))
+def test_output_dtype(subject: Trial, case: Case) -> None:
+    """The operands' dtype."""
+    laws.keeps_dtype(subject, case)
+
+
+@requirement("basic_block.output.fresh", cases)
+def test_output_fresh(subject: Trial, case: Case) -> None:
+    """No memory shared, no buffer used again."""
+    laws.is_fresh(subject, case)
+
+
+@requirement("basic_block.input.unchanged", cases, modes=(False, True))
+def test_input_unchanged(subject: Trial, case: Case) -> None:
+    """The input is not written to."""
+    laws.leaves_operands(subject, case)
+
+
+@requirement("basic_block.input.layout", cases, effort=4)
+def test_input_layout(subject: Trial, case: Case) -> None:
+    """Only the elements count."""
+    laws.ignores_layout(subject, case, run(case)[0])
+
+
+@requirement("basic_block.batch.independent", cases, batch=2)
+def test_batch_independent(subject: Trial, case: Case) -> None:
+    """Each image by itself."""
+    laws.judges_images_alone(subject, case, run(case)[0])
+
+
+@requirement("basic_block.batch.empty", cases, modes=(False, True))
+def test_batch_empty(subject: Trial, case: Case) -> None:
+    """No images in, no images out."""
+    laws.returns_no_images(subject, case)
+
+
+@requirement("basic_block.call.stateless", cases)
+def test_call_stateless(subject: Trial, case: Case) -> None:
+    """A call on an image of another size changes nothing."""
+    larger = case.but(x=np.pad(case["x"], ((0, 0), (0, 0), (1, 2), (0, 1))))
+    laws.forgets(subject.kept(case), case, larger, lambda c: run(c)[0])
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+BOTH = (False, True)  # modes
+
+
+def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+    """A block with its whole state, an image and a cotangent of the result."""
+    return with_cotangent(cases(dtype=dtype, lacks=lacks, **choices), output_shape)
+
+
+def output_shape(case: Case) -> tuple[int, ...]:
+    """(N, O, OH, OW)"""
+    rows, columns = (-(-n // case["stride"]) for n in case["x"].shape[2:])
+    return (len(case["x"]), len(case["conv1.weight"]), rows, columns)
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """Those of x and, by key, of the parameters. Errors are carried forwards through the block, and then back."""
+    once = Run(case.arrays, case["training"])
+    cotangent, x = (Approximate.given(case[name]) for name in ("cotangent", "x"))
+    of_x = once.block_vjp(cotangent, x, stride=case["stride"])
+    return {"x": of_x.expected, **once.gradients}
+
+
+def gradients_equal_reference(subject: Trial, case: Case, operands: Iterable[str] = ()) -> None:
+    """The one comparison behind every requirement on the values of gradients; without names, of all of them."""
+    expected = expected_gradients(case)
+    chosen = {name: expected[name] for name in operands or expected}
+    laws_of_gradients.all_equal_reference(subject, subject.gradients(case), chosen)
+
+
+def of_part(case: Case, *parts: str) -> list[str]:
+    """The keys of the parameters of parts of the block."""
+    return [n for n in case.arrays if n.startswith(tuple(f"{part}." for part in parts)) and ".running" not in n]
+
+
+@requirement("basic_block.gradient.x", gradients, needs="vjp", modes=BOTH)
+def test_gradient_x(subject: Trial, case: Case) -> None:
+    """What comes back through the branch and what comes back through the shortcut add up."""
+    gradients_equal_reference(subject, case, ["x"])
+
+
+@requirement("basic_block.gradient.parameters", gradients, needs="vjp", modes=BOTH)
+def test_gradient_parameters(subject: Trial, case: Case) -> None:
+    """Every kernel, and the weight and the bias of every norm."""
+    gradients_equal_reference(subject, case, expected_gradients(case).keys() - {"x"})
+
+
+@requirement("basic_block.gradient.last-relu", gradients, strides=(1,), channels="same", norms=("bn2",), needs="vjp")
+def test_gradient_last_relu(subject: Trial, case: Case) -> None:
+    """Beside a branch that is constant, the cotangent passes where x is above a threshold, and both ways."""
+    gradients_equal_reference(subject, ending(case, "bn2", case["bn2.bias"]), ["x", *of_part(case, "bn2")])
+
+
+@requirement("basic_block.gradient.inner-relu", gradients, strides=(1,), channels="same", norms=("bn1",), needs="vjp")
+def test_gradient_inner_relu(subject: Trial, case: Case) -> None:
+    """Where the first norm gives something negative, nothing comes back to what is before it."""
+    gradients_equal_reference(subject, case, ["x", *of_part(case, "conv1", "bn1")])
+
+
+@requirement("basic_block.gradient.shortcut", gradients, strides=(1,), channels="same", norms=(), needs="vjp")
+def test_gradient_shortcut(subject: Trial, case: Case) -> None:
+    """Beside a branch that ends in a constant above -x, the gradient of a negative x is the cotangent itself."""
+    case = case.but(x=-np.abs(case["x"]))
+    case = ending(case, "bn2", 1 + np.ceil(float(np.abs(case["x"]).max(initial=0))))
+    expected = {"x": Expected.exactly(case["cotangent"])}
+    laws_of_gradients.all_equal_reference(subject, subject.gradients(case), expected)
+
+
+@requirement("basic_block.gradient.projection", gradients, channels="other", norms=("downsample.1",), needs="vjp")
+def test_gradient_projection(subject: Trial, case: Case) -> None:
+    """Beside a branch that ends in 0: x and the projection's kernel and norm get theirs."""
+    gradients_equal_reference(subject, ending(case, "bn2", 0), ["x", *of_part(case, "downsample")])
+
+
+@requirement("basic_block.gradient.stride", gradients, strides=(2, 3), norms=(), needs=("vjp", "stride"))
+def test_gradient_stride(subject: Trial, case: Case) -> None:
+    """Beside a shortcut that ends in 0: what comes back lies where the windows of the first convolution lay."""
+    gradients_equal_reference(subject, ending(case, "downsample.1", 0), ["x", *of_part(case, "conv1", "conv2")])
+
+
+@requirement("basic_block.gradient.train", gradients, needs="vjp", modes=(True,))
+def test_gradient_train(subject: Trial, case: Case) -> None:
+    """The mean and the variance that each norm takes off and divides by are functions of what comes in."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement("basic_block.gradient.eval", gradients, needs="vjp", batch=2)
+def test_gradient_eval(subject: Trial, case: Case) -> None:
+    """Built in training and put in evaluation: the statistics kept are constants, on the way back too."""
+    block = subject.build(without_cotangent(case.but(training=True))).eval()
+    found = block.gradients(case["x"], case["cotangent"])
+    laws_of_gradients.all_equal_reference(subject, found, expected_gradients(case))
+
+
+def without_cotangent(case: Case) -> Case:
+    """The same call without a way back."""
+    return replace(case, arrays={n: a for n, a in case.arrays.items() if n != "cotangent"})
+
+
+@requirement("basic_block.gradient.statistics", gradients, needs="vjp", modes=BOTH)
+def test_gradient_statistics(subject: Trial, case: Case) -> None:
+    """After a call and the way back the statistics are as after a call alone."""
+    block = subject.build(without_cotangent(case))
+    block.gradients(case["x"], case["cotangent"])
+    state = block.state()
+    moved(subject, without_cotangent(case), state, "after the gradients were taken")
+    for key in (key for key in state if key.endswith("num_batches_tracked")):
+        subject.expect(state[key], Expected.exactly(np.array(int(case["training"]))), f"{key}, after the same,")
+
+
+@requirement("basic_block.gradient.buffers", gradients, needs="vjp", modes=BOTH)
+def test_gradient_buffers(subject: Trial, case: Case) -> None:
+    """Nothing but x and the parameters has a gradient."""
+    more = sorted(subject.gradients(case).keys() - expected_gradients(case).keys())
+    if more:
+        raise Mismatch(f"there is a gradient of {', '.join(more)}", holds=f"{more[0]!r} not in gradient")
+
+
+@requirement("basic_block.gradient.like-operand", gradients, needs="vjp", modes=BOTH)
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """The shape and the dtype of x and of every parameter."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("basic_block.gradient.layout", gradients, needs="vjp", effort=4)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Transposed, sliced, reversed, channels-last and stride-0 cotangents."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+
+
+@requirement("basic_block.gradient.unchanged", gradients, needs="vjp", modes=BOTH)
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """The image and the cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("basic_block.gradient.batch", gradients, needs="vjp", batch=2)
+def test_gradient_batch(subject: Trial, case: Case) -> None:
+    """Image by image, in evaluation."""
+    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement("basic_block.gradient.empty", gradients, needs="vjp")
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No images: zeros for every parameter."""
+    laws_of_gradients.is_nothing_for_no_images(subject, case)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@composite
+def broken(draw, *, dtype: str, lacks: frozenset[str], how: Any, **choices: Any):
+    """A legal case with one thing made illegal by `how(draw, case)`."""
+    return how(draw, draw(cases(dtype=dtype, lacks=lacks, **choices)))
+
+
+def _channels(draw: st.DrawFn, case: Case) -> Case:
+    x = case["x"]
+    more = draw(st.booleans()) or x.shape[1] == 1
+    return case.but(x=np.concatenate([x, x[:, :1]], axis=1) if more else x[:, 1:])
+
+
+@requirement("basic_block.refuses.channels", broken, how=_channels, per_dtype=False)
+def test_refuses_channels(subject: Trial, case: Case) -> None:
+    """One channel too many or too few."""
+    subject.refuses(case)
+
+
+def _rank(draw: st.DrawFn, case: Case) -> Case:
+    return case.but(x=draw(st.sampled_from([case["x"][0, 0], case["x"][None], case["x"][0]])))
+
+
+@requirement("basic_block.refuses.rank", broken, how=_rank, per_dtype=False)
+def test_refuses_rank(subject: Trial, case: Case) -> None:
+    """Two, three and five dimensions."""
+    subject.refuses(case)
+
+
+@requirement(
+    "basic_block.refuses.stride",
+    broken,
+    how=lambda draw, case: case.but(stride=draw(any_of(0, -1, -2))),
+    strides=(2,),
+    needs="stride",
+    per_dtype=False,
+)
+def test_refuses_stride(subject: Trial, case: Case) -> None:
+    """0 and below."""
+    subject.refuses(case)
+
+
+# -- the cases reach the corners ---------------------------------------------------------------------------------------
+
+
+def test_reach_every_kind_of_shortcut() -> None:
+    """Channels that change with stride 1, and a stride with as many channels; rows left over; one row, one column."""
+    for corner in (
+        lambda c: c["stride"] == 1 and c["conv1.weight"].shape[0] != c["conv1.weight"].shape[1],
+        lambda c: c["stride"] == 2 and c["conv1.weight"].shape[0] == c["conv1.weight"].shape[1],
+        lambda c: c["stride"] == 3 and c["x"].shape[2] % 3 == 2 and c["x"].shape[2] != c["x"].shape[3],
+        lambda c: c["x"].shape[2:] == (1, 1),
+    ):
+        find(cases(dtype="float32"), corner)
+
+
+def test_reach_values_on_both_sides_of_every_relu() -> None:
+    """A branch that is negative where the shortcut is not, and the other way round."""
+
+    def corner(case: Case) -> bool:
+        branch = run(ending(case, "downsample.1", 0) if "downsample.1.weight" in case.arrays else case)[0].value
+        return bool((case["x"] < 0).any() and (case["x"] > 0).any() and (branch == 0).any() and (branch > 0).any())
+
+    find(cases(dtype="float32"), corner)

@@ -1,0 +1,452 @@
+"""The requirements of spec/conv2d.md, in the page's order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import find
+from hypothesis import strategies as st
+from nnspec.adapters.names import LONG
+from nnspec.conformance.bounds.convolution import fast_bound
+from nnspec.conformance.bounds.rule import Expected, multilinear
+from nnspec.conformance.case import Case, as_pair
+from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks.cases import any_of, composite, data, pairs, specials, wholes, with_cotangent
+from nnspec.conformance.requirements import requirement
+from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.trial import Trial
+from nnspec.reference.conv2d import conv2d, conv2d_vjp
+from nnspec.reference.windows import output_size
+
+ALL = ("stride", "padding", "dilation", "groups", "bias")
+UNGROUPED = tuple(name for name in ALL if name != "groups")
+
+
+@composite
+def cases(
+    draw,
+    *,
+    dtype: str,
+    lacks: frozenset[str] = frozenset(),
+    vary: tuple[str, ...] = ALL,
+    batch: int = 1,
+    wide: bool = False,
+):
+    """A convolution that has at least one window. Arguments not in `vary`, or that the subject lacks, are neutral.
+
+    The image's size follows from the number of windows and the rows and columns left over, so every draw is legal.
+    """
+    vary = tuple(name for name in vary if name not in lacks)
+    stride = draw(pairs(1, 3)) if "stride" in vary else 1
+    padding = draw(pairs(0, 2)) if "padding" in vary else 0
+    dilation = draw(pairs(1, 3)) if "dilation" in vary else 1
+    groups = draw(st.integers(1, 3)) if "groups" in vary else 1
+    kernel = as_pair(draw(pairs(1, 3)))
+    size = []
+    for k, s, p, d in zip(kernel, as_pair(stride), as_pair(padding), as_pair(dilation), strict=True):
+        windows, left_over = draw(st.integers(1, 4)), draw(st.integers(0, s - 1))
+        size.append(max(1, (windows - 1) * s + d * (k - 1) + 1 - 2 * p + left_over))
+    channels = draw(any_of(*([1, 2, 3, 17, 33] if wide else [1, 2, 3])))
+    outputs = draw(st.integers(1, 3))
+    values = draw(data(dtype))
+    x = values.inputs(draw(st.integers(batch, 3)), groups * channels, *size)
+    weight = values.weights(groups * outputs, channels, *kernel)
+    bias = values.offsets(groups * outputs) if "bias" in vary and draw(st.booleans()) else None
+    arguments = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return Case("conv2d", {"x": x, "weight": weight, "bias": bias}, arguments)
+
+
+def expected(case: Case) -> Expected:
+    """What the reference gives, with the bound of the verdict rule."""
+    x, weight, groups = case["x"], case["weight"], case["groups"]
+    return multilinear(
+        lambda x, w, b: conv2d(x, w, b, **case.arguments),
+        x,
+        weight,
+        case["bias"],
+        fast=fast_bound(lambda x, w: conv2d(x, w, groups=groups)),
+    )
+
+
+def equals_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on values."""
+    subject.expect(subject(case), expected(case))
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+@requirement("conv2d.kernel.orientation", cases, vary=())
+def test_kernel_orientation(subject: Trial, case: Case) -> None:
+    """A kernel with one non-zero element copies the image from the place where that element lies."""
+    weight = np.zeros_like(case["weight"])
+    weight[:, 0, -1, 0] = 1
+    equals_reference(subject, case.but(weight=weight))
+
+
+@requirement("conv2d.output.value", cases, vary=(), wide=True)
+def test_output_value(subject: Trial, case: Case) -> None:
+    """Every output element is the sum over C, KH and KW."""
+    equals_reference(subject, case)
+
+
+@requirement("conv2d.bias.per-channel", cases, vary=("bias",), needs="bias")
+def test_bias_per_channel(subject: Trial, case: Case) -> None:
+    """On an image of zeros every channel shows its bias alone."""
+    if case["bias"] is None:
+        equals_reference(subject, case)
+    else:
+        equals_reference(subject, case.but(x=np.zeros_like(case["x"])))
+
+
+@requirement("conv2d.stride.step", cases, vary=("stride",), needs="stride")
+def test_stride_step(subject: Trial, case: Case) -> None:
+    """Windows begin at multiples of the stride, rows and columns each of their own."""
+    equals_reference(subject, case)
+
+
+@requirement("conv2d.padding.zeros", cases, vary=("padding",), needs="padding")
+def test_padding_zeros(subject: Trial, case: Case) -> None:
+    """Padding is the same as an image that has the zeros already."""
+    ph, pw = as_pair(case["padding"])
+    subject.expect(subject(case), expected(case))
+    padded = np.pad(case["x"], ((0, 0), (0, 0), (ph, ph), (pw, pw)))
+    subject.expect(subject(case.but(x=padded, padding=0)), expected(case), "the image padded beforehand")
+
+
+@requirement("conv2d.dilation.gap", cases, vary=("dilation",), needs="dilation")
+def test_dilation_gap(subject: Trial, case: Case) -> None:
+    """Kernel elements are `dilation` rows and columns apart."""
+    equals_reference(subject, case)
+
+
+@requirement("conv2d.groups.block-diagonal", cases, vary=("groups",), needs="groups")
+def test_groups_block_diagonal(subject: Trial, case: Case) -> None:
+    """Each group of outputs sees its own group of channels."""
+    equals_reference(subject, case)
+
+
+@requirement("conv2d.arguments.together", cases, wide=True)
+def test_arguments_together(subject: Trial, case: Case) -> None:
+    """All arguments at once, each with its own value for rows and for columns."""
+    equals_reference(subject, case)
+
+
+@requirement("conv2d.special.value", specials, of=cases, operand="x", vary=UNGROUPED, dtypes=LONG)
+def test_special_value(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    equals_reference(subject, case)
+
+
+@requirement("conv2d.special.groups", specials, of=cases, operand="x", vary=("groups",), needs="groups", dtypes=LONG)
+def test_special_groups(subject: Trial, case: Case) -> None:
+    """In its own group, and in no other."""
+    equals_reference(subject, case)
+
+
+@requirement("conv2d.range.ends", wholes, of=cases, dtypes=LONG, effort=2)
+def test_range_ends(subject: Trial, case: Case) -> None:
+    """Operands and results near the largest and the smallest numbers that there are."""
+    laws.holds_at_the_ends(subject, case, expected, "x", "weight")
+
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+@requirement("conv2d.output.size", cases)
+def test_output_size(subject: Trial, case: Case) -> None:
+    """As many rows and columns as windows fit."""
+    names = ("stride", "padding", "dilation")
+    size = output_size(case["x"].shape[2:], case["weight"].shape[2:], *(as_pair(case[n]) for n in names))
+    shape = (len(case["x"]), len(case["weight"]), *size)
+    actual = subject(case).shape
+    if actual != shape:
+        message = f"the result has shape {actual}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
+
+
+@requirement("conv2d.output.dtype", cases)
+def test_output_dtype(subject: Trial, case: Case) -> None:
+    """The operands' dtype."""
+    laws.keeps_dtype(subject, case)
+
+
+@requirement("conv2d.output.fresh", cases)
+def test_output_fresh(subject: Trial, case: Case) -> None:
+    """No memory shared, no buffer used again."""
+    laws.is_fresh(subject, case)
+
+
+@requirement("conv2d.input.unchanged", cases)
+def test_input_unchanged(subject: Trial, case: Case) -> None:
+    """No operand is written to."""
+    laws.leaves_operands(subject, case)
+
+
+@requirement("conv2d.input.layout", cases, effort=4)
+def test_input_layout(subject: Trial, case: Case) -> None:
+    """Only the elements count."""
+    laws.ignores_layout(subject, case, expected(case))
+
+
+@requirement("conv2d.batch.independent", cases, batch=2)
+def test_batch_independent(subject: Trial, case: Case) -> None:
+    """Each image by itself."""
+    laws.judges_images_alone(subject, case, expected(case))
+
+
+@requirement("conv2d.batch.empty", cases)
+def test_batch_empty(subject: Trial, case: Case) -> None:
+    """No images in, no images out."""
+    laws.returns_no_images(subject, case)
+
+
+@composite
+def two_calls(draw, *, dtype: str, lacks: frozenset[str]):
+    """Two calls on the same arrays that differ in their arguments and agree, where they can, in the result's shape."""
+    case = draw(cases(dtype=dtype, lacks=lacks, vary=("padding", "bias")))
+    kernel = case["weight"].shape[2:]
+    argument = draw(any_of(*[n for n in ("dilation", "padding", "stride") if n not in lacks] or ["bias"]))
+    if argument == "dilation" and "padding" not in lacks:  # one more dilation and enough padding: often the same shape
+        padding = tuple(p + (k - 1 + 1) // 2 for p, k in zip(as_pair(case["padding"]), kernel, strict=True))
+        return case, case.but(dilation=2, padding=padding)
+    if argument == "padding":
+        return case, case.but(padding=tuple(p + 1 for p in as_pair(case["padding"])))
+    return case, case.but(stride=2) if argument == "stride" else case
+
+
+@requirement("conv2d.call.stateless", two_calls)
+def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
+    """A call in between changes nothing."""
+    laws.forgets(subject, *case, expected)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+    """A convolution and a cotangent of its result."""
+    return with_cotangent(cases(dtype=dtype, lacks=lacks, **choices), lambda case: _reference(case).shape)
+
+
+def _reference(case: Case) -> np.ndarray:
+    return conv2d(case["x"], case["weight"], case["bias"], **case.arguments)
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """Those of x and weight are linear in the cotangent and in the other of the two, that of the bias is a sum."""
+    x, weight, cotangent = case["x"], case["weight"], case["cotangent"]
+
+    def vjp(g: np.ndarray, x: np.ndarray, weight: np.ndarray) -> Any:
+        return conv2d_vjp(g, x.astype(g.dtype), weight.astype(g.dtype), np.zeros(len(weight)), **case.arguments)
+
+    def of_ones(g: np.ndarray, x: np.ndarray, weight: np.ndarray) -> Any:
+        return conv2d_vjp(g, x[:, :, :1, :1], weight[:, :, :1, :1], groups=case["groups"])
+
+    found = {
+        "x": multilinear(
+            lambda g, w: vjp(g, x, w)[0],
+            cotangent,
+            weight,
+            fast=fast_bound(lambda g, w: of_ones(g, x, w)[0]),
+        ),
+        "weight": multilinear(
+            lambda x, g: vjp(g, x, weight)[1],
+            x,
+            cotangent,
+            fast=fast_bound(lambda x, g: of_ones(g, x, weight)[1]),
+        ),
+    }
+    if case["bias"] is not None:
+        found["bias"] = multilinear(lambda g: vjp(g, x, weight)[2], cotangent)
+    return found
+
+
+def gradient_equals_reference(subject: Trial, case: Case, operand: str) -> None:
+    """The one comparison behind every requirement on the values of gradients."""
+    laws_of_gradients.equals_reference(subject, case, operand, expected_gradients(case)[operand])
+
+
+@requirement("conv2d.gradient.x", gradients, needs="vjp", wide=True)
+def test_gradient_x(subject: Trial, case: Case) -> None:
+    """Every window hands its cotangent, times the kernel, back to what it covered."""
+    gradient_equals_reference(subject, case, "x")
+
+
+@requirement("conv2d.gradient.weight", gradients, needs="vjp", wide=True)
+def test_gradient_weight(subject: Trial, case: Case) -> None:
+    """Every tap gets what it met, times the cotangent."""
+    gradient_equals_reference(subject, case, "weight")
+
+
+@requirement("conv2d.gradient.bias", gradients, needs=("vjp", "bias"))
+def test_gradient_bias(subject: Trial, case: Case) -> None:
+    """The sum of a channel's cotangents."""
+    if case["bias"] is None:
+        case = case.but(bias=np.zeros(len(case["weight"]), case["x"].dtype))
+    gradient_equals_reference(subject, case, "bias")
+
+
+@requirement("conv2d.gradient.like-operand", gradients, needs="vjp")
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """Rows that no window reaches have a gradient as well."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("conv2d.gradient.layout", gradients, needs="vjp", effort=2)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Transposed, sliced, reversed, channels-last and stride-0 cotangents."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+
+
+@requirement("conv2d.gradient.unchanged", gradients, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """Operands and cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("conv2d.gradient.batch", gradients, needs="vjp", batch=2)
+def test_gradient_batch(subject: Trial, case: Case) -> None:
+    """Image by image."""
+    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement(
+    "conv2d.gradient.special", specials, of=gradients, operand="cotangent", vary=UNGROUPED, needs="vjp", dtypes=LONG
+)
+def test_gradient_special(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    gradient_equals_reference(subject, case, "x")
+
+
+@requirement("conv2d.gradient.empty", gradients, needs="vjp")
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No images: zeros for weight and bias."""
+    laws_of_gradients.is_nothing_for_no_images(subject, case)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@composite
+def broken(draw, *, dtype: str, lacks: frozenset[str], how: Any):
+    """A legal case with one thing made illegal by `how(draw, case)`."""
+    return how(draw, draw(cases(dtype=dtype, lacks=lacks)))
+
+
+def _rank(draw: st.DrawFn, case: Case) -> Case:
+    x, weight = case["x"], case["weight"]
+    return draw(
+        st.sampled_from(
+            [case.but(x=x[0, 0]), case.but(x=x[None]), case.but(weight=weight[0, 0]), case.but(weight=weight[None])]
+        )
+    )
+
+
+@requirement("conv2d.refuses.rank", broken, how=_rank, per_dtype=False, forms="function")
+def test_refuses_rank(subject: Trial, case: Case) -> None:
+    """Two and five dimensions."""
+    subject.refuses(case)
+
+
+def _channels(draw: st.DrawFn, case: Case) -> Case:
+    x = case["x"]
+    more = draw(st.booleans()) or x.shape[1] == 1
+    return case.but(x=np.concatenate([x, x[:, :1]], axis=1) if more else x[:, 1:])
+
+
+@requirement("conv2d.refuses.channels", broken, how=_channels, per_dtype=False)
+def test_refuses_channels(subject: Trial, case: Case) -> None:
+    """One channel too many or too few."""
+    subject.refuses(case)
+
+
+@requirement(
+    "conv2d.refuses.groups",
+    broken,
+    how=lambda draw, case: case.but(groups=draw(st.sampled_from([0, case["x"].shape[1] + 1, len(case["weight"]) + 1]))),
+    needs="groups",
+    forms="function",
+    per_dtype=False,
+)
+def test_refuses_groups(subject: Trial, case: Case) -> None:
+    """0, and numbers that divide neither."""
+    subject.refuses(case)
+
+
+def _bias(draw: st.DrawFn, case: Case) -> Case:
+    outputs = len(case["weight"])
+    wrong = draw(any_of(*[n for n in (1, outputs + 1) if n != outputs]))
+    return case.but(bias=np.ones(wrong, case["x"].dtype))
+
+
+@requirement("conv2d.refuses.bias", broken, how=_bias, needs="bias", forms="function", per_dtype=False)
+def test_refuses_bias(subject: Trial, case: Case) -> None:
+    """Another length than O."""
+    subject.refuses(case)
+
+
+def _below(name: str, legal: int) -> Any:
+    """One of the pair's two values, or both, below what is legal."""
+    values = st.sampled_from([legal - 1, (legal - 1, legal), (legal, legal - 1), (legal, legal - 2)])
+    return lambda draw, case: case.but(**{name: draw(values)})
+
+
+@requirement("conv2d.refuses.stride", broken, how=_below("stride", 1), needs="stride", per_dtype=False)
+def test_refuses_stride(subject: Trial, case: Case) -> None:
+    """0 and below."""
+    subject.refuses(case)
+
+
+@requirement("conv2d.refuses.padding", broken, how=_below("padding", 0), needs="padding", per_dtype=False)
+def test_refuses_padding(subject: Trial, case: Case) -> None:
+    """Below 0."""
+    subject.refuses(case)
+
+
+@requirement("conv2d.refuses.dilation", broken, how=_below("dilation", 1), needs="dilation", per_dtype=False)
+def test_refuses_dilation(subject: Trial, case: Case) -> None:
+    """0 and below."""
+    subject.refuses(case)
+
+
+def _window(draw: st.DrawFn, case: Case) -> Case:
+    rows, columns = (n + 2 * p for n, p in zip(case["x"].shape[2:], as_pair(case["padding"]), strict=True))
+    kernel = draw(any_of((rows + 1, 1), (1, columns + 1)))
+    weight = case["weight"]
+    return case.but(weight=np.ones((*weight.shape[:2], *kernel), weight.dtype))
+
+
+@requirement("conv2d.refuses.window", broken, how=_window, per_dtype=False)
+def test_refuses_window(subject: Trial, case: Case) -> None:
+    """A kernel one row or one column larger than the padded image."""
+    subject.refuses(case)
+
+
+# -- the cases reach the corners ---------------------------------------------------------------------------------------
+
+
+def test_reach_everything_at_once() -> None:
+    """Groups with several channels, unequal stride, padding and dilation, and rows left over, all in one case."""
+
+    def corner(case: Case) -> bool:
+        (sh, sw), (ph, pw), (dh, dw) = (as_pair(case[n]) for n in ("stride", "padding", "dilation"))
+        rows = case["x"].shape[2] + 2 * ph - dh * (case["weight"].shape[2] - 1) - 1
+        return (
+            case["groups"] > 1 and case["weight"].shape[1] > 1 and sh != sw and ph != pw and dh != dw and rows % sh > 0
+        )
+
+    find(cases(dtype="float32"), corner)
+
+
+def test_reach_wide_images() -> None:
+    """More rows than columns and the other way round, one image, one channel, more channels than a vector holds."""
+    for corner in (
+        lambda c: c["x"].shape[2] > c["x"].shape[3],
+        lambda c: c["x"].shape[2] < c["x"].shape[3],
+        lambda c: c["x"].shape[:2] == (1, 1),
+        lambda c: c["weight"].shape[1] == 33,
+        lambda c: c["weight"].shape[2:] == (2, 2),
+    ):
+        find(cases(dtype="float32", wide=True), corner)

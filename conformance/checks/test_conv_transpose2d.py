@@ -1,0 +1,573 @@
+"""The requirements of spec/conv_transpose2d.md, in the page's order."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from hypothesis import find
+from hypothesis import strategies as st
+from nnspec.adapters.names import LONG
+from nnspec.conformance.bounds.convolution import fast_bound
+from nnspec.conformance.bounds.rule import Expected, multilinear
+from nnspec.conformance.case import Array, Case, as_pair
+from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks.cases import KINDS, Data, any_of, composite, data, specials, wholes, with_cotangent
+from nnspec.conformance.requirements import requirement
+from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.trial import Trial
+from nnspec.reference.conv2d import conv2d
+from nnspec.reference.conv_transpose2d import conv_transpose2d, conv_transpose2d_vjp
+
+PAIRS = ("stride", "padding", "output_padding", "dilation")
+ALL = (*PAIRS, "groups", "bias")
+UNGROUPED = tuple(name for name in ALL if name != "groups")
+
+
+@composite
+def cases(
+    draw,
+    *,
+    dtype: str,
+    lacks: frozenset[str] = frozenset(),
+    vary: tuple[str, ...] = ALL,
+    least: int = 0,
+    kernels: tuple[int, ...] = (1, 2, 3),
+    square: bool = False,
+    kinds: tuple[str, ...] = KINDS,
+    batch: int = 1,
+    wide: bool = False,
+):
+    """A transposed convolution of which padding leaves something. Arguments not in `vary`, or lacking, are neutral.
+
+    Padding and output padding are at least `least` where they vary; `square` asks for as many outputs as channels.
+    """
+    vary = tuple(name for name in vary if name not in lacks)
+    axes = [_axis(draw, vary, least, kernels) for _ in range(2)]
+    size, kernel, *pairs = (tuple(pair) for pair in zip(*axes, strict=True))
+    groups = draw(st.integers(1, 3)) if "groups" in vary else 1
+    channels = draw(any_of(*([1, 2, 3, 17, 33] if wide else [1, 2, 3])))
+    outputs = channels if square else draw(st.integers(1, 3))
+    values = draw(data(dtype, kinds))
+    x = values.inputs(draw(st.integers(batch, 3)), groups * channels, *size)
+    weight = _weight(values, groups, channels, outputs, kernel)
+    bias = values.offsets(groups * outputs) if "bias" in vary and draw(st.booleans()) else None
+    arguments = {name: p[0] if p[0] == p[1] else p for name, p in zip(PAIRS, pairs, strict=True)}
+    return Case("conv_transpose2d", {"x": x, "weight": weight, "bias": bias}, {**arguments, "groups": groups})
+
+
+def _axis(
+    draw: st.DrawFn, vary: tuple[str, ...], least: int, kernels: tuple[int, ...]
+) -> tuple[int, int, int, int, int, int]:
+    """Size, kernel size, stride, padding, output padding and dilation of one axis."""
+    k = draw(any_of(*kernels))
+    s = draw(st.integers(1 + least, 3)) if "stride" in vary else 1
+    d = draw(st.integers(1, 3)) if "dilation" in vary else 1
+    p = draw(st.integers(least, 2)) if "padding" in vary else 0
+    e = draw(st.integers(min(least, max(s, d) - 1), max(s, d) - 1)) if "output_padding" in vary else 0
+    taken_off = 2 * p - d * (k - 1) - e  # so many rows of the image's own must be left, and one more
+    return max(draw(st.integers(1, 3)), -(-taken_off // s) + 1), k, s, p, e, d
+
+
+def _weight(values: Data, groups: int, channels: int, outputs: int, kernel: tuple[int, ...]) -> Array:
+    """(C, O/groups, KH, KW), where the draws of `Data` have the outputs first."""
+    outputs_first = values.weights(groups * outputs, channels, *kernel).reshape(groups, outputs, channels, *kernel)
+    return outputs_first.swapaxes(1, 2).reshape(groups * channels, outputs, *kernel)
+
+
+def expected(case: Case) -> Expected:
+    """What the reference gives, with the bound of the verdict rule."""
+    x, weight, groups = case["x"], case["weight"], case["groups"]
+    return multilinear(
+        lambda x, w, b: conv_transpose2d(x, w, b, **case.arguments),
+        x,
+        weight,
+        case["bias"],
+        fast=fast_bound(lambda x, w: conv_transpose2d(x, w, groups=groups)),
+    )
+
+
+def output_shape(case: Case) -> tuple[int, ...]:
+    """(N, O, OH, OW), by the page's formula."""
+    sizes = zip(case["x"].shape[2:], case["weight"].shape[2:], *(as_pair(case[n]) for n in PAIRS), strict=True)
+    rows_columns = ((n - 1) * s - 2 * p + d * (k - 1) + e + 1 for n, k, s, p, e, d in sizes)
+    return len(case["x"]), case["weight"].shape[1] * case["groups"], *rows_columns
+
+
+def equals_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on values."""
+    subject.expect(subject(case), expected(case))
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+@requirement("conv_transpose2d.kernel.orientation", cases, vary=())
+def test_kernel_orientation(subject: Trial, case: Case) -> None:
+    """A single 1 in the image becomes the kernel."""
+    x = np.zeros_like(case["x"])
+    x[:, 0, -1, 0] = 1
+    equals_reference(subject, case.but(x=x))
+
+
+@requirement("conv_transpose2d.kernel.channels", cases, vary=(), square=True)
+def test_kernel_channels(subject: Trial, case: Case) -> None:
+    """Channels first, outputs second, where nothing but the values tells them apart."""
+    equals_reference(subject, case)
+
+
+@requirement("conv_transpose2d.output.value", cases, vary=(), wide=True)
+def test_output_value(subject: Trial, case: Case) -> None:
+    """Every output element is the sum of the products that land on it."""
+    equals_reference(subject, case)
+
+
+@requirement("conv_transpose2d.bias.per-channel", cases, vary=("bias", "stride"), needs="bias")
+def test_bias_per_channel(subject: Trial, case: Case) -> None:
+    """On an image of zeros every channel shows its bias alone, also where a large stride leaves gaps."""
+    equals_reference(subject, case.but(x=np.zeros_like(case["x"])))
+
+
+@requirement("conv_transpose2d.stride.step", cases, vary=("stride",), needs="stride")
+def test_stride_step(subject: Trial, case: Case) -> None:
+    """Copies of the kernel begin at multiples of the stride, rows and columns each of their own."""
+    equals_reference(subject, case)
+
+
+@requirement("conv_transpose2d.padding.crop", cases, vary=("padding",), needs="padding")
+def test_padding_crop(subject: Trial, case: Case) -> None:
+    """Padding takes rows and columns off all sides."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "conv_transpose2d.output-padding.far-end",
+    cases,
+    vary=("stride", "output_padding"),
+    least=1,
+    needs=("stride", "output_padding"),
+)
+def test_output_padding_far_end(subject: Trial, case: Case) -> None:
+    """Rows and columns more at the bottom and on the right; without padding nothing reaches them."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "conv_transpose2d.output-padding.computed",
+    cases,
+    vary=("stride", "padding", "output_padding"),
+    least=1,
+    needs=("stride", "padding", "output_padding"),
+)
+def test_output_padding_computed(subject: Trial, case: Case) -> None:
+    """With padding, they hold products."""
+    equals_reference(subject, case)
+
+
+@requirement("conv_transpose2d.dilation.gap", cases, vary=("dilation",), needs="dilation")
+def test_dilation_gap(subject: Trial, case: Case) -> None:
+    """Kernel elements land `dilation` rows and columns apart."""
+    equals_reference(subject, case)
+
+
+@requirement("conv_transpose2d.groups.block-diagonal", cases, vary=("groups",), needs="groups")
+def test_groups_block_diagonal(subject: Trial, case: Case) -> None:
+    """Each group of channels reaches its own group of outputs."""
+    equals_reference(subject, case)
+
+
+@requirement("conv_transpose2d.arguments.together", cases, wide=True)
+def test_arguments_together(subject: Trial, case: Case) -> None:
+    """All arguments at once, each with its own value for rows and for columns."""
+    equals_reference(subject, case)
+
+
+@requirement("conv_transpose2d.special.value", specials, of=cases, operand="x", vary=UNGROUPED, dtypes=LONG)
+def test_special_value(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "conv_transpose2d.special.groups", specials, of=cases, operand="x", vary=("groups",), needs="groups", dtypes=LONG
+)
+def test_special_groups(subject: Trial, case: Case) -> None:
+    """In its own group, and in no other."""
+    equals_reference(subject, case)
+
+
+@requirement("conv_transpose2d.range.ends", wholes, of=cases, dtypes=LONG, effort=2)
+def test_range_ends(subject: Trial, case: Case) -> None:
+    """Operands and results near the largest and the smallest numbers that there are."""
+    laws.holds_at_the_ends(subject, case, expected, "x", "weight")
+
+
+@requirement("conv_transpose2d.law.adjoint", cases, vary=(*PAIRS, "groups"), kinds=("integers",), dtypes=LONG)
+def test_law_adjoint(subject: Trial, case: Case) -> None:
+    """Σ conv2d(z, w)·x = Σ z·conv_transpose2d(x, w), exactly, for an image z of integers."""
+    y, shape = subject(case), output_shape(case)
+    if y.shape != shape:
+        raise Mismatch(f"the result has shape {y.shape}, expected {shape}")
+    x, weight = (case[name].astype(np.float64) for name in ("x", "weight"))
+    z = np.random.default_rng(0).integers(-9, 10, shape).astype(np.float64)
+    arguments = {name: case[name] for name in ("stride", "padding", "dilation", "groups")}
+    rows, columns = x.shape[2:]  # where output padding is not below the stride, a convolution has windows more
+    gathered = (conv2d(z, weight, **arguments)[:, :, :rows, :columns] * x).sum()
+    scattered = (z * y).sum()
+    if gathered != scattered:
+        raise Mismatch(f"Σ conv2d(z, w)·x is {gathered:g}, and Σ z·conv_transpose2d(x, w) is {scattered:g}", y)
+
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+@requirement("conv_transpose2d.output.size", cases)
+def test_output_size(subject: Trial, case: Case) -> None:
+    """As large as the copies reach, less padding, and more output padding."""
+    shape, actual = output_shape(case), subject(case).shape
+    if actual != shape:
+        message = f"the result has shape {actual}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
+
+
+@requirement("conv_transpose2d.output.dtype", cases)
+def test_output_dtype(subject: Trial, case: Case) -> None:
+    """The operands' dtype."""
+    laws.keeps_dtype(subject, case)
+
+
+@requirement("conv_transpose2d.output.fresh", cases)
+def test_output_fresh(subject: Trial, case: Case) -> None:
+    """No memory shared, no buffer used again."""
+    laws.is_fresh(subject, case)
+
+
+@requirement("conv_transpose2d.input.unchanged", cases)
+def test_input_unchanged(subject: Trial, case: Case) -> None:
+    """No operand is written to."""
+    laws.leaves_operands(subject, case)
+
+
+@requirement("conv_transpose2d.input.layout", cases, effort=4)
+def test_input_layout(subject: Trial, case: Case) -> None:
+    """Only the elements count."""
+    laws.ignores_layout(subject, case, expected(case))
+
+
+@requirement("conv_transpose2d.batch.independent", cases, batch=2)
+def test_batch_independent(subject: Trial, case: Case) -> None:
+    """Each image by itself."""
+    laws.judges_images_alone(subject, case, expected(case))
+
+
+@requirement("conv_transpose2d.batch.empty", cases)
+def test_batch_empty(subject: Trial, case: Case) -> None:
+    """No images in, no images out."""
+    laws.returns_no_images(subject, case)
+
+
+@composite
+def calls_in_turn(draw, *, dtype: str, lacks: frozenset[str]):
+    """Two calls on the same arrays that differ in their arguments and agree, where they can, in the result's shape."""
+    case = draw(cases(dtype=dtype, lacks=lacks, vary=("padding", "bias")))
+    (ph, pw), (kh, kw) = as_pair(case["padding"]), case["weight"].shape[2:]
+    changes: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({}, {"dilation": 2, "padding": (ph + (kh - 1) // 2, pw + (kw - 1) // 2)}),  # mostly the same shape
+        ({}, {"padding": 0}),
+        ({}, {"stride": 2}),
+        ({"stride": 2}, {"stride": 2, "output_padding": 1}),
+    ]
+    first, second = draw(st.sampled_from([c for c in changes if not c[1].keys() & lacks] or [({}, {})]))
+    return case.but(**first), case.but(**second)
+
+
+@requirement("conv_transpose2d.call.stateless", calls_in_turn)
+def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
+    """A call in between changes nothing."""
+    laws.forgets(subject, *case, expected)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+    """A transposed convolution and a cotangent of its result."""
+    return with_cotangent(cases(dtype=dtype, lacks=lacks, **choices), output_shape)
+
+
+def wide_or_square(**choices: Any) -> st.SearchStrategy[Case]:
+    """Many channels; or as many in as out, where nothing but the values tells which of the kernel's axes is which."""
+    return st.one_of(gradients(wide=True, **choices), gradients(square=True, **choices))
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """Those of x and weight are linear in the cotangent and in the other of the two, that of the bias is a sum."""
+    x, weight, cotangent = case["x"], case["weight"], case["cotangent"]
+    bias = np.zeros(weight.shape[1] * case["groups"])
+
+    def vjp(g: Array, x: Array, weight: Array) -> Any:
+        return conv_transpose2d_vjp(g, x.astype(g.dtype), weight.astype(g.dtype), bias, **case.arguments)
+
+    def of_ones(g: Array, x: Array, weight: Array) -> Any:
+        return conv_transpose2d_vjp(g, x[:, :, :1, :1], weight[:, :, :1, :1], groups=case["groups"])
+
+    found = {
+        "x": multilinear(
+            lambda g, w: vjp(g, x, w)[0],
+            cotangent,
+            weight,
+            fast=fast_bound(lambda g, w: of_ones(g, x, w)[0]),
+        ),
+        "weight": multilinear(
+            lambda x, g: vjp(g, x, weight)[1],
+            x,
+            cotangent,
+            fast=fast_bound(lambda x, g: of_ones(g, x, weight)[1]),
+        ),
+    }
+    if case["bias"] is not None:
+        found["bias"] = multilinear(lambda g: vjp(g, x, weight)[2], cotangent)
+    return found
+
+
+def gradient_equals_reference(subject: Trial, case: Case, operand: str) -> None:
+    """The one comparison behind every requirement on the values of gradients."""
+    laws_of_gradients.equals_reference(subject, case, operand, expected_gradients(case)[operand])
+
+
+@requirement("conv_transpose2d.gradient.x", wide_or_square, needs="vjp")
+def test_gradient_x(subject: Trial, case: Case) -> None:
+    """Every element gets the cotangents that its copy of the kernel reached, times that kernel."""
+    gradient_equals_reference(subject, case, "x")
+
+
+@requirement("conv_transpose2d.gradient.weight", wide_or_square, needs="vjp")
+def test_gradient_weight(subject: Trial, case: Case) -> None:
+    """Every tap gets the cotangents where it landed, times what it carried there."""
+    gradient_equals_reference(subject, case, "weight")
+
+
+@requirement("conv_transpose2d.gradient.bias", gradients, needs=("vjp", "bias"))
+def test_gradient_bias(subject: Trial, case: Case) -> None:
+    """The sum of a channel's cotangents, gaps and output padding included."""
+    if case["bias"] is None:
+        case = case.but(bias=np.zeros(case["weight"].shape[1] * case["groups"], case["x"].dtype))
+    gradient_equals_reference(subject, case, "bias")
+
+
+@requirement("conv_transpose2d.gradient.like-operand", gradients, needs="vjp")
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """However many windows the cotangent has room for."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("conv_transpose2d.gradient.layout", gradients, needs="vjp", effort=2)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Transposed, sliced, reversed, channels-last and stride-0 cotangents."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+
+
+@requirement("conv_transpose2d.gradient.unchanged", gradients, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """Operands and cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("conv_transpose2d.gradient.batch", gradients, needs="vjp", batch=2)
+def test_gradient_batch(subject: Trial, case: Case) -> None:
+    """Image by image."""
+    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement(
+    "conv_transpose2d.gradient.special",
+    specials,
+    of=gradients,
+    operand="cotangent",
+    vary=UNGROUPED,
+    needs="vjp",
+    dtypes=LONG,
+)
+def test_gradient_special(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    gradient_equals_reference(subject, case, "x")
+
+
+@requirement("conv_transpose2d.gradient.empty", gradients, needs="vjp")
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No images: zeros for weight and bias."""
+    laws_of_gradients.is_nothing_for_no_images(subject, case)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@composite
+def broken(draw, *, how: Any, **choices: Any):
+    """A legal case with one thing made illegal by `how(draw, case)`."""
+    return how(draw, draw(cases(**choices)))
+
+
+refusal = partial(requirement, cases=broken, per_dtype=False)
+
+
+def _rank(draw: st.DrawFn, case: Case) -> Case:
+    name = draw(any_of("x", "weight"))
+    return case.but(**{name: draw(st.sampled_from([case[name][0, 0], case[name][None]]))})
+
+
+@refusal("conv_transpose2d.refuses.rank", how=_rank, forms="function")
+def test_refuses_rank(subject: Trial, case: Case) -> None:
+    """Two and five dimensions."""
+    subject.refuses(case)
+
+
+def _channels(draw: st.DrawFn, case: Case) -> Case:
+    x = case["x"]
+    more = draw(st.booleans()) or x.shape[1] == 1
+    return case.but(x=np.concatenate([x, x[:, :1]], axis=1) if more else x[:, 1:])
+
+
+@refusal("conv_transpose2d.refuses.channels", how=_channels, effort=1)
+def test_refuses_channels(subject: Trial, case: Case) -> None:
+    """One channel too many or too few."""
+    subject.refuses(case)
+
+
+def _groups(draw: st.DrawFn, case: Case) -> Case:
+    channels = case["x"].shape[1]
+    return case.but(groups=draw(any_of(*[n for n in range(channels + 2) if n == 0 or channels % n])))
+
+
+@refusal("conv_transpose2d.refuses.groups", how=_groups, vary=("stride",), needs="groups", forms="function")
+def test_refuses_groups(subject: Trial, case: Case) -> None:
+    """0, and numbers that do not divide the channels."""
+    subject.refuses(case)
+
+
+def _bias(draw: st.DrawFn, case: Case) -> Case:
+    outputs = case["weight"].shape[1] * case["groups"]
+    wrong = draw(any_of(*[n for n in (1, outputs + 1, case["weight"].shape[1]) if n != outputs]))
+    return case.but(bias=np.ones(wrong, case["x"].dtype))
+
+
+@refusal("conv_transpose2d.refuses.bias", how=_bias, needs="bias", forms="function")
+def test_refuses_bias(subject: Trial, case: Case) -> None:
+    """Another length than O: 1, one more, or one group's."""
+    subject.refuses(case)
+
+
+def _below(name: str, legal: int) -> Any:
+    """One of the pair's two values, or both, below what is legal."""
+    values = st.sampled_from([legal - 1, (legal - 1, legal), (legal, legal - 1), (legal, legal - 2)])
+    return lambda draw, case: case.but(**{name: draw(values)})
+
+
+@refusal("conv_transpose2d.refuses.stride", how=_below("stride", 1), vary=(), needs="stride")
+def test_refuses_stride(subject: Trial, case: Case) -> None:
+    """0 and below."""
+    subject.refuses(case)
+
+
+@refusal("conv_transpose2d.refuses.padding", how=_below("padding", 0), vary=("stride",), needs="padding")
+def test_refuses_padding(subject: Trial, case: Case) -> None:
+    """Below 0."""
+    subject.refuses(case)
+
+
+@refusal("conv_transpose2d.refuses.dilation", how=_below("dilation", 0), vary=("stride",), needs="dilation")
+def test_refuses_dilation(subject: Trial, case: Case) -> None:
+    """Below 0."""
+    subject.refuses(case)
+
+
+@refusal(
+    "conv_transpose2d.refuses.dilation-zero",
+    how=lambda draw, case: case.but(dilation=draw(any_of(0, (0, 1), (1, 0)))),
+    vary=(),
+    batch=2,
+    needs="dilation",
+)
+def test_refuses_dilation_zero(subject: Trial, case: Case) -> None:
+    """0 on one axis or on both."""
+    subject.refuses(case)
+
+
+@refusal(
+    "conv_transpose2d.refuses.output-padding",
+    how=_below("output_padding", 0),
+    vary=("stride", "dilation"),
+    needs="output_padding",
+)
+def test_refuses_output_padding(subject: Trial, case: Case) -> None:
+    """Below 0."""
+    subject.refuses(case)
+
+
+def _limits(case: Case) -> tuple[int, int]:
+    rows, columns = map(max, as_pair(case["stride"]), as_pair(case["dilation"]))
+    return rows, columns
+
+
+def _output_padding_limit(draw: st.DrawFn, case: Case) -> Case:
+    rows, columns = (limit + draw(st.integers(0, 1)) for limit in _limits(case))
+    smaller = (rows, 0) if rows < columns else (0, columns)
+    return case.but(output_padding=draw(any_of(smaller, (rows, 0), (0, columns), (rows, columns))))
+
+
+@refusal(
+    "conv_transpose2d.refuses.output-padding-limit",
+    how=_output_padding_limit,
+    vary=("stride", "dilation"),
+    needs="output_padding",
+    effort=0.5,
+)
+def test_refuses_output_padding_limit(subject: Trial, case: Case) -> None:
+    """As large as both stride and dilation, or larger, on one axis or on both; one less is accepted."""
+    rows, columns = _limits(case)
+    subject(case.but(output_padding=(rows - 1, columns - 1)))
+    subject.refuses(case)
+
+
+def _output_size(draw: st.DrawFn, case: Case) -> Case:
+    rows, columns = (size // 2 + 1 + draw(st.integers(0, 1)) for size in output_shape(case)[2:])
+    return case.but(padding=draw(any_of((rows, 0), (0, columns), (rows, columns))))
+
+
+@refusal(
+    "conv_transpose2d.refuses.output-size",
+    how=_output_size,
+    vary=("stride", "output_padding", "dilation"),
+    needs="padding",
+)
+def test_refuses_output_size(subject: Trial, case: Case) -> None:
+    """Padding that takes off more rows or columns than there are, by one at least."""
+    subject.refuses(case)
+
+
+# -- the cases reach the corners ---------------------------------------------------------------------------------------
+
+
+def test_reach_everything_at_once() -> None:
+    """Output padding with padding, unequal stride and dilation above 1, and groups of several channels, in one case."""
+
+    def corner(case: Case) -> bool:
+        stride, padding, output_padding, dilation = (as_pair(case[n]) for n in PAIRS)
+        several = case["groups"] > 1 and min(case["weight"].shape[:2]) > 1
+        unequal = stride[0] != stride[1] and dilation[0] != dilation[1] and min(stride[0], dilation[0]) > 1
+        return several and unequal and padding[0] > 0 and output_padding[0] > 0
+
+    find(cases(dtype="float32"), corner)
+
+
+def test_reach_corners() -> None:
+    """Output padding at the stride or above it; strides that leave gaps; as many channels in as out; many channels."""
+    for corner in (
+        lambda c: as_pair(c["output_padding"])[0] >= as_pair(c["stride"])[0],
+        lambda c: as_pair(c["stride"])[0] > c["weight"].shape[2] and c["bias"] is not None,
+        lambda c: c["weight"].shape[0] == c["weight"].shape[1] > 1,
+        lambda c: c["weight"].shape[2:] == (1, 1) and as_pair(c["dilation"])[0] > 1 and c["groups"] > 1,
+        lambda c: c["weight"].shape[0] == 33,
+    ):
+        find(cases(dtype="float32", wide=True), corner)

@@ -1,0 +1,964 @@
+"""The requirements of spec/einsum.md, in the page's order."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from hypothesis import find
+from hypothesis import strategies as st
+from nnspec.adapters.names import LONG
+from nnspec.conformance.bounds.einsum import gradient, sum_of_products
+from nnspec.conformance.bounds.rule import Expected
+from nnspec.conformance.case import LAYOUTS, Array, Case
+from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks.cases import Data, any_of, data, specials, wholes, with_cotangent
+from nnspec.conformance.requirements import CHECKS, requirement
+from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.trial import Trial
+from nnspec.reference.einsum import einsum
+
+# What a label does: whether several operands have it, how often it may stand in one term, whether the output has it.
+SHARED, REPEATED, KEPT = {"contracted", "batch"}, {"diagonal", "trace"}, {"batch", "outer", "diagonal"}
+ROLES = ("contracted", "batch", "private", "outer", "diagonal", "trace")
+Counts = Mapping[str, tuple[int, int]]
+
+
+@st.composite
+def cases(
+    draw,
+    *,
+    dtype: str,
+    lacks: frozenset[str] = frozenset(),
+    roles: Counts,
+    operands: tuple[int, int] = (2, 2),
+    sizes: tuple[int, ...] = (2, 3, 4),
+    broadcast: tuple[str, ...] = (),
+    rarely: bool = False,
+    ellipsis: str = "",
+    implicit: bool = False,
+    alphabet: str = "",
+    scalars: bool = False,
+    spaces: bool = False,
+    plain: bool = False,
+):
+    """Terms built label by label: `roles` says how many labels of each role there are; places are drawn.
+
+    `broadcast` names roles: of their labels, one operand at least has an axis of size 1, or `rarely` does. `ellipsis`
+    is "kept", "broadcast" (unequal ranks and sizes of 1 too), "dropped", "empty" or "any", which is all but dropped.
+    `alphabet` gives the labels, in a drawn order. `scalars` adds an empty term. `plain` asks for N(0, 1) or integers,
+    no one-hot.
+    """
+    count = draw(st.integers(*operands))
+    labels = iter(draw(st.permutations(alphabet)) if alphabet else "ijklmnopqrstuvw")
+    terms: list[list[str]] = [[] for _ in range(count)]
+    shapes: list[dict[str, tuple[int, ...]]] = [{} for _ in range(count)]  # label (or "...") -> sizes in this operand
+    output: list[str] = []
+    for role in [role for role, bounds in roles.items() for _ in range(draw(st.integers(*bounds)))]:
+        a, size = next(labels), draw(any_of(*sizes))
+        several = 1 if count == 1 else draw(st.integers(2, count)) if role in SHARED else 1
+        owners = draw(st.permutations(range(count)))[:several]
+        ones = _ones(draw, owners, rarely) if role in broadcast else []
+        for owner in owners:
+            times = draw(any_of(2, 2, 3)) if role in REPEATED and owner == owners[0] else 1
+            for _ in range(times):
+                _insert(draw, terms[owner], a)
+            shapes[owner][a] = (1 if owner in ones else size,)
+        if role in KEPT:
+            _insert(draw, output, a)
+    if scalars:
+        place = draw(st.integers(0, len(terms)))
+        terms.insert(place, [])
+        shapes.insert(place, {})
+    if ellipsis:
+        _add_ellipsis(draw, ellipsis, terms, shapes, output)
+    values = draw(data(dtype, ("integers", "normal") if plain else ("integers", "one-hot", "normal")))
+    arrays = {}
+    for name, term, own in zip("abcdefg", terms, shapes, strict=False):
+        arrays[name] = _operand(values, name == "a", tuple(n for a in term for n in own[a]))
+    left = [token for term in terms for token in (",", *term)][1:]
+    tokens = [*left, *([] if implicit else ["->", *output]), ""]  # "" at the end: a place for a space
+    gaps = [" " * draw(st.integers(0, 2)) if spaces else "" for _ in tokens]
+    return Case("einsum", arrays, {"equation": "".join(g + t for g, t in zip(gaps, tokens, strict=True))})
+
+
+def _insert(draw: st.DrawFn, term: list[str], label: str) -> None:
+    term.insert(draw(st.integers(0, len(term))), label)
+
+
+def _ones(draw: st.DrawFn, owners: list[int], rarely: bool) -> list[int]:
+    """The operands in which a label has size 1: at least one and not all, or with `rarely`, often none."""
+    if len(owners) < 2 or (rarely and not draw(st.booleans())):
+        return []
+    return owners[: draw(st.integers(1, len(owners) - 1))]
+
+
+def _add_ellipsis(draw: st.DrawFn, kind: str, terms: list, shapes: list, output: list[str]) -> None:
+    kind = draw(any_of("none", "kept", "broadcast", "empty")) if kind == "any" else kind
+    if kind == "none":
+        return
+    full = [] if kind == "empty" else draw(st.lists(st.integers(2, 3), min_size=1, max_size=3))
+    owners = draw(st.permutations(range(len(terms))))[: draw(st.integers(1, len(terms)))]
+    for owner in owners:
+        hidden = list(full)
+        if kind == "broadcast" and owner != owners[0]:
+            hidden = [1 if draw(st.booleans()) else n for n in full[draw(st.integers(0, len(full))) :]]
+        _insert(draw, terms[owner], "...")
+        shapes[owner]["..."] = tuple(hidden)
+    if kind != "dropped":
+        _insert(draw, output, "...")
+
+
+def _operand(values: Data, first: bool, shape: tuple[int, ...]) -> Array:
+    """In the one-hot draw every operand but the first has only zeros and powers of two."""
+    if first or values.kind != "one-hot":
+        return np.asarray(values.inputs(*shape), values.dtype)
+    return values.weights(*shape) if shape else np.array(2.0, values.dtype)
+
+
+def terms_of(case: Case) -> tuple[list[str], str]:
+    """The terms, and the output."""
+    left, _, right = case["equation"].partition("->")
+    return left.split(","), right
+
+
+def expected(case: Case) -> Expected:
+    """What the reference gives, with the bound of sums of products."""
+    return sum_of_products(case["equation"], *case.arrays.values())
+
+
+def equals_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on values."""
+    subject.expect(subject(case), expected(case))
+
+
+def equals_own(subject: Trial, result: Array, case: Case, what: str) -> None:
+    """The subject's result of a case, but for the rounding of both."""
+    rule = expected(case)
+    subject.expect(result, laws.own(subject(case), rule), what)
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------
+
+
+@requirement("einsum.contraction.value", cases, roles={"contracted": (1, 2), "outer": (0, 2)})
+def test_contraction_value(subject: Trial, case: Case) -> None:
+    """Shared and summed, wherever it stands."""
+    equals_reference(subject, case)
+
+
+@requirement("einsum.private.summed", cases, roles={"private": (1, 2), "outer": (1, 2), "contracted": (0, 1)})
+def test_private_summed(subject: Trial, case: Case) -> None:
+    """One operand's own, and summed."""
+    equals_reference(subject, case)
+
+
+@requirement("einsum.batch.paired", cases, roles={"batch": (1, 2), "outer": (0, 1), "contracted": (0, 1)})
+def test_batch_paired(subject: Trial, case: Case) -> None:
+    """Shared and kept, wherever it stands."""
+    equals_reference(subject, case)
+
+
+@requirement("einsum.outer.value", cases, roles={"outer": (2, 4)}, sizes=(2, 2, 2, 3))
+def test_outer_value(subject: Trial, case: Case) -> None:
+    """Nothing shared."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "einsum.diagonal.value",
+    cases,
+    roles={"diagonal": (1, 2), "outer": (0, 1)},
+    operands=(1, 2),
+    sizes=(2, 3),
+    effort=2,
+)
+def test_diagonal_value(subject: Trial, case: Case) -> None:
+    """Two or three axes of one label, one label or two, wherever they stand, and however they lie in memory."""
+    equals_reference(subject, case)
+    laws.ignores_layout(subject, case, expected(case))
+
+
+@requirement("einsum.diagonal.summed", cases, roles={"trace": (1, 1), "outer": (0, 1)}, operands=(1, 2))
+def test_diagonal_summed(subject: Trial, case: Case) -> None:
+    """Traces."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "einsum.broadcast.size-one",
+    cases,
+    roles={"batch": (1, 2), "outer": (0, 1)},
+    broadcast=("batch",),
+    sizes=(2, 3, 0),
+)
+def test_broadcast_size_one(subject: Trial, case: Case) -> None:
+    """Of a label that is kept, one operand has but one."""
+    equals_reference(subject, case)
+
+
+@requirement("einsum.broadcast.summed", cases, roles={"contracted": (1, 2), "outer": (0, 2)}, broadcast=("contracted",))
+def test_broadcast_summed(subject: Trial, case: Case) -> None:
+    """Of a label that is summed, one operand has but one."""
+    equals_reference(subject, case)
+
+
+# -- the ellipsis ------------------------------------------------------------------------------------------------------
+
+TWO_FACTORS: Counts = {"contracted": (1, 2), "batch": (0, 1), "outer": (0, 2)}  # and no sum that one operand has alone
+FEW: Counts = {"outer": (0, 1), "contracted": (0, 1)}
+
+
+@requirement("einsum.ellipsis.kept", cases, roles=FEW, operands=(1, 2), ellipsis="kept")
+def test_ellipsis_kept(subject: Trial, case: Case) -> None:
+    """The same axes in every operand that has any."""
+    equals_reference(subject, case)
+
+
+@requirement("einsum.ellipsis.broadcast", cases, roles=FEW, operands=(2, 3), ellipsis="broadcast")
+def test_ellipsis_broadcast(subject: Trial, case: Case) -> None:
+    """Missing axes, and axes of size 1."""
+    equals_reference(subject, case)
+
+
+@requirement("einsum.ellipsis.dropped", cases, roles=FEW, operands=(1, 2), ellipsis="dropped")
+def test_ellipsis_dropped(subject: Trial, case: Case) -> None:
+    """Summed like labels; every element along them gets the same gradient."""
+    equals_reference(subject, case)
+    if "vjp" not in subject.subject.lacks(case.stem, subject.form):
+        shape = expected(case).value.shape
+        cotangent = np.arange(1, 1 + math.prod(shape)).reshape(shape).astype(subject.dtype)
+        gradients_equal_reference(subject, replace(case, arrays={**case.arrays, "cotangent": cotangent}))
+
+
+@requirement("einsum.ellipsis.empty", cases, roles=FEW, operands=(1, 2), ellipsis="empty")
+def test_ellipsis_empty(subject: Trial, case: Case) -> None:
+    """No axes."""
+    equals_reference(subject, case)
+
+
+# -- the implicit output -----------------------------------------------------------------------------------------------
+
+
+@requirement("einsum.implicit.order", cases, roles={"outer": (2, 4)}, operands=(1, 2), implicit=True, alphabet="abcXYZ")
+def test_implicit_order(subject: Trial, case: Case) -> None:
+    """The order of the alphabet."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "einsum.implicit.summed",
+    cases,
+    roles={"contracted": (0, 1), "trace": (0, 1), "outer": (0, 1)},
+    operands=(1, 3),
+    implicit=True,
+)
+def test_implicit_summed(subject: Trial, case: Case) -> None:
+    """Whatever stands twice is summed."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "einsum.implicit.ellipsis", cases, roles={"outer": (1, 2)}, operands=(1, 2), ellipsis="broadcast", implicit=True
+)
+def test_implicit_ellipsis(subject: Trial, case: Case) -> None:
+    """In front."""
+    equals_reference(subject, case)
+
+
+# -- the equation and its operands -------------------------------------------------------------------------------------
+
+
+@requirement("einsum.equation.spaces", cases, roles={"contracted": (1, 1), "outer": (1, 2)}, spaces=True)
+def test_equation_spaces(subject: Trial, case: Case) -> None:
+    """Anywhere between labels, commas and the arrow."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "einsum.labels.case", cases, roles={"outer": (2, 2), "batch": (0, 1), "contracted": (0, 1)}, alphabet="iIjJ"
+)
+def test_labels_case(subject: Trial, case: Case) -> None:
+    """i and I in one equation."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "einsum.operands.three",
+    cases,
+    roles={"contracted": (1, 2), "batch": (0, 1), "outer": (0, 2), "private": (0, 1)},
+    operands=(3, 4),
+    sizes=(2, 3),
+)
+def test_operands_three(subject: Trial, case: Case) -> None:
+    """Labels shared by two, three and four."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "einsum.operands.scalar", cases, roles={"outer": (0, 2), "contracted": (0, 1)}, operands=(1, 2), scalars=True
+)
+def test_operands_scalar(subject: Trial, case: Case) -> None:
+    """First, last and in between."""
+    equals_reference(subject, case)
+
+
+@st.composite
+def repeated_operand(draw, *, dtype: str, lacks: frozenset[str]):
+    """Two or three terms with the same number of axes, all of one size."""
+    rank, count, size = draw(st.integers(1, 2)), draw(st.integers(2, 3)), draw(st.integers(2, 3))
+    terms = ["".join(draw(st.permutations("ijk"))[:rank]) for _ in range(count)]
+    output = "".join(draw(st.permutations(sorted(set("".join(terms))))))
+    output = output[: draw(st.integers(0, len(output)))]
+    x = draw(data(dtype, ("integers", "normal"))).inputs(*[size] * rank)
+    return Case("einsum", dict.fromkeys("abc"[:count], x), {"equation": f"{','.join(terms)}->{output}"})
+
+
+@requirement("einsum.operands.same", repeated_operand)
+def test_operands_same(subject: Trial, case: Case) -> None:
+    """The same array in every place."""
+    x = case["a"].copy()
+    same = case.map(lambda _: x)
+    (result, *_) = subject.results(same, as_is=True)
+    subject.expect(result, expected(same))
+
+
+@st.composite
+def complex_cases(draw, *, dtype: str, lacks: frozenset[str], **choices: Any):
+    """Complex integers."""
+    real = draw(cases(dtype=dtype, lacks=lacks, **choices))
+    rng, kind = (
+        np.random.default_rng(draw(st.integers(0, 2**16 - 1))),
+        {"float32": np.complex64}.get(dtype, np.complex128),
+    )
+    return real.map(lambda a: (rng.integers(-8, 9, a.shape) + 1j * rng.integers(-8, 9, a.shape)).astype(kind))
+
+
+@requirement(
+    "einsum.complex.value",
+    complex_cases,
+    roles={"contracted": (0, 1), "batch": (0, 1), "outer": (0, 1)},
+    operands=(1, 2),
+)
+def test_complex_value(subject: Trial, case: Case) -> None:
+    """Complex integers, which no order of summation rounds."""
+    wide = [a.astype(np.complex128) for a in case.arrays.values()]
+    result = subject(case)
+    subject.expect(result, Expected.exactly(einsum(case["equation"], *wide)))
+    if result.dtype != case["a"].dtype:
+        message = f"the result has dtype {result.dtype}, expected {case['a'].dtype}"
+        raise Mismatch(message, holds=f"result.dtype.name == '{case['a'].dtype}'")
+
+
+@requirement(
+    "einsum.contraction.empty",
+    cases,
+    roles={"contracted": (0, 1), "private": (1, 1)},
+    operands=(1, 3),
+    sizes=(0,),
+)
+def test_contraction_empty(subject: Trial, case: Case) -> None:
+    """Sums of nothing, beside axes of something."""
+    equals_reference(subject, case)
+
+
+EVERYTHING: Counts = {role: (0, 1) for role in ROLES}
+ONCE: Counts = {role: bounds for role, bounds in EVERYTHING.items() if role not in REPEATED}  # in each of its terms
+
+
+@requirement(
+    "einsum.arguments.together",
+    cases,
+    roles={**EVERYTHING, "diagonal": (0, 2)},
+    operands=(1, 3),
+    sizes=(2, 3),
+    ellipsis="any",
+)
+def test_arguments_together(subject: Trial, case: Case) -> None:
+    """Every role and the ellipsis at once."""
+    equals_reference(subject, case)
+
+
+@requirement("einsum.special.value", specials, of=cases, operand="a", roles=TWO_FACTORS)
+def test_special_value(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    equals_reference(subject, case)
+
+
+@requirement("einsum.range.ends", wholes, of=cases, roles=TWO_FACTORS, dtypes=LONG, effort=2)
+def test_range_ends(subject: Trial, case: Case) -> None:
+    """Operands and results near the largest and the smallest numbers that there are."""
+    laws.holds_at_the_ends(subject, case, expected, "a", "b")
+
+
+# -- laws --------------------------------------------------------------------------------------------------------------
+
+
+@requirement("einsum.law.operand-order", cases, roles=ONCE, operands=(2, 3), sizes=(2, 3), ellipsis="any")
+def test_law_operand_order(subject: Trial, case: Case) -> None:
+    """The last operand first; of an ellipsis, one may have axes of size 1."""
+    terms, output = terms_of(case)
+    arrays = dict(zip(case.arrays, reversed(case.arrays.values()), strict=True))
+    turned = Case("einsum", arrays, {"equation": f"{','.join(reversed(terms))}->{output}"})
+    equals_own(subject, subject(turned), case, "the result, with the operands in reverse order,")
+
+
+@requirement("einsum.law.composition", cases, roles=ONCE, operands=(3, 3), sizes=(2, 3))
+def test_law_composition(subject: Trial, case: Case) -> None:
+    """Two operands first, then their result, as it came, with the third."""
+    (first, second, third), output = terms_of(case)
+    between = "".join(sorted((set(first + second) & set(third + output)), reverse=True))
+    pair = Case("einsum", {n: case[n] for n in "ab"}, {"equation": f"{first},{second}->{between}"})
+    last = Case("einsum", {"a": subject(pair), "b": case["c"]}, {"equation": f"{between},{third}->{output}"})
+    (result, *_) = subject.results(last, as_is=True)
+    equals_own(subject, result, case, "the result, in two steps,")
+
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+@requirement("einsum.output.order", cases, roles={"outer": (3, 4)}, operands=(1, 2))
+def test_output_order(subject: Trial, case: Case) -> None:
+    """Three axes and more, in any order."""
+    equals_reference(subject, case)
+
+
+@requirement("einsum.output.scalar", cases, roles={"contracted": (0, 2), "private": (1, 2)}, operands=(1, 3))
+def test_output_scalar(subject: Trial, case: Case) -> None:
+    """No axes."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "einsum.output.size",
+    cases,
+    roles={"batch": (0, 2), "outer": (0, 2)},
+    operands=(1, 3),
+    sizes=(1, 2, 3),
+    ellipsis="broadcast",
+)
+def test_output_size(subject: Trial, case: Case) -> None:
+    """The label's size; of an ellipsis, the one size that is not 1, or 1."""
+    actual, shape = subject(case).shape, expected(case).value.shape
+    if actual != shape:
+        message = f"the result has shape {actual}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
+
+
+@requirement(
+    "einsum.output.empty",
+    cases,
+    roles={"outer": (1, 2), "batch": (0, 1), "private": (0, 1)},
+    operands=(1, 4),
+    sizes=(0,),
+)
+def test_output_empty(subject: Trial, case: Case) -> None:
+    """A shape, and nothing in it."""
+    equals_reference(subject, case)
+
+
+@requirement("einsum.output.dtype", cases, roles=ONCE, operands=(1, 3), sizes=(2, 3))
+def test_output_dtype(subject: Trial, case: Case) -> None:
+    """The operands' dtype."""
+    laws.keeps_dtype(subject, case)
+
+
+@st.composite
+def integer_cases(draw, *, dtype: str, lacks: frozenset[str], **choices: Any):
+    """Small integers of one dtype."""
+    kind = draw(any_of("int32", "int64", "int16", "int8"))
+    case = draw(cases(dtype="float32", lacks=lacks, **choices))
+    return case.map(lambda a: np.clip(np.rint(a), -1, 1).astype(kind))
+
+
+@requirement(
+    "einsum.output.integer",
+    integer_cases,
+    roles={"contracted": (0, 1), "private": (0, 1), "outer": (0, 1)},
+    operands=(1, 2),
+    plain=True,
+    per_dtype=False,
+)
+def test_output_integer(subject: Trial, case: Case) -> None:
+    """The operands' dtype, whether something is multiplied, summed, both or neither."""
+    result = subject(case)
+    subject.expect(result, Expected.exactly(einsum(case["equation"], *case.arrays.values())))
+    if result.dtype != case["a"].dtype:
+        message = f"the result has dtype {result.dtype}, expected {case['a'].dtype}"
+        raise Mismatch(message, holds=f"result.dtype.name == '{case['a'].dtype}'")
+
+
+@requirement(
+    "einsum.output.fresh",
+    cases,
+    roles={"private": (1, 1), "outer": (0, 2), "contracted": (0, 1)},
+    operands=(1, 2),
+    sizes=(1, 2, 3),
+    plain=True,
+)
+def test_output_fresh(subject: Trial, case: Case) -> None:
+    """No memory shared with what was summed, be it over one element, or multiplied; no buffer used again."""
+    laws.is_fresh(subject, case)
+
+
+@requirement("einsum.input.unchanged", cases, roles=ONCE, operands=(1, 3), sizes=(2, 3), plain=True)
+def test_input_unchanged(subject: Trial, case: Case) -> None:
+    """No operand is written to."""
+    laws.leaves_operands(subject, case)
+
+
+@requirement("einsum.input.layout", cases, roles=ONCE, operands=(1, 2), sizes=(2, 3), effort=4)
+def test_input_layout(subject: Trial, case: Case) -> None:
+    """Only the elements count; of an array and its own transpose too."""
+    laws.ignores_layout(subject, case, expected(case))
+    labels = "ijklmnopqrstuvw"[: case["a"].ndim]
+    views = Case("einsum", {"a": case["a"], "b": case["a"].T}, {"equation": f"{labels},{labels[::-1]}->{labels}"})
+    (result, *_) = subject.results(views, as_is=True)
+    subject.expect(result, expected(views), "of an array and its transpose, the result")
+
+
+@st.composite
+def two_calls(draw, *, dtype: str, lacks: frozenset[str]):
+    """One equation twice: the second time sizes are larger by one, and an ellipsis has one more axis.
+
+    Where the ellipsis of one operand is shorter than the other's, the new axes meet old ones: they have size 1 then.
+    """
+    case = draw(cases(dtype=dtype, lacks=lacks, roles=ONCE, operands=(1, 2), sizes=(2, 3), ellipsis="any", plain=True))
+    arrays, terms = {}, terms_of(case)[0]
+    short = {a.ndim - len(term) for a, term in zip(case.arrays.values(), terms, strict=True) if "..." in term}
+    for (name, array), term in zip(case.arrays.items(), terms, strict=True):
+        shape = [n + (n > 1) for n in array.shape]
+        if "..." in term:
+            shape.insert(term.index("..."), 2 if len(short) == 1 else 1)
+        arrays[name] = np.resize(array, shape)
+    return case, case.but(**arrays)
+
+
+@requirement("einsum.call.stateless", two_calls)
+def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
+    """The same equation with other operands in between."""
+    laws.forgets(subject, *case, expected)
+    for one in case:
+        equals_reference(subject, one)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(*, of: Any = cases, **choices: Any) -> st.SearchStrategy[Case]:
+    """A case and a cotangent of its result."""
+    drawn = with_cotangent(of(**choices), lambda case: einsum(case["equation"], *case.arrays.values()).shape)
+    return drawn.map(lambda case: case.map(np.asarray))  # an array without axes, too, is an array
+
+
+def operands_of(case: Case) -> dict[str, Array]:
+    """The arrays but for the cotangent."""
+    return {name: array for name, array in case.arrays.items() if name != "cotangent"}
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """Of each operand: a sum of products of the cotangent and the other operands."""
+    operands = operands_of(case)
+    given = (case["cotangent"], case["equation"], *operands.values())
+    return {name: gradient(*given, by=i) for i, name in enumerate(operands)}
+
+
+def gradients_equal_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on the values of gradients: of every operand, together and alone."""
+    for name, rule in expected_gradients(case).items():
+        laws_of_gradients.equals_reference(subject, case, name, rule)
+
+
+@requirement(
+    "einsum.gradient.operand",
+    gradients,
+    needs="vjp",
+    roles={"contracted": (0, 2), "batch": (0, 1), "outer": (0, 2)},
+)
+def test_gradient_operand(subject: Trial, case: Case) -> None:
+    """Of two operands, each: matrix products, with a batch and without, and outer products."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement(
+    "einsum.gradient.three",
+    gradients,
+    needs="vjp",
+    roles={"contracted": (1, 2), "batch": (0, 1), "outer": (0, 2), "private": (0, 1)},
+    operands=(3, 4),
+    sizes=(2, 3),
+    effort=2,
+)
+def test_gradient_three(subject: Trial, case: Case) -> None:
+    """Of three operands and of four, each."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement(
+    "einsum.gradient.private",
+    gradients,
+    needs="vjp",
+    roles={"private": (1, 2), "outer": (0, 1), "contracted": (0, 1)},
+    operands=(1, 2),
+)
+def test_gradient_private(subject: Trial, case: Case) -> None:
+    """Along a label of its own."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement(
+    "einsum.gradient.diagonal",
+    gradients,
+    needs="vjp",
+    roles={"diagonal": (0, 1), "trace": (0, 1), "contracted": (0, 1), "outer": (0, 1)},
+    operands=(1, 2),
+    sizes=(2, 3),
+    effort=2,
+)
+def test_gradient_diagonal(subject: Trial, case: Case) -> None:
+    """Diagonals and traces, however they lie in memory; nothing is written to."""
+    gradients_equal_reference(subject, case)
+    laws_of_gradients.ignores_layout_of_operands(subject, case, expected_gradients)
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement(
+    "einsum.gradient.broadcast",
+    gradients,
+    needs="vjp",
+    roles={"batch": (0, 2), "contracted": (0, 2), "outer": (0, 1)},
+    broadcast=("batch", "contracted"),
+    rarely=True,
+    operands=(2, 3),
+)
+def test_gradient_broadcast(subject: Trial, case: Case) -> None:
+    """Sizes of 1 under labels that are kept, and under labels that are summed."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement("einsum.gradient.ellipsis", gradients, needs="vjp", roles=FEW, operands=(1, 2), ellipsis="any")
+def test_gradient_ellipsis(subject: Trial, case: Case) -> None:
+    """Kept, broadcast and empty."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement(
+    "einsum.gradient.implicit",
+    gradients,
+    needs="vjp",
+    roles={"contracted": (0, 1), "trace": (0, 1), "outer": (1, 3)},
+    operands=(1, 2),
+    implicit=True,
+    alphabet="abcXYZ",
+)
+def test_gradient_implicit(subject: Trial, case: Case) -> None:
+    """The cotangent's axes are in the order of the alphabet."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement(
+    "einsum.gradient.scalar",
+    gradients,
+    needs="vjp",
+    roles={"contracted": (0, 2), "private": (0, 1)},
+    operands=(1, 2),
+    scalars=True,
+)
+def test_gradient_scalar(subject: Trial, case: Case) -> None:
+    """A result and an operand without axes."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement("einsum.gradient.same", gradients, needs="vjp", of=repeated_operand)
+def test_gradient_same(subject: Trial, case: Case) -> None:
+    """The same array in every place."""
+    x = case["a"].copy()
+    same = case.map(lambda _: x).but(cotangent=case["cotangent"])
+    found = subject.gradients(same, as_is=True)
+    for name, rule in expected_gradients(same).items():
+        subject.expect(found[name], rule, f"the gradient of {name}")
+
+
+@requirement(
+    "einsum.gradient.empty",
+    gradients,
+    needs="vjp",
+    roles={"contracted": (0, 1), "private": (0, 1), "outer": (0, 2), "batch": (0, 1)},
+    operands=(1, 3),
+    sizes=(0, 0, 2),
+    effort=1,
+)
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """Labels of size 0, summed and kept, beside others."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement(
+    "einsum.gradient.together",
+    gradients,
+    needs="vjp",
+    roles={**EVERYTHING, "diagonal": (0, 2)},
+    operands=(1, 3),
+    sizes=(2, 3),
+    ellipsis="any",
+)
+def test_gradient_together(subject: Trial, case: Case) -> None:
+    """Every role and the ellipsis at once."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement("einsum.gradient.special", specials, of=gradients, operand="cotangent", roles=TWO_FACTORS, needs="vjp")
+def test_gradient_special(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    gradients_equal_reference(subject, case)
+
+
+@requirement(
+    "einsum.gradient.like-operand",
+    gradients,
+    needs="vjp",
+    roles=ONCE,
+    operands=(1, 3),
+    sizes=(1, 2, 3),
+    ellipsis="broadcast",
+)
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """Axes of size 1 included."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("einsum.gradient.layout", gradients, needs="vjp", roles=ONCE, operands=(1, 2), sizes=(2, 3), effort=4)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Transposed, sliced, reversed and stride-0 cotangents, and operands that lie so too."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+    plain, rules = laws_of_gradients.presumed(subject, case), expected_gradients(case)
+    for layout, arrange in LAYOUTS.items():
+        for name, found in subject.gradients(case.map(arrange), as_is=True).items():
+            what = f"with all arrays laid out as {layout}, the gradient of {name}"
+            subject.expect(found, laws.own(plain[name], rules[name]), what)
+
+
+@requirement("einsum.gradient.unchanged", gradients, needs="vjp", roles=ONCE, operands=(1, 3), sizes=(2, 3), plain=True)
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """Operands and cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def broken(draw, *, dtype: str, lacks: frozenset[str], how: Any, **choices: Any):
+    """A legal case with one thing made illegal by `how(draw, case)`."""
+    return how(draw, draw(cases(dtype=dtype, lacks=lacks, plain=True, **choices)))
+
+
+PLAIN: Counts = {"outer": (1, 2), "contracted": (0, 1)}
+
+
+def _equation(draw: st.DrawFn, case: Case) -> Case:
+    (first, *rest), output = terms_of(case)
+    how = draw(any_of("character", "arrow", "comma", "ellipsis"))
+    if how == "character":
+        place = draw(st.integers(0, len(first)))
+        first = first[:place] + draw(any_of("1", "_", "*", ".", "é")) + first[place:]
+    elif how == "comma":
+        place = draw(st.integers(0, len(output)))
+        output = output[:place] + "," + output[place:]
+    elif how == "ellipsis":
+        first = f"...{first}..."
+    return case.but(equation=f"{','.join([first, *rest])}->{output}{'->' if how == 'arrow' else ''}")
+
+
+@requirement("einsum.refuses.equation", broken, how=_equation, roles=PLAIN, operands=(1, 2), per_dtype=False)
+def test_refuses_equation(subject: Trial, case: Case) -> None:
+    """Characters without a meaning, and too many of those that have one."""
+    subject.refuses(case)
+
+
+def _operands(draw: st.DrawFn, case: Case) -> Case:
+    count = draw(any_of(*[n for n in range(5) if n != len(case.arrays)]))
+    arrays = list(case.arrays.values())
+    given = (arrays + [arrays[-1]] * 4)[:count]
+    return Case("einsum", dict(zip("abcd", given, strict=False)), case.arguments)
+
+
+@requirement("einsum.refuses.operands", broken, how=_operands, roles=PLAIN, operands=(1, 3), per_dtype=False)
+def test_refuses_operands(subject: Trial, case: Case) -> None:
+    """From none to four, but not as many as there are terms."""
+    subject.refuses(case)
+
+
+def _rank(draw: st.DrawFn, case: Case) -> Case:
+    name, term = draw(any_of(*zip(case.arrays, terms_of(case)[0], strict=True)))
+    x, how = case[name], draw(any_of("one more", "last", "one less", "ellipsis"))
+    if not term or how in ("one more", "last"):
+        return case.but(**{name: x[None] if how == "one more" else x[..., None]})
+    if how == "ellipsis":
+        terms, output = terms_of(case)
+        place = list(case.arrays).index(name)
+        terms[place] = f"...{term}"
+        return case.but(**{name: x[0]}, equation=f"{','.join(terms)}->...{output}")
+    return case.but(**{name: x[0]})
+
+
+@requirement("einsum.refuses.rank", broken, how=_rank, roles=PLAIN, operands=(1, 2), per_dtype=False)
+def test_refuses_rank(subject: Trial, case: Case) -> None:
+    """One axis more, and one less; with an ellipsis, one less."""
+    subject.refuses(case)
+
+
+def _sizes(draw: st.DrawFn, case: Case) -> Case:
+    """Another size of one axis whose label, or whose place in the ellipsis, another operand has too."""
+    terms = terms_of(case)[0]
+    axes = []
+    for name, term in zip(case.arrays, terms, strict=True):
+        hidden = case[name].ndim - len(term.replace("...", ""))
+        labels = list(re.sub(r"\.\.\.", "." * hidden, term))
+        axes += [(name, k) for k, a in enumerate(labels) if sum(a in other for other in terms) > 1]
+    name, axis = draw(any_of(*axes))
+    size = draw(any_of(case[name].shape[axis] + 1, 0))
+    return case.but(**{name: np.take(case[name], np.arange(size) % case[name].shape[axis], axis)})
+
+
+@st.composite
+def sized(draw, *, dtype: str, lacks: frozenset[str]):
+    """A label shared by two or three operands, summed or kept, or an ellipsis shared by two."""
+    shared = draw(any_of("contracted", "batch", "ellipsis"))
+    if shared == "ellipsis":
+        full, tail = draw(st.lists(st.integers(2, 3), min_size=1, max_size=2)), draw(any_of("", "i"))
+        arrays = {n: np.ones((*full, *[2] * len(tail)), dtype) for n in "ab"}
+        return _sizes(draw, Case("einsum", arrays, {"equation": f"...{tail},...{tail}->..."}))
+    roles = {shared: (1, 1), "outer": (0, 2)}
+    return _sizes(draw, draw(cases(dtype=dtype, lacks=lacks, roles=roles, operands=(2, 3), plain=True)))
+
+
+@requirement("einsum.refuses.sizes", sized, per_dtype=False)
+def test_refuses_sizes(subject: Trial, case: Case) -> None:
+    """One more, or none at all."""
+    subject.refuses(case)
+
+
+def _diagonal(draw: st.DrawFn, case: Case) -> Case:
+    axes = [
+        (name, axis)
+        for name, term in zip(case.arrays, terms_of(case)[0], strict=True)
+        for axis, a in enumerate(term)
+        if term.count(a) > 1
+    ]
+    name, axis = draw(any_of(*axes))
+    size = draw(any_of(1, case[name].shape[axis] + 1))
+    return case.but(**{name: np.take(case[name], np.arange(size) % case[name].shape[axis], axis)})
+
+
+@st.composite
+def unequal(draw, *, dtype: str, lacks: frozenset[str]):
+    """A repeated label, kept or summed, whose axes differ in size."""
+    roles = {draw(any_of("diagonal", "trace")): (1, 1), "outer": (0, 1)}
+    return _diagonal(draw, draw(cases(dtype=dtype, lacks=lacks, roles=roles, operands=(1, 2), plain=True)))
+
+
+@requirement("einsum.refuses.diagonal", unequal, per_dtype=False)
+def test_refuses_diagonal(subject: Trial, case: Case) -> None:
+    """One axis longer than the other, or of size 1."""
+    subject.refuses(case)
+
+
+def _unknown(draw: st.DrawFn, case: Case) -> Case:
+    (*terms,), output = terms_of(case)
+    place, label = draw(st.integers(0, len(output))), draw(any_of("z", "A"))
+    return case.but(equation=f"{','.join(terms)}->{output[:place]}{label}{output[place:]}")
+
+
+@requirement("einsum.refuses.output-unknown", broken, how=_unknown, roles=PLAIN, operands=(1, 2), per_dtype=False)
+def test_refuses_output_unknown(subject: Trial, case: Case) -> None:
+    """A label out of nowhere."""
+    subject.refuses(case)
+
+
+def _twice(draw: st.DrawFn, case: Case) -> Case:
+    (*terms,), output = terms_of(case)
+    place, label = draw(st.integers(0, len(output))), draw(any_of(*output))
+    return case.but(equation=f"{','.join(terms)}->{output[:place]}{label}{output[place:]}")
+
+
+@requirement("einsum.refuses.output-repeated", broken, how=_twice, roles=PLAIN, operands=(1, 2), per_dtype=False)
+def test_refuses_output_repeated(subject: Trial, case: Case) -> None:
+    """A label of the output a second time."""
+    subject.refuses(case)
+
+
+# -- the cases reach the corners ---------------------------------------------------------------------------------------
+
+
+def _reaches(name: str, corner: Any) -> None:
+    """The strategy of a requirement's check draws such a case."""
+    check = CHECKS[f"einsum.{name}"]
+    find(check.cases(dtype="float32", lacks=frozenset(), **check.choices), corner)
+
+
+def test_reach_diagonals() -> None:
+    """A repeated label in front, in the middle, at the end and apart; two of them; and beside a summed label."""
+    for pattern in (r"^iij->", r"^jii->", r"^iji->", r"^iii->", r"^(iijj|ijij|ijji)->"):
+        _reaches("diagonal.value", lambda c, p=pattern: re.search(p, c["equation"]))
+
+    def double_and_summed(case: Case) -> bool:
+        (first, *_), output = terms_of(case)
+        pairs = {a for a in first if first.count(a) > 1 and a in output}
+        return len(pairs) == 2 and any(first.count(a) == 1 and a not in output for a in first.replace(".", ""))
+
+    _reaches("arguments.together", double_and_summed)
+
+
+def test_reach_broadcasting() -> None:
+    """1 against n and against 0, in both orders of the operands, kept and summed."""
+    for first, second in ((1, 3), (3, 1), (1, 0), (0, 1)):
+        _reaches(
+            "broadcast.size-one",
+            lambda c, f=first, s=second: c["equation"] == "i,i->i" and (c["a"].shape, c["b"].shape) == ((f,), (s,)),
+        )
+    _reaches("broadcast.summed", lambda c: c["equation"] == "ij,i->j" and c["a"].shape[0] == 1)
+    _reaches("broadcast.summed", lambda c: c["equation"] == "i,ij->j" and c["b"].shape[0] == 1)
+
+
+def test_reach_several_operands() -> None:
+    """Three operands of which the outer ones share a label that the middle one lacks; an empty output of three."""
+
+    def around(case: Case) -> bool:
+        terms, output = terms_of(case)
+        return len(terms) == 3 and bool((set(terms[0]) & set(terms[2])) - set(terms[1]) - set(output))
+
+    _reaches("operands.three", around)
+    _reaches("output.empty", lambda c: len(c.arrays) == 3 and 0 in expected(c).value.shape)
+
+
+def test_reach_ellipses() -> None:
+    """Unequal ranks, none in one operand; an ellipsis in the middle of a term; dropped beside a label."""
+    _reaches("ellipsis.broadcast", lambda c: c["equation"].count("...") == 3 and c["a"].ndim == 0 and c["b"].ndim == 2)
+    _reaches("ellipsis.broadcast", lambda c: re.search(r"\w\.\.\.\w", c["equation"]))
+    _reaches("ellipsis.dropped", lambda c: terms_of(c)[1] == "i" and c["a"].ndim > 1)
+
+
+def test_reach_bounds() -> None:
+    """Sums whose result must be exact, and sums whose result may be rounded."""
+    for exact in (True, False):
+        _reaches(
+            "contraction.value", lambda c, e=exact: (np.max(expected(c).bound) == 0) == e and "ij" in c["equation"]
+        )
+
+
+def test_reach_gradients() -> None:
+    """Gradients that must be exact, and that may be rounded; sums back over a size of 1; sums over a size of 0."""
+    for exact in (True, False):
+        _reaches("gradient.operand", lambda c, e=exact: all((np.max(r.bound) == 0) == e for r in _rules(c)))
+    for equation in ("i,i->i", "i,i->"):
+        _reaches("gradient.broadcast", lambda c, e=equation: c["equation"] == e and 1 in c["b"].shape)
+    _reaches("gradient.empty", lambda c: len(c.arrays) == 3 and 0 in c["a"].shape and c["b"].size > 0)
+
+
+def _rules(case: Case) -> list[Expected]:
+    return list(expected_gradients(case).values())

@@ -1,0 +1,250 @@
+"""The requirements of spec/global_avg_pool2d.md, in the page's order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import find
+from hypothesis import strategies as st
+from nnspec.adapters.names import LONG
+from nnspec.conformance.bounds.pool import averaged, shared
+from nnspec.conformance.bounds.rule import Expected
+from nnspec.conformance.case import Case
+from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks.cases import any_of, composite, data, specials, wholes, with_cotangent
+from nnspec.conformance.requirements import requirement
+from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.trial import Trial
+from nnspec.reference.global_avg_pool2d import global_avg_pool2d, global_avg_pool2d_vjp
+
+
+@composite
+def cases(
+    draw,
+    *,
+    dtype: str,
+    lacks: frozenset[str] = frozenset(),
+    sides: tuple[int, ...] = (1, 2, 3, 4, 5),
+    channels: tuple[int, ...] = (1, 2, 3),
+    batch: int = 1,
+):
+    """Images of all sizes; nothing else is to be chosen."""
+    shape = draw(st.integers(batch, 3)), *(draw(any_of(*n)) for n in (channels, sides, sides))
+    return Case("global_avg_pool2d", {"x": draw(data(dtype, ("integers", "normal"))).inputs(*shape)})
+
+
+def expected(case: Case) -> Expected:
+    """What the reference gives, with the bound of a mean."""
+    return averaged(global_avg_pool2d, divisor(case), case["x"])
+
+
+def divisor(case: Case) -> float:
+    """H·W"""
+    return float(np.prod(case["x"].shape[2:]))
+
+
+def equals_reference(subject: Trial, case: Case) -> None:
+    """The right means, be they in (N, C) or, which output.size judges, in (N, C, 1, 1)."""
+    result, wanted = subject(case), expected(case)
+    subject.expect(result.reshape(wanted.value.shape) if result.size == wanted.value.size else result, wanted)
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+@requirement("global_avg_pool2d.output.value", cases)
+def test_output_value(subject: Trial, case: Case) -> None:
+    """The mean over all rows and columns."""
+    equals_reference(subject, case)
+
+
+@requirement("global_avg_pool2d.image.any-size", cases, sides=(1, 2, 7, 8, 14, 17))
+def test_image_any_size(subject: Trial, case: Case) -> None:
+    """Small and large, odd and even, wide and high."""
+    equals_reference(subject, case)
+
+
+@requirement("global_avg_pool2d.channel.independent", cases, channels=(1, 2, 3, 5, 9), effort=2)
+def test_channel_independent(subject: Trial, case: Case) -> None:
+    """Each channel by itself."""
+    laws.judges_channels_alone(subject, case, expected(case))
+
+
+@requirement("global_avg_pool2d.special.value", specials, of=cases, operand="x")
+def test_special_value(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    equals_reference(subject, case)
+
+
+@requirement("global_avg_pool2d.range.ends", wholes, of=cases, dtypes=LONG, effort=2)
+def test_range_ends(subject: Trial, case: Case) -> None:
+    """Operands and results near the largest and the smallest numbers that there are."""
+    laws.holds_at_the_ends(subject, case, expected, "x")
+
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+@requirement("global_avg_pool2d.output.size", cases)
+def test_output_size(subject: Trial, case: Case) -> None:
+    """(N, C), where they are 1 as well."""
+    shape, actual = case["x"].shape[:2], subject(case).shape
+    if actual != shape:
+        message = f"the result has shape {actual}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
+
+
+@requirement("global_avg_pool2d.output.dtype", cases)
+def test_output_dtype(subject: Trial, case: Case) -> None:
+    """The input's dtype."""
+    laws.keeps_dtype(subject, case)
+
+
+@requirement("global_avg_pool2d.output.fresh", cases, sides=(1, 1, 2))
+def test_output_fresh(subject: Trial, case: Case) -> None:
+    """No memory shared, no buffer used again; images of one element are means already."""
+    laws.is_fresh(subject, case)
+
+
+@requirement("global_avg_pool2d.input.unchanged", cases)
+def test_input_unchanged(subject: Trial, case: Case) -> None:
+    """The input is not written to."""
+    laws.leaves_operands(subject, case)
+
+
+@requirement("global_avg_pool2d.input.layout", cases, effort=4)
+def test_input_layout(subject: Trial, case: Case) -> None:
+    """Only the elements count."""
+    laws.ignores_layout(subject, case, expected(case))
+
+
+@requirement("global_avg_pool2d.batch.independent", cases, batch=2)
+def test_batch_independent(subject: Trial, case: Case) -> None:
+    """Each image by itself."""
+    laws.judges_images_alone(subject, case, expected(case))
+
+
+@requirement("global_avg_pool2d.batch.empty", cases)
+def test_batch_empty(subject: Trial, case: Case) -> None:
+    """No images in, no images out."""
+    laws.returns_no_images(subject, case)
+
+
+@requirement("global_avg_pool2d.call.stateless", lambda **choices: st.tuples(cases(**choices), cases(**choices)))
+def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
+    """A call in between, with images of another size, changes nothing."""
+    laws.forgets(subject, *case, expected)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+    """Images and a cotangent of their means."""
+    return with_cotangent(cases(dtype=dtype, lacks=lacks, **choices), lambda case: case["x"].shape[:2])
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """A share for each pixel, with the bound of one division."""
+
+    def vjp(g: np.ndarray) -> np.ndarray:
+        return global_avg_pool2d_vjp(g, case["x"].astype(g.dtype))
+
+    return {"x": shared(vjp, divisor(case), case["cotangent"])}
+
+
+@requirement("global_avg_pool2d.gradient.x", gradients, needs="vjp", sides=(1, 2, 3, 5, 7, 8, 17))
+def test_gradient_x(subject: Trial, case: Case) -> None:
+    """The same share for every pixel, of small and large images, of one image and of several."""
+    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
+
+
+@requirement("global_avg_pool2d.gradient.like-operand", gradients, needs="vjp")
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """As large as the image, and of its dtype."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("global_avg_pool2d.gradient.layout", gradients, needs="vjp", effort=2)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Transposed, sliced, reversed and stride-0 cotangents."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+
+
+@requirement("global_avg_pool2d.gradient.unchanged", gradients, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """Image and cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("global_avg_pool2d.gradient.batch", gradients, needs="vjp", batch=2)
+def test_gradient_batch(subject: Trial, case: Case) -> None:
+    """Image by image."""
+    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement("global_avg_pool2d.gradient.channel", gradients, needs="vjp", channels=(1, 2, 3, 5, 9), effort=2)
+def test_gradient_channel(subject: Trial, case: Case) -> None:
+    """Channel by channel."""
+    laws_of_gradients.judges_channels_alone(subject, case, expected_gradients)
+
+
+@requirement("global_avg_pool2d.gradient.special", specials, of=gradients, operand="cotangent", needs="vjp")
+def test_gradient_special(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
+
+
+@requirement("global_avg_pool2d.gradient.empty", gradients, needs="vjp")
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No images, no shares."""
+    laws_of_gradients.is_nothing_for_no_images(subject, case)
+
+
+# -- what need not give a result ---------------------------------------------------------------------------------------
+
+
+@composite
+def changed(draw, *, how: Any, **choices: Any):
+    """A case whose image is replaced by one of `how(x)`."""
+    case = draw(cases(**choices))
+    return case.but(x=draw(st.sampled_from(how(case["x"]))))
+
+
+@requirement(
+    "global_avg_pool2d.image.empty",
+    changed,
+    how=lambda x: [x[:, :, :0], x[:, :, :, :0], x[:, :, :0, :0]],
+    per_dtype=False,
+)
+def test_image_empty(subject: Trial, case: Case) -> None:
+    """An exception, or NaN."""
+    try:
+        result = subject(case)
+    except Mismatch:
+        return
+    if result.shape != case["x"].shape[:2] or not np.isnan(result).all():
+        message = f"the mean of nothing is {result}, expected an exception, or NaN in shape {case['x'].shape[:2]}"
+        raise Mismatch(message, result, holds="result is None or np.isnan(to_numpy(result)).all()")
+
+
+@requirement("global_avg_pool2d.refuses.rank", changed, how=lambda x: [x[0, 0], x[None]], per_dtype=False)
+def test_refuses_rank(subject: Trial, case: Case) -> None:
+    """Two and five dimensions."""
+    subject.refuses(case)
+
+
+# -- the cases reach the corners ---------------------------------------------------------------------------------------
+
+
+def test_reach_sizes() -> None:
+    """Cubes, which hide mistaken axes, and the other extreme: all sizes different; high, wide, and one element."""
+    for corner in (
+        lambda n, c, h, w: c == h == w > 1,
+        lambda n, c, h, w: len({n, c, h, w}) == 4,
+        lambda n, c, h, w: h > w,
+        lambda n, c, h, w: w > h,
+        lambda n, c, h, w: n == c == h == w == 1,
+    ):
+        find(cases(dtype="float32"), lambda case: corner(*case["x"].shape))

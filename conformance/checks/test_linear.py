@@ -1,0 +1,481 @@
+"""The requirements of spec/linear.md, in the page's order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import find
+from hypothesis import strategies as st
+from nnspec.adapters.names import LONG
+from nnspec.adapters.subject import Lacks
+from nnspec.conformance.bounds.rule import Expected, multilinear
+from nnspec.conformance.case import Case
+from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks.cases import any_of, composite, data, specials, wholes, with_cotangent
+from nnspec.conformance.formats import STORED
+from nnspec.conformance.requirements import requirement
+from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.trial import Trial
+from nnspec.reference.linear import linear, linear_vjp
+
+FEW, FROM_ONE, WIDE = (2, 3, 4), (1, 2, 3), (2, 3, 17, 33, 300)
+
+
+@composite
+def cases(
+    draw,
+    *,
+    dtype: str,
+    lacks: frozenset[str] = frozenset(),
+    vary: tuple[str, ...] = ("leading", "bias"),
+    features: tuple[int, ...] = FEW,
+    rows: tuple[int, ...] = (1, 2, 3, 4),
+    batch: int = 1,
+):
+    """A linear layer. What is not in `vary` is neutral: one leading dimension, no bias.
+
+    Sizes are often equal, weights square: where all sizes differ, an axis taken for another only raises.
+    """
+    inputs = draw(any_of(*features))
+    outputs = draw(any_of(inputs, *features))
+    sizes = st.sampled_from([*rows, *(n for n in (inputs, outputs, outputs) if n < 5)])
+    if "leading" in vary:
+        leading = tuple(draw(st.lists(sizes, min_size=batch > 1, max_size=3)))
+        leading = leading and (max(batch, leading[0]), *leading[1:])
+    else:
+        leading = (max(batch, draw(sizes)),)
+    values = draw(data(dtype))
+    x, weight = values.inputs(*leading, inputs), values.weights(outputs, inputs)
+    has_bias = "bias" in vary and "bias" not in lacks and draw(any_of(False, True, True))
+    return Case("linear", {"x": x, "weight": weight, "bias": values.offsets(outputs) if has_bias else None})
+
+
+def expected(case: Case) -> Expected:
+    """What the reference gives, with the bound of the verdict rule."""
+    return multilinear(linear, case["x"], case["weight"], case["bias"])
+
+
+def equals_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on values."""
+    subject.expect(subject(case), expected(case))
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+@requirement("linear.weight.orientation", cases, vary=())
+def test_weight_orientation(subject: Trial, case: Case) -> None:
+    """A weight with one non-zero element, in its last column, copies the last feature into the first output."""
+    weight = np.zeros_like(case["weight"])
+    weight[0, -1] = 1
+    equals_reference(subject, case.but(weight=weight))
+
+
+@requirement("linear.output.value", cases, vary=(), features=WIDE)
+def test_output_value(subject: Trial, case: Case) -> None:
+    """Every output element is the sum over I."""
+    equals_reference(subject, case)
+
+
+@requirement("linear.bias.per-feature", cases, vary=("bias",), needs="bias")
+def test_bias_per_feature(subject: Trial, case: Case) -> None:
+    """On an input of zeros every feature shows its bias alone; without a bias the product is all."""
+    if case["bias"] is None:
+        equals_reference(subject, case)
+    else:
+        equals_reference(subject, case.but(x=np.zeros_like(case["x"])))
+
+
+@requirement("linear.leading.any", cases, vary=("leading",))
+def test_leading_any(subject: Trial, case: Case) -> None:
+    """From a single vector to an array of four dimensions."""
+    equals_reference(subject, case)
+
+
+@composite
+def one_feature(draw, *, dtype: str, lacks: frozenset[str]):
+    """One input feature, one output feature, or one of each."""
+    case = draw(cases(dtype=dtype, lacks=lacks, vary=("bias",), batch=2))
+    x, weight, bias = case["x"], case["weight"], case["bias"]
+    which = draw(any_of("both", "input", "output"))
+    if which != "output":
+        x, weight = x[:, :1], weight[:, :1]
+    if which != "input":
+        weight, bias = weight[:1], bias if bias is None else bias[:1]
+    return case.but(x=x, weight=weight, bias=bias)
+
+
+@requirement("linear.features.one", one_feature)
+def test_features_one(subject: Trial, case: Case) -> None:
+    """An axis of one feature stays an axis."""
+    equals_reference(subject, case)
+
+
+@composite
+def no_features(draw, *, dtype: str, lacks: frozenset[str]):
+    """No input features, no output features, or neither."""
+    case = draw(cases(dtype=dtype, lacks=lacks, vary=("bias",)))
+    x, weight, bias = case["x"], case["weight"], case["bias"]
+    which = draw(any_of("input", "output", "both"))
+    if which != "output":
+        x, weight = x[:, :0], weight[:, :0]
+    if which != "input":
+        weight, bias = weight[:0], bias if bias is None else bias[:0]
+    return case.but(x=x, weight=weight, bias=bias)
+
+
+@requirement("linear.features.zero", no_features)
+def test_features_zero(subject: Trial, case: Case) -> None:
+    """The bias alone, or zeros, or no features. A module may refuse to be built with none."""
+    may_refuse(subject, case)
+    equals_reference(subject, case)
+
+
+def may_refuse(subject: Trial, case: Case) -> None:
+    """Raise Lacks where no module of the case's sizes can be built."""
+    if subject.form == "class":
+        try:
+            subject.new("linear", *case["weight"].shape[::-1])
+        except Mismatch as refusal:
+            raise Lacks("a module of no features is refused") from refusal
+
+
+@requirement("linear.arguments.together", cases, features=(1, 2, 3, 33))
+def test_arguments_together(subject: Trial, case: Case) -> None:
+    """Leading dimensions and a bias at once."""
+    equals_reference(subject, case)
+
+
+@requirement("linear.special.value", specials, of=cases, operand="x")
+def test_special_value(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    equals_reference(subject, case)
+
+
+@requirement("linear.range.ends", wholes, of=cases, dtypes=LONG, effort=2)
+def test_range_ends(subject: Trial, case: Case) -> None:
+    """Operands and results near the largest and the smallest numbers that there are."""
+    laws.holds_at_the_ends(subject, case, expected, "x", "weight")
+
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+@requirement("linear.output.size", cases, features=FROM_ONE)
+def test_output_size(subject: Trial, case: Case) -> None:
+    """The leading dimensions, then O."""
+    actual, shape = subject(case).shape, (*case["x"].shape[:-1], len(case["weight"]))
+    if actual != shape:
+        message = f"the result has shape {actual}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
+
+
+@requirement("linear.output.dtype", cases)
+def test_output_dtype(subject: Trial, case: Case) -> None:
+    """The operands' dtype."""
+    laws.keeps_dtype(subject, case)
+
+
+@requirement("linear.output.fresh", cases)
+def test_output_fresh(subject: Trial, case: Case) -> None:
+    """No memory shared, no buffer used again; an empty sum is not the bias itself."""
+    laws.is_fresh(subject, case)
+    if subject.form == "function":
+        laws.is_fresh(subject, case.but(x=case["x"][..., :0], weight=case["weight"][:, :0]))
+
+
+@requirement("linear.input.unchanged", cases)
+def test_input_unchanged(subject: Trial, case: Case) -> None:
+    """No operand is written to."""
+    laws.leaves_operands(subject, case)
+
+
+@requirement("linear.input.layout", cases, effort=4)
+def test_input_layout(subject: Trial, case: Case) -> None:
+    """Only the elements count."""
+    laws.ignores_layout(subject, case, expected(case))
+
+
+@requirement("linear.batch.independent", cases, batch=2)
+def test_batch_independent(subject: Trial, case: Case) -> None:
+    """Each vector by itself."""
+    laws.judges_images_alone(subject, case, expected(case))
+
+
+@composite
+def empty(draw, *, dtype: str, lacks: frozenset[str]):
+    """One of the leading dimensions, or the only one, is of size 0."""
+    case = draw(cases(dtype=dtype, lacks=lacks, features=(1, 2, 100), batch=2))
+    axis = draw(st.integers(0, case["x"].ndim - 2))
+    return case.but(x=np.take(case["x"], [], axis))
+
+
+@requirement("linear.batch.empty", empty)
+def test_batch_empty(subject: Trial, case: Case) -> None:
+    """No vectors in, no vectors out."""
+    subject.expect(subject(case), expected(case))
+
+
+@requirement("linear.call.stateless", cases, features=FROM_ONE)
+def test_call_stateless(subject: Trial, case: Case) -> None:
+    """Neither another input nor another weight in between, nor new values in the same weight, find anything kept."""
+    other = case.map(lambda a: -2 * a)
+    if subject.form == "class":
+        layer = subject.build(case)
+        first = np.array(layer(case["x"]))
+        layer(other["x"])
+        subject.expect(layer(case["x"]), laws.own(first, expected(case)), "the result, after a call with another x,")
+        layer.load({n: a for n, a in other.arrays.items() if n != "x" and a is not None})
+        anew = laws.own(subject.presumed(other), expected(other))
+        subject.expect(layer(other["x"]), anew, "the result, after new parameters were loaded,")
+        return
+    operands = case.map(np.array)
+    subject.results(operands, as_is=True)
+    for name, array in operands.arrays.items():
+        if array is not None:
+            array[...] = other[name]
+    (again, *_) = subject.results(operands, as_is=True)
+    anew = laws.own(subject.presumed(other), expected(other))
+    subject.expect(again, anew, "the result, after new values were written into the operands,")
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(*, dtype: str, lacks: frozenset[str], of: Any = cases, **choices: Any) -> st.SearchStrategy[Case]:
+    """A linear layer and a cotangent of its result."""
+    layers = of(dtype=dtype, lacks=lacks, **choices)
+    return with_cotangent(layers, lambda case: (*case["x"].shape[:-1], len(case["weight"])))
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """Those of x and weight are linear in the cotangent and in the other of the two, that of the bias is a sum."""
+    x, weight, cotangent = case["x"], case["weight"], case["cotangent"]
+
+    def vjp(g: np.ndarray, x: np.ndarray, weight: np.ndarray) -> Any:
+        return linear_vjp(g, x.astype(g.dtype), weight.astype(g.dtype), np.zeros(len(weight)))
+
+    found = {
+        "x": multilinear(lambda g, w: vjp(g, x, w)[0], cotangent, weight),
+        "weight": multilinear(lambda g, x: vjp(g, x, weight)[1], cotangent, x),
+    }
+    if case["bias"] is not None:
+        found["bias"] = multilinear(lambda g: vjp(g, x, weight)[2], cotangent)
+    return found
+
+
+def gradient_equals_reference(subject: Trial, case: Case, *operands: str) -> None:
+    """The one comparison behind every requirement on the values of gradients."""
+    expected = expected_gradients(case)
+    for operand in operands or expected:
+        laws_of_gradients.equals_reference(subject, case, operand, expected[operand])
+
+
+@requirement("linear.gradient.x", gradients, needs="vjp", features=(1, *WIDE))
+def test_gradient_x(subject: Trial, case: Case) -> None:
+    """Every output feature hands its cotangent back, times its row of the weight."""
+    gradient_equals_reference(subject, case, "x")
+
+
+@requirement("linear.gradient.weight", gradients, needs="vjp", features=FROM_ONE, rows=(1, 2, 3, 17))
+def test_gradient_weight(subject: Trial, case: Case) -> None:
+    """All vectors, along however many leading dimensions, add up."""
+    gradient_equals_reference(subject, case, "weight")
+
+
+@requirement("linear.gradient.bias", gradients, needs=("vjp", "bias"), features=FROM_ONE, rows=(1, 2, 3, 17))
+def test_gradient_bias(subject: Trial, case: Case) -> None:
+    """The sum of a feature's cotangents."""
+    if case["bias"] is None:
+        case = case.but(bias=np.zeros(len(case["weight"]), case["x"].dtype))
+    gradient_equals_reference(subject, case, "bias")
+
+
+@requirement("linear.gradient.features-zero", gradients, needs="vjp", of=no_features)
+def test_gradient_features_zero(subject: Trial, case: Case) -> None:
+    """Gradients without elements; 0 for an x that no output feature looks at; the bias's as ever."""
+    may_refuse(subject, case)
+    gradient_equals_reference(subject, case)
+
+
+@requirement("linear.gradient.like-operand", gradients, needs="vjp", features=FROM_ONE)
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """A single vector and a single feature too."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("linear.gradient.layout", gradients, needs="vjp", effort=4)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Of the cotangent, and of the operands as well."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+    laws_of_gradients.ignores_layout_of_operands(subject, case, expected_gradients)
+
+
+@requirement("linear.gradient.unchanged", gradients, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """Operands and cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("linear.gradient.batch", gradients, needs="vjp", batch=2)
+def test_gradient_batch(subject: Trial, case: Case) -> None:
+    """Along the first of the leading dimensions."""
+    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement("linear.gradient.special", specials, of=gradients, operand="cotangent", needs="vjp")
+def test_gradient_special(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement("linear.gradient.empty", gradients, needs="vjp", of=empty)
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No vectors, along any of the leading dimensions: zeros for weight and bias."""
+    laws_of_gradients.is_nothing(subject, case)
+
+
+# -- the module --------------------------------------------------------------------------------------------------------
+
+
+@requirement("linear.parameters.complete", cases, features=FROM_ONE, forms="class", per_dtype=False)
+def test_parameters_complete(subject: Trial, case: Case) -> None:
+    """weight and bias, or weight alone."""
+    sizes = case["weight"].shape[::-1]
+    module = subject.new("linear", *sizes) if case["bias"] is not None else subject.new("linear", *sizes, bias=False)
+    wanted = {name: a.shape for name, a in case.arrays.items() if name != "x" and a is not None}
+    shapes = {name: a.shape for name, a in subject.entries(case.stem, module, wanted, saved=True).items()}
+    if shapes != wanted:
+        raise Mismatch(f"the parameters are {shapes}, expected {wanted}")
+
+
+@requirement("linear.init.range", cases, vary=(), forms="class")
+def test_init_range(subject: Trial, case: Case) -> None:
+    """In 64 rows no value is outside the range, and some are in its outer halves on either side (but for 2⁻⁶³).
+
+    The range is I^−½; what a library draws has some eight roundings behind it (a square root, a gain, a product, …).
+    """
+    inputs = case["weight"].shape[1]
+    state = subject.entries(case.stem, subject.new("linear", inputs, 64), ("weight", "bias"))
+    limit = inputs**-0.5 * (1 + 8 * STORED[subject.dtype].u)
+    for name, values in state.items():
+        low, high = values.min(), values.max()
+        if not (-limit <= low < -limit / 2 and limit / 2 < high <= limit):
+            raise Mismatch(f"{name} is between {low} and {high}, expected a uniform draw between ±{inputs}^−½", values)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@composite
+def broken(draw, *, dtype: str, lacks: frozenset[str], how: Any, **choices: Any):
+    """A legal case with one thing made illegal by `how(draw, case)`."""
+    return how(draw, draw(cases(dtype=dtype, lacks=lacks, **choices)))
+
+
+def _rank(draw: st.DrawFn, case: Case) -> Case:
+    x, weight = case["x"], case["weight"]
+    stack = np.stack([weight] * draw(st.integers(1, 3)))
+    return draw(
+        st.sampled_from([case.but(x=x.flat[0]), case.but(weight=weight.flat[0].reshape(())), case.but(weight=stack)])
+    ).map(np.asarray)
+
+
+@requirement("linear.refuses.rank", broken, how=_rank, per_dtype=False, forms="function")
+def test_refuses_rank(subject: Trial, case: Case) -> None:
+    """A number as input; a number or a stack of matrices as weight."""
+    subject.refuses(case)
+
+
+def _features(draw: st.DrawFn, case: Case) -> Case:
+    inputs = case["x"].shape[-1]
+    wrong = draw(any_of(*[n for n in (1, inputs - 1, inputs + 1) if n != inputs]))
+    return case.but(x=np.resize(case["x"], (*case["x"].shape[:-1], wrong)))
+
+
+@requirement("linear.refuses.features", broken, how=_features, features=FROM_ONE, per_dtype=False)
+def test_refuses_features(subject: Trial, case: Case) -> None:
+    """One feature too many or too few, or but one."""
+    subject.refuses(case)
+
+
+def _bias(draw: st.DrawFn, case: Case) -> Case:
+    outputs = len(case["weight"])
+    wrong = draw(any_of(*[n for n in (outputs + 1, 2 * outputs + 1, outputs - 1) if n > 1]))
+    return case.but(bias=np.ones(wrong, case["x"].dtype))
+
+
+@requirement(
+    "linear.refuses.bias", broken, how=_bias, features=FROM_ONE, needs="bias", forms="function", per_dtype=False
+)
+def test_refuses_bias(subject: Trial, case: Case) -> None:
+    """Another length than O."""
+    subject.refuses(case)
+
+
+def _broadcastable(draw: st.DrawFn, case: Case) -> Case:
+    shape = (*case["x"].shape[:-1], len(case["weight"]))
+    wrong = draw(any_of((1,), (), shape, (*shape[:-1], 1)))
+    return case.but(bias=np.ones(wrong, case["x"].dtype))
+
+
+@requirement(
+    "linear.refuses.bias-broadcast",
+    broken,
+    how=_broadcastable,
+    vary=(),
+    needs="bias",
+    forms="function",
+    per_dtype=False,
+    effort=1,
+)
+def test_refuses_bias_broadcast(subject: Trial, case: Case) -> None:
+    """One value for all features, and one for every element."""
+    subject.refuses(case)
+
+
+@composite
+def negative_sizes(draw, *, dtype: str, lacks: frozenset[str]):
+    """in_features and out_features, of which one or both are negative."""
+    legal, negative = draw(st.integers(1, 3)), draw(st.integers(-3, -1))
+    sizes = draw(any_of((legal, negative), (negative, legal), (negative, negative)))
+    return Case("linear", {}, {"in_features": sizes[0], "out_features": sizes[1]})
+
+
+@requirement("linear.refuses.sizes", negative_sizes, forms="class", per_dtype=False)
+def test_refuses_sizes(subject: Trial, case: Case) -> None:
+    """Fewer than no features."""
+    laws.refuses_to_build(subject, case.stem, *case.arguments.values())
+
+
+# -- the cases reach the corners ---------------------------------------------------------------------------------------
+
+
+def test_reach_corners() -> None:
+    """No leading dimensions and three, square weights, one feature, wide sums, and each with a bias."""
+    for corner in (
+        lambda c: c["x"].ndim == 1 and c["bias"] is not None,
+        lambda c: c["x"].ndim == 4 and c["bias"] is not None,
+        lambda c: len(c["weight"]) == c["weight"].shape[1] == len(c["x"]) == 2 and c["x"].ndim == 3,
+        lambda c: c["weight"].shape == (300, 17),
+        lambda c: c["weight"].shape == (17, 1),
+    ):
+        find(cases(dtype="float32", features=(1, *WIDE)), corner)
+
+
+def test_reach_gradients() -> None:
+    """Vectors and four dimensions; more rows than a vector register holds; copies; no features on either side."""
+    wide = gradients(dtype="float32", lacks=frozenset(), features=FROM_ONE, rows=(1, 2, 3, 17))
+    none = gradients(dtype="float32", lacks=frozenset(), of=no_features)
+    find(wide, lambda c: c["x"].ndim == 1 and c["bias"] is not None)
+    find(wide, lambda c: c["x"].ndim == 4 and c["x"].size > 1000)
+    find(wide, lambda c: c["x"].ndim == 2 and ((c["cotangent"] != 0).sum(0) == 1).all() and len(c["x"]) > 1)
+    find(none, lambda c: c["weight"].shape[0] == 0 < c["weight"].shape[1])
+    find(none, lambda c: c["weight"].shape[1] == 0 < c["weight"].shape[0] and c["bias"] is not None)
+
+
+def test_reach_empty_batches() -> None:
+    """A batch of none with one output feature, and an inner dimension of size 0."""
+    find(empty(dtype="float32", lacks=frozenset()), lambda c: c["x"].shape == (0, 100) and len(c["weight"]) == 1)
+    find(empty(dtype="float32", lacks=frozenset()), lambda c: c["x"].ndim == 4 and c["x"].shape[1] == 0)

@@ -1,0 +1,566 @@
+"""The requirements of spec/max_pool2d.md, in the page's order."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from hypothesis import find
+from hypothesis import strategies as st
+from nnspec.conformance.bounds.rule import Expected, multilinear
+from nnspec.conformance.case import LAYOUTS, Array, Case, as_pair
+from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks.cases import any_of, composite, data, specials, with_cotangent
+from nnspec.conformance.checks.pools import (
+    Change,
+    below,
+    broken,
+    calls_in_turn,
+    pools,
+    rank,
+    too_large_a_window,
+    too_much_padding,
+)
+from nnspec.conformance.requirements import requirement
+from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.trial import Trial
+from nnspec.reference.max_pool2d import max_pool2d, max_pool2d_vjp
+from nnspec.reference.windows import output_size
+
+STEM = "max_pool2d"
+cases = partial(pools, stem=STEM)
+
+
+def expected(case: Case) -> Expected:
+    """What the reference gives: one of the elements, so it is exact."""
+    return Expected.exactly(max_pool2d(case["x"], **case.arguments))
+
+
+def equals_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on values."""
+    subject.expect(subject(case), expected(case))
+
+
+# -- data that shows mistakes ------------------------------------------------------------------------------------------
+
+
+def _sometimes_equal(draw: st.DrawFn, x: Array) -> Array:
+    """As drawn, or the same element everywhere: a tie, and with −0 one that bits would decide."""
+    constant = draw(any_of(*[None] * 2 * (x.size < 8192), -0.0, -7.0))
+    return x if constant is None else np.full_like(x, constant)
+
+
+def _some_not_a_number(draw: st.DrawFn, x: Array) -> Array:
+    """NaN in one place or in many, next to infinities or not."""
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    if draw(st.booleans()):
+        x[rng.random(x.shape) < 0.3] = draw(any_of(np.inf, -np.inf))
+    x[rng.random(x.shape) < draw(any_of(0.1, 0.5, 1.0))] = np.nan
+    x.flat[rng.integers(x.size)] = np.nan
+    return x
+
+
+def _some_minus_infinity(draw: st.DrawFn, x: Array) -> Array:
+    """−∞ in all places, or in all but one."""
+    some = np.full_like(x, -np.inf)
+    if draw(st.booleans()):
+        some.flat[draw(st.integers(0, x.size - 1))] = x.flat[0]
+    return some
+
+
+def _far_below_zero(draw: st.DrawFn, x: Array, deepest: float = np.inf) -> Array:
+    """Negative, below whatever a number might stand for −∞, or −∞ itself."""
+    depths = [depth for depth in (1.0, 1e10, 1e30, 1e300, np.inf) if depth <= deepest]
+    known = [depth for depth in depths if depth != 1e300 or x.dtype == np.float64]
+    return -np.abs(x) * np.asarray(draw(any_of(*known)), x.dtype)
+
+
+def _all_different(x: Array) -> Array:
+    """No ties: where there are some, ranks in place of the elements, the lower half of them below 0."""
+    ranks = np.empty_like(x)
+    ranks.flat[x.argsort(axis=None, kind="stable")] = np.arange(x.size) - x.size // 2
+    return ranks if np.unique(x).size < x.size else x
+
+
+def _without_ties(draw: st.DrawFn, x: Array) -> Array:
+    return _all_different(x)
+
+
+def _deep_and_different(draw: st.DrawFn, x: Array) -> Array:
+    """No ties, and all below 0, by however much is finite."""
+    x = _all_different(x)
+    return _far_below_zero(draw, x - x.max(initial=0) - 1, deepest=1e300)
+
+
+def _many_ties(draw: st.DrawFn, x: Array) -> Array:
+    """Two or three values in all, or one."""
+    return np.clip(np.rint(x), *draw(any_of((-1, 1), (-1, 0), (0, 1), (-2, -2)))).astype(x.dtype)
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+@requirement("max_pool2d.output.value", cases, vary=(), kernels=(1, 2, 3, 5, 91), change=_sometimes_equal)
+def test_output_value(subject: Trial, case: Case) -> None:
+    """The largest element of every window; 91 rows and columns are more than blocks of 8192."""
+    equals_reference(subject, case)
+
+
+@requirement("max_pool2d.kernel.rows-columns", cases, vary=("kernel_size",))
+def test_kernel_rows_columns(subject: Trial, case: Case) -> None:
+    """Rows first, columns second."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "max_pool2d.channel.independent", cases, vary=(), channels=(1, 2, 3, 5, 9, 17), change=_some_not_a_number, effort=2
+)
+def test_channel_independent(subject: Trial, case: Case) -> None:
+    """Each channel by itself, with NaN as without: whatever a NaN does, it does the same in each."""
+    laws.judges_channels_alone(subject, case, expected(case))
+
+
+@requirement("max_pool2d.nan.propagates", cases, vary=(), channels=(1, 2, 3, 5), change=_some_not_a_number)
+def test_nan_propagates(subject: Trial, case: Case) -> None:
+    """A NaN shows in every window that has it, and in no other."""
+    equals_reference(subject, case)
+
+
+@requirement("max_pool2d.value.minus-infinity", cases, vary=(), change=_some_minus_infinity)
+def test_value_minus_infinity(subject: Trial, case: Case) -> None:
+    """−∞ is an element like others."""
+    equals_reference(subject, case)
+
+
+@requirement("max_pool2d.stride.default", cases, vary=("kernel_size",), needs=("stride", "default of stride"))
+def test_stride_default(subject: Trial, case: Case) -> None:
+    """Without a stride, that of the kernel's size."""
+    own = case.but(stride=case["kernel_size"])
+    laws.agrees(subject, case.without("stride"), own, expected(own), "without stride, the result")
+
+
+@requirement("max_pool2d.stride.step", cases, vary=("stride",), needs="stride")
+def test_stride_step(subject: Trial, case: Case) -> None:
+    """Windows begin at multiples of the stride, rows and columns each of their own."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "max_pool2d.padding.never-wins",
+    cases,
+    vary=("padding",),
+    kernels=(2, 3, 4),
+    change=_far_below_zero,
+    needs="padding",
+)
+def test_padding_never_wins(subject: Trial, case: Case) -> None:
+    """Among negative elements, however small."""
+    equals_reference(subject, case)
+
+
+@requirement("max_pool2d.padding.default", cases, vary=(), kernels=(2, 3, 4), needs=("padding", "default of padding"))
+def test_padding_default(subject: Trial, case: Case) -> None:
+    """Without padding, none."""
+    laws.agrees(subject, case.without("padding"), case, expected(case), "without padding, the result")
+
+
+@requirement("max_pool2d.dilation.gap", cases, vary=("dilation",), kernels=(2, 3), needs="dilation")
+def test_dilation_gap(subject: Trial, case: Case) -> None:
+    """Elements of a window are `dilation` rows and columns apart."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "max_pool2d.ceil-mode.last-window",
+    cases,
+    vary=("stride",),
+    ending="extra",
+    kernels=(2, 3, 4),
+    change=_far_below_zero,
+    needs="ceil_mode",
+)
+def test_ceil_mode_last_window(subject: Trial, case: Case) -> None:
+    """One window more, of what is left over."""
+    equals_reference(subject, case)
+
+
+@requirement("max_pool2d.ceil-mode.exact", cases, vary=("stride", "padding"), ending="exact", needs="ceil_mode")
+def test_ceil_mode_exact(subject: Trial, case: Case) -> None:
+    """Nothing left over, nothing added."""
+    floor = case.but(ceil_mode=False)
+    laws.agrees(subject, case, floor, expected(floor), "with ceil_mode, where windows fit exactly, the result")
+
+
+@requirement(
+    "max_pool2d.ceil-mode.dropped",
+    cases,
+    vary=("stride", "padding"),
+    ending="dropped",
+    needs=("ceil_mode", "stride"),
+)
+def test_ceil_mode_dropped(subject: Trial, case: Case) -> None:
+    """What is left over lies in padding alone: nothing added."""
+    floor = case.but(ceil_mode=False)
+    laws.agrees(subject, case, floor, expected(floor), "with ceil_mode, and a last window in the padding, the result")
+
+
+@requirement("max_pool2d.arguments.together", cases, channels=(1, 2, 17), effort=0.5)
+def test_arguments_together(subject: Trial, case: Case) -> None:
+    """All arguments at once, each with its own value for rows and for columns."""
+    equals_reference(subject, case)
+
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+@requirement("max_pool2d.output.size", cases, vary=("kernel_size", "stride", "padding", "dilation"))
+def test_output_size(subject: Trial, case: Case) -> None:
+    """As many rows and columns as windows fit."""
+    stride = case["kernel_size"] if case["stride"] is None else case["stride"]
+    pairs = (case["kernel_size"], stride, case["padding"], case["dilation"])
+    shape = (*case["x"].shape[:2], *output_size(case["x"].shape[2:], *map(as_pair, pairs)))
+    actual = subject(case).shape
+    if actual != shape:
+        message = f"the result has shape {actual}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
+
+
+@requirement("max_pool2d.output.dtype", cases)
+def test_output_dtype(subject: Trial, case: Case) -> None:
+    """The input's dtype."""
+    laws.keeps_dtype(subject, case)
+
+
+@composite
+def integers(draw, *, dtype: str, lacks: frozenset[str]):
+    """Integers of some dtype, the smallest among them."""
+    case = draw(cases(dtype=dtype, lacks=lacks, vary=("padding",), kernels=(2, 3)))
+    kind = np.dtype(draw(any_of("int32", "uint8", "int64", "int8", "int16", "uint8")))
+    x = np.rint(4 * case["x"]).astype(np.int64).astype(kind)
+    x.flat[draw(st.integers(0, x.size - 1))] = np.iinfo(kind).min
+    return case.but(x=x)
+
+
+@requirement("max_pool2d.dtype.integer", integers, forms="function", per_dtype=False, effort=1)
+def test_dtype_integer(subject: Trial, case: Case) -> None:
+    """Integers stay integers, and padding is below all of them."""
+    result, value = subject(case), expected(case).value
+    if result.dtype != value.dtype:
+        message = f"the result has dtype {result.dtype}, expected {value.dtype}"
+        raise Mismatch(message, holds=f"result.dtype.name == '{value.dtype}'")
+    subject.expect(result, Expected.exactly(value.astype(np.float64)))  # differences of integers would wrap around
+
+
+@requirement("max_pool2d.output.fresh", cases)
+def test_output_fresh(subject: Trial, case: Case) -> None:
+    """No memory shared, no buffer used again."""
+    laws.is_fresh(subject, case)
+
+
+@requirement("max_pool2d.input.unchanged", cases)
+def test_input_unchanged(subject: Trial, case: Case) -> None:
+    """The input is not written to."""
+    laws.leaves_operands(subject, case)
+
+
+@requirement("max_pool2d.input.layout", cases, effort=4)
+def test_input_layout(subject: Trial, case: Case) -> None:
+    """Only the elements count."""
+    laws.ignores_layout(subject, case, expected(case))
+
+
+@requirement("max_pool2d.batch.independent", cases, batch=2)
+def test_batch_independent(subject: Trial, case: Case) -> None:
+    """Each image by itself."""
+    laws.judges_images_alone(subject, case, expected(case))
+
+
+@requirement("max_pool2d.batch.empty", cases)
+def test_batch_empty(subject: Trial, case: Case) -> None:
+    """No images in, no images out."""
+    laws.returns_no_images(subject, case)
+
+
+@requirement("max_pool2d.call.stateless", calls_in_turn, stem=STEM)
+def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
+    """A call in between changes nothing."""
+    laws.forgets(subject, *case, expected)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(
+    *, dtype: str, lacks: frozenset[str], change: Change = _without_ties, **choices: Any
+) -> st.SearchStrategy[Case]:
+    """A pool and a cotangent of its result; without ties, unless a check asks for them."""
+    drawn = cases(dtype=dtype, lacks=lacks, change=change, **choices)
+    return with_cotangent(drawn, lambda case: expected(case).value.shape)
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """That of x is linear in the cotangent: for each element, the sum of as many of its elements as chose that one."""
+    return {"x": multilinear(lambda g: max_pool2d_vjp(g, case["x"], **case.arguments), case["cotangent"])}
+
+
+def gradient_equals_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on the values of gradients."""
+    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
+
+
+@requirement("max_pool2d.gradient.x", gradients, needs="vjp")
+def test_gradient_x(subject: Trial, case: Case) -> None:
+    """To the maximum and to nothing else, with all arguments at once."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement("max_pool2d.gradient.ties", gradients, needs="vjp", kernels=(2, 3), change=_many_ties)
+def test_gradient_ties(subject: Trial, case: Case) -> None:
+    """To the first of equal elements, row by row."""
+    gradient_equals_reference(subject, case)
+
+
+def _a_peak(draw: st.DrawFn, x: Array) -> Array:
+    """One element above all others, so that every window that has it chooses it."""
+    x = _all_different(x)
+    x[..., draw(st.integers(0, x.shape[2] - 1)), draw(st.integers(0, x.shape[3] - 1))] = x.size + 9
+    return x
+
+
+@requirement(
+    "max_pool2d.gradient.overlap", gradients, needs=("vjp", "stride"), vary=(), kernels=(2, 3, 4), change=_a_peak
+)
+def test_gradient_overlap(subject: Trial, case: Case) -> None:
+    """Windows of stride 1 and a peak that all of them share."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement(
+    "max_pool2d.gradient.padding",
+    gradients,
+    needs=("vjp", "padding"),
+    vary=("kernel_size", "stride", "padding", "dilation"),
+    kernels=(2, 3, 4),
+    change=_deep_and_different,
+)
+def test_gradient_padding(subject: Trial, case: Case) -> None:
+    """Negative elements, however small, against the padding."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement(
+    "max_pool2d.gradient.ceil-mode",
+    gradients,
+    needs=("vjp", "ceil_mode"),
+    vary=("kernel_size", "stride"),
+    ending="extra",
+    kernels=(2, 3, 4),
+)
+def test_gradient_ceil_mode(subject: Trial, case: Case) -> None:
+    """One window more in each direction."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement(
+    "max_pool2d.gradient.minus-infinity",
+    gradients,
+    needs="vjp",
+    vary=("padding", "stride"),
+    kernels=(2, 3),
+    change=lambda draw, x: np.full_like(x, -np.inf),
+)
+def test_gradient_minus_infinity(subject: Trial, case: Case) -> None:
+    """A tie of −∞, with padding or without."""
+    gradient_equals_reference(subject, case)
+
+
+@composite
+def beside_the_image(draw, *, dtype: str, lacks: frozenset[str]):
+    """Windows of two columns: one before the image's first, and one behind its last.
+
+    And of two rows, within the image: whoever counts on beyond a row's end then hits the next row, not foreign memory.
+    """
+    rows, columns, values = draw(st.integers(2, 4)), draw(st.integers(1, 3)), draw(data(dtype, ("integers", "normal")))
+    stride = None if "stride" in lacks else 1
+    arguments = {"kernel_size": 2, "stride": stride, "padding": (0, 1), "dilation": (1, columns + 1)}
+    x = values.inputs(1, 1, rows, columns)
+    cotangent = values.inputs(1, 1, 1 + (rows - 2) // (stride or 2), 1)
+    return Case("max_pool2d", {"x": x, "cotangent": cotangent}, {**arguments, "ceil_mode": False})
+
+
+@requirement("max_pool2d.gradient.all-padding", beside_the_image, needs=("vjp", "padding", "dilation"))
+def test_gradient_all_padding(subject: Trial, case: Case) -> None:
+    """Nothing to an image without a part in any window; or the call is refused."""
+    try:
+        subject(Case(case.stem, {"x": case["x"]}, case.arguments))
+    except Mismatch:
+        return
+    subject.expect(subject.gradients(case)["x"], Expected.exactly(np.zeros(case["x"].shape)), "the gradient of x")
+
+
+@requirement("max_pool2d.gradient.like-operand", gradients, needs="vjp")
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """Rows that no window reaches have a gradient as well."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("max_pool2d.gradient.layout", gradients, needs="vjp", effort=2)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Transposed, sliced, reversed, channels-last and stride-0 cotangents, and x that lies so too."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+    plain = laws.own(laws_of_gradients.presumed(subject, case)["x"], expected_gradients(case)["x"])
+    for layout, arrange in LAYOUTS.items():
+        gradient = subject.gradients(case.but(x=arrange(case["x"])), as_is=True)["x"]
+        subject.expect(gradient, plain, f"with x laid out as {layout}, the gradient of x")
+
+
+@requirement("max_pool2d.gradient.unchanged", gradients, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """x and the cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("max_pool2d.gradient.batch", gradients, needs="vjp", batch=2)
+def test_gradient_batch(subject: Trial, case: Case) -> None:
+    """Image by image."""
+    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement("max_pool2d.gradient.channel", gradients, needs="vjp", channels=(1, 2, 3, 5, 17))
+def test_gradient_channel(subject: Trial, case: Case) -> None:
+    """Channel by channel."""
+    together = laws.own(laws_of_gradients.presumed(subject, case)["x"], expected_gradients(case)["x"])
+    for c in range(case["x"].shape[1]):
+        channel = case.but(x=case["x"][:, c : c + 1], cotangent=case["cotangent"][:, c : c + 1])
+        gradient = subject.gradients(channel)["x"]
+        subject.expect(gradient, laws.channel_of(together, c), f"the gradient of channel {c} alone")
+
+
+def special_cotangents(**choices: Any) -> st.SearchStrategy[Case]:
+    """Whole numbers without ties, and a cotangent that is not finite somewhere."""
+    drawn = specials(of=gradients, operand="cotangent", **choices)
+    return drawn.map(lambda case: case.but(x=_all_different(case["x"])))
+
+
+@requirement("max_pool2d.gradient.special", special_cotangents, needs="vjp")
+def test_gradient_special(subject: Trial, case: Case) -> None:
+    """Where it belongs, and nowhere else."""
+    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
+
+
+@requirement("max_pool2d.gradient.empty", gradients, needs="vjp")
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No images."""
+    laws_of_gradients.is_nothing_for_no_images(subject, case)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+refusal = partial(requirement, cases=broken, stem=STEM, per_dtype=False)
+
+
+@refusal("max_pool2d.refuses.rank", how=rank)
+def test_refuses_rank(subject: Trial, case: Case) -> None:
+    """Two and five dimensions."""
+    subject.refuses(case)
+
+
+@refusal("max_pool2d.refuses.kernel-size", how=below("kernel_size", 1), vary=())
+def test_refuses_kernel_size(subject: Trial, case: Case) -> None:
+    """0 and below."""
+    subject.refuses(case)
+
+
+@refusal("max_pool2d.refuses.stride", how=below("stride", 1), vary=(), needs="stride")
+def test_refuses_stride(subject: Trial, case: Case) -> None:
+    """0 and below."""
+    subject.refuses(case)
+
+
+@refusal("max_pool2d.refuses.padding", how=below("padding", 0), vary=(), needs="padding")
+def test_refuses_padding(subject: Trial, case: Case) -> None:
+    """Below 0."""
+    subject.refuses(case)
+
+
+@refusal(
+    "max_pool2d.refuses.padding-half",
+    how=too_much_padding,
+    vary=("kernel_size", "dilation"),
+    kernels=(1, 2, 5, 6),
+    needs="padding",
+    effort=0.5,
+)
+def test_refuses_padding_half(subject: Trial, case: Case) -> None:
+    """More than half of the dilated window, on one axis or on both."""
+    subject.refuses(case)
+
+
+@refusal("max_pool2d.refuses.dilation", how=below("dilation", 1), vary=(), needs="dilation")
+def test_refuses_dilation(subject: Trial, case: Case) -> None:
+    """0 and below."""
+    subject.refuses(case)
+
+
+@refusal("max_pool2d.refuses.window", how=too_large_a_window, vary=("kernel_size", "stride", "padding", "ceil_mode"))
+def test_refuses_window(subject: Trial, case: Case) -> None:
+    """A window one row or one column larger than fits."""
+    subject.refuses(case)
+
+
+# -- the cases reach the corners ---------------------------------------------------------------------------------------
+
+
+def _spare(case: Case, axis: int) -> int:
+    """How many rows or columns of the padded image lie behind the last full window; below 0, how many it lacks."""
+    n, k, s, p, d = (
+        case["x"].shape[2 + axis],
+        *(as_pair(case[name])[axis] for name in ("kernel_size", "stride", "padding", "dilation")),
+    )
+    spare = n + 2 * p - d * (k - 1) - 1
+    return spare % s if spare >= 0 else spare
+
+
+def test_reach_everything_at_once() -> None:
+    """Unequal kernel, stride, padding and dilation, with rows left over and `ceil_mode`, all in one case."""
+    names = ("kernel_size", "stride", "padding", "dilation")
+
+    def corner(case: Case) -> bool:
+        return case["ceil_mode"] and all(isinstance(case[n], tuple) for n in names) and _spare(case, 0) > 0
+
+    find(cases(dtype="float32"), corner)
+
+
+def test_reach_corners() -> None:
+    """Windows that overlap and that leave gaps, that are larger than the image; odd and even sizes; many channels."""
+    for corner in (
+        lambda c: as_pair(c["kernel_size"])[0] > as_pair(c["stride"])[0],
+        lambda c: c["ceil_mode"] and as_pair(c["kernel_size"])[0] < as_pair(c["stride"])[0] and _spare(c, 0) > 0,
+        lambda c: as_pair(c["kernel_size"])[0] == as_pair(c["stride"])[0] == 3 and c["ceil_mode"] and c["padding"] == 1,
+        lambda c: c["ceil_mode"] and _spare(c, 0) < 0,
+        lambda c: as_pair(c["dilation"])[0] > 1 and as_pair(c["padding"])[0] > 0,
+        lambda c: c["x"].shape[2] % 2 == 1 and c["x"].shape[3] % 2 == 0,
+        lambda c: c["x"].shape[1] == 17,
+    ):
+        find(cases(dtype="float32", channels=(1, 2, 17)), corner)
+
+
+def test_reach_not_a_number_everywhere() -> None:
+    """NaN first, in the middle and last in a window of 3×3, among an odd number of channels."""
+    strategy = cases(dtype="float32", vary=(), channels=(1, 2, 3, 5), change=_some_not_a_number)
+    for row, column in np.ndindex(3, 3):
+        find(strategy, lambda c: c["x"].shape[1:] == (3, 3, 3) and np.isnan(c["x"][0, -1, row, column]))
+
+
+def test_reach_gradients() -> None:
+    """A tie that the first row and the first column decide differently; an element that three windows chose."""
+    tied = gradients(dtype="float32", lacks=frozenset(), vary=(), kernels=(2, 3), change=_many_ties)
+
+    def crosswise(case: Case) -> bool:
+        (a, b), (c, d) = case["x"][0, 0, :2, :2] if min(case["x"].shape[2:]) > 1 else ((0, 1), (2, 3))
+        return case["kernel_size"] == 2 and a < b == c >= d
+
+    find(tied, crosswise)
+    peaks = gradients(dtype="float32", lacks=frozenset(), vary=(), kernels=(2, 3, 4), change=_a_peak)
+    find(peaks, lambda c: max_pool2d_vjp(np.ones_like(c["cotangent"]), c["x"], **c.arguments).max() >= 3)

@@ -1,0 +1,566 @@
+"""The requirements of spec/mlp.md, in the page's order."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from hypothesis import find
+from hypothesis import strategies as st
+from nnspec.adapters.subject import Lacks
+from nnspec.conformance.bounds.rule import Expected
+from nnspec.conformance.bounds.running_error import Approximate, bilinear_block, linear_block, relu, relu_vjp
+from nnspec.conformance.case import Case
+from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks.cases import KINDS, any_of, composite, data, with_cotangent
+from nnspec.conformance.requirements import requirement
+from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.trial import Trial
+from nnspec.reference.linear import linear, linear_vjp
+
+ALL = ("leading", "hidden", "hidden bias", "output", "output bias")
+
+
+@composite
+def cases(
+    draw,
+    *,
+    dtype: str,
+    lacks: frozenset[str] = frozenset(),
+    vary: tuple[str, ...] = ALL,
+    features: tuple[int, ...] = (2, 3, 4),
+    batch: int = 1,
+    kinds: tuple[str, ...] = KINDS,
+    depth: tuple[int, ...] = (1,),
+):
+    """A perceptron with as many hidden layers as one of `depth`.
+
+    `vary` frees the leading dimensions, the biases, and the signs of the sums in the hidden layers and in the last one.
+    Where the signs of the hidden layers are not free, no sum is negative and the rectifier has nothing to do; where
+    those of the output are not, neither has the result. Sizes are often equal: exchanged layers then show in values.
+    """
+    inputs = draw(any_of(*features))
+    sizes = [inputs, *(draw(any_of(inputs, *features)) for _ in range(draw(any_of(*depth)) + 1))]
+    if "leading" in vary:
+        leading = tuple(draw(st.lists(st.integers(1, 4), min_size=batch > 1, max_size=3)))
+        leading = leading and (max(batch, leading[0]), *leading[1:])
+    else:
+        leading = (draw(st.integers(batch, 3)),)
+    values = draw(data(dtype, kinds))
+    x = values.inputs(*leading, inputs)
+    arrays = {"x": x if "hidden" in vary else abs(x)}
+    for n, (ins, outs) in enumerate(pairwise(sizes), start=1):
+        where = "output" if n == len(sizes) - 1 else "hidden"
+        weight, bias = values.weights(outs, ins), values.inputs(outs)
+        arrays[f"fc{n}.weight"] = weight if where in vary else abs(weight)
+        arrays[f"fc{n}.bias"] = bias if f"{where} bias" in vary else np.zeros_like(bias)
+    return Case("mlp", arrays)
+
+
+def layers(case: Case) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The weight and the bias of every layer, the first one first."""
+    weights = [name for name in case.arrays if name.endswith(".weight")]
+    return [(case[name], case[name.replace("weight", "bias")]) for name in weights]
+
+
+def outputs(case: Case) -> int:
+    """The size of the last layer."""
+    return len(layers(case)[-1][1])
+
+
+def way(case: Case) -> tuple[list[Approximate], list[Approximate]]:
+    """What each layer is given, and what it gives before the rectifier, with the error that each may hand on."""
+    given, found = [Approximate.given(case["x"])], []
+    for weight, bias in layers(case):
+        found.append(linear_block(linear, given[-1], weight, bias))
+        given.append(relu(found[-1]))
+    return given[:-1], found
+
+
+def expected(case: Case) -> Expected:
+    """What the reference's blocks give in a row, with the error that each may hand on to the next."""
+    return way(case)[1][-1].expected
+
+
+def equals_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on values."""
+    subject.expect(subject(case), expected(case))
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+@requirement("mlp.output.value", cases, vary=())
+def test_output_value(subject: Trial, case: Case) -> None:
+    """The second weight times the first times the input."""
+    equals_reference(subject, case)
+
+
+@requirement("mlp.hidden.relu", cases, vary=("hidden",))
+def test_hidden_relu(subject: Trial, case: Case) -> None:
+    """No negative hidden value counts."""
+    equals_reference(subject, case)
+
+
+@requirement("mlp.hidden.bias", cases, vary=("hidden bias",))
+def test_hidden_bias(subject: Trial, case: Case) -> None:
+    """The first bias may make a hidden value negative, and so 0."""
+    equals_reference(subject, case)
+
+
+@requirement("mlp.output.linear", cases, vary=("output",))
+def test_output_linear(subject: Trial, case: Case) -> None:
+    """Results of both signs."""
+    equals_reference(subject, case)
+
+
+@requirement("mlp.output.bias", cases, vary=("output bias",))
+def test_output_bias(subject: Trial, case: Case) -> None:
+    """On an input of zeros every output feature shows its bias alone."""
+    equals_reference(subject, case.but(x=np.zeros_like(case["x"])))
+
+
+@requirement("mlp.arguments.together", cases, features=(1, 2, 3, 17, 65))
+def test_arguments_together(subject: Trial, case: Case) -> None:
+    """Everything at once."""
+    equals_reference(subject, case)
+
+
+# -- depth -------------------------------------------------------------------------------------------------------------
+
+DEEP = (2, 3, 4)
+
+
+@composite
+def sizes(draw, *, dtype: str, lacks: frozenset[str]):
+    """The constructor's three sizes; all equal, two, or none."""
+    inputs = draw(st.integers(1, 4))
+    hidden, outputs = (draw(any_of(inputs, 1, 2, 3, 4)) for _ in range(2))
+    return Case("mlp", {}, {"in_features": inputs, "hidden_features": hidden, "out_features": outputs})
+
+
+def stacks(subject: Trial) -> None:
+    """Raise Lacks where the class refuses every sequence of hidden sizes, and so takes one hidden size alone.
+
+    A class that takes some sequence is wrong where it refuses another one. An exception that refuses no argument, such
+    as a NameError, is a mistake and no refusal.
+    """
+    refusals = (TypeError, ValueError, AssertionError, NotImplementedError)
+    for hidden in ([3], [3, 2], [2, 3, 4]):
+        try:
+            subject.new("mlp", 2, hidden, 2)
+        except Mismatch as mismatch:
+            if isinstance(mismatch.raised, refusals):
+                continue
+        return
+    raise Lacks("MLP takes one hidden size alone")
+
+
+def stack_equals_reference(subject: Trial, case: Case) -> None:
+    """As above, of a class that takes a sequence of hidden sizes."""
+    stacks(subject)
+    equals_reference(subject, case)
+
+
+@requirement("mlp.depth.any", cases, vary=(), features=(2, 3), depth=DEEP)
+def test_depth_any(subject: Trial, case: Case) -> None:
+    """Two to four hidden layers, whose weights alone count."""
+    stack_equals_reference(subject, case)
+
+
+@requirement("mlp.depth.none", cases, depth=(0,))
+def test_depth_none(subject: Trial, case: Case) -> None:
+    """No hidden layer: a linear layer alone."""
+    stack_equals_reference(subject, case)
+
+
+@requirement("mlp.depth.activated", cases, vary=("hidden", "output"), depth=DEEP)
+def test_depth_activated(subject: Trial, case: Case) -> None:
+    """Negative sums in every layer."""
+    stack_equals_reference(subject, case)
+
+
+@requirement("mlp.depth.bias", cases, vary=("hidden", "hidden bias", "output bias"), features=(2, 3), depth=DEEP)
+def test_depth_bias(subject: Trial, case: Case) -> None:
+    """A bias in every layer, which decides the sign of some hidden values."""
+    stack_equals_reference(subject, case)
+
+
+@composite
+def deep_sizes(draw, *, dtype: str, lacks: frozenset[str]):
+    """The constructor's sizes, with a list or a tuple of hidden sizes; in half of the cases these are all equal."""
+    case = draw(sizes(dtype=dtype, lacks=lacks))
+    equal = st.integers(1, 5).map(lambda n: n * [case["hidden_features"]])
+    hidden = draw(equal if draw(st.booleans()) else st.lists(st.integers(1, 4), min_size=1, max_size=5))
+    return case.but(hidden_features=draw(any_of(list, tuple))(hidden))
+
+
+@requirement("mlp.depth.distinct", deep_sizes, per_dtype=False)
+def test_depth_distinct(subject: Trial, case: Case) -> None:
+    """As many layers as there are sizes, each with parameters that keep what is loaded into them."""
+    stacks(subject)
+    has_parameters(subject, case)
+
+
+@requirement("mlp.depth.names", deep_sizes, per_dtype=False)
+def test_depth_names(subject: Trial, case: Case) -> None:
+    """fc1, fc2 and so on, each with a weight and a bias."""
+    stacks(subject)
+    has_names(subject, case)
+
+
+# -- leading dimensions ------------------------------------------------------------------------------------------------
+
+
+@requirement("mlp.leading.any", cases, vary=("leading",))
+def test_leading_any(subject: Trial, case: Case) -> None:
+    """From a single vector to an array of four dimensions."""
+    equals_reference(subject, case)
+
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+@requirement("mlp.output.size", cases, features=(1, 2, 3))
+def test_output_size(subject: Trial, case: Case) -> None:
+    """The leading dimensions, then O."""
+    actual, shape = subject(case).shape, (*case["x"].shape[:-1], outputs(case))
+    if actual != shape:
+        message = f"the result has shape {actual}, expected {shape}"
+        raise Mismatch(message, holds=f"result.shape == {shape}")
+
+
+@requirement("mlp.output.dtype", cases)
+def test_output_dtype(subject: Trial, case: Case) -> None:
+    """The dtype of the input and the parameters."""
+    laws.keeps_dtype(subject, case)
+
+
+@requirement("mlp.output.fresh", cases)
+def test_output_fresh(subject: Trial, case: Case) -> None:
+    """No memory shared, no buffer used again."""
+    laws.is_fresh(subject, case)
+
+
+@requirement("mlp.input.unchanged", cases)
+def test_input_unchanged(subject: Trial, case: Case) -> None:
+    """Neither the input nor a parameter is written to."""
+    laws.leaves_operands(subject, case)
+    layer = subject.build(case)
+    before = layer.state()
+    layer(case["x"])
+    for name, array in layer.state().items():
+        subject.expect(array, Expected.exactly(before[name]), f"{name}, after the call,")
+
+
+@requirement("mlp.input.layout", cases, effort=4)
+def test_input_layout(subject: Trial, case: Case) -> None:
+    """Only the elements count."""
+    laws.ignores_layout(subject, case, expected(case))
+
+
+@requirement("mlp.batch.independent", cases, batch=2)
+def test_batch_independent(subject: Trial, case: Case) -> None:
+    """Each vector by itself."""
+    laws.judges_images_alone(subject, case, expected(case))
+
+
+@composite
+def empty(draw, *, dtype: str, lacks: frozenset[str]):
+    """One of the leading dimensions, or the only one, is of size 0."""
+    case = draw(cases(dtype=dtype, features=(1, 2, 100), batch=2))
+    axis = draw(st.integers(0, case["x"].ndim - 2))
+    return case.but(x=np.take(case["x"], [], axis))
+
+
+@requirement("mlp.batch.empty", empty)
+def test_batch_empty(subject: Trial, case: Case) -> None:
+    """No vectors in, no vectors out."""
+    equals_reference(subject, case)
+
+
+@requirement("mlp.call.stateless", cases)
+def test_call_stateless(subject: Trial, case: Case) -> None:
+    """Neither another input in between nor the mode changes a result; new parameters do."""
+    layer, other = subject.build(case), case.map(lambda a: -2 * a)
+    for mode in (True, False):
+        layer.train(mode)
+        for x in (case["x"], other["x"], case["x"]):
+            called = case.but(x=x)
+            subject.expect(layer(x), expected(called), f"the result of a layer called before, with training={mode},")
+    layer.load({n: a for n, a in other.arrays.items() if n != "x"})
+    subject.expect(layer(other["x"]), expected(other), "the result, after new parameters were loaded,")
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(*, dtype: str, lacks: frozenset[str], of: Any = cases, **choices: Any) -> st.SearchStrategy[Case]:
+    """A perceptron and a cotangent of its result: that of some loss, which need not be linear."""
+    perceptrons = of(dtype=dtype, lacks=lacks, **choices)
+    return with_cotangent(perceptrons, lambda case: (*case["x"].shape[:-1], outputs(case)))
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """What the reference's blocks give in a row, there and back, with the error that each may hand on to the next."""
+
+    def by_x(g: Any, weight: Any, _: Any) -> Any:
+        return linear_vjp(g, np.zeros((*g.shape[:-1], weight.shape[1])), weight)[0]
+
+    def by_weight(g: Any, x: Any) -> Any:
+        return linear_vjp(g, x, np.zeros((g.shape[-1], x.shape[-1])))[1]
+
+    def by_bias(g: Any, *_: Any) -> Any:
+        return linear_vjp(g, g[..., :0], np.zeros((g.shape[-1], 0)), np.zeros(g.shape[-1]))[2]
+
+    given, found = way(case)
+    back, gradients = Approximate.given(case["cotangent"]), {}
+    for n, (weight, _) in reversed(list(enumerate(layers(case), start=1))):
+        gradients[f"fc{n}.weight"] = bilinear_block(by_weight, back, given[n - 1])
+        gradients[f"fc{n}.bias"] = linear_block(by_bias, back)
+        back = linear_block(by_x, back, weight)
+        if n > 1:
+            back = relu_vjp(back, found[n - 2])
+    gradients["x"] = back
+    return {operand: gradient.expected for operand, gradient in gradients.items()}
+
+
+def gradient_equals_reference(subject: Trial, case: Case, *operands: str) -> None:
+    """The one comparison behind every requirement on the values of gradients."""
+    expected = expected_gradients(case)
+    for operand in operands:
+        laws_of_gradients.equals_reference(subject, case, operand, expected[operand])
+
+
+@requirement("mlp.gradient.x", gradients, needs="vjp", features=(1, 2, 3, 17))
+def test_gradient_x(subject: Trial, case: Case) -> None:
+    """Through the second layer, the rectifier and the first layer."""
+    gradient_equals_reference(subject, case, "x")
+
+
+@composite
+def at_minus_one(draw, *, dtype: str, lacks: frozenset[str]):
+    """Integers, of which no sum is rounded, and a bias for which hidden values of the first vector are exactly −1."""
+    case = draw(cases(dtype=dtype, lacks=lacks, kinds=("integers",)))
+    first, bias = case["x"].reshape(-1, case["x"].shape[-1])[0], case["fc1.bias"].copy()
+    units = sorted(draw(st.sets(st.integers(0, len(bias) - 1), min_size=1)))
+    bias[units] = -linear(first, case["fc1.weight"][units]) - 1
+    return case.but(**{"fc1.bias": bias})
+
+
+@requirement("mlp.gradient.hidden-relu", gradients, needs="vjp", of=at_minus_one)
+def test_gradient_hidden_relu(subject: Trial, case: Case) -> None:
+    """Hidden values above 0, just below and far below."""
+    gradient_equals_reference(subject, case, "x", "fc1.weight", "fc1.bias")
+
+
+@requirement("mlp.gradient.first-weight", gradients, needs="vjp", features=(1, 2, 3, 17))
+def test_gradient_first_weight(subject: Trial, case: Case) -> None:
+    """What came back to the hidden layer, times the input."""
+    gradient_equals_reference(subject, case, "fc1.weight")
+
+
+@requirement("mlp.gradient.first-bias", gradients, needs="vjp")
+def test_gradient_first_bias(subject: Trial, case: Case) -> None:
+    """What came back to the hidden layer."""
+    gradient_equals_reference(subject, case, "fc1.bias")
+
+
+@requirement("mlp.gradient.second-weight", gradients, needs="vjp", features=(1, 2, 3, 17))
+def test_gradient_second_weight(subject: Trial, case: Case) -> None:
+    """The cotangent times the rectified hidden values."""
+    gradient_equals_reference(subject, case, "fc2.weight")
+
+
+@requirement("mlp.gradient.second-bias", gradients, needs="vjp")
+def test_gradient_second_bias(subject: Trial, case: Case) -> None:
+    """The cotangent."""
+    gradient_equals_reference(subject, case, "fc2.bias")
+
+
+@requirement("mlp.gradient.like-operand", gradients, needs="vjp", features=(1, 2, 3))
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """Of the input, and of each parameter under its key."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("mlp.gradient.layout", gradients, needs="vjp", effort=4)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Of the cotangent alone, and of the input as well."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+    laws_of_gradients.ignores_layout_of_operands(subject, case, expected_gradients)
+
+
+@requirement("mlp.gradient.unchanged", gradients, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """Input and cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("mlp.gradient.batch", gradients, needs="vjp", batch=2)
+def test_gradient_batch(subject: Trial, case: Case) -> None:
+    """Each vector by itself."""
+    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+
+
+@requirement("mlp.gradient.empty", gradients, needs="vjp", of=empty)
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No vectors: zeros for all parameters."""
+    laws_of_gradients.is_nothing(subject, case)
+
+
+@requirement("mlp.depth.gradient", gradients, needs="vjp", depth=DEEP)
+def test_depth_gradient(subject: Trial, case: Case) -> None:
+    """Of the input, and of the weight and the bias of every layer."""
+    stacks(subject)
+    gradient_equals_reference(subject, case, *expected_gradients(case))
+
+
+# -- the module --------------------------------------------------------------------------------------------------------
+
+
+def has_parameters(subject: Trial, case: Case) -> None:
+    """A weight and a bias for each layer, each of which keeps what is loaded into it."""
+    module, page = subject.new("mlp", *case.arguments.values()), keys_of(case)
+    state = subject.entries("mlp", module, page, saved=True)
+    found = sorted(a.shape for a in state.values())
+    wanted = sorted(shape for ins, outs in pairwise(sizes_of(case)) for shape in ((outs, ins), (outs,)))
+    if found != wanted:
+        raise Mismatch(f"the parameters are of shapes {found}, expected {wanted}")
+    loaded = {key: np.full_like(a, n) for n, (key, a) in enumerate(state.items())}
+    subject.subject.load("mlp", module, loaded, page)
+    for key, array in subject.entries("mlp", module, page, saved=True).items():
+        subject.expect(array, Expected.exactly(loaded[key]), f"{key}, after all parameters were loaded,")
+
+
+def has_names(subject: Trial, case: Case) -> None:
+    """The state has the keys of the page, in its order."""
+    keys = list(subject.state(subject.new("mlp", *case.arguments.values())))
+    wanted = keys_of(case)
+    if keys != wanted:
+        raise Mismatch(f"the keys are {', '.join(keys)}; expected {', '.join(wanted)}")
+
+
+def keys_of(case: Case) -> list[str]:
+    """The page's keys of the parameters, in their order."""
+    return [f"fc{n}.{name}" for n in range(1, len(sizes_of(case))) for name in ("weight", "bias")]
+
+
+def sizes_of(case: Case) -> list[int]:
+    """The sizes that a constructor is given, in a row."""
+    inputs, hidden, outputs = case.arguments.values()
+    return [inputs, *(hidden if isinstance(hidden, list | tuple) else [hidden]), outputs]
+
+
+@requirement("mlp.parameters.complete", sizes, per_dtype=False)
+def test_parameters_complete(subject: Trial, case: Case) -> None:
+    """Two weights and two biases."""
+    has_parameters(subject, case)
+
+
+@requirement("mlp.parameters.names", sizes, per_dtype=False)
+def test_parameters_names(subject: Trial, case: Case) -> None:
+    """fc1 and fc2, each with a weight and a bias."""
+    has_names(subject, case)
+
+
+@requirement("mlp.init.distinct", sizes, per_dtype=False)
+def test_init_distinct(subject: Trial, case: Case) -> None:
+    """The rows of each weight, for two inputs and two hidden values at least: of random ones, no two are equal."""
+    wide = case.but(in_features=case["in_features"] + 1, hidden_features=case["hidden_features"] + 1)
+    module = subject.new("mlp", *wide.arguments.values())
+    for key, weight in subject.entries("mlp", module, keys_of(wide)).items():
+        if weight.ndim == 2 and len(np.unique(weight, axis=0)) < len(weight):
+            raise Mismatch(f"units of {key} begin with the same weights")
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@requirement("mlp.refuses.rank", cases, features=(1, 2, 3), per_dtype=False)
+def test_refuses_rank(subject: Trial, case: Case) -> None:
+    """A number is no vector, of one feature neither."""
+    subject.refuses(case.but(x=np.array(case["x"].flat[0])))
+
+
+@composite
+def wrong_features(draw, *, dtype: str, lacks: frozenset[str]):
+    """An input with another number of features than in_features."""
+    case = draw(cases(dtype=dtype, features=(1, 2, 3)))
+    hidden, inputs = case["fc1.weight"].shape
+    wrong = draw(any_of(*[n for n in (1, inputs - 1, inputs + 1, hidden) if n != inputs]))
+    return case.but(x=np.resize(case["x"], (*case["x"].shape[:-1], wrong)))
+
+
+@requirement("mlp.refuses.features", wrong_features, per_dtype=False)
+def test_refuses_features(subject: Trial, case: Case) -> None:
+    """One feature too many or too few, but one, or as many as the hidden layer has."""
+    subject.refuses(case)
+
+
+@composite
+def negative_sizes(draw, *, dtype: str, lacks: frozenset[str]):
+    """Sizes of which one is negative."""
+    case = draw(sizes(dtype=dtype, lacks=lacks))
+    return case.but(**{draw(any_of(*case.arguments)): draw(st.integers(-3, -1))})
+
+
+@requirement("mlp.refuses.sizes", negative_sizes, per_dtype=False)
+def test_refuses_sizes(subject: Trial, case: Case) -> None:
+    """Fewer than no features, in any of the three places."""
+    laws.refuses_to_build(subject, case.stem, *case.arguments.values())
+
+
+@composite
+def negative_hidden_sizes(draw, *, dtype: str, lacks: frozenset[str]):
+    """A sequence of hidden sizes of which one is negative."""
+    case = draw(sizes(dtype=dtype, lacks=lacks))
+    hidden = draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
+    hidden[draw(st.integers(0, len(hidden) - 1))] = draw(st.integers(-3, -1))
+    return case.but(hidden_features=hidden)
+
+
+@requirement("mlp.refuses.hidden-sizes", negative_hidden_sizes, per_dtype=False)
+def test_refuses_hidden_sizes(subject: Trial, case: Case) -> None:
+    """Fewer than no features in one of several hidden layers."""
+    stacks(subject)
+    laws.refuses_to_build(subject, case.stem, *case.arguments.values())
+
+
+# -- the cases reach the corners ---------------------------------------------------------------------------------------
+
+
+def test_reach_corners() -> None:
+    """Three different sizes and three equal ones; hidden values of both signs, some negative only through the bias."""
+    find(cases(dtype="float32"), lambda c: len({*c["fc1.weight"].shape, len(c["fc2.weight"])}) == 3)
+    find(cases(dtype="float32"), lambda c: len({*c["fc1.weight"].shape, len(c["fc2.weight"])}) == 1)
+
+    def hidden(case: Case) -> np.ndarray:
+        return linear(case["x"], case["fc1.weight"], case["fc1.bias"])
+
+    for vary in ("hidden",), ("hidden bias",):
+        find(cases(dtype="float32", vary=vary), lambda c: bool((hidden(c) < 0).any() and (hidden(c) > 0).any()))
+
+
+def test_reach_kinks() -> None:
+    """A hidden value of exactly −1 beside positive and more negative ones, and in a single vector."""
+
+    def hidden(case: Case) -> np.ndarray:
+        return linear(case["x"], case["fc1.weight"], case["fc1.bias"])
+
+    kinks = gradients(dtype="float32", lacks=frozenset(), of=at_minus_one)
+    find(kinks, lambda c: all(some.any() for some in (hidden(c) < -1, hidden(c) == -1, hidden(c) > 0)))
+    find(kinks, lambda c: c["x"].ndim == 1)
+
+
+def test_reach_depth() -> None:
+    """Four hidden layers of one size and of different sizes; sums of both signs in every layer."""
+
+    def sums(case: Case) -> list[np.ndarray]:
+        return [layer.value for layer in way(case)[1]]
+
+    deep = cases(dtype="float32", vary=("hidden", "output"), depth=DEEP)
+    find(deep, lambda c: len(sums(c)) == 5 and len({len(bias) for _, bias in layers(c)}) == 1)
+    find(deep, lambda c: len(sums(c)) == 5 and len({len(bias) for _, bias in layers(c)}) == 3)
+    find(deep, lambda c: len(sums(c)) == 4 and all((a < 0).any() and (a > 0).any() for a in sums(c)))

@@ -1,0 +1,316 @@
+"""The requirements of spec/relu.md, in the page's order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from hypothesis import find
+from hypothesis import strategies as st
+from nnspec.conformance.bounds.rule import Expected
+from nnspec.conformance.case import Array, Case
+from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks.cases import any_of, composite, data
+from nnspec.conformance.formats import STORED
+from nnspec.conformance.requirements import requirement
+from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.trial import Trial
+from nnspec.reference.relu import relu, relu_vjp
+
+
+@composite
+def cases(
+    draw,
+    *,
+    dtype: str,
+    lacks: frozenset[str] = frozenset(),
+    smallest: int = 1,
+    axes: tuple[int, int] = (1, 3),
+    batch: int = 1,
+):
+    """An array of values of both signs, with as many axes as `axes` says and no size below `smallest`."""
+    shape = draw(st.lists(st.integers(smallest, 4), min_size=axes[0], max_size=axes[1]))
+    values = draw(data(dtype, ("integers", "normal")))
+    return Case("relu", {"x": values.inputs(*([max(batch, shape[0]), *shape[1:]] if shape else ()))})
+
+
+@composite
+def scaled(draw, *, dtype: str, lacks: frozenset[str], sign: int, special: tuple[str, ...]):
+    """Values of one sign and of every magnitude that a normal number may have, some of `special` among them."""
+    case = draw(cases(dtype=dtype))
+    x = np.abs(_of_every_magnitude(draw, case["x"]))
+    form = STORED[dtype]
+    named = {"zero": 0.0, "largest": form.largest, "smallest": form.tiny, "infinite": np.inf}
+    return case.but(x=_among(draw, sign * x, [sign * named[name] for name in special], draw(st.integers(0, 1))))
+
+
+@composite
+def spiked(draw, *, dtype: str, lacks: frozenset[str], spikes: tuple[float, ...]):
+    """Ordinary values with at least one of the spikes among them."""
+    case = draw(cases(dtype=dtype))
+    return case.but(x=_among(draw, case["x"], list(spikes), least=1))
+
+
+def _of_every_magnitude(draw: st.DrawFn, x: Array) -> Array:
+    """x as it is, or with as many numbers of its signs and of every magnitude that a normal number may have."""
+    form, rng = STORED[x.dtype.name], np.random.default_rng(draw(st.integers(0, 2**16 - 1)))
+    if draw(st.booleans()):
+        return x
+    exponents = rng.integers(form.lowest, form.highest + 1, x.shape)
+    values = np.ldexp(rng.uniform(1, 2, x.shape).astype(x.dtype).astype(np.float64), exponents)
+    return np.copysign(values, x.astype(np.float64)).astype(x.dtype)
+
+
+def _among(draw: st.DrawFn, x: Array, values: list[float], least: int = 0) -> Array:
+    """x with values put in places of their own."""
+    x = np.array(x)
+    for index in draw(st.sets(st.integers(0, x.size - 1), min_size=least, max_size=3)):
+        x.flat[index] = draw(any_of(*values))
+    return x
+
+
+def expected(case: Case) -> Expected:
+    """What the reference gives, exactly."""
+    return Expected.exactly(relu(case["x"]))
+
+
+def equals_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on values."""
+    subject.expect(subject(case), expected(case))
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+@requirement("relu.positive.kept", scaled, sign=1, special=("largest", "smallest"))
+def test_positive_kept(subject: Trial, case: Case) -> None:
+    """From the smallest normal number to the largest, to the last bit."""
+    subject.expect(subject(case), Expected.exactly(case["x"]))
+
+
+@requirement("relu.negative.zero", scaled, sign=-1, special=("zero", "largest", "smallest"))
+def test_negative_zero(subject: Trial, case: Case) -> None:
+    """From zero to the most negative number."""
+    subject.expect(subject(case), Expected.exactly(np.zeros_like(case["x"])))
+
+
+@requirement("relu.nan.propagates", spiked, spikes=(np.nan,))
+def test_nan_propagates(subject: Trial, case: Case) -> None:
+    """NaN where NaN was, and nowhere else."""
+    equals_reference(subject, case)
+
+
+@requirement("relu.infinite.value", spiked, spikes=(np.inf, -np.inf))
+def test_infinite_value(subject: Trial, case: Case) -> None:
+    """∞ for ∞, 0 for −∞."""
+    equals_reference(subject, case)
+
+
+@composite
+def integers(draw, *, dtype: str, lacks: frozenset[str]):
+    """Integers of both signs, the least and the largest that the dtype has among them."""
+    kind = draw(any_of("int32", "int64", "int16", "int8"))
+    case = draw(cases(dtype="float32"))
+    limits = np.iinfo(kind)
+    return case.but(x=_among(draw, np.rint(case["x"]).astype(kind), [0, limits.max, limits.min]))
+
+
+@requirement("relu.integer.value", integers, per_dtype=False, forms="function")
+def test_integer_value(subject: Trial, case: Case) -> None:
+    """Integers for integers, of the same dtype."""
+    result = subject(case)
+    subject.expect(result, expected(case))
+    if result.dtype != case["x"].dtype:
+        message = f"the result has dtype {result.dtype}, expected {case['x'].dtype}"
+        raise Mismatch(message, holds=f"result.dtype.name == '{case['x'].dtype}'")
+
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+@requirement("relu.output.size", cases, smallest=0, axes=(0, 5))
+def test_output_size(subject: Trial, case: Case) -> None:
+    """The input's shape, from no axes to five, with elements and without."""
+    actual = subject(case).shape
+    if actual != case["x"].shape:
+        message = f"the result has shape {actual}, expected {case['x'].shape}"
+        raise Mismatch(message, holds=f"result.shape == {case['x'].shape}")
+
+
+@requirement("relu.output.dtype", cases)
+def test_output_dtype(subject: Trial, case: Case) -> None:
+    """The input's dtype."""
+    laws.keeps_dtype(subject, case)
+
+
+@requirement("relu.output.fresh", cases)
+def test_output_fresh(subject: Trial, case: Case) -> None:
+    """No memory shared, no buffer used again, where nothing is negative neither."""
+    laws.is_fresh(subject, case)
+    laws.is_fresh(subject, case.map(np.abs))
+
+
+@requirement("relu.input.unchanged", cases)
+def test_input_unchanged(subject: Trial, case: Case) -> None:
+    """The input is not written to."""
+    laws.leaves_operands(subject, case)
+
+
+@requirement("relu.input.layout", cases, axes=(1, 4), effort=4)
+def test_input_layout(subject: Trial, case: Case) -> None:
+    """Only the elements count."""
+    laws.ignores_layout(subject, case, expected(case))
+
+
+@requirement("relu.batch.independent", cases, batch=2, effort=4)
+def test_batch_independent(subject: Trial, case: Case) -> None:
+    """Each row by itself, and each element by itself."""
+    laws.judges_images_alone(subject, case, expected(case))
+    flat = case.but(x=case["x"].reshape(-1))
+    laws.judges_images_alone(subject, flat, expected(flat))
+
+
+@requirement("relu.batch.empty", cases)
+def test_batch_empty(subject: Trial, case: Case) -> None:
+    """No rows in, no rows out."""
+    equals_reference(subject, case.but(x=case["x"][:0]))
+
+
+@requirement("relu.call.stateless", cases)
+def test_call_stateless(subject: Trial, case: Case) -> None:
+    """A call in between, with every sign changed, changes nothing."""
+    other = case.map(np.negative)
+    laws.forgets(subject, case, other, expected)
+    if subject.form == "class":
+        layer = subject.build(case)
+        for one in (case, other, case):
+            subject.expect(layer(one["x"]), expected(one), "the result of a layer that was called before")
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+@composite
+def gradients(
+    draw,
+    *,
+    dtype: str,
+    lacks: frozenset[str],
+    of: Any = cases,
+    cotangents: tuple[float, ...] = (),
+    **choices: Any,
+):
+    """An array and a cotangent of every magnitude; with at least one of `cotangents` in it, where there are any."""
+    case = draw(of(dtype=dtype, lacks=lacks, **choices))
+    cotangent = _of_every_magnitude(draw, draw(data(dtype, ("integers", "normal"))).inputs(*case["x"].shape))
+    if cotangents:
+        cotangent = _among(draw, cotangent, list(cotangents), least=1)
+    return replace(case, arrays={**case.arrays, "cotangent": cotangent})
+
+
+def expected_gradients(case: Case) -> dict[str, Expected]:
+    """What the reference gives, exactly."""
+    return {"x": Expected.exactly(relu_vjp(case["cotangent"], case["x"]))}
+
+
+def gradient_equals_reference(subject: Trial, case: Case) -> None:
+    """The one comparison behind every requirement on the values of gradients."""
+    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
+
+
+LIMITS = ("largest", "smallest", "infinite")
+
+
+@requirement("relu.gradient.positive", gradients, needs="vjp", of=scaled, sign=1, special=LIMITS)
+def test_gradient_positive(subject: Trial, case: Case) -> None:
+    """From the smallest normal number to ∞, and every cotangent, to the last bit."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement("relu.gradient.negative", gradients, needs="vjp", of=scaled, sign=-1, special=LIMITS)
+def test_gradient_negative(subject: Trial, case: Case) -> None:
+    """From the smallest negative number to −∞."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement("relu.gradient.zero", gradients, needs="vjp", of=spiked, spikes=(0.0, -0.0))
+def test_gradient_zero(subject: Trial, case: Case) -> None:
+    """0 and −0 among other numbers."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement(
+    "relu.gradient.infinite-cotangent",
+    gradients,
+    needs="vjp",
+    cotangents=(np.inf, -np.inf, np.nan),
+)
+def test_gradient_infinite_cotangent(subject: Trial, case: Case) -> None:
+    """On either side of 0."""
+    gradient_equals_reference(subject, case)
+
+
+@requirement("relu.gradient.like-operand", gradients, needs="vjp", smallest=0, axes=(0, 5))
+def test_gradient_like_operand(subject: Trial, case: Case) -> None:
+    """From no axes to five, with elements and without."""
+    laws_of_gradients.is_like_operand(subject, case)
+
+
+@requirement("relu.gradient.layout", gradients, needs="vjp", axes=(1, 4), effort=4)
+def test_gradient_layout(subject: Trial, case: Case) -> None:
+    """Of the cotangent alone, and of the input as well."""
+    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
+    laws_of_gradients.ignores_layout_of_operands(subject, case, expected_gradients)
+
+
+@requirement("relu.gradient.unchanged", gradients, needs="vjp")
+def test_gradient_unchanged(subject: Trial, case: Case) -> None:
+    """Input and cotangent."""
+    laws_of_gradients.leaves_operands(subject, case)
+
+
+@requirement("relu.gradient.empty", gradients, needs="vjp")
+def test_gradient_empty(subject: Trial, case: Case) -> None:
+    """No rows in, no rows out."""
+    laws_of_gradients.is_nothing_for_no_images(subject, case)
+
+
+# -- the module --------------------------------------------------------------------------------------------------------
+
+
+@requirement("relu.parameters.none", cases, forms="class", per_dtype=False)
+def test_parameters_none(subject: Trial, case: Case) -> None:
+    """Nothing to save, neither in a new module nor after a call."""
+    layer = subject.build(case)
+    for when in ("a new module", "a module that was called"):
+        if state := layer.state():
+            raise Mismatch(f"{when} has the state {', '.join(sorted(state))}, expected none")
+        layer(case["x"])
+
+
+# -- the cases reach the corners ---------------------------------------------------------------------------------------
+
+
+def test_reach_corners() -> None:
+    """No axes, no elements, tiny and huge values, NaN and both infinities."""
+    find(cases(dtype="float32", smallest=0, axes=(0, 5)), lambda c: c["x"].ndim == 0)
+    find(cases(dtype="float32", smallest=0, axes=(0, 5)), lambda c: c["x"].ndim == 5 and c["x"].size == 0)
+    positive = scaled(dtype="float64", lacks=frozenset(), sign=1, special=("largest",))
+    find(positive, lambda c: c["x"].min() < 1e-100 and c["x"].max() == np.finfo("float64").max)
+    negative = scaled(dtype="float32", lacks=frozenset(), sign=-1, special=("zero",))
+    find(negative, lambda c: (c["x"] == 0).any() and (c["x"] < -1e20).any())
+    infinite = spiked(dtype="float32", lacks=frozenset(), spikes=(np.inf, -np.inf))
+    find(infinite, lambda c: (c["x"] == np.inf).any() and (c["x"] == -np.inf).any())
+
+
+def test_reach_gradients() -> None:
+    """±0, a NaN in the cotangent where nothing passes, huge cotangents, and arrays without axes."""
+    at_zero = gradients(dtype="float32", lacks=frozenset(), of=spiked, spikes=(0.0, -0.0))
+    find(at_zero, lambda c: ((c["x"] == 0) & np.signbit(c["x"])).any())
+    spoilt = gradients(dtype="float32", lacks=frozenset(), cotangents=(np.nan,))
+    find(spoilt, lambda c: (np.isnan(c["cotangent"]) & (c["x"] < 0)).any())
+    positive = gradients(dtype="float32", lacks=frozenset(), of=scaled, sign=1, special=LIMITS)
+    find(positive, lambda c: bool((abs(c["cotangent"]) > 1e20).any() and (c["x"] == np.inf).any()))
+    any_shape = gradients(dtype="float32", lacks=frozenset(), smallest=0, axes=(0, 5))
+    find(any_shape, lambda c: c["x"].ndim == 0)

@@ -1,0 +1,566 @@
+"""The requirements of spec/sgd.md, in the page's order. A case is run as a program: parameters, an optimiser, steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from hypothesis import find
+from hypothesis import strategies as st
+from nnspec.adapters.names import LONG
+from nnspec.adapters.subject import Lacks
+from nnspec.conformance.bounds.rule import Expected
+from nnspec.conformance.bounds.sgd import moved
+from nnspec.conformance.case import Array
+from nnspec.conformance.checks.cases import any_of, composite, data
+from nnspec.conformance.checks.learning import FORGET, Learning, Pair, backward, learning, learnings, networks, norm
+from nnspec.conformance.checks.learning import NAMES as LEARNT
+from nnspec.conformance.requirements import requirement
+from nnspec.conformance.trial.programs import Program
+from nnspec.conformance.trial.source import literal
+from nnspec.conformance.trial.trial import Trial
+
+ALL = ("momentum", "weight_decay")
+NAMES = "pqr"  # of up to three parameters
+SHAPES = [(1,), (2,), (), (2, 3), (0,)]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Parameters, their gradients in each step (None: it has none in this step), and the optimiser's numbers."""
+
+    start: tuple[Array, ...]
+    gradients: tuple[tuple[Array | None, ...], ...]
+    numbers: dict[str, float]
+
+    def expected(self, parameter: int, steps: int) -> Expected:
+        """Where a parameter must be after so many steps."""
+        return moved(self.start[parameter], [g[parameter] for g in self.gradients[:steps]], **self.numbers)
+
+    @property
+    def arguments(self) -> str:
+        """The numbers, as a call says them."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.numbers.items())
+
+
+@composite
+def trainings(
+    draw,
+    *,
+    dtype: str,
+    lacks: frozenset[str] = frozenset(),
+    vary: tuple[str, ...] = ALL,
+    parameters: tuple[int, int] = (1, 1),
+    steps: tuple[int, int] = (1, 1),
+    rests: bool = False,
+    shapes: Sequence[tuple[int, ...]] = SHAPES,
+):
+    """Some parameters and steps. Powers of two on integers are exact; the other numbers are rounded. `rests`: some
+    parameters have no gradient in some steps."""
+    values = draw(data(dtype, ("integers", "normal")))
+    numbers = {"lr": draw(any_of(1.0, 0.5, 0.1))}
+    for name, choices in (("momentum", [0.5, 1.0, 0.9]), ("weight_decay", [0.5, 1.0, 0.01])):
+        if name in vary and name not in lacks:
+            numbers[name] = draw(any_of(*choices))
+    start = tuple(
+        np.asarray(values.inputs(*shape))
+        for shape in draw(st.lists(st.sampled_from(shapes), min_size=parameters[0], max_size=parameters[1]))
+    )
+
+    def gradient(p: Array) -> Array | None:
+        return None if rests and draw(st.booleans()) else np.asarray(values.inputs(*p.shape))
+
+    gradients = tuple(tuple(gradient(p) for p in start) for _ in range(draw(st.integers(*steps))))
+    return Training(start, gradients, numbers)
+
+
+def native(array: Array | None) -> str:
+    """An array in the words of a program."""
+    return "None" if array is None else f"to_native({literal(array)})"
+
+
+def parameters(subject: Trial, training: Training, *needs: str) -> Program:
+    """A program that defines p, q, …"""
+    program = Program(subject, "Parameter", *needs)
+    for name, values in zip(NAMES, training.start, strict=False):
+        program.run(f"{name} = Parameter({native(values)})")
+    return program
+
+
+def optimised(subject: Trial, training: Training) -> Program:
+    """A program that defines p, q, … and an optimiser of them."""
+    names = ", ".join(NAMES[: len(training.start)])
+    return parameters(subject, training).run(f"sgd = SGD([{names}], {training.arguments})")
+
+
+def step(program: Program, gradients: Sequence[Array | None]) -> None:
+    """Give the parameters their gradients, and step."""
+    for name, gradient in zip(NAMES, gradients, strict=False):
+        program.run(f"{name}.grad = {native(gradient)}")
+    program.run("sgd.step()")
+
+
+def follows(program: Program, training: Training) -> None:
+    """Take the steps, and compare every parameter after each of them."""
+    for done, gradients in enumerate(training.gradients, start=1):
+        step(program, gradients)
+        for i in range(len(training.start)):
+            program.gives(f"{NAMES[i]}.data", training.expected(i, done))
+
+
+def equals_reference(subject: Trial, training: Training) -> None:
+    """The one comparison behind every requirement on values."""
+    follows(optimised(subject, training), training)
+
+
+# -- steps -------------------------------------------------------------------------------------------------------------
+
+
+@requirement("sgd.step.value", trainings, vary=())
+def test_step_value(subject: Trial, case: Training) -> None:
+    """One step, with nothing but a learning rate."""
+    equals_reference(subject, case)
+
+
+@requirement("sgd.step.every-parameter", trainings, vary=(), parameters=(2, 3))
+def test_step_every_parameter(subject: Trial, case: Training) -> None:
+    """Two or three parameters of all kinds of shapes."""
+    equals_reference(subject, case)
+
+
+@composite
+def with_specials(draw, **choices: Any):
+    """A training in which one gradient is NaN and one parameter infinite, in elements of their own."""
+    training = draw(trainings(vary=(), shapes=((3,),), **choices))
+    (start,), ((gradient,),) = training.start, training.gradients
+    nan, infinite, _ = draw(st.permutations(range(3)))
+    gradient[nan], start[infinite] = np.nan, draw(any_of(np.inf, -np.inf))
+    return training, nan, infinite
+
+
+@requirement("sgd.step.elementwise", with_specials)
+def test_step_elementwise(subject: Trial, case: tuple[Training, int, int]) -> None:
+    """NaN and infinity stay in their elements; the third moves as if they were not there."""
+    training, nan, infinite = case
+    (start,), ((gradient,),) = training.start, training.gradients
+    assert gradient is not None
+    clean, plain = start.copy(), gradient.copy()
+    clean[infinite], plain[nan] = 1, 1
+    expected = moved(clean, [plain], **training.numbers)
+    expected.value[[nan, infinite]] = np.nan, start[infinite]
+    program = optimised(subject, training)
+    step(program, (gradient,))
+    program.gives("p.data", expected)
+
+
+@requirement("sgd.lr.zero", trainings, steps=(1, 2))
+def test_lr_zero(subject: Trial, case: Training) -> None:
+    """Nothing moves, not even by weight decay or momentum."""
+    program = optimised(subject, replace(case, numbers=case.numbers | {"lr": 0.0}))
+    for gradients in case.gradients:
+        step(program, gradients)
+    program.gives("p.data", case.start[0])
+
+
+@requirement("sgd.momentum.first-step", trainings, vary=("momentum",), needs="momentum")
+def test_momentum_first_step(subject: Trial, case: Training) -> None:
+    """One step with momentum."""
+    equals_reference(subject, case)
+
+
+@requirement("sgd.momentum.accumulates", trainings, vary=("momentum",), steps=(2, 4), needs="momentum")
+def test_momentum_accumulates(subject: Trial, case: Training) -> None:
+    """Two to four steps with momentum."""
+    equals_reference(subject, case)
+
+
+@requirement(
+    "sgd.momentum.per-parameter",
+    trainings,
+    vary=("momentum",),
+    parameters=(2, 3),
+    steps=(2, 3),
+    rests=True,
+    shapes=((1,), (2,)),
+    needs="momentum",
+)
+def test_momentum_per_parameter(subject: Trial, case: Training) -> None:
+    """Parameters of the same shape, which have their first gradients at different times."""
+    equals_reference(subject, case)
+
+
+@requirement("sgd.momentum.per-optimiser", trainings, vary=("momentum",), steps=(2, 2), needs="momentum")
+def test_momentum_per_optimiser(subject: Trial, case: Training) -> None:
+    """A second optimiser of the same parameter begins without a velocity, and the first goes on with its own."""
+    program = optimised(subject, case).run(f"other = SGD([p], {case.arguments})")
+    numbers = {n: v for n, v in case.numbers.items() if n != "momentum"}
+    (first,), (second,) = case.gradients
+    step(program, (first,))
+    before = program.array("p.data")
+    program.run(f"p.grad = {native(second)}", "other.step()")
+    program.gives("p.data", moved(before, [second], **numbers))
+
+
+@requirement("sgd.momentum.kept", trainings, vary=("momentum",), steps=(2, 3), needs="momentum")
+def test_momentum_kept(subject: Trial, case: Training) -> None:
+    """Each gradient is written over the one before it, into the same array."""
+    program = optimised(subject, case)
+    for done, (gradient,) in enumerate(case.gradients, start=1):
+        program.run(f"p.grad = {native(gradient)}" if done == 1 else f"p.grad[...] = {native(gradient)}")
+        program.run("sgd.step()")
+        program.gives("p.data", case.expected(0, done))
+
+
+@requirement("sgd.weight-decay.gradient", trainings, vary=("weight_decay",), needs="weight_decay")
+def test_weight_decay_gradient(subject: Trial, case: Training) -> None:
+    """One step with weight decay, and one in which the gradient is 0."""
+    equals_reference(subject, case)
+    still = tuple((np.zeros_like(case.start[0]),) for _ in case.gradients)
+    equals_reference(subject, Training(case.start, still, case.numbers))
+
+
+@requirement("sgd.weight-decay.velocity", trainings, steps=(2, 3), needs=ALL)
+def test_weight_decay_velocity(subject: Trial, case: Training) -> None:
+    """The velocity that the first step leaves has the decay in it."""
+    equals_reference(subject, case)
+
+
+@requirement("sgd.arguments.together", trainings, parameters=(1, 3), steps=(1, 4))
+def test_arguments_together(subject: Trial, case: Training) -> None:
+    """Everything at once."""
+    equals_reference(subject, case)
+
+
+# -- which arrays move -------------------------------------------------------------------------------------------------
+
+
+@requirement("sgd.parameters.without-gradient", trainings, parameters=(1, 2), steps=(1, 3), rests=True)
+def test_parameters_without_gradient(subject: Trial, case: Training) -> None:
+    """Parameters rest for a step or for all of them."""
+    equals_reference(subject, case)
+
+
+@requirement("sgd.parameters.unused", learnings, passes=(1, 2), vary=ALL, per_dtype=False)
+def test_parameters_unused(subject: Trial, case: Learning) -> None:
+    """Given to the optimiser with those that learn: a parameter that no pass uses, and a layer that none calls."""
+    learning(subject)
+    program = networks(subject).run(*case.lines(subject.dtype), "net.unused = Parameter(to_native(np.ones(2)))")
+    program.run(f'first.side = construct(Linear, (2, 2), {{}}, np.dtype("{subject.dtype}"))')
+    resting = {name: program.array(f"{name}.data") for name in ("net.unused", "first.side.weight", "first.side.bias")}
+    program.run(f"sgd = SGD(net.parameters(), {case.arguments})")
+    for batch in case.batches:
+        program.run(backward(batch), "sgd.step()")
+        for name, start in resting.items():
+            program.gives(f"{name}.data", start)
+
+
+@requirement("sgd.parameters.in-place", trainings, steps=(1, 2))
+def test_parameters_in_place(subject: Trial, case: Training) -> None:
+    """A module that holds the parameter sees it moved."""
+    program = parameters(subject, case, "Module").run("net = Module()", "net.weight = p")
+    program.run(f"sgd = SGD([p], {case.arguments})")
+    for done, gradients in enumerate(case.gradients, start=1):
+        step(program, gradients)
+        program.gives("net.weight.data", case.expected(0, done))
+
+
+@requirement("sgd.parameters.loaded", trainings, vary=("weight_decay",), steps=(2, 3))
+def test_parameters_loaded(subject: Trial, case: Training) -> None:
+    """A step, another state, and the other steps from there."""
+    program = parameters(subject, case, "Module").run("net = Module()", "net.weight = p")
+    if "load_state_dict" in subject.subject.lacks("module", "class"):
+        raise Lacks("Module has no load_state_dict")
+    program.run(f"sgd = SGD(net.parameters(), {case.arguments})")
+    first, *others = case.gradients
+    step(program, first)
+    loaded = replace(case, start=(np.asarray(case.start[0] + case.start[0].dtype.type(1)),), gradients=tuple(others))
+    program.run(f"net.load_state_dict({{'weight': {native(loaded.start[0])}}})")
+    for done, gradients in enumerate(others, start=1):
+        step(program, gradients)
+        program.gives("net.weight.data", loaded.expected(0, done))
+
+
+@requirement("sgd.parameters.copied", trainings, steps=(2, 3))
+def test_parameters_copied(subject: Trial, case: Training) -> None:
+    """A step of the original; then steps of its deep copy, by an optimiser of the copy."""
+    program = parameters(subject, case, "Module").run("net = Module()", "net.weight = p")
+    program.run(f"sgd = SGD(net.parameters(), {case.arguments})", "copied = copy.deepcopy(net)")
+    first, *others = case.gradients
+    step(program, first)
+    program.gives("copied.weight.data", case.start[0])
+    where = program.array("net.weight.data")
+    program.run("p.grad = None", f"other = SGD(copied.parameters(), {case.arguments})")
+    afresh = replace(case, gradients=tuple(others))
+    for done, (gradient,) in enumerate(others, start=1):
+        program.run(f"copied.weight.grad = {native(gradient)}", "other.step()")
+        program.gives("copied.weight.data", afresh.expected(0, done))
+        program.gives("net.weight.data", where)
+
+
+@requirement("sgd.parameters.tied", trainings, steps=(1, 2))
+def test_parameters_tied(subject: Trial, case: Training) -> None:
+    """One parameter under two names of a model, the second of which may lie in a module below."""
+    program = parameters(subject, case, "Module").run(
+        "net = Module()", "net.body = Module()", "net.weight = net.tied = net.body.weight = p"
+    )
+    follows(program.run(f"sgd = SGD(net.parameters(), {case.arguments})"), case)
+
+
+@requirement("sgd.parameters.others", trainings, parameters=(2, 2), steps=(1, 2))
+def test_parameters_others(subject: Trial, case: Training) -> None:
+    """The second parameter is not the optimiser's. In the first run it has a gradient, in the second it has none."""
+    for has_gradient in (True, False):
+        program = parameters(subject, case).run(f"sgd = SGD([p], {case.arguments})")
+        for first, second in case.gradients:
+            step(program, (first, second if has_gradient else None))
+            program.gives("q.data", case.start[1])
+
+
+@requirement("sgd.parameters.iterable", trainings, vary=(), parameters=(1, 2), steps=(2, 3))
+def test_parameters_iterable(subject: Trial, case: Training) -> None:
+    """A generator of parameters, and several steps."""
+    names = ", ".join(NAMES[: len(case.start)])
+    follows(parameters(subject, case).run(f"sgd = SGD((each for each in [{names}]), {case.arguments})"), case)
+
+
+@requirement("sgd.parameters.list-kept", trainings, vary=(), parameters=(2, 2))
+def test_parameters_list_kept(subject: Trial, case: Training) -> None:
+    """A list that is changed after the optimiser was made."""
+    program = parameters(subject, case).run("params = [p]", f"sgd = SGD(params, {case.arguments})")
+    program.holds("len(params) == 1 and params[0] is p")
+    program.run("params[:] = [q]")
+    step(program, case.gradients[0])
+    program.gives("p.data", case.expected(0, 1))
+    program.gives("q.data", case.start[1])
+    program.holds("len(params) == 1 and params[0] is q")
+
+
+@requirement("sgd.parameters.dtype", trainings, steps=(2, 3))
+def test_parameters_dtype(subject: Trial, case: Training) -> None:
+    """Shape and dtype as before, also where the numbers are NumPy's float64."""
+    for arguments in (case.arguments, ", ".join(f"{n}=np.float64({v!r})" for n, v in case.numbers.items())):
+        program = parameters(subject, case).run(f"sgd = SGD([p], {arguments})")
+        for gradients in case.gradients:
+            step(program, gradients)
+            program.equals("to_numpy(p.data).dtype.name", subject.dtype)
+            program.equals("tuple(to_numpy(p.data).shape)", case.start[0].shape)
+
+
+@requirement("sgd.buffers.unmoved", trainings, parameters=(3, 3), steps=(1, 2))
+def test_buffers_unmoved(subject: Trial, case: Training) -> None:
+    """A model with two buffers, one of them in a module below, and an optimiser of all its parameters."""
+    weight, mean, below = case.start
+    program = Program(subject, "Parameter", "Module").run(
+        f"p = Parameter({native(weight)})", "net = Module()", "net.weight, net.body = p, Module()"
+    )
+    if "register_buffer" in subject.subject.lacks("module", "class"):
+        raise Lacks("Module has no register_buffer")
+    program.run(
+        f"net.register_buffer('mean', {native(mean)})",
+        f"net.body.register_buffer('mean', {native(below)})",
+        f"sgd = SGD(net.parameters(), {case.arguments})",
+    )
+    for gradients in case.gradients:
+        step(program, gradients[:1])
+        program.gives("net.state_dict()['mean']", mean)
+        program.gives("net.state_dict()['body.mean']", below)
+
+
+@requirement("sgd.buffers.statistics", learnings, passes=(2, 3), rows=(2, 2), vary=ALL)
+def test_buffers_statistics(subject: Trial, case: Learning) -> None:
+    """A network that learns, beside one that has its parameters loaded and is only called on the same batches."""
+    learning(subject, "BatchNorm1d")
+    program = networks(subject).run(*case.build(subject.dtype, norm(subject.dtype)), "called = copy.deepcopy(net)")
+    owned = program.value("[key for key, _ in net.named_parameters()]")
+    buffers = [key for key in program.value("state(net)") if key not in owned]
+    program.run(f"sgd = SGD(net.parameters(), {case.arguments})")
+    for batch in case.batches:
+        program.run(f"called({native(batch[0])})", backward(batch), "sgd.step()")
+        for key in buffers:
+            program.agree(f"net.state_dict()[{key!r}]", f"called.state_dict()[{key!r}]")
+        program.run("called.load_state_dict(copy.deepcopy(net.state_dict()))")
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+@requirement("sgd.gradient.unchanged", trainings, steps=(1, 2))
+def test_gradient_unchanged(subject: Trial, case: Training) -> None:
+    """The gradient after the step is the one before it."""
+    program = optimised(subject, case)
+    for (gradient,) in case.gradients:
+        assert gradient is not None
+        step(program, [gradient])
+        program.gives("p.grad", gradient)
+
+
+@requirement("sgd.zero-grad.clears", trainings, parameters=(1, 3), rests=True, needs="zero_grad")
+def test_zero_grad_clears(subject: Trial, case: Training) -> None:
+    """No gradient or zeros, and the parameters unmoved."""
+    program = optimised(subject, case)
+    names = NAMES[: len(case.start)]
+    for name, gradient in zip(names, case.gradients[0], strict=True):
+        program.run(f"{name}.grad = {native(gradient)}")
+    program.run("sgd.zero_grad()")
+    for name, start in zip(names, case.start, strict=True):
+        program.holds(f"{name}.grad is None or not np.any(to_numpy({name}.grad))")
+        program.gives(f"{name}.data", start)
+
+
+@requirement("sgd.zero-grad.keeps-velocity", trainings, steps=(2, 3), needs=("momentum", "zero_grad"))
+def test_zero_grad_keeps_velocity(subject: Trial, case: Training) -> None:
+    """zero_grad after every step."""
+    program = optimised(subject, case)
+    for done, gradients in enumerate(case.gradients, start=1):
+        step(program, gradients)
+        program.run("sgd.zero_grad()")
+        program.gives("p.data", case.expected(0, done))
+
+
+@requirement("sgd.zero-grad.afresh", learnings, passes=(2, 3), needs="zero_grad", dtypes=LONG, per_dtype=False)
+def test_zero_grad_afresh(subject: Trial, case: Learning) -> None:
+    """Passes, and zero_grad before each of them."""
+    learning(subject)
+    pair = Pair(subject, "SGD").run(*case.lines(subject.dtype), f"sgd = SGD(net.parameters(), {case.arguments})")
+    for batch in case.batches:
+        pair.run("sgd.zero_grad()", backward(batch))
+        pair.same(*(f"{name}.grad" for name in LEARNT))
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+@composite
+def with_zeroing(draw, **choices: Any):
+    """A network, and whether gradients are zeroed between its passes."""
+    return draw(learnings(**choices)), draw(st.booleans())
+
+
+@requirement("sgd.training.equals-model", with_zeroing, passes=(2, 2), vary=ALL, needs="zero_grad", dtypes=LONG)
+def test_training_equals_model(subject: Trial, case: tuple[Learning, bool]) -> None:
+    """Twice a pass there and back and a step; in between the gradients are zeroed, or kept and added to."""
+    learning(subject)
+    network, zeroes = case
+    pair = Pair(subject, "SGD").run(*network.lines(subject.dtype), f"sgd = SGD(net.parameters(), {network.arguments})")
+    for batch in network.batches:
+        pair.run(*(["sgd.zero_grad()"] if zeroes else []), f"y = {backward(batch)}", "sgd.step()")
+        pair.same("y", *(f"{name}.data" for name in LEARNT))
+
+
+@requirement("sgd.training.resumes", learnings, passes=(3, 5), rows=(2, 2), vary=ALL)
+def test_training_resumes(subject: Trial, case: Learning) -> None:
+    """Passes and steps, a checkpoint, and the others both with what is there and with a new network and optimiser."""
+    classes, dtype = subject.subject.classes, subject.dtype
+    between = [norm(dtype)] if "BatchNorm1d" in classes else ["ReLU()"]
+    learning(subject, *(["BatchNorm1d"] if "BatchNorm1d" in classes else []))
+    if "load_state_dict" in subject.subject.lacks("module", "class"):
+        raise Lacks("Module has no load_state_dict")
+    stateful = hasattr(classes["SGD"], "state_dict") and hasattr(classes["SGD"], "load_state_dict")
+    if not stateful:  # then the velocities cannot be had
+        case = replace(case, numbers={n: v for n, v in case.numbers.items() if n != "momentum"})
+    program = networks(subject).run(*case.build(dtype, *between), f"sgd = SGD(net.parameters(), {case.arguments})")
+    earlier, later = case.batches[:2], case.batches[2:]
+    for batch in earlier:
+        program.run(backward(batch), "sgd.step()", FORGET)
+    program.run("new = build()", "new.load_state_dict(copy.deepcopy(net.state_dict()))")
+    program.run(f"resumed = SGD(new.parameters(), {case.arguments})")
+    if stateful:
+        program.run("resumed.load_state_dict(copy.deepcopy(sgd.state_dict()))")
+    for batch in later:
+        program.run(backward(batch), "sgd.step()", FORGET)
+        program.run(backward(batch, "new"), "resumed.step()", FORGET.replace("net", "new"))
+        for key in program.value("list(net.state_dict())"):
+            program.agree(f"new.state_dict()[{key!r}]", f"net.state_dict()[{key!r}]")
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@requirement("sgd.refuses.no-parameters", trainings, per_dtype=False)
+def test_refuses_no_parameters(subject: Trial, case: Training) -> None:
+    """An empty list, and an empty generator."""
+    for nothing in ("[]", "iter([])"):
+        Program(subject).refuses(f"SGD({nothing}, {case.arguments})")
+
+
+@composite
+def with_negative(draw, *, name: str, **choices: Any):
+    """A training in which one number is below 0."""
+    training = draw(trainings(**choices))
+    return replace(training, numbers=training.numbers | {name: draw(any_of(-1.0, -0.5, -1e-3, -1e-30))})
+
+
+def refuses_numbers(subject: Trial, case: Training) -> None:
+    """The constructor raises."""
+    parameters(subject, case).refuses(f"SGD([p], {case.arguments})")
+
+
+@requirement("sgd.refuses.lr", with_negative, name="lr", per_dtype=False)
+def test_refuses_lr(subject: Trial, case: Training) -> None:
+    """Below 0, be it ever so little."""
+    refuses_numbers(subject, case)
+
+
+@requirement("sgd.refuses.momentum", with_negative, name="momentum", needs="momentum", per_dtype=False)
+def test_refuses_momentum(subject: Trial, case: Training) -> None:
+    """Below 0, be it ever so little."""
+    refuses_numbers(subject, case)
+
+
+@requirement("sgd.refuses.weight-decay", with_negative, name="weight_decay", needs="weight_decay", per_dtype=False)
+def test_refuses_weight_decay(subject: Trial, case: Training) -> None:
+    """Below 0, be it ever so little."""
+    refuses_numbers(subject, case)
+
+
+@composite
+def with_other_shape(draw, **choices: Any):
+    """A training, and a gradient of another shape: often one that would broadcast."""
+    training = draw(trainings(**choices))
+    shape = training.start[0].shape
+    wrong = draw(any_of(*[s for s in ((), (1,), (1, *shape), (2, *shape), (*shape[:-1], 4)) if s != shape]))
+    return training, np.ones(wrong, training.start[0].dtype)
+
+
+@requirement("sgd.refuses.gradient-shape", with_other_shape, shapes=((2,), (1,), (2, 3), ()), per_dtype=False)
+def test_refuses_gradient_shape(subject: Trial, case: tuple[Training, Array]) -> None:
+    """Other shapes, as many elements or not."""
+    training, gradient = case
+    optimised(subject, training).refuses(f"p.grad = {native(gradient)}", "sgd.step()")
+
+
+# -- the cases reach the corners ---------------------------------------------------------------------------------------
+
+
+def test_reach_exact_and_rounded_steps() -> None:
+    """Both kinds of verdict, with momentum and weight decay, over several steps."""
+    for exact in (True, False):
+        find(
+            trainings(dtype="float32", steps=(1, 4)),
+            lambda t: t.start[0].size > 0 and len(t.gradients) > 2 and (not np.any(t.expected(0, 3).bound)) == exact,
+        )
+
+
+def test_reach_late_first_gradients() -> None:
+    """A parameter whose first gradient comes in the second step, beside one that rests in that step."""
+
+    def corner(training: Training) -> bool:
+        present = [[g is not None for g in gradients[:2]] for gradients in training.gradients]
+        return present[:2] == [[True, False], [False, True]]
+
+    find(trainings(dtype="float32", parameters=(2, 3), steps=(2, 3), rests=True), corner)
+
+
+def test_reach_networks_that_learn() -> None:
+    """Momentum and weight decay at once, and gradients that reach the first layer through every kind of case."""
+    find(learnings(dtype="float32", vary=ALL, passes=(2, 2)), lambda c: {*ALL} <= c.numbers.keys())
+    for rows in (1, 3):
+        find(learnings(dtype="float32"), lambda c: len(c.batches[0][0]) == rows and _reaches_first(c))
+
+
+def _reaches_first(case: Learning) -> bool:
+    """Whether some first-layer output is positive, so that the rectifier lets the cotangent through."""
+    first, (x, _) = case.entries["first"], case.batches[0]
+    return bool(np.any(x @ first["weight"].T + first["bias"] > 0))

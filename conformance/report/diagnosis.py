@@ -1,0 +1,159 @@
+"""What the mistake probably is: a fault of the catalogue that does what the subject did explains it.
+
+Of a check that failed, the smallest case and some others, right and wrong, are put to the faults that are known to
+break the requirement, and to the reference. A fault explains a case if the check sees of it what it saw of the subject,
+step by step: the same shapes and flags, an exception where there was one, results that lie far nearer to the subject's
+than the right ones, and in the end the same complaint or none. All cases must be explained. This is a hint and no
+verdict: how near is a matter of habit (see `_near`), and no bound is derived.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from nnspec.adapters.for_reference import subject as reference
+from nnspec.adapters.subject import Subject, Unsupported
+from nnspec.conformance.faults import Fault, broken_by_faults, catalogue
+from nnspec.conformance.formats import STORED, is_floating
+from nnspec.conformance.requirements import Check
+from nnspec.conformance.trial.record import COSTLY, CallFails, Outcome, Sighting
+from nnspec.conformance.trial.trial import Trial
+
+Array = np.ndarray
+Step = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A fault, what to do instead, where it is known from, and how many cases it explains: all that were looked at."""
+
+    fault: str
+    mistake: str
+    fix: str
+    origin: str
+    cases: int
+
+
+def causes(check: Check, outcome: Outcome) -> list[Cause]:
+    """The faults that explain all that was seen of a failing check, its own before others."""
+    failing = outcome.failure.sighting if outcome.failure else None
+    if failing is None:  # a state machine, which has no cases
+        return []
+    sightings = [failing, *(s for s in outcome.seen if s is not failing)]
+    if all(_only_raised(sighting) for sighting in sightings):  # that another raises too explains nothing
+        return []
+    cases = [_Seen(check, sighting) for sighting in sightings]
+    return [
+        Cause(fault.key, fault.mistake, fault.fix, fault.origin, len(cases))
+        for fault in _candidates(check)
+        if all(case.explained_by(_subject(fault.key)) for case in cases)
+    ]
+
+
+def _only_raised(sighting: Sighting) -> bool:
+    """Whether an exception is all that was seen of the subject."""
+    return sighting.wrong == "raised" and all(what.startswith("raised") for what, _ in sighting.seen)
+
+
+def _candidates(check: Check) -> list[Fault]:
+    """The faults that break a requirement: its own, and others of the block."""
+    name = check.identifier.partition(".")[2]
+    breaking = {key for key, names in broken_by_faults().items() if {name, f"{name}!"} & {*names}}
+    found = [f for f in catalogue().values() if f.key in breaking or f.requirement == check.identifier]
+    found = [f for f in found if f.requirement.partition(".")[0] == check.stem]
+    if check.effort >= COSTLY:
+        found = [f for f in found if f.requirement == check.identifier]
+    return sorted(found, key=lambda fault: fault.requirement != check.identifier)
+
+
+@functools.cache
+def _subject(key: str) -> Subject:
+    return catalogue()[key].subject()
+
+
+@dataclass
+class _Seen:
+    """What was seen of the subject in one case, to be compared with what is seen of others there."""
+
+    check: Check
+    actual: Sighting
+
+    def explained_by(self, fault: Subject) -> bool:
+        """Whether the check sees the same of a fault, step by step, and has the same to say in the end."""
+        made = self.sight(fault)
+        if made is None or made.wrong != self.actual.wrong or len(made.seen) != len(self.actual.seen):
+            return False
+        return all(
+            step == its_step and self.alike(step, value, its_value)
+            for (step, value), (its_step, its_value) in zip(_steps(made), _steps(self.actual), strict=True)
+        )
+
+    def alike(self, step: Step, made: Any, actual: Any) -> bool:
+        """The same in a step. Arrays are near each other; of what is drawn at random, the shapes are the same."""
+        if not isinstance(made, np.ndarray) or not isinstance(actual, np.ndarray):
+            return bool(made == actual) or (made != made and actual != actual)  # NaN
+        right = self.right.get(step)
+        if _near(made, actual, right):
+            return True
+        random = right is None or not np.array_equal(right, self.right_again.get(step, ()), equal_nan=True)
+        return bool(self.right) and random and made.shape == actual.shape
+
+    def sight(self, subject: Subject) -> Sighting | None:
+        """What the check sees of a subject, in the same form where it has that; None where it cannot judge it."""
+        own = subject.forms(self.check.stem)
+        if self.actual.form == "function" and "function" not in own:  # a mistake in a class is none in a function
+            return None
+        trial = Trial(subject, self.actual.form if self.actual.form in own else own[0], self.actual.dtype)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return trial.sight(self.check, self.actual.case)
+        except (Unsupported, CallFails):
+            return None
+
+    @functools.cached_property
+    def right(self) -> dict[Step, Any]:
+        """What is seen of the reference."""
+        made = self.sight(reference())
+        return dict(_steps(made)) if made else {}
+
+    @functools.cached_property
+    def right_again(self) -> dict[Step, Any]:
+        """What is seen of it another time."""
+        return replace(self).right
+
+
+def _steps(sighting: Sighting) -> list[tuple[Step, Any]]:
+    """What was seen, by what it is and how often that has been seen before."""
+    counts: Counter[str] = Counter()
+    found = []
+    for name, value in sighting.seen:
+        found.append(((name, counts[name]), value))
+        counts[name] += 1
+    return found
+
+
+def _near(made: Array, actual: Array, right: Array | None) -> bool:
+    """Equal but for roundings, or else sixteen times nearer than the right result, as seen by the largest element."""
+    if (made.shape, made.dtype) != (actual.shape, actual.dtype):
+        return False
+    if not is_floating(actual.dtype):
+        return np.array_equal(made, actual)
+    residual, size = _apart(made, actual), float(np.abs(actual[np.isfinite(actual)]).max(initial=0))
+    far = _apart(right, actual) if right is not None and right.shape == actual.shape else 0.0
+    roundings = 32 * STORED[actual.dtype.name].u * size if actual.dtype.name in STORED else 0.0
+    return residual <= max(roundings, far / 16 if np.isfinite(far) else 0.0)
+
+
+def _apart(a: Array, b: Array) -> float:
+    """The largest difference of two elements; infinite where one is not finite, and not the same as the other."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        apart = np.where(same, 0.0, np.abs(a - b))
+    return float(np.where(np.isnan(apart), np.inf, apart).max(initial=0))

@@ -1,0 +1,81 @@
+"""What is known of a requirement: its page, the lines of the reference, its check and its faults."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+
+from nnspec.conformance import checks
+from nnspec.conformance.requirements import Requirement, pages, requirements
+
+
+def overview() -> str:
+    """The blocks, the names that a subject gives them, and how many requirements each has."""
+    from nnspec.adapters.signatures import SIGNATURES
+
+    lines = []
+    for stem, signature in SIGNATURES.items():
+        names = ", ".join(filter(None, (signature.function and f"{signature.function}()", *signature.classes)))
+        count = sum(r.stem == stem for r in requirements().values())
+        lines.append(f"{stem:18} {count:3} requirements   {names}")
+    return "\n".join(lines)
+
+
+def requirements_of(stem: str) -> str:
+    """Return identifier, level, mark and sentence of each requirement of a block."""
+    found = [r for r in requirements().values() if r.stem == stem]
+    return "\n".join(map(_in_a_line, found))
+
+
+def explain(identifier: str) -> str | None:
+    """One requirement in full; where only a part of an identifier is given, all that contain it, in a line each."""
+    known = requirements()
+    if identifier in known:
+        return _in_full(known[identifier])
+    found = [r for r in known.values() if identifier in r.identifier]
+    if len(found) == 1:
+        return _in_full(found[0])
+    return "\n".join(map(_in_a_line, found)) or None
+
+
+def _in_a_line(requirement: Requirement) -> str:
+    return f"{requirement.identifier:38} {requirement.label:16} {requirement.sentence}"
+
+
+def _in_full(requirement: Requirement) -> str:
+    parts = [f"{requirement.identifier} — {requirement.label}", "", requirement.body, ""]
+    parts += [f"page       spec/{requirement.stem}.md:{requirement.line}"]
+    parts += [f"reference  {site}" for site in reference_sites(requirement)] or ["reference  -"]
+    parts += [f"check      {check}" for check in check_sites(requirement)] or ["check      none"]
+    parts += [f"fault      {fault}" for fault in _faults(requirement)]
+    return "\n".join(parts)
+
+
+def reference_sites(requirement: Requirement) -> list[str]:
+    """file:line  code, of each line of the reference that cites the requirement."""
+    mark = f"[{requirement.identifier}]"
+    text = resources.files("nnspec.reference").joinpath(f"{requirement.stem}.py").read_text("utf-8")
+    found = [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1) if mark in line]
+    return [f"reference/{requirement.stem}.py:{n}  {line}" for n, line in found]
+
+
+def check_sites(requirement: Requirement) -> list[str]:
+    """file:line of the check of a requirement."""
+    file = checks.file(requirement.stem)
+    text = file.read_text("utf-8")
+    lines = enumerate(text.splitlines(), start=1)
+    return [
+        f"conformance/checks/{file.name}:{n}"
+        for n, line in lines
+        if re.search(rf'"{re.escape(requirement.identifier)}"', line)
+    ]
+
+
+def _faults(requirement: Requirement) -> list[str]:
+    from nnspec.conformance.faults import catalogue
+
+    found = [f for f in catalogue().values() if f.requirement == requirement.identifier]
+    return [f"{f.key}: {f.mistake}{f' ({f.origin})' * bool(f.origin)}" for f in found]
+
+
+__all__ = ["check_sites", "explain", "overview", "pages", "reference_sites", "requirements_of"]

@@ -1,0 +1,123 @@
+"""The order of findings: of several requirements that one mistake breaks, the one that it is a mistake in comes first.
+
+Each fault of the catalogue has been put to all checks of its block, and broken.json says which of them it breaks, with
+a `!` behind a requirement where it is the shape of a result that is wrong. A finding comes the earlier the better the
+mistakes in it account for all findings together: by the probability that a mistake in requirement r breaks what is
+broken, each requirement i by itself,
+
+    p(i | r) = (the number of r's faults that break i + b) / (the number of r's faults + 1)
+
+b is what one more fault, yet unknown, is taken to do: it breaks r itself, and i as often as any fault of the block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from nnspec.adapters.signatures import SIGNATURES
+from nnspec.conformance.faults import broken_by_faults
+from nnspec.conformance.report.report import Record, failed
+from nnspec.conformance.requirements import requirements
+
+Broken = Mapping[str, Collection[str]]  # fault -> the requirements that it breaks, without the name of the block
+
+
+def findings(records: Iterable[Record]) -> list[Record]:
+    """What failed, the most telling first, block by block: those that others are made of before them.
+
+    What a likely cause is a mistake in comes before all others of its block.
+    """
+    records = list(records)
+    bad = failed(records)
+    suspected = {suspect.requirement for alike in suspects(records) for suspect in alike if suspect.likely}
+    ordered = []
+    for stem in SIGNATURES:
+        mine = [entry for entry in bad if entry["block"] == stem]
+        place = {name: n for n, name in enumerate(ranked(stem, {sign(entry) for entry in mine}, broken_by_faults()))}
+        ordered += sorted(mine, key=lambda e: (e["requirement"] not in suspected, place[sign(e).rstrip("!")]))
+    return ordered
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A known mistake that explains some of a block's broken requirements: it does the same in so many cases."""
+
+    fault: str
+    explained: int
+    broken: int
+    cases: int
+    form: str | None = None  # of the block in which it was found: a mistake in a class is none in a function
+
+    @property
+    def requirement(self) -> str:
+        """What it is a mistake in."""
+        return self.fault.partition("/")[0]
+
+    @property
+    def likely(self) -> bool:
+        """Whether it explains at least half of what is broken; else other mistakes may have to do with it too."""
+        return 2 * self.explained >= self.broken
+
+
+def suspects(records: Iterable[Record]) -> list[list[Suspect]]:
+    """The known mistakes that explain most broken requirements of a block, then those that explain most of the rest, …
+
+    Each form of a block is looked at by itself. The mistakes of one list explain the same: any of them may be it. A
+    mistake in a requirement that has passed is none.
+    """
+    by_form: dict[str | None, list[Record]] = defaultdict(list)
+    for entry in records:
+        by_form[entry.get("form")].append(entry)
+    return [alike for form, entries in by_form.items() for alike in _suspects(entries, form)]
+
+
+def _suspects(records: list[Record], form: str | None) -> list[list[Suspect]]:
+    bad = failed(records)
+    passed = {r["requirement"] for r in records if r["verdict"] == "pass"} - {r["requirement"] for r in bad}
+    broken: dict[str, set[str]] = defaultdict(set)
+    explained: dict[str, set[str]] = defaultdict(set)
+    cases: Counter[str] = Counter()
+    for entry in bad:
+        broken[entry["block"]].add(entry["requirement"])
+        for cause in (entry["failure"] or {}).get("causes", ()):
+            if cause["fault"].partition("/")[0] not in passed:
+                explained[cause["fault"]].add(entry["requirement"])
+                cases[cause["fault"]] += cause["cases"]
+    found = []
+    for block, names in broken.items():
+        rest = {fault: set(its) for fault, its in explained.items() if fault.startswith(f"{block}.")}
+        while best := max(rest.values(), key=len, default=set()):
+            alike = [fault for fault, its in rest.items() if its == best]
+            found.append([Suspect(fault, len(explained[fault]), len(names), cases[fault], form) for fault in alike])
+            rest = {fault: its - best for fault, its in rest.items()}
+    return found
+
+
+def sign(entry: Record) -> str:
+    """What of a failed record the order goes by: the requirement's name, and whether it is about a shape."""
+    name, failure = entry["requirement"].partition(".")[2], entry["failure"]
+    return f"{name}!" if failure and failure["misshapen"] else name
+
+
+def ranked(stem: str, signs: Collection[str], known: Broken) -> list[str]:
+    """The broken requirements of a block, without its name, the most probable culprit first."""
+    faults = {key: broken for key, broken in known.items() if key.startswith(f"{stem}.")}
+    often = {i: sum(i in broken for broken in faults.values()) / max(1, len(faults)) for i in signs}
+
+    def log_probability(name: str) -> float:
+        own = [broken for key, broken in faults.items() if key.partition("/")[0] == f"{stem}.{name}"]
+        total = 0.0
+        for i in signs:
+            more = 1.0 if i.rstrip("!") == name else max(often[i], 1 / (len(faults) + 1))
+            total += math.log((sum(i in broken for broken in own) + more) / (len(own) + 1))
+        return total
+
+    names = list(dict.fromkeys(i.rstrip("!") for i in signs))
+    return sorted(names, key=lambda name: (-round(log_probability(name), 9), _on_page(stem, name)))
+
+
+def _on_page(stem: str, name: str) -> int:
+    return list(requirements()).index(f"{stem}.{name}")

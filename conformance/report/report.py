@@ -1,0 +1,170 @@
+"""The report: one record per requirement, form and dtype; the one source of every table, and the file report.json."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from nnspec.adapters.signatures import CANONICAL
+from nnspec.adapters.subject import DERIVATIVES, Subject
+from nnspec.conformance.case import Case
+from nnspec.conformance.formats import is_floating
+from nnspec.conformance.report.diagnosis import causes
+from nnspec.conformance.report.script import reproduce
+from nnspec.conformance.report.verdicts import BAD, VERDICTS, Verdict
+from nnspec.conformance.report.waivers import Waiver, find
+from nnspec.conformance.requirements import Check, requirements
+from nnspec.conformance.trial.record import Outcome
+
+SCHEMA = "urn:nnspec:report:2"  # the $id of report.schema.json
+Record = dict[str, Any]
+
+
+def key(check: Check, form: str, dtype: str) -> Record:
+    """What a record is about."""
+    page = requirements()[check.identifier]
+    named = {"requirement": check.identifier, "block": check.stem, "level": page.level, "sentence": page.sentence}
+    return {**named, "form": form, "dtype": dtype}
+
+
+def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outcome) -> Record:
+    """An outcome as plain data, ready for JSON and for another process."""
+    lacks = subject.lacks(check.stem, form)
+    entry = key(check, form, dtype) | {
+        "verdict": outcome.verdict,
+        "reason": outcome.reason,
+        "cases": outcome.cases,
+        "unsupported": dict(outcome.unsupported),
+        "known_defects": dict(outcome.known_defects),
+        "held": [name for name in sorted(lacks - {*CANONICAL, *DERIVATIVES}) if not name.startswith("default of ")],
+        "seconds": round(outcome.seconds, 4),
+        "worst_error_over_bound": round(outcome.worst, 4),
+        "worst_case": outcome.worst_case or None,
+        "accuracy": outcome.accuracy or None,
+        "declared": list(subject.accuracy),
+        "differs": " ".join(filter(None, subject.differs.get(check.identifier, ()))) or None,
+        "failure": None,
+    }
+    failure = outcome.failure
+    if failure is not None:
+        entry["failure"] = {
+            "message": failure.message,
+            "case": plain_case(failure.case),
+            "actual": None if failure.actual is None else plain(failure.actual),
+            "expected": None if failure.expected is None else plain(failure.expected.value),
+            "bound": None if failure.expected is None else plain(np.asarray(failure.expected.bound, np.float64)),
+            "script": reproduce(subject, check, form, dtype, failure) or None,
+            "misshapen": failure.misshapen,
+            "causes": [asdict(cause) for cause in causes(check, outcome)] if check.decides else [],
+        }
+    return entry
+
+
+def plain(value: Any) -> Any:
+    """Arrays as nested lists; numbers that JSON does not know as strings; arrays too long to read as their shape."""
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.asarray(value)
+        if array.size > 2000:
+            return f"{array.dtype.name} array of shape {array.shape}"
+        return plain(array.astype(np.float64).tolist() if is_floating(array.dtype) else array.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, int | float | str | None) else repr(value)
+
+
+def differing(entry: Record) -> Record:
+    """The record in the light of DIFFERS: a failure that the file declares is one by design."""
+    if entry["verdict"] != "fail" or not entry["differs"]:
+        return entry
+    return {**entry, "verdict": "differs by design", "reason": entry["differs"]}
+
+
+def untrue(records: Iterable[Record]) -> list[Record]:
+    """The records, where a check passes in every form and dtype though DIFFERS names it, as failures."""
+    records = list(records)
+    differ = {r["requirement"] for r in records if r["differs"] and r["verdict"] not in ("pass", "unsupported")}
+    return [
+        _passes(r, f"DIFFERS declares that it differs: {r['differs']}; remove the entry of DIFFERS")
+        if r["differs"] and r["verdict"] == "pass" and r["requirement"] not in differ
+        else r
+        for r in records
+    ]
+
+
+def waived(entry: Record, waivers: Iterable[Waiver], subject: str) -> Record:
+    """The record in the light of the waivers: a failure that one covers is waived, a pass that one covers fails."""
+    waiver = find(waivers, subject, entry["requirement"], entry["form"], entry["dtype"])
+    if waiver is None or entry["verdict"] not in ("pass", *BAD):
+        return entry
+    if entry["verdict"] != "pass":
+        return {**entry, "verdict": "waived", "reason": str(waiver)}
+    return _passes(entry, f"it is waived for {waiver.subject}: {waiver}; remove the waiver")
+
+
+def _passes(entry: Record, though: str) -> Record:
+    """A pass that was declared to be none, as a failure."""
+    message = f"the check passes, though {though}"
+    about = {"call": f"the declaration about {entry['requirement']}", "arrays": {}, "arguments": {}}
+    nothing = dict.fromkeys(("actual", "expected", "bound", "script")) | {"misshapen": False, "causes": []}
+    return {**entry, "verdict": "fail", "reason": message, "failure": {"message": message, "case": about, **nothing}}
+
+
+def plain_case(case: Any) -> Any:
+    """A case as plain data: arrays with dtype, shape and values; arguments; and the call in one line."""
+    if isinstance(case, Case):
+        arrays = {
+            n: None if a is None else {"dtype": a.dtype.name, "shape": list(a.shape), "values": plain(a)}
+            for n, a in case.arrays.items()
+        }
+        return {"call": str(case), "arrays": arrays, "arguments": plain(case.arguments)}
+    if isinstance(case, tuple) and case and all(isinstance(c, Case) for c in case):
+        return plain_case(case[0]) | {"further": [plain_case(c) for c in case[1:]]}
+    return {"call": str(case), "arrays": {}, "arguments": {}}
+
+
+def versions() -> dict[str, str]:
+    """What the verdicts were reached with, beside what the subject brings."""
+    known = {name: metadata.version(name) for name in ("nnspec", "numpy", "hypothesis", "pytest")}
+    return {"python": platform.python_version(), **known}
+
+
+def assemble(run: Record, records: Iterable[Record], errors: Iterable[str] = ()) -> Record:
+    """The whole report. Records come in the order of the pages, whatever order they were reached in."""
+    order = {identifier: n for n, identifier in enumerate(requirements())}
+    ordered = sorted(untrue(records), key=lambda r: (order[r["requirement"]], r["form"], r["dtype"]))
+    counts = Counter(r["verdict"] for r in ordered)
+    totals = {verdict: counts[verdict] for verdict in VERDICTS} | {"cases": sum(r["cases"] for r in ordered)}
+    unsteady = [r["unsteady"] for r in ordered if "unsteady" in r]
+    ordered = [{name: value for name, value in r.items() if name != "unsteady"} for r in ordered]
+    errors, asked = list(errors), musts(ordered)
+    whole = not (errors or run.get("interrupted") or run.get("unfinished"))
+    conforms = whole and bool(counts["pass"]) and not failed(ordered) and not asked["not judged"] and not unsteady
+    told = {"conforms": conforms, "musts": asked, "totals": totals, "errors": errors, "unsteady": unsteady}
+    return {"schema": SCHEMA, **run, **told, "results": ordered}
+
+
+def musts(records: Iterable[Record]) -> Record:
+    """How many *musts* apply, and how many of them were judged: each identifier once, whatever its forms and dtypes."""
+    found: dict[str, list[Verdict]] = defaultdict(list)
+    for entry in records:
+        if entry["level"] == "must":
+            found[entry["requirement"]].append(VERDICTS[entry["verdict"]])
+    lost = [name for name, verdicts in found.items() if any(v.open for v in verdicts)]
+    excused = [name for name, verdicts in found.items() if all(v.excused for v in verdicts)]
+    judged = len(found) - len(lost) - len(excused)
+    return {"all": len(found), "judged": judged, "unsupported": len(excused), "not judged": lost}
+
+
+def failed(records: Iterable[Record]) -> list[Record]:
+    """The records that speak against the subject: a *must* that failed, a call that ended the process or hung."""
+    return [r for r in records if r["verdict"] in BAD and (r["verdict"] != "fail" or r["level"] == "must")]

@@ -1,0 +1,1 @@
+"""One check against one subject, and what is kept of it."""

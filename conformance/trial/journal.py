@@ -1,0 +1,141 @@
+"""The case at hand, written to mapped memory before every call, so that it survives a subject that aborts or hangs."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnspec.adapters.trying import Skipped
+from nnspec.conformance.case import Case, laid_out
+from nnspec.conformance.formats import is_floating
+
+# When the call began, by the clock that all processes share and nobody sets (0: no call is under way), length of the
+# text, of the data
+HEADER = struct.Struct("<dII")
+SIZE = 1 << 20
+TRYING = "trying "  # how the text of a call begins that is made while the subject is loaded
+
+
+class Journal:
+    """One file per worker process."""
+
+    def __init__(self, path: Path) -> None:
+        with open(path, "w+b") as file:
+            file.write(bytes(SIZE))  # takes its place now: with a full disk, mapped memory would end the process later
+            self._memory = mmap.mmap(file.fileno(), SIZE)
+        self._folder, self._name = path.parent, path.name
+        self._about: dict[str, Any] = {"pid": os.getpid()}
+
+    def begin(self, identifier: str, form: str, dtype: str) -> None:
+        """A check begins; what is written from here on belongs to it."""
+        self._about |= {"check": [identifier, form, dtype], "since": time.monotonic()}
+        self.note("between two calls")
+        self.rest()  # drawing cases and judging results is our own time
+
+    def blocked(self, stem: str, form: str) -> bool:
+        """Whether so many checks of a block have ended the process that the rest are not tried."""
+        return (self._folder / f"blocked-{stem}-{form}").exists()
+
+    def loaded(self, known: dict[str, dict[str, str]]) -> None:
+        """Tell what identifies the subject."""
+        (self._folder / f"loaded-{self._name}").write_text(json.dumps(known), "utf-8")
+
+    def note(self, text: str) -> None:
+        """What is going on where there is no case: a file being loaded, a check that begins."""
+        self._write(json.dumps({**self._about, "text": text}).encode(), b"")
+
+    def write(self, case: Case) -> None:
+        """A case that is about to be put to the subject, its arrays as they lie in memory."""
+        arrays = {n: a for n, a in case.arrays.items() if a is not None}
+        blob = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())
+        if len(blob) > SIZE // 2:
+            blob, arrays = b"", {}
+        shapes = {n: [a.dtype.name, list(a.shape), list(a.strides)] for n, a in arrays.items()}
+        entry = {
+            **self._about,
+            "text": str(case),
+            "stem": case.stem,
+            "arrays": shapes,
+            "absent": [n for n, a in case.arrays.items() if a is None],
+            "arguments": case.arguments,
+        }
+        self._write(json.dumps(entry, default=str).encode(), blob)
+
+    def attempt(self, what: str, call: Callable[[], Any]) -> Any:
+        """Make a call while the subject is loaded. Raise Skipped if the same call ended an earlier process, or hung."""
+        if mark(self._folder, what).exists():
+            raise Skipped(what)
+        self.note(TRYING + what)
+        try:
+            return call()
+        finally:
+            self.note("loading the subject")
+
+    def rest(self) -> None:
+        """No call is under way. A copy of the process that the call has forked ends here, if it comes back."""
+        if os.getpid() != self._about["pid"]:
+            os._exit(0)
+        self._memory[:8] = struct.pack("<d", 0.0)
+
+    def _write(self, text: bytes, blob: bytes) -> None:
+        end = HEADER.size + len(text)
+        if end + len(blob) > SIZE:
+            text, blob, end = text[:1000], b"", HEADER.size + 1000
+        self._memory[HEADER.size : end + len(blob)] = text + blob
+        self._memory[: HEADER.size] = HEADER.pack(time.monotonic(), len(text), len(blob))
+
+
+def began(path: Path) -> float:
+    """When the call began; 0 where none is under way."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    return float(struct.unpack("<d", head)[0]) if len(head) == 8 else 0.0
+
+
+def mark(folder: Path, what: str) -> Path:
+    """The file that says that a call ended a process while the subject was loaded."""
+    return folder / f"tried-{zlib.crc32(what.encode(errors='replace')):08x}"
+
+
+def read(path: Path) -> tuple[float, dict[str, Any], Case | None]:
+    """When the call began (0: none), what was noted, and the case where there is one."""
+    return parse(raw(path))
+
+
+def raw(path: Path) -> bytes:
+    """What a journal holds at present."""
+    data = path.read_bytes()
+    if len(data) < SIZE:  # not yet begun
+        return b""
+    _, text_size, blob_size = HEADER.unpack_from(data)
+    return data[: HEADER.size + text_size + blob_size]
+
+
+def parse(raw: bytes) -> tuple[float, dict[str, Any], Case | None]:
+    """When the call began, what was noted, and the case, as `raw` gave them."""
+    if not raw:
+        return 0.0, {}, None
+    began, text_size, _ = HEADER.unpack_from(raw)
+    end = HEADER.size + text_size
+    try:
+        entry = json.loads(raw[HEADER.size : end])
+    except ValueError:  # caught in the middle of a write
+        return began, {}, None
+    if not entry.get("arrays"):
+        return began, entry, None
+    arrays: dict[str, np.ndarray | None] = {}
+    for name, (dtype, shape, strides) in entry["arrays"].items():
+        values = np.frombuffer(raw, dtype, int(np.prod(shape)), end).reshape(shape)
+        arrays[name] = laid_out(values, tuple(strides)) if values.size and is_floating(values.dtype) else values.copy()
+        end += values.nbytes
+    arrays |= dict.fromkeys(entry["absent"])
+    arguments = {n: tuple(v) if isinstance(v, list) else v for n, v in entry["arguments"].items()}
+    return began, entry, Case(entry["stem"], arrays, arguments)

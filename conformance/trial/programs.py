@@ -1,0 +1,135 @@
+"""Programs: lines of Python run on the subject's own classes, and shown as they were run when one of them fails.
+
+Modules, parameters and optimisers are checked in the words that a user writes. Arrays alone need translating: a program
+says `to_native(…)` and `to_numpy(…)`, as the adapter defines them, so that its lines are the script that reproduces it.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import CodeType
+from typing import Any
+
+import numpy as np
+from nnspec.adapters.blame import theirs
+from nnspec.adapters.subject import Lacks
+from nnspec.conformance.bounds.rule import Expected
+from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.source import BRIDGE, literal
+from nnspec.conformance.trial.trial import Trial
+
+
+class Program:
+    """The lines run so far, and the names that they have defined. `needs` are classes that the subject must have."""
+
+    def __init__(self, trial: Trial, *needs: str) -> None:
+        subject = trial.subject
+        for name in needs:
+            if name not in subject.classes:
+                raise Lacks(f"there is no class {name}")
+        self.trial, self.lines = trial, ["import copy"]
+        self.names: dict[str, Any] = {"__name__": "program", "np": np, "copy": copy, "nan": np.nan, "inf": np.inf}
+        self.names |= {name: getattr(subject.framework, name) for name in BRIDGE} | dict(subject.classes)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines[1:])
+
+    def run(self, *lines: str) -> Program:
+        """Run lines one after the other; what one of them raises is a Mismatch. The program itself."""
+        for line in lines:
+            self.lines.append(line)
+            with self._watched(line):
+                exec(_compiled(line, "exec"), self.names)
+        return self
+
+    def value(self, expression: str) -> Any:
+        """What an expression gives, as it is."""
+        with self._watched(expression):
+            value = eval(_compiled(expression, "eval"), self.names)
+        self.trial.seen.append((expression, value))
+        return value
+
+    def array(self, expression: str) -> np.ndarray:
+        """What an expression gives, as a copy in NumPy."""
+        return np.array(self.value(f"to_numpy({expression})"))
+
+    # -- verdicts --------------------------------------------------------------------------------------------------
+
+    def holds(self, expression: str, says: str = "") -> None:
+        """The expression is true; `says` says it in words, where it is hard to read."""
+        if not self.value(expression):
+            raise self._mismatch(f"not so: {says or expression}", [f"assert {expression}"])
+
+    def equals(self, expression: str, value: Any) -> None:
+        """The expression equals a plain value: a flag, a number, a list of keys."""
+        actual = self.value(expression)
+        if type(actual) is not type(value) or actual != value:
+            message, script = f"{expression} is {actual!r}, expected {value!r}", f"assert {expression} == {value!r}"
+            raise self._mismatch(message, [script])
+
+    def agree(self, expression: str, other: str) -> None:
+        """Both expressions give the same array, whatever it is: the second is the right one."""
+        self.gives(expression, self.array(other), source=f"to_numpy({other})")
+
+    def gives(self, expression: str, expected: Expected | np.ndarray, source: str = "") -> None:
+        """The expression gives this array, within its bound. `source`: what a script has in the array's place."""
+        if not isinstance(expected, Expected):
+            expected = Expected.exactly(expected)
+        try:
+            self.trial.expect(self.array(expression), expected, expression)
+        except Mismatch as mismatch:
+            if mismatch.script:  # it raised
+                raise
+            value = source or literal(np.asarray(expected.value, np.float64))
+            bound = literal(np.asarray(expected.bound, np.float64)) if np.any(expected.bound) else "0"
+            script = [
+                f"actual, expected = to_numpy({expression}), {value}",
+                'print("expected", expected, "actual", actual, sep="\\n")',
+                "same = (actual == expected) | np.isnan(actual) & np.isnan(expected)",
+                f"assert actual.shape == expected.shape and np.all(same | (abs(actual - expected) <= {bound}))",
+            ]
+            raise self._mismatch(mismatch.message, script, mismatch.actual, expected) from None
+
+    def refuses(self, *lines: str, kinds: tuple[type[Exception], ...] = (Exception,)) -> None:
+        """One of the lines must raise an exception of these kinds."""
+        before, attempt = list(self.lines), "\n".join(lines).replace("\n", "\n    ")
+        expected = " or ".join("an exception" if kind is Exception else kind.__name__ for kind in kinds)
+        guarded = f"try:\n    {attempt}\nexcept ({''.join(f'{k.__name__}, ' for k in kinds)}):\n    "
+        script = [*before, f"{guarded}sys.exit(0)", f"sys.exit({f'accepted; expected {expected}'!r})"]
+        try:
+            self.run(*lines)
+        except Mismatch as mismatch:
+            if isinstance(mismatch.raised, kinds):
+                self.lines = [*before, f"{guarded}pass"]  # what follows is asked of a subject that has refused it
+                return
+            mismatch.message = mismatch.message.replace("expected no exception", f"expected {expected}")
+            mismatch.script = script
+            raise
+        accepted = self._mismatch(f"{'; '.join(lines)} was accepted; expected {expected}", [])
+        accepted.script = script
+        raise accepted
+
+    @contextmanager
+    def _watched(self, text: str) -> Iterator[None]:
+        try:
+            with self.trial.watched(f"{self}\n{text}", "no exception"), theirs():
+                yield
+        except Mismatch as mismatch:
+            last = [] if self.lines[-1] == text else [text]
+            told = self._mismatch(f"{text} {mismatch.message}", last)
+            told.raised = mismatch.raised
+            raise told from None
+
+    def _mismatch(self, message: str, last: list[str], *about: Any) -> Mismatch:
+        mismatch = Mismatch(message, *about)
+        mismatch.case, mismatch.script = self, [*self.lines, *last]
+        return mismatch
+
+
+@functools.lru_cache(4096)
+def _compiled(text: str, mode: str) -> CodeType:
+    code: CodeType = compile(text, "<nnspec program>", mode)
+    return code

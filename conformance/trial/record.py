@@ -1,0 +1,213 @@
+"""What is kept of a trial: what went wrong, what was called, what was seen, and what came of it."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnspec import adapters
+from nnspec.adapters.blame import LONGEST, Raised, Unusable, told
+from nnspec.adapters.subject import Unsupported
+from nnspec.conformance.bounds.rule import Expected
+from nnspec.conformance.case import Case
+from nnspec.conformance.system import legible
+
+LONG = 4096  # an array of more elements is not kept as a whole
+
+
+PLAIN = bool | int | float | str | None
+
+
+COSTLY = 10  # a check of this effort or more reports the first failing case: to look for a smaller one takes too long
+
+
+NUMBER = re.compile(r"(?<![\w.])-?\d+(\.\d*)?(e[-+]?\d+)?")  # but those in names, as of a layer or a dtype
+
+
+# Folders whose files are no subject.
+# Folders whose files are no subject.
+OURS = ("<nnspec", str(Path(__file__).parents[1]), str(Path(adapters.__file__).parent))
+
+
+class Mismatch(AssertionError):
+    """The subject did something else than the requirement says."""
+
+    def __init__(self, message: str, actual: Any = None, expected: Expected | None = None, *, holds: str = "") -> None:
+        super().__init__(message)
+        self.message, self.actual, self.expected = message, actual, expected
+        self.holds = holds  # where there is no expected value: what a script asks of `result`, the last one, in Python
+        self.case: Any = None  # a Case, or several, or whatever else the check drew
+        self.calls: list[Call] = []
+        self.script: list[str] | None = None  # the lines that reproduce it, where replaying the calls would not
+        self.raised: BaseException | None = None  # by the subject, in the call that went wrong
+        self.sighting: Sighting | None = None
+
+    @property
+    def misshapen(self) -> bool:
+        """Whether it is the shape that is wrong, so that of the values nothing is known."""
+        if self.expected is not None and isinstance(self.actual, np.ndarray):
+            return self.actual.shape != self.expected.value.shape
+        return ".shape ==" in self.holds
+
+    @property
+    def words(self) -> str:
+        """What is wrong, without the numbers; of a value only that it is wrong, since the values are known."""
+        return "a value" if self.expected is not None else NUMBER.sub("", self.message)
+
+
+class CallFails(Exception):
+    """The call that a law starts from fails by itself: other checks judge that, and this one has nothing to go by."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One thing done to the subject, for the script that replays it: a call, or something to a module between two."""
+
+    case: Case
+    results: tuple[np.ndarray, ...] | None = None  # None: it raised
+    copies: tuple[np.ndarray, ...] = ()  # the results as they were when it returned
+    given: Case | None = None  # the very arrays, where they were handed over and no copies
+    module: Any = None  # what was called, if it was built beforehand
+    step: str = "call"  # or gradient, second, build, mode, load, state, spoil
+    entries: Mapping[str, np.ndarray] = field(default_factory=dict)  # what was loaded or read; the gradients
+    wanted: tuple[str, ...] | None = None  # of a gradient: by these operands alone
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """All that a check saw of the subject in one case, in order: what it gave, that it raised, and what was wrong."""
+
+    form: str
+    dtype: str
+    case: Any  # as it was drawn
+    seen: list[tuple[str, Any]]  # what it is, and an array or something plain
+    wrong: str = ""  # in words, without numbers; nothing where the case passed
+
+
+@dataclass
+class Outcome:
+    """What a trial came to."""
+
+    verdict: str
+    cases: int = 0
+    reason: str = ""
+    failure: Mismatch | None = None
+    failed_at: int = 0  # which case was the first that failed, from 1; 0: none
+    worst: float = 0.0  # largest error / bound seen
+    worst_case: str = ""  # the call that it was seen in
+    accuracy: str = ""  # the class of accuracy that all cases were in, where something was computed
+    seconds: float = 0.0
+    unsupported: Counter[str] = field(default_factory=Counter)
+    known_defects: Counter[str] = field(default_factory=Counter)  # of the framework: cases not made for its sake
+    seen: list[Sighting] = field(default_factory=list)  # in some cases that were right or wrong
+
+
+@dataclass
+class Tape:
+    """What the subject did for a case. Judged by another class, the case is judged by this and not by a new attempt."""
+
+    records: bool = False
+    next: int = 0
+    done: list[Any] = field(default_factory=list)  # copies of results, or what was raised
+
+    def begin(self, records: bool) -> None:
+        """A new case."""
+        self.records, self.next, self.done = records, 0, []
+
+    def rewind(self) -> None:
+        """The same case once more."""
+        self.next = 0
+
+    def play(self, name: str, act: Callable[[], Any]) -> Any:
+        """What was done at this point or, where nothing was yet, what `act` does. Checks do the same in any class."""
+        if self.next == len(self.done):
+            try:
+                made = act()
+            except (Mismatch, Unsupported) as error:
+                made = error
+            self.done.append((name, made if isinstance(made, Exception) else _snapshot(made)))
+        else:
+            before, made = self.done[self.next]
+            assert before == name, f"a check that asks for {name} in one class of accuracy, for {before} in another"
+            made = made if isinstance(made, Exception) else _snapshot(made)
+        self.next += 1
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+
+def _snapshot(made: Any) -> Any:
+    if isinstance(made, dict):
+        return {name: np.array(array) for name, array in made.items()}
+    if isinstance(made, tuple):
+        return tuple(np.array(array) for array in made)
+    return np.array(made) if isinstance(made, np.ndarray) else made
+
+
+def is_complex(array: np.ndarray | None) -> bool:
+    """Whether it is an array of complex numbers."""
+    return array is not None and array.dtype.kind == "c"
+
+
+def parts(what: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """What the subject gave: of tuples and mappings each part, of long arrays some elements and the shape."""
+    if isinstance(value, dict):
+        for key in sorted(value, key=str):
+            yield from parts(f"{what} {key}", value[key])
+    elif isinstance(value, tuple | list):
+        yield f"length of {what}", len(value)
+        for number, part in enumerate(value):
+            yield from parts(f"{what} {number}", part)
+    elif isinstance(value, np.ndarray) and value.size > LONG:
+        yield f"shape of {what}", value.shape
+        yield what, value.ravel()[:: -(-value.size // LONG)].copy()
+    else:
+        yield what, value if isinstance(value, np.ndarray | PLAIN) else object
+
+
+def mismatched(failed: Raised | Unusable, expected: str) -> Mismatch:
+    """What the subject raised, or returned unusable, in the words of a report."""
+    if isinstance(failed, Unusable):
+        message = clean(str(failed))
+        return Mismatch(message if "expected" in message else f"{message}, expected {expected}")
+    mismatch = Mismatch(f"raised {brief(failed.error)}, expected {expected}")
+    mismatch.raised = failed.error
+    return mismatch
+
+
+def brief(error: BaseException) -> str:
+    """An exception in one line: its type, the first line of its text, and the subject's line that raised it."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(OURS)]
+    where = f" at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""
+    return clean(f"{told(error)}{where}")
+
+
+def reason_of(declined: Unsupported) -> str:
+    """What the subject says of a case that it declines."""
+    return clean(told(declined).partition(": ")[2]) or "no reason given"
+
+
+def clean(text: str) -> str:
+    """A text of the subject's, fit for a terminal and a file: not too long, one line, and all of it printable."""
+    cut = text if len(text) <= 2 * LONGEST else text[: 2 * LONGEST] + "…"
+    return legible.text(cut).replace("\n", "\\n").replace("\t", " ")
+
+
+def difference(
+    what: str, actual: np.ndarray, expected: Expected, error: np.ndarray, index: tuple[Any, ...], wrong: int
+) -> str:
+    """Say of the worst of the wrong elements what it is, and what was expected."""
+    place = f"[{', '.join(str(int(i)) for i in index)}]" if index else ""
+    bound = np.broadcast_to(np.asarray(expected.bound), actual.shape)
+    allowed = f"allowed {float(bound[index]):.3g}" if bound[index] else "must be exact"
+    count = f"; {wrong} of {actual.size} elements are wrong" if actual.size > 1 else ""
+    return (
+        f"{what}{place} is {actual[index]!s}, expected {expected.value[index]!s} "
+        f"(error {float(error[index]):.3g}, {allowed}){count}"
+    )

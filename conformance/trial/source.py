@@ -1,0 +1,30 @@
+"""Values as Python text, and the names that a script brings with it from an adapter."""
+
+from __future__ import annotations
+
+import numpy as np
+
+BRIDGE = (
+    "get", "reach", "to_native", "to_numpy", "construct", "load_entries", "state", "read", "set_training",
+    "differentiate", "differentiate_again", "push_forward_twice", "differentiate_module", "backward",
+)  # fmt: skip
+
+
+def written(array: np.ndarray) -> str:
+    """An array as Python source, with its layout where that is not the plain one."""
+    if array.flags.c_contiguous or not array.size:
+        return literal(array)
+    return f"laid_out({literal(array)}, {array.strides})"
+
+
+def literal(array: np.ndarray) -> str:
+    """An array as Python source."""
+    kind = f"np.{array.dtype.name}"
+    if array.dtype.name == "bfloat16":  # which NumPy knows by name alone
+        kind, array = "'bfloat16'", array.astype(np.float64)
+    if array.size == 0:
+        return f"np.zeros({array.shape}, {kind})"
+    first = array.flat[0]
+    if array.size > 8 and np.all(array == first):
+        return f"np.full({array.shape}, {first.item()!r}, {kind})"
+    return f"np.array({array.tolist()!r}, {kind})"
