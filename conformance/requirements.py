@@ -16,9 +16,23 @@ if TYPE_CHECKING:
     from nnspec.adapters.subject import Subject
 
 LEVELS = ("must", "should", "may")
+KINDS = {  # what a requirement is about
+    "value": "elements of a result",
+    "shape": "shape and dtype of a result, also of one without elements",
+    "gradient": "elements of a gradient, and which gradients there are",
+    "state": "parameters, buffers and modes, and what calls leave behind",
+    "memory": "layout of operands, writes to operands, memory that results share",
+    "special": "NaN, infinities and the ends of the dtype's range",
+    "refusal": "calls that must raise",
+    "default": "absent arguments and the start of a new module",
+    "numerics": "accuracy where rounding matters most",
+}
 HEADING = re.compile(
-    r"^### (?P<id>[a-z0-9_]+(?:\.[a-z0-9-]+){2}) — (?P<level>must|should|may)(?P<convention>, convention)?$", re.M
+    r"^### (?P<id>[a-z0-9_]+(?:\.[a-z0-9-]+){2}) — "
+    rf"(?P<level>{'|'.join(LEVELS)})(?P<convention>, convention)?, (?P<kind>{'|'.join(KINDS)})$",
+    re.M,
 )
+RESTS_ON = re.compile(r"^Rests on: (?P<names>`[^`]+`(?:,\s`[^`]+`)*)$", re.M)
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,7 @@ class Requirement:
 
     identifier: str
     level: str
+    kind: str
     sentence: str
     goes_wrong: str
     body: str  # everything below the heading
@@ -35,8 +50,14 @@ class Requirement:
 
     @property
     def label(self) -> str:
-        """The level, and the mark, as the page's heading has them."""
-        return f"{self.level}, convention" if self.convention else self.level
+        """Level, mark and kind, as the page's heading has them."""
+        return f"{self.level}, convention, {self.kind}" if self.convention else f"{self.level}, {self.kind}"
+
+    @functools.cached_property
+    def rests_on(self) -> tuple[str, ...]:
+        """The requirements and the whole blocks that the page names: where one of them is broken, so is this one."""
+        found = RESTS_ON.search(self.body)
+        return tuple(re.findall(r"`([^`]+)`", found["names"])) if found else ()
 
     @property
     def stem(self) -> str:
@@ -67,9 +88,25 @@ def requirements() -> dict[str, Requirement]:
             wrong = next((p.removeprefix("*Goes wrong:*").strip() for p in rest if p.startswith("*Goes wrong:*")), "")
             line = text.count("\n", 0, heading.start()) + 1
             plain = " ".join(sentence.split()), " ".join(wrong.split())
-            marked = heading["convention"] is not None
-            found[heading["id"]] = Requirement(heading["id"], heading["level"], *plain, body, line, marked)
+            named, marked = (heading["id"], heading["level"], heading["kind"]), heading["convention"] is not None
+            found[heading["id"]] = Requirement(*named, *plain, body, line, marked)
     return found
+
+
+@functools.cache
+def foundations(identifier: str) -> frozenset[str]:
+    """Return every requirement that a requirement rests on, directly or through others.
+
+    A block stands for its requirements of the same kind and, where numbers are compared, for those about values.
+    """
+    known = requirements()
+    mine, found = known[identifier], set[str]()
+    for name in mine.rests_on:
+        kinds = {mine.kind} if mine.kind in ("shape", "memory", "refusal", "default") else {mine.kind, "value"}
+        of_block = {r.identifier for r in known.values() if r.stem == name and r.kind in kinds}
+        direct = {name} if name in known else of_block
+        found |= direct.union(*map(foundations, direct))
+    return frozenset(found)
 
 
 def unknown_block(blocks: Iterable[str] | None) -> str | None:
@@ -112,12 +149,18 @@ class Check:
     forms: tuple[str, ...] = ("function", "class")
     per_dtype: bool = True
     dtypes: tuple[str, ...] = DTYPES  # in which it makes sense at all
-    effort: float = 1.0  # how many times longer a case takes than usual; so many times fewer are drawn
+    effort: float = 1.0  # so many times fewer cases are drawn: each takes longer, or few tell as much
+    shuffles: bool = True  # whether a case may be judged several times with its data shuffled
 
     @property
     def stem(self) -> str:
         """The block that it belongs to."""
         return self.identifier.split(".")[0]
+
+    @property
+    def refusal(self) -> bool:
+        """Whether it is about calls that must raise."""
+        return kind(self.identifier) == "refusal"
 
     @property
     def decides(self) -> bool:
@@ -126,8 +169,13 @@ class Check:
 
 
 CHECKS: dict[str, Check] = {}
-# Parts of identifiers of what hardly depends on shapes and values, so that half as many cases tell as much.
-SEEN_AT_ONCE = {"refuses", "unchanged", "fresh", "empty", "like-operand", "dtype", "special"}
+REFUSAL_EFFORT = 2.0  # a refusal hardly depends on shapes and values: half as many cases tell as much
+
+
+def kind(identifier: str) -> str | None:
+    """The kind of a requirement; of what no page knows, none."""
+    known = requirements().get(identifier)
+    return known and known.kind
 
 
 def requirement(
@@ -139,6 +187,7 @@ def requirement(
     per_dtype: bool = True,
     dtypes: tuple[str, ...] = DTYPES,
     effort: float | None = None,
+    shuffles: bool = True,
     **choices: Any,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Tie a property `body(subject, case)` to a requirement.
@@ -153,8 +202,9 @@ def requirement(
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         if identifier in CHECKS and CHECKS[identifier].body.__qualname__ != body.__qualname__:
             raise ValueError(f"{identifier}: a second check, {body.__name__}; one requirement has one check")
-        own = effort or (2.0 if SEEN_AT_ONCE & {*identifier.split(".")} else 1.0)
-        check = Check(identifier, body, cases, choices, needs, forms, per_dtype, dtypes, own)
+        refusal = kind(identifier) == "refusal"  # no shape is compiled for it, so that shuffling would save nothing
+        own = effort or (REFUSAL_EFFORT if refusal else 1.0)
+        check = Check(identifier, body, cases, choices, needs, forms, per_dtype, dtypes, own, shuffles and not refusal)
         CHECKS[identifier] = check
 
         def test(trial: Any) -> None:

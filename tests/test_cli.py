@@ -445,7 +445,7 @@ def test_list_needs_no_framework_and_no_test_machinery(desk):
 def test_list_shows_the_requirements_of_a_block(desk):
     done = desk.nnspec("list", "conv2d")
     assert done.code == 0
-    assert any(line.startswith("conv2d.stride.step ") and " must " in line for line in done.out.splitlines())
+    assert any(line.startswith("conv2d.stride.step ") and " must, value " in line for line in done.out.splitlines())
     assert desk.nnspec("list", "conv3d").code == 2
 
 

@@ -11,7 +11,7 @@ from nnspec.adapters.signatures import SIGNATURES
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import catalogue
 from nnspec.conformance.report.explain import reference_sites
-from nnspec.conformance.requirements import CHECKS, HEADING, pages, requirements
+from nnspec.conformance.requirements import CHECKS, HEADING, foundations, pages, requirements
 
 STEMS = sorted(SIGNATURES)
 KNOWN = requirements()
@@ -153,3 +153,20 @@ def test_no_tolerance_is_there_that_was_not_derived():
     texts = {f"{package}/{name}": text for package in packages for name, text in files(package).items()}
     assert len(texts) > 80
     assert not [name for name, text in texts.items() if words.search(text)]
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_requirements_rest_on_requirements_and_blocks(stem):
+    mine = [r for r in KNOWN.values() if r.stem == stem]
+    loose = [
+        f"{r.identifier} on {n}" for r in mine for n in r.rests_on if n not in KNOWN and n not in set(STEMS) - {stem}
+    ]
+    nothing(loose, "that rest on nothing known")
+    nothing([r.identifier for r in mine if "Rests on:" in r.body and not r.rests_on], "lines that cannot be read")
+
+
+def test_no_requirement_rests_on_itself():
+    nothing([identifier for identifier in KNOWN if identifier in foundations(identifier)], "that rest on themselves")
+    assert "conv2d.output.value" in foundations("conv2d.gradient.batch")
+    assert "conv2d.output.fresh" not in foundations("basic_block.branch.value")
+    assert "conv2d.output.fresh" in foundations("basic_block.output.fresh")

@@ -224,19 +224,19 @@ def test_output_size(subject: Trial, case: Case) -> None:
     _has_shape(subject, case)
 
 
-@requirement("avg_pool2d.output.dtype", cases)
+@requirement("avg_pool2d.output.dtype", cases, effort=2)
 def test_output_dtype(subject: Trial, case: Case) -> None:
     """The input's dtype."""
     laws.keeps_dtype(subject, case)
 
 
-@requirement("avg_pool2d.output.fresh", cases)
+@requirement("avg_pool2d.output.fresh", cases, effort=2)
 def test_output_fresh(subject: Trial, case: Case) -> None:
     """No memory shared, no buffer used again."""
     laws.is_fresh(subject, case)
 
 
-@requirement("avg_pool2d.input.unchanged", cases)
+@requirement("avg_pool2d.input.unchanged", cases, effort=2)
 def test_input_unchanged(subject: Trial, case: Case) -> None:
     """The input is not written to."""
     laws.leaves_operands(subject, case)
@@ -254,7 +254,7 @@ def test_batch_independent(subject: Trial, case: Case) -> None:
     laws.judges_images_alone(subject, case, expected(case))
 
 
-@requirement("avg_pool2d.batch.empty", cases)
+@requirement("avg_pool2d.batch.empty", cases, effort=2)
 def test_batch_empty(subject: Trial, case: Case) -> None:
     """No images in, no images out."""
     laws.returns_no_images(subject, case)
@@ -306,7 +306,7 @@ def test_gradient_divisor(subject: Trial, case: Case) -> None:
     gradient_equals_reference(subject, case)
 
 
-@requirement("avg_pool2d.gradient.like-operand", gradients, needs="vjp")
+@requirement("avg_pool2d.gradient.like-operand", gradients, needs="vjp", effort=2)
 def test_gradient_like_operand(subject: Trial, case: Case) -> None:
     """Rows that no window covers have a gradient as well."""
     laws_of_gradients.is_like_operand(subject, case)
@@ -318,7 +318,7 @@ def test_gradient_layout(subject: Trial, case: Case) -> None:
     laws_of_gradients.ignores_layout(subject, case, expected_gradients)
 
 
-@requirement("avg_pool2d.gradient.unchanged", gradients, needs="vjp")
+@requirement("avg_pool2d.gradient.unchanged", gradients, needs="vjp", effort=2)
 def test_gradient_unchanged(subject: Trial, case: Case) -> None:
     """Image and cotangent."""
     laws_of_gradients.leaves_operands(subject, case)
@@ -336,13 +336,13 @@ def test_gradient_channel(subject: Trial, case: Case) -> None:
     laws_of_gradients.judges_channels_alone(subject, case, expected_gradients)
 
 
-@requirement("avg_pool2d.gradient.special", specials, of=gradients, operand="cotangent", needs="vjp")
+@requirement("avg_pool2d.gradient.special", specials, of=gradients, operand="cotangent", needs="vjp", effort=2)
 def test_gradient_special(subject: Trial, case: Case) -> None:
     """Where it belongs, and nowhere else."""
     laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
 
 
-@requirement("avg_pool2d.gradient.empty", gradients, needs="vjp")
+@requirement("avg_pool2d.gradient.empty", gradients, needs="vjp", effort=2)
 def test_gradient_empty(subject: Trial, case: Case) -> None:
     """No images, no shares."""
     laws_of_gradients.is_nothing_for_no_images(subject, case)

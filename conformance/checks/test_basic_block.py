@@ -265,19 +265,19 @@ def test_state_keys(subject: Trial, case: Case) -> None:
 # -- results and operands ----------------------------------------------------------------------------------------------
 
 
-@requirement("basic_block.output.dtype", cases, modes=(False, True))
+@requirement("basic_block.output.dtype", cases, modes=(False, True), effort=2)
 def test_output_dtype(subject: Trial, case: Case) -> None:
     """The operands' dtype."""
     laws.keeps_dtype(subject, case)
 
 
-@requirement("basic_block.output.fresh", cases)
+@requirement("basic_block.output.fresh", cases, effort=2)
 def test_output_fresh(subject: Trial, case: Case) -> None:
     """No memory shared, no buffer used again."""
     laws.is_fresh(subject, case)
 
 
-@requirement("basic_block.input.unchanged", cases, modes=(False, True))
+@requirement("basic_block.input.unchanged", cases, modes=(False, True), effort=2)
 def test_input_unchanged(subject: Trial, case: Case) -> None:
     """The input is not written to."""
     laws.leaves_operands(subject, case)
@@ -295,7 +295,7 @@ def test_batch_independent(subject: Trial, case: Case) -> None:
     laws.judges_images_alone(subject, case, run(case)[0])
 
 
-@requirement("basic_block.batch.empty", cases, modes=(False, True))
+@requirement("basic_block.batch.empty", cases, modes=(False, True), effort=2)
 def test_batch_empty(subject: Trial, case: Case) -> None:
     """No images in, no images out."""
     laws.returns_no_images(subject, case)
@@ -427,7 +427,7 @@ def test_gradient_buffers(subject: Trial, case: Case) -> None:
         raise Mismatch(f"there is a gradient of {', '.join(more)}", holds=f"{more[0]!r} not in gradient")
 
 
-@requirement("basic_block.gradient.like-operand", gradients, needs="vjp", modes=BOTH)
+@requirement("basic_block.gradient.like-operand", gradients, needs="vjp", modes=BOTH, effort=2)
 def test_gradient_like_operand(subject: Trial, case: Case) -> None:
     """The shape and the dtype of x and of every parameter."""
     laws_of_gradients.is_like_operand(subject, case)
@@ -439,7 +439,7 @@ def test_gradient_layout(subject: Trial, case: Case) -> None:
     laws_of_gradients.ignores_layout(subject, case, expected_gradients)
 
 
-@requirement("basic_block.gradient.unchanged", gradients, needs="vjp", modes=BOTH)
+@requirement("basic_block.gradient.unchanged", gradients, needs="vjp", modes=BOTH, effort=2)
 def test_gradient_unchanged(subject: Trial, case: Case) -> None:
     """The image and the cotangent."""
     laws_of_gradients.leaves_operands(subject, case)
@@ -451,7 +451,7 @@ def test_gradient_batch(subject: Trial, case: Case) -> None:
     laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
 
 
-@requirement("basic_block.gradient.empty", gradients, needs="vjp")
+@requirement("basic_block.gradient.empty", gradients, needs="vjp", effort=2)
 def test_gradient_empty(subject: Trial, case: Case) -> None:
     """No images: zeros for every parameter."""
     laws_of_gradients.is_nothing_for_no_images(subject, case)

@@ -375,7 +375,7 @@ def test_eval_frozen(subject: Trial, case: Case) -> None:
     equals_reference(subject, case)
 
 
-@requirement("batch_norm.eval.unchanged", cases, vary=("statistics",), modes=(False,))
+@requirement("batch_norm.eval.unchanged", cases, vary=("statistics",), modes=(False,), effort=2)
 def test_eval_unchanged(subject: Trial, case: Case) -> None:
     """Statistics, and in a module the whole state, are equal afterwards."""
     if subject.form == "function":
@@ -396,7 +396,7 @@ def test_eval_row_independent(subject: Trial, case: Case) -> None:
     laws.judges_images_alone(subject, case, expected(case)[0])
 
 
-@requirement("batch_norm.eval.special", specials, of=cases, operand="x", vary=ALL, ranks=ANY, modes=(False,))
+@requirement("batch_norm.eval.special", specials, of=cases, operand="x", vary=ALL, ranks=ANY, modes=(False,), effort=2)
 def test_eval_special(subject: Trial, case: Case) -> None:
     """Where it belongs, and nowhere else."""
     equals_reference(subject, case)
@@ -576,7 +576,7 @@ def test_output_size(subject: Trial, case: Case) -> None:
         shaped(actual, shape, what)
 
 
-@requirement("batch_norm.output.dtype", cases, vary=ALL)
+@requirement("batch_norm.output.dtype", cases, vary=ALL, effort=2)
 def test_output_dtype(subject: Trial, case: Case) -> None:
     """The operands' dtype, for all results."""
     for actual, what in zip(subject.results(case), RESULTS, strict=True):
@@ -589,7 +589,13 @@ def _half(draw: st.DrawFn, case: Case) -> Case:
 
 
 @requirement(
-    "batch_norm.dtype.mixed", altered, how=_half, vary=("statistics", "weight"), forms="function", per_dtype=False
+    "batch_norm.dtype.mixed",
+    altered,
+    how=_half,
+    vary=("statistics", "weight"),
+    forms="function",
+    per_dtype=False,
+    effort=2,
 )
 def test_dtype_mixed(subject: Trial, case: Case) -> None:
     """x of 16 bits beside float32: y of 16 bits, and statistics that keep all of their 32."""
@@ -600,13 +606,13 @@ def test_dtype_mixed(subject: Trial, case: Case) -> None:
     laws.follows(subject, results[1:], (way[1:] for way in readings(case)), RESULTS[1:])
 
 
-@requirement("batch_norm.output.fresh", cases, vary=ALL)
+@requirement("batch_norm.output.fresh", cases, vary=ALL, effort=2)
 def test_output_fresh(subject: Trial, case: Case) -> None:
     """No memory shared, no buffer used again."""
     laws.is_fresh(subject, case)
 
 
-@requirement("batch_norm.input.unchanged", cases, vary=ALL)
+@requirement("batch_norm.input.unchanged", cases, vary=ALL, effort=2)
 def test_input_unchanged(subject: Trial, case: Case) -> None:
     """No operand is written to, running statistics included."""
     laws.leaves_operands(subject, case)
@@ -623,7 +629,7 @@ def test_input_layout(subject: Trial, case: Case) -> None:
             subject.expect(actual, own, f"with operands laid out as {layout}, {what}")
 
 
-@requirement("batch_norm.batch.empty", cases, vary=("statistics",), ranks=ANY)
+@requirement("batch_norm.batch.empty", cases, vary=("statistics",), ranks=ANY, effort=2)
 def test_batch_empty(subject: Trial, case: Case) -> None:
     """No images, or images of no size."""
     x = case["x"]
@@ -784,6 +790,7 @@ def test_gradient_channel(subject: Trial, case: Case) -> None:
     vary=ALL,
     ranks=ANY,
     needs="vjp",
+    effort=2,
 )
 def test_gradient_special(subject: Trial, case: Case) -> None:
     """Where it belongs, and nowhere else."""
@@ -860,7 +867,7 @@ def test_gradient_mode(subject: Trial, case: Case) -> None:
             subject.expect(found[name], right, what)
 
 
-@requirement("batch_norm.gradient.like-operand", gradients, vary=ALL, ranks=ANY, needs="vjp")
+@requirement("batch_norm.gradient.like-operand", gradients, vary=ALL, ranks=ANY, needs="vjp", effort=2)
 def test_gradient_like_operand(subject: Trial, case: Case) -> None:
     """In every rank and both modes."""
     laws_of_gradients.is_like_operand(subject, case)
@@ -968,13 +975,13 @@ def gradients_ignore_layout(subject: Trial, arranged: dict[str, Case]) -> None:
             subject.expect(found[name], laws.own(gradient, right[name]), what)
 
 
-@requirement("batch_norm.gradient.unchanged", gradients, vary=ALL, needs="vjp")
+@requirement("batch_norm.gradient.unchanged", gradients, vary=ALL, needs="vjp", effort=2)
 def test_gradient_unchanged(subject: Trial, case: Case) -> None:
     """Operands, running statistics and cotangent."""
     laws_of_gradients.leaves_operands(subject, case)
 
 
-@requirement("batch_norm.gradient.empty", gradients, vary=ALL, ranks=ANY, needs="vjp")
+@requirement("batch_norm.gradient.empty", gradients, vary=ALL, ranks=ANY, needs="vjp", effort=2)
 def test_gradient_empty(subject: Trial, case: Case) -> None:
     """No images, or images of no size: zeros for weight and bias."""
     for none in ((slice(0),), (..., slice(0)))[: 1 if case["x"].ndim == 2 else 2]:

@@ -133,13 +133,15 @@ def test_arguments_together(subject: Trial, case: Case) -> None:
     equals_reference(subject, case)
 
 
-@requirement("conv2d.special.value", specials, of=cases, operand="x", vary=UNGROUPED, dtypes=LONG)
+@requirement("conv2d.special.value", specials, of=cases, operand="x", vary=UNGROUPED, dtypes=LONG, effort=2)
 def test_special_value(subject: Trial, case: Case) -> None:
     """Where it belongs, and nowhere else."""
     equals_reference(subject, case)
 
 
-@requirement("conv2d.special.groups", specials, of=cases, operand="x", vary=("groups",), needs="groups", dtypes=LONG)
+@requirement(
+    "conv2d.special.groups", specials, of=cases, operand="x", vary=("groups",), needs="groups", dtypes=LONG, effort=2
+)
 def test_special_groups(subject: Trial, case: Case) -> None:
     """In its own group, and in no other."""
     equals_reference(subject, case)
@@ -166,19 +168,19 @@ def test_output_size(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
-@requirement("conv2d.output.dtype", cases)
+@requirement("conv2d.output.dtype", cases, effort=2)
 def test_output_dtype(subject: Trial, case: Case) -> None:
     """The operands' dtype."""
     laws.keeps_dtype(subject, case)
 
 
-@requirement("conv2d.output.fresh", cases)
+@requirement("conv2d.output.fresh", cases, effort=2)
 def test_output_fresh(subject: Trial, case: Case) -> None:
     """No memory shared, no buffer used again."""
     laws.is_fresh(subject, case)
 
 
-@requirement("conv2d.input.unchanged", cases)
+@requirement("conv2d.input.unchanged", cases, effort=2)
 def test_input_unchanged(subject: Trial, case: Case) -> None:
     """No operand is written to."""
     laws.leaves_operands(subject, case)
@@ -196,7 +198,7 @@ def test_batch_independent(subject: Trial, case: Case) -> None:
     laws.judges_images_alone(subject, case, expected(case))
 
 
-@requirement("conv2d.batch.empty", cases)
+@requirement("conv2d.batch.empty", cases, effort=2)
 def test_batch_empty(subject: Trial, case: Case) -> None:
     """No images in, no images out."""
     laws.returns_no_images(subject, case)
@@ -288,7 +290,7 @@ def test_gradient_bias(subject: Trial, case: Case) -> None:
     gradient_equals_reference(subject, case, "bias")
 
 
-@requirement("conv2d.gradient.like-operand", gradients, needs="vjp")
+@requirement("conv2d.gradient.like-operand", gradients, needs="vjp", effort=2)
 def test_gradient_like_operand(subject: Trial, case: Case) -> None:
     """Rows that no window reaches have a gradient as well."""
     laws_of_gradients.is_like_operand(subject, case)
@@ -300,7 +302,7 @@ def test_gradient_layout(subject: Trial, case: Case) -> None:
     laws_of_gradients.ignores_layout(subject, case, expected_gradients)
 
 
-@requirement("conv2d.gradient.unchanged", gradients, needs="vjp")
+@requirement("conv2d.gradient.unchanged", gradients, needs="vjp", effort=2)
 def test_gradient_unchanged(subject: Trial, case: Case) -> None:
     """Operands and cotangent."""
     laws_of_gradients.leaves_operands(subject, case)
@@ -313,14 +315,21 @@ def test_gradient_batch(subject: Trial, case: Case) -> None:
 
 
 @requirement(
-    "conv2d.gradient.special", specials, of=gradients, operand="cotangent", vary=UNGROUPED, needs="vjp", dtypes=LONG
+    "conv2d.gradient.special",
+    specials,
+    of=gradients,
+    operand="cotangent",
+    vary=UNGROUPED,
+    needs="vjp",
+    dtypes=LONG,
+    effort=2,
 )
 def test_gradient_special(subject: Trial, case: Case) -> None:
     """Where it belongs, and nowhere else."""
     gradient_equals_reference(subject, case, "x")
 
 
-@requirement("conv2d.gradient.empty", gradients, needs="vjp")
+@requirement("conv2d.gradient.empty", gradients, needs="vjp", effort=2)
 def test_gradient_empty(subject: Trial, case: Case) -> None:
     """No images: zeros for weight and bias."""
     laws_of_gradients.is_nothing_for_no_images(subject, case)

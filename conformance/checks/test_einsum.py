@@ -235,7 +235,7 @@ def test_ellipsis_dropped(subject: Trial, case: Case) -> None:
         gradients_equal_reference(subject, replace(case, arrays={**case.arrays, "cotangent": cotangent}))
 
 
-@requirement("einsum.ellipsis.empty", cases, roles=FEW, operands=(1, 2), ellipsis="empty")
+@requirement("einsum.ellipsis.empty", cases, roles=FEW, operands=(1, 2), ellipsis="empty", effort=2)
 def test_ellipsis_empty(subject: Trial, case: Case) -> None:
     """No axes."""
     equals_reference(subject, case)
@@ -360,6 +360,7 @@ def test_complex_value(subject: Trial, case: Case) -> None:
     roles={"contracted": (0, 1), "private": (1, 1)},
     operands=(1, 3),
     sizes=(0,),
+    effort=2,
 )
 def test_contraction_empty(subject: Trial, case: Case) -> None:
     """Sums of nothing, beside axes of something."""
@@ -383,7 +384,7 @@ def test_arguments_together(subject: Trial, case: Case) -> None:
     equals_reference(subject, case)
 
 
-@requirement("einsum.special.value", specials, of=cases, operand="a", roles=TWO_FACTORS)
+@requirement("einsum.special.value", specials, of=cases, operand="a", roles=TWO_FACTORS, effort=2)
 def test_special_value(subject: Trial, case: Case) -> None:
     """Where it belongs, and nowhere else."""
     equals_reference(subject, case)
@@ -455,13 +456,14 @@ def test_output_size(subject: Trial, case: Case) -> None:
     roles={"outer": (1, 2), "batch": (0, 1), "private": (0, 1)},
     operands=(1, 4),
     sizes=(0,),
+    effort=2,
 )
 def test_output_empty(subject: Trial, case: Case) -> None:
     """A shape, and nothing in it."""
     equals_reference(subject, case)
 
 
-@requirement("einsum.output.dtype", cases, roles=ONCE, operands=(1, 3), sizes=(2, 3))
+@requirement("einsum.output.dtype", cases, roles=ONCE, operands=(1, 3), sizes=(2, 3), effort=2)
 def test_output_dtype(subject: Trial, case: Case) -> None:
     """The operands' dtype."""
     laws.keeps_dtype(subject, case)
@@ -499,13 +501,14 @@ def test_output_integer(subject: Trial, case: Case) -> None:
     operands=(1, 2),
     sizes=(1, 2, 3),
     plain=True,
+    effort=2,
 )
 def test_output_fresh(subject: Trial, case: Case) -> None:
     """No memory shared with what was summed, be it over one element, or multiplied; no buffer used again."""
     laws.is_fresh(subject, case)
 
 
-@requirement("einsum.input.unchanged", cases, roles=ONCE, operands=(1, 3), sizes=(2, 3), plain=True)
+@requirement("einsum.input.unchanged", cases, roles=ONCE, operands=(1, 3), sizes=(2, 3), plain=True, effort=2)
 def test_input_unchanged(subject: Trial, case: Case) -> None:
     """No operand is written to."""
     laws.leaves_operands(subject, case)
@@ -711,7 +714,9 @@ def test_gradient_together(subject: Trial, case: Case) -> None:
     gradients_equal_reference(subject, case)
 
 
-@requirement("einsum.gradient.special", specials, of=gradients, operand="cotangent", roles=TWO_FACTORS, needs="vjp")
+@requirement(
+    "einsum.gradient.special", specials, of=gradients, operand="cotangent", roles=TWO_FACTORS, needs="vjp", effort=2
+)
 def test_gradient_special(subject: Trial, case: Case) -> None:
     """Where it belongs, and nowhere else."""
     gradients_equal_reference(subject, case)
@@ -725,6 +730,7 @@ def test_gradient_special(subject: Trial, case: Case) -> None:
     operands=(1, 3),
     sizes=(1, 2, 3),
     ellipsis="broadcast",
+    effort=2,
 )
 def test_gradient_like_operand(subject: Trial, case: Case) -> None:
     """Axes of size 1 included."""
@@ -742,7 +748,9 @@ def test_gradient_layout(subject: Trial, case: Case) -> None:
             subject.expect(found, laws.own(plain[name], rules[name]), what)
 
 
-@requirement("einsum.gradient.unchanged", gradients, needs="vjp", roles=ONCE, operands=(1, 3), sizes=(2, 3), plain=True)
+@requirement(
+    "einsum.gradient.unchanged", gradients, needs="vjp", roles=ONCE, operands=(1, 3), sizes=(2, 3), plain=True, effort=2
+)
 def test_gradient_unchanged(subject: Trial, case: Case) -> None:
     """Operands and cotangent."""
     laws_of_gradients.leaves_operands(subject, case)

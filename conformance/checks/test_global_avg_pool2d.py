@@ -71,7 +71,7 @@ def test_channel_independent(subject: Trial, case: Case) -> None:
     laws.judges_channels_alone(subject, case, expected(case))
 
 
-@requirement("global_avg_pool2d.special.value", specials, of=cases, operand="x")
+@requirement("global_avg_pool2d.special.value", specials, of=cases, operand="x", effort=2)
 def test_special_value(subject: Trial, case: Case) -> None:
     """Where it belongs, and nowhere else."""
     equals_reference(subject, case)
@@ -95,19 +95,19 @@ def test_output_size(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
-@requirement("global_avg_pool2d.output.dtype", cases)
+@requirement("global_avg_pool2d.output.dtype", cases, effort=2)
 def test_output_dtype(subject: Trial, case: Case) -> None:
     """The input's dtype."""
     laws.keeps_dtype(subject, case)
 
 
-@requirement("global_avg_pool2d.output.fresh", cases, sides=(1, 1, 2))
+@requirement("global_avg_pool2d.output.fresh", cases, sides=(1, 1, 2), effort=2)
 def test_output_fresh(subject: Trial, case: Case) -> None:
     """No memory shared, no buffer used again; images of one element are means already."""
     laws.is_fresh(subject, case)
 
 
-@requirement("global_avg_pool2d.input.unchanged", cases)
+@requirement("global_avg_pool2d.input.unchanged", cases, effort=2)
 def test_input_unchanged(subject: Trial, case: Case) -> None:
     """The input is not written to."""
     laws.leaves_operands(subject, case)
@@ -125,7 +125,7 @@ def test_batch_independent(subject: Trial, case: Case) -> None:
     laws.judges_images_alone(subject, case, expected(case))
 
 
-@requirement("global_avg_pool2d.batch.empty", cases)
+@requirement("global_avg_pool2d.batch.empty", cases, effort=2)
 def test_batch_empty(subject: Trial, case: Case) -> None:
     """No images in, no images out."""
     laws.returns_no_images(subject, case)
@@ -160,7 +160,7 @@ def test_gradient_x(subject: Trial, case: Case) -> None:
     laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
 
 
-@requirement("global_avg_pool2d.gradient.like-operand", gradients, needs="vjp")
+@requirement("global_avg_pool2d.gradient.like-operand", gradients, needs="vjp", effort=2)
 def test_gradient_like_operand(subject: Trial, case: Case) -> None:
     """As large as the image, and of its dtype."""
     laws_of_gradients.is_like_operand(subject, case)
@@ -172,7 +172,7 @@ def test_gradient_layout(subject: Trial, case: Case) -> None:
     laws_of_gradients.ignores_layout(subject, case, expected_gradients)
 
 
-@requirement("global_avg_pool2d.gradient.unchanged", gradients, needs="vjp")
+@requirement("global_avg_pool2d.gradient.unchanged", gradients, needs="vjp", effort=2)
 def test_gradient_unchanged(subject: Trial, case: Case) -> None:
     """Image and cotangent."""
     laws_of_gradients.leaves_operands(subject, case)
@@ -190,13 +190,13 @@ def test_gradient_channel(subject: Trial, case: Case) -> None:
     laws_of_gradients.judges_channels_alone(subject, case, expected_gradients)
 
 
-@requirement("global_avg_pool2d.gradient.special", specials, of=gradients, operand="cotangent", needs="vjp")
+@requirement("global_avg_pool2d.gradient.special", specials, of=gradients, operand="cotangent", needs="vjp", effort=2)
 def test_gradient_special(subject: Trial, case: Case) -> None:
     """Where it belongs, and nowhere else."""
     laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
 
 
-@requirement("global_avg_pool2d.gradient.empty", gradients, needs="vjp")
+@requirement("global_avg_pool2d.gradient.empty", gradients, needs="vjp", effort=2)
 def test_gradient_empty(subject: Trial, case: Case) -> None:
     """No images, no shares."""
     laws_of_gradients.is_nothing_for_no_images(subject, case)
@@ -217,6 +217,7 @@ def changed(draw, *, how: Any, **choices: Any):
     changed,
     how=lambda x: [x[:, :, :0], x[:, :, :, :0], x[:, :, :0, :0]],
     per_dtype=False,
+    effort=2,
 )
 def test_image_empty(subject: Trial, case: Case) -> None:
     """An exception, or NaN."""

@@ -147,7 +147,7 @@ def test_arguments_together(subject: Trial, case: Case) -> None:
     equals_reference(subject, case)
 
 
-@requirement("linear.special.value", specials, of=cases, operand="x")
+@requirement("linear.special.value", specials, of=cases, operand="x", effort=2)
 def test_special_value(subject: Trial, case: Case) -> None:
     """Where it belongs, and nowhere else."""
     equals_reference(subject, case)
@@ -171,13 +171,13 @@ def test_output_size(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
-@requirement("linear.output.dtype", cases)
+@requirement("linear.output.dtype", cases, effort=2)
 def test_output_dtype(subject: Trial, case: Case) -> None:
     """The operands' dtype."""
     laws.keeps_dtype(subject, case)
 
 
-@requirement("linear.output.fresh", cases)
+@requirement("linear.output.fresh", cases, effort=2)
 def test_output_fresh(subject: Trial, case: Case) -> None:
     """No memory shared, no buffer used again; an empty sum is not the bias itself."""
     laws.is_fresh(subject, case)
@@ -185,7 +185,7 @@ def test_output_fresh(subject: Trial, case: Case) -> None:
         laws.is_fresh(subject, case.but(x=case["x"][..., :0], weight=case["weight"][:, :0]))
 
 
-@requirement("linear.input.unchanged", cases)
+@requirement("linear.input.unchanged", cases, effort=2)
 def test_input_unchanged(subject: Trial, case: Case) -> None:
     """No operand is written to."""
     laws.leaves_operands(subject, case)
@@ -211,7 +211,7 @@ def empty(draw, *, dtype: str, lacks: frozenset[str]):
     return case.but(x=np.take(case["x"], [], axis))
 
 
-@requirement("linear.batch.empty", empty)
+@requirement("linear.batch.empty", empty, effort=2)
 def test_batch_empty(subject: Trial, case: Case) -> None:
     """No vectors in, no vectors out."""
     subject.expect(subject(case), expected(case))
@@ -299,7 +299,7 @@ def test_gradient_features_zero(subject: Trial, case: Case) -> None:
     gradient_equals_reference(subject, case)
 
 
-@requirement("linear.gradient.like-operand", gradients, needs="vjp", features=FROM_ONE)
+@requirement("linear.gradient.like-operand", gradients, needs="vjp", features=FROM_ONE, effort=2)
 def test_gradient_like_operand(subject: Trial, case: Case) -> None:
     """A single vector and a single feature too."""
     laws_of_gradients.is_like_operand(subject, case)
@@ -312,7 +312,7 @@ def test_gradient_layout(subject: Trial, case: Case) -> None:
     laws_of_gradients.ignores_layout_of_operands(subject, case, expected_gradients)
 
 
-@requirement("linear.gradient.unchanged", gradients, needs="vjp")
+@requirement("linear.gradient.unchanged", gradients, needs="vjp", effort=2)
 def test_gradient_unchanged(subject: Trial, case: Case) -> None:
     """Operands and cotangent."""
     laws_of_gradients.leaves_operands(subject, case)
@@ -324,13 +324,13 @@ def test_gradient_batch(subject: Trial, case: Case) -> None:
     laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
 
 
-@requirement("linear.gradient.special", specials, of=gradients, operand="cotangent", needs="vjp")
+@requirement("linear.gradient.special", specials, of=gradients, operand="cotangent", needs="vjp", effort=2)
 def test_gradient_special(subject: Trial, case: Case) -> None:
     """Where it belongs, and nowhere else."""
     gradient_equals_reference(subject, case)
 
 
-@requirement("linear.gradient.empty", gradients, needs="vjp", of=empty)
+@requirement("linear.gradient.empty", gradients, needs="vjp", of=empty, effort=2)
 def test_gradient_empty(subject: Trial, case: Case) -> None:
     """No vectors, along any of the leading dimensions: zeros for weight and bias."""
     laws_of_gradients.is_nothing(subject, case)

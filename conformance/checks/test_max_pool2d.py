@@ -226,7 +226,7 @@ def test_output_size(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
-@requirement("max_pool2d.output.dtype", cases)
+@requirement("max_pool2d.output.dtype", cases, effort=2)
 def test_output_dtype(subject: Trial, case: Case) -> None:
     """The input's dtype."""
     laws.keeps_dtype(subject, case)
@@ -252,13 +252,13 @@ def test_dtype_integer(subject: Trial, case: Case) -> None:
     subject.expect(result, Expected.exactly(value.astype(np.float64)))  # differences of integers would wrap around
 
 
-@requirement("max_pool2d.output.fresh", cases)
+@requirement("max_pool2d.output.fresh", cases, effort=2)
 def test_output_fresh(subject: Trial, case: Case) -> None:
     """No memory shared, no buffer used again."""
     laws.is_fresh(subject, case)
 
 
-@requirement("max_pool2d.input.unchanged", cases)
+@requirement("max_pool2d.input.unchanged", cases, effort=2)
 def test_input_unchanged(subject: Trial, case: Case) -> None:
     """The input is not written to."""
     laws.leaves_operands(subject, case)
@@ -276,7 +276,7 @@ def test_batch_independent(subject: Trial, case: Case) -> None:
     laws.judges_images_alone(subject, case, expected(case))
 
 
-@requirement("max_pool2d.batch.empty", cases)
+@requirement("max_pool2d.batch.empty", cases, effort=2)
 def test_batch_empty(subject: Trial, case: Case) -> None:
     """No images in, no images out."""
     laws.returns_no_images(subject, case)
@@ -399,7 +399,7 @@ def test_gradient_all_padding(subject: Trial, case: Case) -> None:
     subject.expect(subject.gradients(case)["x"], Expected.exactly(np.zeros(case["x"].shape)), "the gradient of x")
 
 
-@requirement("max_pool2d.gradient.like-operand", gradients, needs="vjp")
+@requirement("max_pool2d.gradient.like-operand", gradients, needs="vjp", effort=2)
 def test_gradient_like_operand(subject: Trial, case: Case) -> None:
     """Rows that no window reaches have a gradient as well."""
     laws_of_gradients.is_like_operand(subject, case)
@@ -415,7 +415,7 @@ def test_gradient_layout(subject: Trial, case: Case) -> None:
         subject.expect(gradient, plain, f"with x laid out as {layout}, the gradient of x")
 
 
-@requirement("max_pool2d.gradient.unchanged", gradients, needs="vjp")
+@requirement("max_pool2d.gradient.unchanged", gradients, needs="vjp", effort=2)
 def test_gradient_unchanged(subject: Trial, case: Case) -> None:
     """x and the cotangent."""
     laws_of_gradients.leaves_operands(subject, case)
@@ -443,13 +443,13 @@ def special_cotangents(**choices: Any) -> st.SearchStrategy[Case]:
     return drawn.map(lambda case: case.but(x=_all_different(case["x"])))
 
 
-@requirement("max_pool2d.gradient.special", special_cotangents, needs="vjp")
+@requirement("max_pool2d.gradient.special", special_cotangents, needs="vjp", effort=2)
 def test_gradient_special(subject: Trial, case: Case) -> None:
     """Where it belongs, and nowhere else."""
     laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
 
 
-@requirement("max_pool2d.gradient.empty", gradients, needs="vjp")
+@requirement("max_pool2d.gradient.empty", gradients, needs="vjp", effort=2)
 def test_gradient_empty(subject: Trial, case: Case) -> None:
     """No images."""
     laws_of_gradients.is_nothing_for_no_images(subject, case)

@@ -231,19 +231,19 @@ def test_output_size(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
-@requirement("mlp.output.dtype", cases)
+@requirement("mlp.output.dtype", cases, effort=2)
 def test_output_dtype(subject: Trial, case: Case) -> None:
     """The dtype of the input and the parameters."""
     laws.keeps_dtype(subject, case)
 
 
-@requirement("mlp.output.fresh", cases)
+@requirement("mlp.output.fresh", cases, effort=2)
 def test_output_fresh(subject: Trial, case: Case) -> None:
     """No memory shared, no buffer used again."""
     laws.is_fresh(subject, case)
 
 
-@requirement("mlp.input.unchanged", cases)
+@requirement("mlp.input.unchanged", cases, effort=2)
 def test_input_unchanged(subject: Trial, case: Case) -> None:
     """Neither the input nor a parameter is written to."""
     laws.leaves_operands(subject, case)
@@ -274,7 +274,7 @@ def empty(draw, *, dtype: str, lacks: frozenset[str]):
     return case.but(x=np.take(case["x"], [], axis))
 
 
-@requirement("mlp.batch.empty", empty)
+@requirement("mlp.batch.empty", empty, effort=2)
 def test_batch_empty(subject: Trial, case: Case) -> None:
     """No vectors in, no vectors out."""
     equals_reference(subject, case)
@@ -379,7 +379,7 @@ def test_gradient_second_bias(subject: Trial, case: Case) -> None:
     gradient_equals_reference(subject, case, "fc2.bias")
 
 
-@requirement("mlp.gradient.like-operand", gradients, needs="vjp", features=(1, 2, 3))
+@requirement("mlp.gradient.like-operand", gradients, needs="vjp", features=(1, 2, 3), effort=2)
 def test_gradient_like_operand(subject: Trial, case: Case) -> None:
     """Of the input, and of each parameter under its key."""
     laws_of_gradients.is_like_operand(subject, case)
@@ -392,7 +392,7 @@ def test_gradient_layout(subject: Trial, case: Case) -> None:
     laws_of_gradients.ignores_layout_of_operands(subject, case, expected_gradients)
 
 
-@requirement("mlp.gradient.unchanged", gradients, needs="vjp")
+@requirement("mlp.gradient.unchanged", gradients, needs="vjp", effort=2)
 def test_gradient_unchanged(subject: Trial, case: Case) -> None:
     """Input and cotangent."""
     laws_of_gradients.leaves_operands(subject, case)
@@ -404,7 +404,7 @@ def test_gradient_batch(subject: Trial, case: Case) -> None:
     laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
 
 
-@requirement("mlp.gradient.empty", gradients, needs="vjp", of=empty)
+@requirement("mlp.gradient.empty", gradients, needs="vjp", of=empty, effort=2)
 def test_gradient_empty(subject: Trial, case: Case) -> None:
     """No vectors: zeros for all parameters."""
     laws_of_gradients.is_nothing(subject, case)

@@ -685,7 +685,7 @@ def test_load_same_future(subject: Trial, case: Learning) -> None:
             program.agree(f"new.state_dict()[{key!r}]", f"net.state_dict()[{key!r}]")
 
 
-@requirement("module.load.dtype", trees, kinds=SAVED, first="parameter", needs=LOADS)
+@requirement("module.load.dtype", trees, kinds=SAVED, first="parameter", needs=LOADS, effort=2)
 def test_load_dtype(subject: Trial, case: Tree) -> None:
     """Arrays of another dtype are loaded."""
     other = np.float64 if subject.dtype == "float32" else np.float32

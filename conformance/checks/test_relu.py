@@ -138,20 +138,20 @@ def test_output_size(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.shape == {case['x'].shape}")
 
 
-@requirement("relu.output.dtype", cases)
+@requirement("relu.output.dtype", cases, effort=2)
 def test_output_dtype(subject: Trial, case: Case) -> None:
     """The input's dtype."""
     laws.keeps_dtype(subject, case)
 
 
-@requirement("relu.output.fresh", cases)
+@requirement("relu.output.fresh", cases, effort=2)
 def test_output_fresh(subject: Trial, case: Case) -> None:
     """No memory shared, no buffer used again, where nothing is negative neither."""
     laws.is_fresh(subject, case)
     laws.is_fresh(subject, case.map(np.abs))
 
 
-@requirement("relu.input.unchanged", cases)
+@requirement("relu.input.unchanged", cases, effort=2)
 def test_input_unchanged(subject: Trial, case: Case) -> None:
     """The input is not written to."""
     laws.leaves_operands(subject, case)
@@ -171,7 +171,7 @@ def test_batch_independent(subject: Trial, case: Case) -> None:
     laws.judges_images_alone(subject, flat, expected(flat))
 
 
-@requirement("relu.batch.empty", cases)
+@requirement("relu.batch.empty", cases, effort=2)
 def test_batch_empty(subject: Trial, case: Case) -> None:
     """No rows in, no rows out."""
     equals_reference(subject, case.but(x=case["x"][:0]))
@@ -251,7 +251,7 @@ def test_gradient_infinite_cotangent(subject: Trial, case: Case) -> None:
     gradient_equals_reference(subject, case)
 
 
-@requirement("relu.gradient.like-operand", gradients, needs="vjp", smallest=0, axes=(0, 5))
+@requirement("relu.gradient.like-operand", gradients, needs="vjp", smallest=0, axes=(0, 5), effort=2)
 def test_gradient_like_operand(subject: Trial, case: Case) -> None:
     """From no axes to five, with elements and without."""
     laws_of_gradients.is_like_operand(subject, case)
@@ -264,13 +264,13 @@ def test_gradient_layout(subject: Trial, case: Case) -> None:
     laws_of_gradients.ignores_layout_of_operands(subject, case, expected_gradients)
 
 
-@requirement("relu.gradient.unchanged", gradients, needs="vjp")
+@requirement("relu.gradient.unchanged", gradients, needs="vjp", effort=2)
 def test_gradient_unchanged(subject: Trial, case: Case) -> None:
     """Input and cotangent."""
     laws_of_gradients.leaves_operands(subject, case)
 
 
-@requirement("relu.gradient.empty", gradients, needs="vjp")
+@requirement("relu.gradient.empty", gradients, needs="vjp", effort=2)
 def test_gradient_empty(subject: Trial, case: Case) -> None:
     """No rows in, no rows out."""
     laws_of_gradients.is_nothing_for_no_images(subject, case)

@@ -124,7 +124,7 @@ def test_call_order(subject: Trial, case: Chain) -> None:
     runs(case.program(subject).run(f"chain = {row(case.names)}"), "chain", case.names, case.input)
 
 
-@requirement("sequential.call.empty", chains)
+@requirement("sequential.call.empty", chains, effort=2)
 def test_call_empty(subject: Trial, case: Chain) -> None:
     """Without layers the input comes out."""
     case.program(subject).gives(f"Sequential()({case.input})", case.x)
@@ -164,7 +164,7 @@ def test_call_current(subject: Trial, case: Chain) -> None:
     runs(program, "chain", case.names, case.input)
 
 
-@requirement("sequential.input.unchanged", chains)
+@requirement("sequential.input.unchanged", chains, effort=2)
 def test_input_unchanged(subject: Trial, case: Chain) -> None:
     """The input after the call is the one before it."""
     program = case.program(subject).run(f"chain = {row(case.names)}", f"x = {case.input}", "y = chain(x)")
@@ -246,7 +246,7 @@ def test_gradient_twice(subject: Trial, case: tuple[Chain, Array]) -> None:
     runs_back(subject, case, row(names), names)
 
 
-@requirement("sequential.gradient.empty", differentiated, needs="vjp", lengths=(0,))
+@requirement("sequential.gradient.empty", differentiated, needs="vjp", lengths=(0,), effort=2)
 def test_gradient_empty(subject: Trial, case: tuple[Chain, Array]) -> None:
     """Without layers the cotangent comes back."""
     chain, cotangent = case
@@ -254,7 +254,7 @@ def test_gradient_empty(subject: Trial, case: tuple[Chain, Array]) -> None:
     program.gives(f"{differentiate('Sequential()', chain.x, cotangent)}['x']", cotangent)
 
 
-@requirement("sequential.gradient.unchanged", differentiated, needs="vjp")
+@requirement("sequential.gradient.unchanged", differentiated, needs="vjp", effort=2)
 def test_gradient_unchanged(subject: Trial, case: tuple[Chain, Array]) -> None:
     """Input and cotangent afterwards are those before."""
     chain, cotangent = case

@@ -337,7 +337,7 @@ def test_parameters_list_kept(subject: Trial, case: Training) -> None:
     program.holds("len(params) == 1 and params[0] is q")
 
 
-@requirement("sgd.parameters.dtype", trainings, steps=(2, 3))
+@requirement("sgd.parameters.dtype", trainings, steps=(2, 3), effort=2)
 def test_parameters_dtype(subject: Trial, case: Training) -> None:
     """Shape and dtype as before, also where the numbers are NumPy's float64."""
     for arguments in (case.arguments, ", ".join(f"{n}=np.float64({v!r})" for n, v in case.numbers.items())):
@@ -386,7 +386,7 @@ def test_buffers_statistics(subject: Trial, case: Learning) -> None:
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
-@requirement("sgd.gradient.unchanged", trainings, steps=(1, 2))
+@requirement("sgd.gradient.unchanged", trainings, steps=(1, 2), effort=2)
 def test_gradient_unchanged(subject: Trial, case: Training) -> None:
     """The gradient after the step is the one before it."""
     program = optimised(subject, case)

@@ -39,7 +39,7 @@ def explain(identifier: str) -> str | None:
 
 
 def _in_a_line(requirement: Requirement) -> str:
-    return f"{requirement.identifier:38} {requirement.label:16} {requirement.sentence}"
+    return f"{requirement.identifier:38} {requirement.label:26} {requirement.sentence}"
 
 
 def _in_full(requirement: Requirement) -> str:

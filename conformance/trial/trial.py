@@ -436,8 +436,7 @@ class Trial:
 
     def _draws(self, check: Check, strategy: Any, limit: int) -> int:
         """How often each case is judged, its data shuffled: more than once where every new shape must be compiled."""
-        refusal = check.identifier.split(".")[1] == "refuses"  # nothing is compiled, and nothing depends on the data
-        if self.subject.forget is None or refusal or isinstance(strategy, type):
+        if self.subject.forget is None or not check.shuffles or isinstance(strategy, type):
             return 1
         return math.ceil(math.sqrt(limit))
 
