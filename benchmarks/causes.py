@@ -39,7 +39,8 @@ from nnspec.conformance.report import diagnosis
 from nnspec.conformance.report.findings import Suspect, suspects
 from nnspec.conformance.report.terminal import SUSPECTS
 from nnspec.conformance.requirements import CHECKS
-from nnspec.conformance.trial.trial import Trial, forms
+from nnspec.conformance.trial.run import forms
+from nnspec.conformance.trial.trial import Trial
 
 COLUMNS = ("reports", "right", "first", "others", "possible", "none")
 LEAST = {"known": ("first", 95), "unknown": ("reports", 0), "pairs": ("right", 80)}  # of a hundred

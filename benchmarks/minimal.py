@@ -29,7 +29,8 @@ from nnspec.conformance.faults import catalogue
 from nnspec.conformance.power import faults_of
 from nnspec.conformance.requirements import CHECKS, Check
 from nnspec.conformance.trial.record import Mismatch
-from nnspec.conformance.trial.trial import Trial, forms
+from nnspec.conformance.trial.run import forms
+from nnspec.conformance.trial.trial import Trial
 
 ELEMENTS, NEEDLESS = 4, 1  # medians at most
 

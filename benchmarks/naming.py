@@ -32,7 +32,8 @@ from nnspec.conformance.power import faults_of, judge
 from nnspec.conformance.report.findings import Broken, ranked
 from nnspec.conformance.requirements import CHECKS, requirements
 from nnspec.conformance.trial.record import Outcome
-from nnspec.conformance.trial.trial import Trial, forms
+from nnspec.conformance.trial.run import forms
+from nnspec.conformance.trial.trial import Trial
 
 FILE = Path(__file__).parent.parent / "conformance" / "faults" / "broken.json"
 

@@ -30,7 +30,8 @@ from nnspec.conformance.bounds.rule import CLASSES, Expected, compare
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.report import waivers
 from nnspec.conformance.requirements import CHECKS
-from nnspec.conformance.trial.trial import PROFILES, Trial, forms
+from nnspec.conformance.trial.run import PROFILES, forms
+from nnspec.conformance.trial.trial import Trial
 
 
 @dataclass

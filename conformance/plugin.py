@@ -218,7 +218,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if state.subject is None:
         metafunc.parametrize("trial", [], indirect=True)
         return
-    from nnspec.conformance.trial.trial import forms
+    from nnspec.conformance.trial.run import forms
 
     blocks = config.getoption("nnspec_block")
     subject = state.subject.within(check.stem)
@@ -283,6 +283,7 @@ def trial(request: pytest.FixtureRequest) -> Any:
     from nnspec.conformance.checks.steady import unsteady
     from nnspec.conformance.report.report import differing, record, waived
     from nnspec.conformance.system.legible import legible
+    from nnspec.conformance.trial import run as running
     from nnspec.conformance.trial.record import Outcome
     from nnspec.conformance.trial.trial import Trial
 
@@ -301,11 +302,11 @@ def trial(request: pytest.FixtureRequest) -> Any:
         if state.journal and state.journal.blocked(check.stem, form):
             outcome = Outcome("blocked", reason=f"{check.stem} crashed or hung twice as a {form}")
         elif refused := subject.uncallable.get((check.stem, form)):
-            outcome = session.refused(check, refused)
+            outcome = running.refused(session, check, refused)
         else:
             if first:
                 differs = unsteady(session, check.stem, gradients=(check.stem, form) in first)
-            outcome = session.run(check)
+            outcome = running.run(session, check)
         if state.journal:
             state.journal.rest()
         entry = differing(record(check, subject, form, dtype, outcome))

@@ -23,7 +23,8 @@ from nnspec.conformance.report.report import Record, versions
 from nnspec.conformance.report.terminal import bar
 from nnspec.conformance.requirements import CHECKS, Check
 from nnspec.conformance.trial.record import Outcome
-from nnspec.conformance.trial.trial import Trial, forms
+from nnspec.conformance.trial.run import forms
+from nnspec.conformance.trial.trial import Trial
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table

@@ -301,7 +301,7 @@ def check_object(
     """What nnspec.conformance.check does: everything in this process, nothing written."""
     from nnspec.adapters import SubjectError, load
     from nnspec.adapters.names import DTYPES
-    from nnspec.conformance.trial.trial import PROFILES
+    from nnspec.conformance.trial.run import PROFILES
 
     blocks, dtypes = ([value] if isinstance(value, str) else value for value in (block, dtype))
     if message := unknown_block(blocks):

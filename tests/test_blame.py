@@ -8,14 +8,14 @@ import hypothesis
 import numpy as np
 import pytest
 from nnspec.adapters import for_numpy
-from nnspec.adapters.blame import LARGEST, Raised, Unsupported, Unusable, theirs, usable, watched
+from nnspec.adapters.blame import LARGEST, LONGEST, Raised, Unsupported, Unusable, theirs, usable, watched
 from nnspec.adapters.loading import load
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.report import terminal
 from nnspec.conformance.report.report import record
 from nnspec.conformance.requirements import CHECKS
 from nnspec.conformance.trial.record import brief, clean
-from nnspec.conformance.trial.trial import LONGEST, Trial
+from nnspec.conformance.trial.trial import Trial
 from rich.console import Console
 
 RELU = ("--block", "relu", "--dtype", "float32", "-n", "1")

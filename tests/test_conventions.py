@@ -12,7 +12,8 @@ from nnspec.adapters import load
 from nnspec.adapters.subject import Subject
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.requirements import CHECKS, requirements
-from nnspec.conformance.trial.trial import Trial, forms
+from nnspec.conformance.trial.run import forms
+from nnspec.conformance.trial.trial import Trial
 from nnspec.reference import avg_pool2d as avg
 from nnspec.reference import batch_norm as norm
 from nnspec.reference import conv2d as conv

@@ -14,7 +14,8 @@ from nnspec.conformance.checks import load_checks
 from nnspec.conformance.power import faults_of
 from nnspec.conformance.report.script import reproduce
 from nnspec.conformance.requirements import CHECKS
-from nnspec.conformance.trial.trial import Trial, forms
+from nnspec.conformance.trial.run import forms
+from nnspec.conformance.trial.trial import Trial
 
 # A subject that remembers may fail by what it was asked before the case, which is not in the script
 MEMORY = (".call.stateless", "module.state.values", "module.life.equals-model")

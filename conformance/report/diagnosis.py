@@ -22,6 +22,7 @@ from nnspec.conformance.faults import Fault, broken_by_faults, catalogue
 from nnspec.conformance.formats import STORED, is_floating
 from nnspec.conformance.requirements import Check
 from nnspec.conformance.trial.record import COSTLY, CallFails, Outcome, Sighting
+from nnspec.conformance.trial.run import sight
 from nnspec.conformance.trial.trial import Trial
 
 Array = np.ndarray
@@ -112,7 +113,7 @@ class _Seen:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return trial.sight(self.check, self.actual.case)
+                return sight(trial, self.check, self.actual.case)
         except (Unsupported, CallFails):
             return None
 

@@ -1,61 +1,33 @@
-"""One check against one subject: cases drawn, calls watched, the smallest counterexample kept."""
+"""The subject of a check as the body of the check sees it: it makes calls, watches them, and compares results."""
 
 from __future__ import annotations
 
 import functools
-import gc
-import math
-import time
-import zlib
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
-from hypothesis.errors import Flaky
-from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
-from nnspec.adapters.blame import KnownDefect, Raised, Unusable, Watched, noting_interrupts, watched
+from nnspec.adapters.blame import Raised, Unusable, Watched, watched
 from nnspec.adapters.roles import Roles
 from nnspec.adapters.signatures import SIGNATURES
-from nnspec.adapters.subject import Lacks, Refusal, Subject, Unsupported, entries, parameters
-from nnspec.conformance.bounds.rule import ARITHMETIC, CLASSES, NARROW, Expected, compare, flushing, held_to
-from nnspec.conformance.case import Case, as_laid_out, minimise
+from nnspec.adapters.subject import Lacks, Subject, entries, parameters
+from nnspec.conformance.bounds.rule import Expected, compare
+from nnspec.conformance.case import Case, as_laid_out
 from nnspec.conformance.formats import STORED
-from nnspec.conformance.requirements import CHECKS, Check, requirements
+from nnspec.conformance.requirements import Check
 from nnspec.conformance.trial.journal import Journal
 from nnspec.conformance.trial.record import (
-    COSTLY,
     Call,
     CallFails,
     Mismatch,
     Outcome,
-    Sighting,
     Tape,
     difference,
     is_complex,
     mismatched,
-    parts,
-    reason_of,
 )
-
-PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
-REMEMBERED = 12  # cases that were wrong, to be compared with known mistakes
-MORE = 24  # cases that are drawn for the same purpose, right or wrong
-for _name, _cases in PROFILES.items():
-    settings.register_profile(
-        f"nnspec-{_name}",
-        max_examples=_cases,
-        deadline=None,
-        database=None,
-        phases=(Phase.generate, Phase.shrink),
-        report_multiple_bugs=False,
-        print_blob=False,
-        verbosity=Verbosity.quiet,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 def _taped(method: Callable[..., Any]) -> Any:
@@ -270,224 +242,11 @@ class Trial:
         message = f"accepted, and returned shape {shapes}; expected an exception"
         raise Mismatch(message, results[0], holds="result is None")
 
-    # -- running a check -----------------------------------------------------------------------------------------------
-
     def run(self, check: Check, *, simplify: bool = True) -> Outcome:
-        """Draw cases, judge them, and keep the smallest that fails; or, if not to `simplify`, the first."""
-        started = time.perf_counter()
-        with flushing(self.subject.flushes), noting_interrupts():
-            outcome = self._run(check, simplify and check.effort < COSTLY)
-        if self.subject.forget:
-            self.subject.forget()
-        if outcome.failure and check.effort >= COSTLY:
-            gc.collect()  # Hypothesis ties what failed in knots, and here they hold on to whole networks
-        outcome.seconds = time.perf_counter() - started
-        outcome.worst, outcome.worst_case = self.worst, self.worst_case
-        outcome.accuracy = self.reached if outcome.verdict == "pass" else ""
-        return outcome
+        """Run a check: see `nnspec.conformance.trial.run`."""
+        from nnspec.conformance.trial.run import run
 
-    def refused(self, check: Check, refusal: Refusal) -> Outcome:
-        """The outcome where a block cannot be called or built: its first requirement fails, the others are not run."""
-        checks = (CHECKS[name] for name in requirements() if name in CHECKS)  # in the page's order
-        first = next(one for one in checks if one.stem == check.stem and self.form in one.forms)
-        if check.identifier != first.identifier:
-            return Outcome("not run", reason=f"{check.stem} {refusal.sentence}")
-        failure = Mismatch(f"{check.stem} {refusal.sentence}")
-        if self.form == "function":
-            failure.case = Case(check.stem, dict(refusal.arrays), dict(refusal.arguments))
-            failure.calls = [Call(failure.case)]
-        else:
-            failure.case, failure.script = refusal.call, [*refusal.script, "sys.exit(0)"]
-        return Outcome("fail", 1, failure.message, failure, 1)
-
-    def _run(self, check: Check, simplify: bool) -> Outcome:
-        if reason := self.subject.declines_all(check.identifier):
-            return Outcome("unsupported", reason=reason)
-        lacks = self.subject.lacks(check.stem, self.form)
-        if missing := [name for name in check.needs if name in lacks]:
-            return Outcome("unsupported", reason=f"the {self.form} lacks {', '.join(missing)}")
-        limit = max(2, round(PROFILES[self.profile] / check.effort))
-        strategy = check.cases(dtype=self.dtype, lacks=lacks, **check.choices)
-        draws = self._draws(check, strategy, limit)
-        counts: Counter[str] = Counter()
-        unsupported: Counter[str] = Counter()
-        defects: Counter[str] = Counter()
-        fails: Counter[str] = Counter()
-        last: list[Mismatch] = []
-        wrong: list[Sighting] = []
-
-        def judge(case: Any) -> None:
-            for number in range(draws):
-                judge_once(_shuffled(case, number) if number else case)
-
-        def judge_once(case: Any) -> None:
-            try:
-                self._attempt(check, case)
-                counts["judged"] += 1
-            except KnownDefect as defect:
-                defects[str(defect)] += 1
-            except Unsupported as reason:
-                counts["lacking" if isinstance(reason, Lacks) else "declined"] += 1
-                unsupported[reason_of(reason)] += 1
-            except CallFails as reason:
-                fails[str(reason)] += 1
-            except Mismatch as mismatch:
-                counts["failed at"] = counts["failed at"] or counts["judged"] + 1
-                last[:] = [mismatch]
-                if len(wrong) < REMEMBERED and mismatch.sighting:
-                    wrong.append(mismatch.sighting)
-                raise
-
-        def begin() -> RuleBasedStateMachine:
-            self.calls, self.seen = [], []
-            machine = strategy()
-            check.body(self, machine)
-            counts["judged"] += 1
-            return machine
-
-        profile = settings(settings.get_profile(f"nnspec-{self.profile}"), max_examples=-(-limit // draws))
-        if not simplify:
-            profile = settings(profile, phases=(Phase.generate,))
-        try:
-            if isinstance(strategy, type):  # a state machine, which draws as it goes
-                machine: Any = seed(self._seed(check))(begin)
-                run_state_machine_as_test(machine, settings=profile)
-            else:
-                profile(seed(self._seed(check))(given(case=strategy)(_keyword_only(judge))))()
-        except Unsupported as declined:
-            return Outcome("unsupported" if isinstance(declined, Lacks) else "not run", reason=reason_of(declined))
-        except (Mismatch, Flaky) as error:
-            raised = (error, *getattr(error, "exceptions", ()))  # a state machine raises its Mismatch itself
-            last = last or [e for e in raised if isinstance(e, Mismatch)]
-            if not last:  # it is no result of the subject's that came and went
-                raise
-            failure = error if isinstance(error, Mismatch) else last[0]
-            if simplify and isinstance(error, Mismatch):
-                failure = self._smallest(check, error)
-            if isinstance(error, Flaky):
-                failure.message += " (and not every time: the same case also gave another result)"
-            if isinstance(strategy, type) and not simplify:  # machines begun, the last one twice: Hypothesis repeats it
-                counts["failed at"] = max(1, counts["judged"] - 1)
-            outcome = Outcome("fail", counts["judged"], failure.message, failure, counts["failed at"])
-            explained = simplify and check.decides and not isinstance(strategy, type)
-            seen = wrong + self._more(check, strategy, draws) if explained else []
-            return replace(outcome, unsupported=unsupported, known_defects=defects, seen=seen)
-        if sum(fails.values()) > counts["judged"]:
-            reason = f"not judged, since the call itself fails: {fails.most_common(1)[0][0]}"
-            return Outcome("not run", counts["judged"], reason, unsupported=unsupported, known_defects=defects)
-        return replace(self._conclude(counts, unsupported, defects, limit), known_defects=defects)
-
-    def sight(self, check: Check, case: Any) -> Sighting:
-        """What is seen in one case, right or wrong."""
-        try:
-            self._attempt(check, case)
-        except Mismatch as mismatch:
-            return mismatch.sighting or self._sighting(case)
-        return self._sighting(case)
-
-    def _attempt(self, check: Check, case: Any) -> None:
-        """Judge one case. A Mismatch gets to know it, and what was seen."""
-        self.calls, self.seen = [], []
-        try:
-            self._judge(check, case)
-        except Mismatch as mismatch:
-            wrong = "raised" if mismatch.raised is not None else mismatch.words
-            mismatch.sighting = self._sighting(case, wrong)
-            mismatch.case, mismatch.calls = mismatch.case or case, self.calls
-            raise
-
-    def _sighting(self, case: Any, wrong: str = "") -> Sighting:
-        return Sighting(self.form, self.dtype, case, [step for seen in self.seen for step in parts(*seen)], wrong)
-
-    def _judge(self, check: Check, case: Any) -> None:
-        """By class B and, where that is not met, by the weaker classes that are open to the subject."""
-        self.tape.begin(records=bool(self.weaker))
-        try:
-            check.body(self, case)
-        except (Raised, Unusable) as failed:
-            raise mismatched(failed, "no exception") from None
-        except Mismatch as mismatch:
-            if mismatch.expected is None or mismatch.expected.in_any_class:
-                raise
-            first = mismatch
-        else:
-            return
-        for accuracy in self.weaker:
-            calls, seen = [*self.calls], [*self.seen]
-            self.tape.rewind()
-            with held_to(accuracy):
-                try:
-                    check.body(self, case)
-                except Mismatch:
-                    self.calls, self.seen = calls, seen
-                    continue
-            self.reached = max(self.reached, accuracy, key=list(CLASSES).index)
-            return
-        raise first
-
-    @property
-    def weaker(self) -> tuple[str, ...]:
-        """The classes of accuracy beside B that are good enough: those of 16-bit types, and those that it declares."""
-        return tuple(
-            name
-            for name in CLASSES
-            if name in self.subject.accuracy or (name in NARROW and ARITHMETIC[self.dtype].narrows)
-        )
-
-    def _draws(self, check: Check, strategy: Any, limit: int) -> int:
-        """How often each case is judged, its data shuffled: more than once where every new shape must be compiled."""
-        if self.subject.forget is None or not check.shuffles or isinstance(strategy, type):
-            return 1
-        return math.ceil(math.sqrt(limit))
-
-    def _conclude(self, counts: Counter[str], unsupported: Counter[str], defects: Counter[str], limit: int) -> Outcome:
-        """Cases that the subject declined count against the check; cases for which it lacks something do not."""
-        judged, declined, few = counts["judged"], counts["declined"], counts["judged"] < min(limit, 5) / 2
-        if few and defects and not declined:
-            return Outcome("known defect", judged, defects.most_common(1)[0][0], unsupported=unsupported)
-        if few and counts["lacking"] and not declined:
-            return Outcome("unsupported", judged, unsupported.most_common(1)[0][0], unsupported=unsupported)
-        if few or declined > judged:
-            reason = f"only {judged} of {judged + declined} cases could be judged"
-            if declined:
-                reason += f" (declined: {unsupported.most_common(1)[0][0]})"
-            return Outcome("not run", judged, reason, unsupported=unsupported)
-        return Outcome("pass", judged, unsupported=unsupported)
-
-    def _more(self, check: Check, strategy: Any, draws: int) -> list[Sighting]:
-        """What is seen in some more cases, right or wrong."""
-        found: list[Sighting] = []
-
-        def look(case: Any) -> None:
-            for number in range(draws):
-                with suppress(Unsupported, CallFails):
-                    found.append(self.sight(check, _shuffled(case, number) if number else case))
-
-        once = settings(settings.get_profile("nnspec-quick"), max_examples=-(-MORE // draws), phases=(Phase.generate,))
-        once(seed(self._seed(check) + 1)(given(case=strategy)(_keyword_only(look))))()
-        return found
-
-    def _smallest(self, check: Check, failure: Mismatch) -> Mismatch:
-        found = [failure]
-
-        def fails(case: Case) -> bool:
-            try:
-                self._attempt(check, case)
-            except Mismatch as mismatch:
-                found.append(mismatch)
-                return True
-            except (Unsupported, CallFails):
-                pass
-            return False
-
-        assert failure.case is not None
-        if isinstance(failure.case, Case):
-            minimise(failure.case, fails)
-        return found[-1]
-
-    def _seed(self, check: Check) -> int:
-        """The same for the same check, whatever else is run beside it."""
-        return zlib.crc32(f"{self.seed} {check.identifier} {self.form} {self.dtype}".encode())
+        return run(self, check, simplify=simplify)
 
 
 @dataclass(eq=False)
@@ -568,24 +327,3 @@ class Built:
         given = given if known else {key: np.array(value) for key, value in given.items()}
         self.trial.calls.append(Call(self.case, module=self.native, step="load", entries=given))
         return self
-
-
-def _shuffled(case: Any, seed: int) -> Any:
-    if isinstance(case, tuple):
-        return tuple(_shuffled(one, seed) for one in case)
-    return case.shuffled(seed) if isinstance(case, Case) else case
-
-
-def _keyword_only(judge: Callable[[Any], None]) -> Callable[..., None]:
-    def test(*, case: Case) -> None:
-        judge(case)
-
-    return test
-
-
-def forms(subject: Subject, check: Check) -> tuple[str, ...]:
-    """In which forms a check applies to a subject."""
-    return tuple(form for form in subject.forms(check.stem) if form in check.forms)
-
-
-__all__ = ["PROFILES", "SIGNATURES", "Built", "Call", "Mismatch", "Outcome", "Trial", "forms"]

@@ -1,0 +1,363 @@
+"""Run one check on one subject: draw cases, judge each, and keep the smallest case that fails."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis.errors import Flaky
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+from nnspec.adapters.blame import KnownDefect, Raised, Unusable, noting_interrupts
+from nnspec.adapters.subject import Lacks, Refusal, Subject, Unsupported
+from nnspec.conformance.bounds.rule import ARITHMETIC, CLASSES, NARROW, flushing, held_to
+from nnspec.conformance.case import Case, minimise
+from nnspec.conformance.requirements import CHECKS, Check, requirements
+from nnspec.conformance.trial.record import (
+    COSTLY,
+    Call,
+    CallFails,
+    Mismatch,
+    Outcome,
+    Sighting,
+    mismatched,
+    parts,
+    reason_of,
+)
+from nnspec.conformance.trial.trial import Trial
+
+PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
+REMEMBERED = 12  # failing cases that are kept, to be compared with known mistakes
+MORE = 24  # cases that are drawn for the same purpose, right or wrong
+for _name, _cases in PROFILES.items():
+    settings.register_profile(
+        f"nnspec-{_name}",
+        max_examples=_cases,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        report_multiple_bugs=False,
+        print_blob=False,
+        verbosity=Verbosity.quiet,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@dataclass
+class Tally:
+    """What became of the cases of one run."""
+
+    judged: int = 0
+    lacking: int = 0  # cases for which the subject lacks something
+    declined: int = 0  # cases that the subject declined
+    failed_at: int = 0  # the number of the first case that failed, from 1; 0: none
+    unsupported: Counter[str] = field(default_factory=Counter)
+    defects: Counter[str] = field(default_factory=Counter)  # known, of the framework
+    failing_calls: Counter[str] = field(default_factory=Counter)  # calls that a law starts from and that fail
+    last: Mismatch | None = None
+    wrong: list[Sighting] = field(default_factory=list)
+
+    def count(self, judge: Callable[[Any], None], case: Any) -> None:
+        """Judge a case and count its outcome. Raises its Mismatch."""
+        try:
+            judge(case)
+            self.judged += 1
+        except KnownDefect as defect:
+            self.defects[str(defect)] += 1
+        except Unsupported as reason:
+            if isinstance(reason, Lacks):
+                self.lacking += 1
+            else:
+                self.declined += 1
+            self.unsupported[reason_of(reason)] += 1
+        except CallFails as reason:
+            self.failing_calls[str(reason)] += 1
+        except Mismatch as mismatch:
+            self.failed_at = self.failed_at or self.judged + 1
+            self.last = mismatch
+            if len(self.wrong) < REMEMBERED and mismatch.sighting:
+                self.wrong.append(mismatch.sighting)
+            raise
+
+
+def run(trial: Trial, check: Check, *, simplify: bool = True) -> Outcome:
+    """Draw cases, judge them, and keep the smallest that fails; or, if not to `simplify`, the first."""
+    started = time.perf_counter()
+    with flushing(trial.subject.flushes), noting_interrupts():
+        outcome = _supported(trial, check, simplify and check.effort < COSTLY)
+    if trial.subject.forget:
+        trial.subject.forget()
+    if outcome.failure and check.effort >= COSTLY:
+        gc.collect()  # Hypothesis keeps reference cycles to failing examples, and each holds a whole network
+    outcome.seconds = time.perf_counter() - started
+    outcome.worst, outcome.worst_case = trial.worst, trial.worst_case
+    outcome.accuracy = trial.reached if outcome.verdict == "pass" else ""
+    return outcome
+
+
+def refused(trial: Trial, check: Check, refusal: Refusal) -> Outcome:
+    """Return the outcome for a block that cannot be called or built. Its first requirement fails.
+
+    The other requirements are not run.
+    """
+    checks = (CHECKS[name] for name in requirements() if name in CHECKS)  # in the page's order
+    first = next(one for one in checks if one.stem == check.stem and trial.form in one.forms)
+    if check.identifier != first.identifier:
+        return Outcome("not run", reason=f"{check.stem} {refusal.sentence}")
+    failure = Mismatch(f"{check.stem} {refusal.sentence}")
+    if trial.form == "function":
+        failure.case = Case(check.stem, dict(refusal.arrays), dict(refusal.arguments))
+        failure.calls = [Call(failure.case)]
+    else:
+        failure.case, failure.script = refusal.call, [*refusal.script, "sys.exit(0)"]
+    return Outcome("fail", 1, failure.message, failure, 1)
+
+
+def _supported(trial: Trial, check: Check, simplify: bool) -> Outcome:
+    """Run the check unless the subject says that it does not support the requirement, or lacks what the check needs."""
+    if reason := trial.subject.declines_all(check.identifier):
+        return Outcome("unsupported", reason=reason)
+    lacks = trial.subject.lacks(check.stem, trial.form)
+    if missing := [name for name in check.needs if name in lacks]:
+        return Outcome("unsupported", reason=f"the {trial.form} lacks {', '.join(missing)}")
+    limit = max(2, round(PROFILES[trial.profile] / check.effort))
+    strategy = check.cases(dtype=trial.dtype, lacks=lacks, **check.choices)
+    if isinstance(strategy, type):
+        return _machine(trial, check, strategy, limit, simplify)
+    return _cases(trial, check, strategy, limit, simplify)
+
+
+def _profile(trial: Trial, examples: int, simplify: bool) -> settings:
+    profile = settings(settings.get_profile(f"nnspec-{trial.profile}"), max_examples=examples)
+    return profile if simplify else settings(profile, phases=(Phase.generate,))
+
+
+def _cases(trial: Trial, check: Check, strategy: Any, limit: int, simplify: bool) -> Outcome:
+    """Run a check whose strategy draws cases."""
+    tally, draws = Tally(), _draws(trial, check, limit)
+
+    def judge(case: Any) -> None:
+        for number in range(draws):
+            tally.count(lambda case: attempt(trial, check, case), _shuffled(case, number) if number else case)
+
+    profile = _profile(trial, -(-limit // draws), simplify)
+    try:
+        profile(seed(seed_of(trial, check))(given(case=strategy)(_keyword_only(judge))))()
+    except Unsupported as declined:
+        return _declined(declined)
+    except (Mismatch, Flaky) as error:
+        failure = _failure(error, tally)
+        if simplify and isinstance(error, Mismatch):
+            failure = _smallest(trial, check, failure)
+        if simplify and check.decides:
+            tally.wrong += _more(trial, check, strategy, draws)
+        else:
+            tally.wrong = []
+        return _failed(failure, error, tally)
+    return _conclude(tally, limit)
+
+
+def _machine(trial: Trial, check: Check, strategy: type, limit: int, simplify: bool) -> Outcome:
+    """Run a check whose strategy is a state machine, which draws its steps as it goes."""
+    tally = Tally()
+
+    def begin() -> RuleBasedStateMachine:
+        trial.calls, trial.seen = [], []
+        machine: RuleBasedStateMachine = strategy()
+        check.body(trial, machine)
+        tally.judged += 1
+        return machine
+
+    machine: Any = seed(seed_of(trial, check))(begin)
+    try:
+        run_state_machine_as_test(machine, settings=_profile(trial, limit, simplify))
+    except Unsupported as declined:
+        return _declined(declined)
+    except (Mismatch, Flaky) as error:
+        failure = _failure(error, tally)
+        if simplify and isinstance(error, Mismatch):
+            failure = _smallest(trial, check, failure)
+        if not simplify:  # machines begun, the last one twice: Hypothesis repeats it
+            tally.failed_at = max(1, tally.judged - 1)
+        return _failed(failure, error, tally)
+    return _conclude(tally, limit)
+
+
+def _declined(declined: Unsupported) -> Outcome:
+    return Outcome("unsupported" if isinstance(declined, Lacks) else "not run", reason=reason_of(declined))
+
+
+def _failure(error: Mismatch | Flaky, tally: Tally) -> Mismatch:
+    """Return the Mismatch that ended a run. Raises what is no result of the subject's."""
+    if isinstance(error, Mismatch):
+        return error
+    of_machine = [e for e in getattr(error, "exceptions", ()) if isinstance(e, Mismatch)]
+    failure = tally.last or next(iter(of_machine), None)
+    if failure is None:
+        raise error
+    return failure
+
+
+def _failed(failure: Mismatch, error: Mismatch | Flaky, tally: Tally) -> Outcome:
+    if isinstance(error, Flaky):
+        failure.message += " (and not every time: the same case also gave another result)"
+    outcome = Outcome("fail", tally.judged, failure.message, failure, tally.failed_at)
+    return replace(outcome, unsupported=tally.unsupported, known_defects=tally.defects, seen=tally.wrong)
+
+
+def _conclude(tally: Tally, limit: int) -> Outcome:
+    """Return the outcome of a run in which no case failed.
+
+    Cases that the subject declined count against the check; cases for which it lacks something do not.
+    """
+    judged, declined, few = tally.judged, tally.declined, tally.judged < min(limit, 5) / 2
+    outcome = Outcome("pass", judged, unsupported=tally.unsupported, known_defects=tally.defects)
+    if tally.failing_calls.total() > judged:
+        reason = f"not judged, since the call itself fails: {tally.failing_calls.most_common(1)[0][0]}"
+        return replace(outcome, verdict="not run", reason=reason)
+    if few and tally.defects and not declined:
+        return replace(outcome, verdict="known defect", reason=tally.defects.most_common(1)[0][0])
+    if few and tally.lacking and not declined:
+        return replace(outcome, verdict="unsupported", reason=tally.unsupported.most_common(1)[0][0])
+    if few or declined > judged:
+        reason = f"only {judged} of {judged + declined} cases could be judged"
+        if declined:
+            reason += f" (declined: {tally.unsupported.most_common(1)[0][0]})"
+        return replace(outcome, verdict="not run", reason=reason)
+    return outcome
+
+
+# -- one case ----------------------------------------------------------------------------------------------------------
+
+
+def attempt(trial: Trial, check: Check, case: Any) -> None:
+    """Judge one case. A Mismatch gets to know it, and what was seen."""
+    trial.calls, trial.seen = [], []
+    try:
+        _judge(trial, check, case)
+    except Mismatch as mismatch:
+        wrong = "raised" if mismatch.raised is not None else mismatch.words
+        mismatch.sighting = _sighting(trial, case, wrong)
+        mismatch.case, mismatch.calls = mismatch.case or case, trial.calls
+        raise
+
+
+def sight(trial: Trial, check: Check, case: Any) -> Sighting:
+    """Return what is seen in one case, right or wrong."""
+    try:
+        attempt(trial, check, case)
+    except Mismatch as mismatch:
+        return mismatch.sighting or _sighting(trial, case)
+    return _sighting(trial, case)
+
+
+def _sighting(trial: Trial, case: Any, wrong: str = "") -> Sighting:
+    return Sighting(trial.form, trial.dtype, case, [step for seen in trial.seen for step in parts(*seen)], wrong)
+
+
+def _judge(trial: Trial, check: Check, case: Any) -> None:
+    """Judge by class B and, where that is not met, by the weaker classes that are open to the subject."""
+    weaker = _weaker(trial)
+    trial.tape.begin(records=bool(weaker))
+    try:
+        check.body(trial, case)
+    except (Raised, Unusable) as failed:
+        raise mismatched(failed, "no exception") from None
+    except Mismatch as mismatch:
+        if mismatch.expected is None or mismatch.expected.in_any_class:
+            raise
+        first = mismatch
+    else:
+        return
+    for accuracy in weaker:
+        calls, seen = [*trial.calls], [*trial.seen]
+        trial.tape.rewind()
+        with held_to(accuracy):
+            try:
+                check.body(trial, case)
+            except Mismatch:
+                trial.calls, trial.seen = calls, seen
+                continue
+        trial.reached = max(trial.reached, accuracy, key=list(CLASSES).index)
+        return
+    raise first
+
+
+def _weaker(trial: Trial) -> tuple[str, ...]:
+    """The classes of accuracy beside B that are good enough: those of 16-bit types, and those that it declares."""
+    return tuple(
+        name
+        for name in CLASSES
+        if name in trial.subject.accuracy or (name in NARROW and ARITHMETIC[trial.dtype].narrows)
+    )
+
+
+# -- more cases than the check asks for --------------------------------------------------------------------------------
+
+
+def _draws(trial: Trial, check: Check, limit: int) -> int:
+    """How often each case is judged, its data shuffled: more than once where every new shape must be compiled."""
+    return 1 if trial.subject.forget is None or not check.shuffles else math.ceil(math.sqrt(limit))
+
+
+def _more(trial: Trial, check: Check, strategy: Any, draws: int) -> list[Sighting]:
+    """Return what is seen in some more cases, right or wrong."""
+    found: list[Sighting] = []
+
+    def look(case: Any) -> None:
+        for number in range(draws):
+            with suppress(Unsupported, CallFails):
+                found.append(sight(trial, check, _shuffled(case, number) if number else case))
+
+    once = settings(settings.get_profile("nnspec-quick"), max_examples=-(-MORE // draws), phases=(Phase.generate,))
+    once(seed(seed_of(trial, check) + 1)(given(case=strategy)(_keyword_only(look))))()
+    return found
+
+
+def _smallest(trial: Trial, check: Check, failure: Mismatch) -> Mismatch:
+    found = [failure]
+
+    def fails(case: Case) -> bool:
+        try:
+            attempt(trial, check, case)
+        except Mismatch as mismatch:
+            found.append(mismatch)
+            return True
+        except (Unsupported, CallFails):
+            pass
+        return False
+
+    assert failure.case is not None
+    if isinstance(failure.case, Case):
+        minimise(failure.case, fails)
+    return found[-1]
+
+
+def seed_of(trial: Trial, check: Check) -> int:
+    """Return the seed of a check's cases: the same for the same check, whatever else is run beside it."""
+    return zlib.crc32(f"{trial.seed} {check.identifier} {trial.form} {trial.dtype}".encode())
+
+
+def _shuffled(case: Any, number: int) -> Any:
+    if isinstance(case, tuple):
+        return tuple(_shuffled(one, number) for one in case)
+    return case.shuffled(number) if isinstance(case, Case) else case
+
+
+def _keyword_only(judge: Callable[[Any], None]) -> Callable[..., None]:
+    def test(*, case: Case) -> None:
+        judge(case)
+
+    return test
+
+
+def forms(subject: Subject, check: Check) -> tuple[str, ...]:
+    """In which forms a check applies to a subject."""
+    return tuple(form for form in subject.forms(check.stem) if form in check.forms)
