@@ -156,10 +156,10 @@ def test_an_object_of_the_subjects_that_lacks_a_member_is_a_finding():
 
 def test_a_mistake_in_nnspecs_own_code_is_no_finding(monkeypatch):
     load_checks()
-    check = CHECKS["relu.nan.propagates"]
+    check = CHECKS["relu.integer.value"]
     monkeypatch.setitem(check.body.__globals__, "expected", lambda case: case.no_such_attribute)
     with pytest.raises(AttributeError, match="no_such_attribute"):
-        judged({"relu": lambda x: np.maximum(x, 0)}, "numpy", "relu.nan.propagates")
+        judged({"relu": lambda x: np.maximum(x, 0)}, "numpy", "relu.integer.value")
 
 
 def test_a_defect_of_torch_is_torchs_under_a_users_file_too():

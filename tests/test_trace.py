@@ -123,7 +123,7 @@ def test_every_must_has_a_check(stem):
     text = files("conformance.checks", "test_").get(stem, "")
     nothing([identifier for identifier in of(stem) if identifier not in CHECKS], "without a check")
     nothing(
-        [i for i in of(stem) if len(re.findall(rf'@\w+\(\s*"{re.escape(i)}"', text)) != 1],
+        [i for i in of(stem) if len(re.findall(rf'\b\w+\(\s*"{re.escape(i)}"', text)) != 1],
         "not checked exactly once",
     )
 

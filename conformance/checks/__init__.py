@@ -24,6 +24,11 @@ def stem_of(path: Path) -> str:
     return path.stem.removeprefix(PREFIX) if ours else ""
 
 
+def module_of(stem: str) -> str:
+    """The name of the module that holds the checks of a block."""
+    return f"{__name__}.{PREFIX}{stem}"
+
+
 @functools.cache
 def stems() -> tuple[str, ...]:
     """The blocks that have checks."""
@@ -33,4 +38,4 @@ def stems() -> tuple[str, ...]:
 def load_checks() -> None:
     """Import every file of checks, which registers its checks."""
     for one in stems():
-        importlib.import_module(f"{__name__}.{PREFIX}{one}")
+        importlib.import_module(module_of(one))

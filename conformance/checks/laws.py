@@ -1,19 +1,112 @@
-"""Properties that many blocks share; each is the body of one check per block. No law needs the reference."""
+"""Laws: properties that many blocks share, and the declaration by which a block gets a check of each.
+
+A block declares a law in one line, with the identifier of its requirement:
+
+    law = Laws(cases, expected)
+    test_output_dtype = law("conv2d.output.dtype", laws.keeps_dtype)
+
+No law needs the reference: what a block expects of a case comes as a function, `judge`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from nnspec.conformance.bounds.rule import ARITHMETIC, Expected
 from nnspec.conformance.case import LAYOUTS, Case
+from nnspec.conformance.checks import module_of
 from nnspec.conformance.formats import STORED, TFLOAT32, Format
+from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import CallFails, Mismatch
 from nnspec.conformance.trial.trial import Trial
 
+Judge = Callable[[Any], Any]  # a case -> what is expected of it
 
-def keeps_dtype(subject: Trial, case: Case) -> None:
+
+@dataclass(frozen=True)
+class Law:
+    """A property of any block, and the options of its checks unless a block has others."""
+
+    body: Callable[[Trial, Any, Any], None]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, subject: Trial, case: Any, judge: Any = None) -> None:
+        """Raise a Mismatch where the property does not hold."""
+        self.body(subject, case, judge)
+
+
+def law(**options: Any) -> Callable[[Callable[[Trial, Any, Any], None]], Law]:
+    """Make a function `(subject, case, judge)` a law whose checks have these options."""
+    return lambda body: Law(body, options)
+
+
+class Laws:
+    """What the laws of one block have in common: its cases, what it expects of them, and options of all checks.
+
+    `called` gives what a law calls in place of the subject, such as a network that is built once.
+    """
+
+    def __init__(
+        self,
+        cases: Callable[..., Any],
+        judge: Judge | None = None,
+        *,
+        needs: tuple[str, ...] = (),
+        called: Callable[[Trial, Any], Trial] = lambda subject, case: subject,
+        **options: Any,
+    ) -> None:
+        self.cases, self.judge, self.needs, self.called, self.options = cases, judge, needs, called, options
+
+    def __call__(
+        self,
+        identifier: str,
+        law: Law,
+        sentence: str = "",
+        *,
+        cases: Callable[..., Any] | None = None,
+        needs: tuple[str, ...] | str = (),
+        **options: Any,
+    ) -> Callable[..., None]:
+        """Return the check that a law holds for the block, as a pytest test.
+
+        `sentence` says what is particular to the block; the options are those of `requirement`.
+        """
+
+        def body(subject: Trial, case: Any) -> None:
+            law(self.called(subject, case), case, self.judge)
+
+        stem, _, topic = identifier.partition(".")
+        body.__name__ = body.__qualname__ = "test_" + topic.replace(".", "_").replace("-", "_")
+        body.__module__, body.__doc__ = module_of(stem), sentence or law.body.__doc__
+        every = {**law.options, **self.options, **options}
+        needs = (*self.needs, *((needs,) if isinstance(needs, str) else needs))
+        return requirement(identifier, cases or self.cases, needs=needs, **every)(body)
+
+
+# -- values and refusals -----------------------------------------------------------------------------------------------
+
+
+@law()
+def equals_reference(subject: Trial, case: Case, judge: Judge) -> None:
+    """The result is what the reference gives."""
+    subject.expect(subject(case), judge(case))
+
+
+@law()
+def refuses(subject: Trial, case: Case, _judge: Judge) -> None:
+    """The call raises an exception."""
+    subject.refuses(case)
+
+
+# -- results and operands ----------------------------------------------------------------------------------------------
+
+
+@law(effort=2)
+def keeps_dtype(subject: Trial, case: Case, _judge: Judge) -> None:
     """The result has the dtype of the operands."""
     try:
         dtype = subject(case).dtype
@@ -26,7 +119,8 @@ def keeps_dtype(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.dtype.name == '{subject.dtype}'")
 
 
-def is_fresh(subject: Trial, case: Case) -> None:
+@law(effort=2)
+def is_fresh(subject: Trial, case: Case, _judge: Judge) -> None:
     """The result shares no memory with an operand, and a second call does not change it."""
     subject.presumed(case)
     operands = case.map(lambda a: np.array(a))
@@ -45,7 +139,8 @@ def is_fresh(subject: Trial, case: Case) -> None:
         subject.expect(after, Expected(before, np.inf, result), "the result, after the first result was written to,")
 
 
-def leaves_operands(subject: Trial, case: Case) -> None:
+@law(effort=2)
+def leaves_operands(subject: Trial, case: Case, _judge: Judge) -> None:
     """No operand is written to."""
     subject.presumed(case)
     operands = case.map(lambda a: np.array(a))
@@ -57,9 +152,10 @@ def leaves_operands(subject: Trial, case: Case) -> None:
             )
 
 
-def ignores_layout(subject: Trial, case: Case, expected: Expected) -> None:
+@law(effort=4)
+def ignores_layout(subject: Trial, case: Case, judge: Judge) -> None:
     """Operands that lie otherwise in memory give what their contiguous copies give, each within the bound."""
-    plain = own(subject.presumed(case), expected)
+    plain = own(subject.presumed(case), judge(case))
     for layout, arrange in LAYOUTS.items():
         (result, *_) = subject.results(case.map(arrange), as_is=True)
         subject.expect(result, plain, f"with operands laid out as {layout}, the result")
@@ -73,9 +169,10 @@ def ignores_layout(subject: Trial, case: Case, expected: Expected) -> None:
             subject.expect(result, same, f"with {name} repeated by a stride of 0, the result")
 
 
-def judges_images_alone(subject: Trial, case: Case, expected: Expected) -> None:
+@law(batch=2)
+def judges_images_alone(subject: Trial, case: Case, judge: Judge) -> None:
     """Image n of the result is what image n alone gives, whatever else is in the batch."""
-    together = own(subject.presumed(case), expected)
+    together = own(subject.presumed(case), judge(case))
     for n in range(len(case["x"])):
         alone = subject(case.but(x=case["x"][n : n + 1]))
         subject.expect(alone, image_of(together, n), f"image {n} alone")
@@ -87,9 +184,10 @@ def judges_images_alone(subject: Trial, case: Case, expected: Expected) -> None:
         )
 
 
-def judges_channels_alone(subject: Trial, case: Case, expected: Expected) -> None:
+@law()
+def judges_channels_alone(subject: Trial, case: Case, judge: Judge) -> None:
     """Channel c of the result is what channel c alone gives, whatever else is in the image."""
-    together, x = own(subject(case), expected), case["x"]
+    together, x = own(subject(case), judge(case)), case["x"]
     for c in range(x.shape[1]):
         channel = channel_of(together, c)
         subject.expect(subject(case.but(x=_channel(x, c))), channel, f"channel {c} alone")
@@ -152,7 +250,8 @@ def follows(
         subject.expect(one, expected, name)
 
 
-def returns_no_images(subject: Trial, case: Case) -> None:
+@law(effort=2)
+def returns_no_images(subject: Trial, case: Case, _judge: Judge) -> None:
     """A batch of nothing gives a result of no images, in the shape that an image's result has."""
     shape = (0, *subject.presumed(case).shape[1:])
     empty = subject(case.but(x=case["x"][:0]))
@@ -161,11 +260,12 @@ def returns_no_images(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
-def forgets(subject: Trial, case: Case, other: Case, judge: Callable[[Case], Expected]) -> None:
+@law()
+def forgets(subject: Trial, case: tuple[Case, Case], judge: Judge) -> None:
     """A call gives the same, within its bound, whatever was called before."""
-    first = own(subject.presumed(case), judge(case))
-    second = own(subject.presumed(other), judge(other))
-    for again, before in ((case, first), (other, second), (case, first)):
+    one, other = case
+    first, second = own(subject.presumed(one), judge(one)), own(subject.presumed(other), judge(other))
+    for again, before in ((one, first), (other, second), (one, first)):
         subject.expect(subject(again), before, "the result, after a call with other arguments,")
 
 

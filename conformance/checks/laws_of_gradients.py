@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import LAYOUTS, Array, Case
-from nnspec.conformance.checks.laws import image_of, own
+from nnspec.conformance.checks.laws import Law, image_of, law, own
 from nnspec.conformance.trial.record import CallFails, Mismatch
 from nnspec.conformance.trial.trial import Trial
 
@@ -25,6 +25,18 @@ def equals_reference(subject: Trial, case: Case, operand: str, expected: Expecte
     if subject.form == "function" and subject.subject.framework.AUTOMATIC:
         alone = _by(subject.gradients(case, wanted=(operand,)), operand)
         subject.expect(alone, expected, f"the gradient of {operand}, where no other is asked for,")
+
+
+def values(*operands: str) -> Law:
+    """The law that the gradients of these operands are what the reference gives; of all operands, if none is named."""
+
+    @law()
+    def equal_reference(subject: Trial, case: Case, judge: Judge) -> None:
+        expected = judge(case)
+        for operand in operands or expected:
+            equals_reference(subject, case, operand, expected[operand])
+
+    return equal_reference
 
 
 def all_equal_reference(subject: Trial, found: Mapping[str, Array], expected: Mapping[str, Expected]) -> None:
@@ -41,7 +53,8 @@ def presumed(subject: Trial, case: Case) -> dict[str, Array]:
         raise CallFails(mismatch.message) from None
 
 
-def is_like_operand(subject: Trial, case: Case) -> None:
+@law(effort=2)
+def is_like_operand(subject: Trial, case: Case, _judge: Judge) -> None:
     """Each gradient has its operand's shape and dtype."""
     for name, gradient in presumed(subject, case).items():
         operand = case[name]
@@ -52,7 +65,8 @@ def is_like_operand(subject: Trial, case: Case) -> None:
             raise Mismatch(message, holds=f"{like} == ({operand.shape}, {operand.dtype.name!r})")
 
 
-def leaves_operands(subject: Trial, case: Case) -> None:
+@law(effort=2)
+def leaves_operands(subject: Trial, case: Case, _judge: Judge) -> None:
     """Neither an operand nor the cotangent is written to."""
     presumed(subject, case)
     operands = case.map(lambda a: np.array(a))
@@ -62,6 +76,7 @@ def leaves_operands(subject: Trial, case: Case) -> None:
             subject.expect(array, Expected.exactly(np.asarray(case[name])), f"{name}, after the gradients were taken,")
 
 
+@law(effort=2)
 def ignores_layout(subject: Trial, case: Case, judge: Judge) -> None:
     """A cotangent that lies otherwise in memory gives what its contiguous copy gives, each within the bound."""
     cotangent = case["cotangent"]
@@ -71,6 +86,13 @@ def ignores_layout(subject: Trial, case: Case, judge: Judge) -> None:
         first = np.broadcast_to(cotangent.flat[0], cotangent.shape)
         repeated = {"one number repeated by a stride of 0": case.but(cotangent=first)}
         _agree(subject, case.but(cotangent=np.array(first)), judge, "the cotangent", repeated)
+
+
+@law(effort=4)
+def ignores_layout_of_all(subject: Trial, case: Case, judge: Judge) -> None:
+    """Cotangent and operands that lie otherwise in memory give what their contiguous copies give."""
+    ignores_layout(subject, case, judge)
+    ignores_layout_of_operands(subject, case, judge)
 
 
 def ignores_layout_of_operands(subject: Trial, case: Case, judge: Judge) -> None:
@@ -88,18 +110,21 @@ def _agree(subject: Trial, case: Case, judge: Judge, which: str, layouts: Mappin
             subject.expect(_by(gradients, name), own(_by(plain, name), rule), what)
 
 
-def is_nothing_for_no_images(subject: Trial, case: Case) -> None:
+@law(effort=2)
+def is_nothing_for_no_images(subject: Trial, case: Case, judge: Judge) -> None:
     """A batch of nothing: a gradient of no images, and exactly 0 for everything else."""
-    is_nothing(subject, case.but(x=case["x"][:0], cotangent=case["cotangent"][:0]))
+    is_nothing(subject, case.but(x=case["x"][:0], cotangent=case["cotangent"][:0]), judge)
 
 
-def is_nothing(subject: Trial, empty: Case) -> None:
+@law(effort=2)
+def is_nothing(subject: Trial, empty: Case, _judge: Judge) -> None:
     """Every gradient is exactly 0, or has no elements."""
     for name, gradient in subject.gradients(empty).items():
         expected = Expected.exactly(np.zeros(empty[name].shape))
         subject.expect(gradient, expected, f"the gradient of {name}, for an empty batch,")
 
 
+@law(batch=2)
 def judges_images_alone(subject: Trial, case: Case, judge: Judge) -> None:
     """The gradient of image n is what image n alone gives, whatever else is in the batch."""
     together, expected = presumed(subject, case), judge(case)
@@ -109,6 +134,7 @@ def judges_images_alone(subject: Trial, case: Case, judge: Judge) -> None:
         subject.expect(_by(subject.gradients(image), "x"), image_of(batch, n), f"the gradient of image {n} alone")
 
 
+@law()
 def judges_channels_alone(subject: Trial, case: Case, judge: Judge) -> None:
     """The gradient of channel c is what channel c alone gives, whatever the cotangents of the others are."""
     together, x, cotangent = presumed(subject, case), case["x"], case["cotangent"]

@@ -14,6 +14,7 @@ from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks import laws, laws_of_gradients
 from nnspec.conformance.checks.cases import composite, not_finite_somewhere, specials, wholes, with_cotangent
+from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
     below,
     broken,
@@ -47,24 +48,22 @@ def divisor(case: Case) -> Array | float:
     return np.rint(sums / means)
 
 
-def equals_reference(subject: Trial, case: Case) -> None:
-    """The one comparison behind every requirement on values."""
-    subject.expect(subject(case), expected(case))
+law = Laws(cases, expected)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
-@requirement("avg_pool2d.output.value", cases, vary=(), kernels=(1, 2, 3, 5))
-def test_output_value(subject: Trial, case: Case) -> None:
-    """The sum of every window over the number of its elements."""
-    equals_reference(subject, case)
-
-
-@requirement("avg_pool2d.kernel.rows-columns", cases, vary=("kernel_size",))
-def test_kernel_rows_columns(subject: Trial, case: Case) -> None:
-    """Rows first, columns second."""
-    equals_reference(subject, case)
+test_output_value = law(
+    "avg_pool2d.output.value",
+    laws.equals_reference,
+    "The sum of every window over the number of its elements.",
+    vary=(),
+    kernels=(1, 2, 3, 5),
+)
+test_kernel_rows_columns = law(
+    "avg_pool2d.kernel.rows-columns", laws.equals_reference, "Rows first, columns second.", vary=("kernel_size",)
+)
 
 
 @requirement("avg_pool2d.window.local", cases, vary=(), change=not_finite_somewhere)
@@ -75,10 +74,9 @@ def test_window_local(subject: Trial, case: Case) -> None:
     subject.expect(subject(case), Expected(avg_pool2d(x, **case.arguments).astype(np.float64), bound))
 
 
-@requirement("avg_pool2d.channel.independent", cases, vary=(), channels=(1, 2, 3, 5, 9, 17), effort=2)
-def test_channel_independent(subject: Trial, case: Case) -> None:
-    """Each channel by itself."""
-    laws.judges_channels_alone(subject, case, expected(case))
+test_channel_independent = law(
+    "avg_pool2d.channel.independent", laws.judges_channels_alone, vary=(), channels=(1, 2, 3, 5, 9, 17), effort=2
+)
 
 
 @requirement("avg_pool2d.stride.default", cases, vary=("kernel_size",), needs=("stride", "default of stride"))
@@ -88,10 +86,13 @@ def test_stride_default(subject: Trial, case: Case) -> None:
     laws.agrees(subject, case.without("stride"), own, expected(own), "without stride, the result")
 
 
-@requirement("avg_pool2d.stride.step", cases, vary=("stride",), needs="stride")
-def test_stride_step(subject: Trial, case: Case) -> None:
-    """Windows begin at multiples of the stride, rows and columns each of their own."""
-    equals_reference(subject, case)
+test_stride_step = law(
+    "avg_pool2d.stride.step",
+    laws.equals_reference,
+    "Windows begin at multiples of the stride, rows and columns each of their own.",
+    vary=("stride",),
+    needs="stride",
+)
 
 
 @composite
@@ -101,10 +102,14 @@ def padded(draw, *, dtype: str, lacks: frozenset[str], **fixed):
     return case.but(**{name: value for name, value in fixed.items() if name not in lacks})
 
 
-@requirement("avg_pool2d.padding.zeros", padded, divisor_override=1, needs="padding")
-def test_padding_zeros(subject: Trial, case: Case) -> None:
-    """Padding adds nothing to the sums, which an override of 1 shows as they are."""
-    equals_reference(subject, case)
+test_padding_zeros = law(
+    "avg_pool2d.padding.zeros",
+    laws.equals_reference,
+    "Padding adds nothing to the sums, which an override of 1 shows as they are.",
+    cases=padded,
+    divisor_override=1,
+    needs="padding",
+)
 
 
 @requirement("avg_pool2d.padding.default", cases, vary=(), kernels=(2, 3, 4), needs=("padding", "default of padding"))
@@ -113,16 +118,22 @@ def test_padding_default(subject: Trial, case: Case) -> None:
     laws.agrees(subject, case.without("padding"), case, expected(case), "without padding, the result")
 
 
-@requirement("avg_pool2d.divisor.include-pad", padded, count_include_pad=True, needs=("padding", "count_include_pad"))
-def test_divisor_include_pad(subject: Trial, case: Case) -> None:
-    """Padding counts."""
-    equals_reference(subject, case)
-
-
-@requirement("avg_pool2d.divisor.exclude-pad", padded, count_include_pad=False, needs=("padding", "count_include_pad"))
-def test_divisor_exclude_pad(subject: Trial, case: Case) -> None:
-    """Padding does not count."""
-    equals_reference(subject, case)
+test_divisor_include_pad = law(
+    "avg_pool2d.divisor.include-pad",
+    laws.equals_reference,
+    "Padding counts.",
+    cases=padded,
+    count_include_pad=True,
+    needs=("padding", "count_include_pad"),
+)
+test_divisor_exclude_pad = law(
+    "avg_pool2d.divisor.exclude-pad",
+    laws.equals_reference,
+    "Padding does not count.",
+    cases=padded,
+    count_include_pad=False,
+    needs=("padding", "count_include_pad"),
+)
 
 
 @requirement(
@@ -136,29 +147,23 @@ def test_divisor_default(subject: Trial, case: Case) -> None:
     laws.agrees(subject, bare, case, expected(case), "without count_include_pad and divisor_override, the result")
 
 
-@requirement(
+test_divisor_override = law(
     "avg_pool2d.divisor.override",
-    cases,
+    laws.equals_reference,
+    "One divisor for all windows.",
     vary=("padding", "divisor_override"),
     kernels=(2, 3, 4),
     needs="divisor_override",
 )
-def test_divisor_override(subject: Trial, case: Case) -> None:
-    """One divisor for all windows."""
-    equals_reference(subject, case)
-
-
-@requirement(
+test_divisor_overhang = law(
     "avg_pool2d.divisor.overhang",
-    cases,
+    laws.equals_reference,
+    "What hangs over does not count.",
     vary=("stride", "count_include_pad"),
     ending="extra",
     kernels=(2, 3, 4),
     needs="ceil_mode",
 )
-def test_divisor_overhang(subject: Trial, case: Case) -> None:
-    """What hangs over does not count."""
-    equals_reference(subject, case)
 
 
 @requirement(
@@ -189,10 +194,14 @@ def test_ceil_mode_dropped(subject: Trial, case: Case) -> None:
     laws.agrees(subject, case, floor, expected(floor), "with ceil_mode, and a last window in the padding, the result")
 
 
-@requirement("avg_pool2d.arguments.together", cases, kernels=(2, 3, 4), channels=(1, 2, 17), effort=0.25)
-def test_arguments_together(subject: Trial, case: Case) -> None:
-    """All arguments at once, each with its own value for rows and for columns."""
-    equals_reference(subject, case)
+test_arguments_together = law(
+    "avg_pool2d.arguments.together",
+    laws.equals_reference,
+    "All arguments at once, each with its own value for rows and for columns.",
+    kernels=(2, 3, 4),
+    channels=(1, 2, 17),
+    effort=0.25,
+)
 
 
 @requirement("avg_pool2d.range.ends", wholes, of=cases, dtypes=LONG, effort=2)
@@ -224,46 +233,18 @@ def test_output_size(subject: Trial, case: Case) -> None:
     _has_shape(subject, case)
 
 
-@requirement("avg_pool2d.output.dtype", cases, effort=2)
-def test_output_dtype(subject: Trial, case: Case) -> None:
-    """The input's dtype."""
-    laws.keeps_dtype(subject, case)
-
-
-@requirement("avg_pool2d.output.fresh", cases, effort=2)
-def test_output_fresh(subject: Trial, case: Case) -> None:
-    """No memory shared, no buffer used again."""
-    laws.is_fresh(subject, case)
-
-
-@requirement("avg_pool2d.input.unchanged", cases, effort=2)
-def test_input_unchanged(subject: Trial, case: Case) -> None:
-    """The input is not written to."""
-    laws.leaves_operands(subject, case)
-
-
-@requirement("avg_pool2d.input.layout", cases, effort=4)
-def test_input_layout(subject: Trial, case: Case) -> None:
-    """Only the elements count."""
-    laws.ignores_layout(subject, case, expected(case))
-
-
-@requirement("avg_pool2d.batch.independent", cases, batch=2)
-def test_batch_independent(subject: Trial, case: Case) -> None:
-    """Each image by itself."""
-    laws.judges_images_alone(subject, case, expected(case))
-
-
-@requirement("avg_pool2d.batch.empty", cases, effort=2)
-def test_batch_empty(subject: Trial, case: Case) -> None:
-    """No images in, no images out."""
-    laws.returns_no_images(subject, case)
+test_output_dtype = law("avg_pool2d.output.dtype", laws.keeps_dtype)
+test_output_fresh = law("avg_pool2d.output.fresh", laws.is_fresh)
+test_input_unchanged = law("avg_pool2d.input.unchanged", laws.leaves_operands)
+test_input_layout = law("avg_pool2d.input.layout", laws.ignores_layout)
+test_batch_independent = law("avg_pool2d.batch.independent", laws.judges_images_alone)
+test_batch_empty = law("avg_pool2d.batch.empty", laws.returns_no_images)
 
 
 @requirement("avg_pool2d.call.stateless", calls_in_turn, stem=STEM)
 def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
     """A call in between changes nothing; a call after another with the same shapes gives what it gives with others."""
-    laws.forgets(subject, *case, expected)
+    laws.forgets(subject, case, expected)
     x, other = case[0]["x"], case[1]
     twice = other.but(x=np.concatenate([x, x]))
     larger = laws.own(subject(twice), expected(twice))
@@ -289,121 +270,85 @@ def expected_gradients(case: Case) -> dict[str, Expected]:
     return {"x": shared(vjp, divisor(case), case["cotangent"])}
 
 
+gradient = Laws(gradients, expected_gradients, needs=("vjp",))
+
+
 def gradient_equals_reference(subject: Trial, case: Case) -> None:
     """The one comparison behind every requirement on the values of gradients."""
     laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
 
 
-@requirement("avg_pool2d.gradient.x", gradients, needs="vjp", kernels=(2, 3, 4), channels=(1, 2, 17))
-def test_gradient_x(subject: Trial, case: Case) -> None:
-    """All arguments at once; windows that overlap, and elements that none of them covers."""
-    gradient_equals_reference(subject, case)
-
-
-@requirement("avg_pool2d.gradient.divisor", gradients, needs=("vjp", "ceil_mode"), ending="extra", kernels=(3, 4, 5))
-def test_gradient_divisor(subject: Trial, case: Case) -> None:
-    """Of windows that hang over, in padding or without, counted or not, or overridden."""
-    gradient_equals_reference(subject, case)
-
-
-@requirement("avg_pool2d.gradient.like-operand", gradients, needs="vjp", effort=2)
-def test_gradient_like_operand(subject: Trial, case: Case) -> None:
-    """Rows that no window covers have a gradient as well."""
-    laws_of_gradients.is_like_operand(subject, case)
-
-
-@requirement("avg_pool2d.gradient.layout", gradients, needs="vjp", effort=2)
-def test_gradient_layout(subject: Trial, case: Case) -> None:
-    """Transposed, sliced, reversed, channels-last and stride-0 cotangents."""
-    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
-
-
-@requirement("avg_pool2d.gradient.unchanged", gradients, needs="vjp", effort=2)
-def test_gradient_unchanged(subject: Trial, case: Case) -> None:
-    """Image and cotangent."""
-    laws_of_gradients.leaves_operands(subject, case)
-
-
-@requirement("avg_pool2d.gradient.batch", gradients, needs="vjp", batch=2)
-def test_gradient_batch(subject: Trial, case: Case) -> None:
-    """Image by image."""
-    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
-
-
-@requirement("avg_pool2d.gradient.channel", gradients, needs="vjp", channels=(1, 2, 3, 5, 9, 17), effort=2)
-def test_gradient_channel(subject: Trial, case: Case) -> None:
-    """Channel by channel."""
-    laws_of_gradients.judges_channels_alone(subject, case, expected_gradients)
-
-
-@requirement("avg_pool2d.gradient.special", specials, of=gradients, operand="cotangent", needs="vjp", effort=2)
-def test_gradient_special(subject: Trial, case: Case) -> None:
-    """Where it belongs, and nowhere else."""
-    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
-
-
-@requirement("avg_pool2d.gradient.empty", gradients, needs="vjp", effort=2)
-def test_gradient_empty(subject: Trial, case: Case) -> None:
-    """No images, no shares."""
-    laws_of_gradients.is_nothing_for_no_images(subject, case)
+test_gradient_x = gradient(
+    "avg_pool2d.gradient.x",
+    laws_of_gradients.values("x"),
+    "All arguments at once; windows that overlap, and elements that none of them covers.",
+    kernels=(2, 3, 4),
+    channels=(1, 2, 17),
+)
+test_gradient_divisor = gradient(
+    "avg_pool2d.gradient.divisor",
+    laws_of_gradients.values("x"),
+    "Of windows that hang over, in padding or without, counted or not, or overridden.",
+    ending="extra",
+    kernels=(3, 4, 5),
+    needs="ceil_mode",
+)
+test_gradient_like_operand = gradient("avg_pool2d.gradient.like-operand", laws_of_gradients.is_like_operand)
+test_gradient_layout = gradient("avg_pool2d.gradient.layout", laws_of_gradients.ignores_layout)
+test_gradient_unchanged = gradient("avg_pool2d.gradient.unchanged", laws_of_gradients.leaves_operands)
+test_gradient_batch = gradient("avg_pool2d.gradient.batch", laws_of_gradients.judges_images_alone)
+test_gradient_channel = gradient(
+    "avg_pool2d.gradient.channel", laws_of_gradients.judges_channels_alone, channels=(1, 2, 3, 5, 9, 17), effort=2
+)
+test_gradient_special = gradient(
+    "avg_pool2d.gradient.special",
+    laws_of_gradients.values("x"),
+    "Where it belongs, and nowhere else.",
+    cases=specials,
+    of=gradients,
+    operand="cotangent",
+    effort=2,
+)
+test_gradient_empty = gradient("avg_pool2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
-refusal = partial(requirement, cases=broken, stem=STEM, per_dtype=False)
-
-
-@refusal("avg_pool2d.refuses.rank", how=rank)
-def test_refuses_rank(subject: Trial, case: Case) -> None:
-    """Two and five dimensions."""
-    subject.refuses(case)
-
-
-@refusal("avg_pool2d.refuses.kernel-size", how=below("kernel_size", 1), vary=())
-def test_refuses_kernel_size(subject: Trial, case: Case) -> None:
-    """0 and below."""
-    subject.refuses(case)
-
-
-@refusal("avg_pool2d.refuses.stride", how=below("stride", 1), vary=(), needs="stride")
-def test_refuses_stride(subject: Trial, case: Case) -> None:
-    """0 and below."""
-    subject.refuses(case)
-
-
-@refusal("avg_pool2d.refuses.padding", how=below("padding", 0), vary=(), needs="padding")
-def test_refuses_padding(subject: Trial, case: Case) -> None:
-    """Below 0."""
-    subject.refuses(case)
-
-
-@refusal(
+refusal = Laws(broken, stem=STEM, per_dtype=False)
+test_refuses_rank = refusal("avg_pool2d.refuses.rank", laws.refuses, "Two and five dimensions.", how=rank)
+test_refuses_kernel_size = refusal(
+    "avg_pool2d.refuses.kernel-size", laws.refuses, "0 and below.", how=below("kernel_size", 1), vary=()
+)
+test_refuses_stride = refusal(
+    "avg_pool2d.refuses.stride", laws.refuses, "0 and below.", how=below("stride", 1), vary=(), needs="stride"
+)
+test_refuses_padding = refusal(
+    "avg_pool2d.refuses.padding", laws.refuses, "Below 0.", how=below("padding", 0), vary=(), needs="padding"
+)
+test_refuses_padding_half = refusal(
     "avg_pool2d.refuses.padding-half",
+    laws.refuses,
+    "More than half of the kernel, on one axis or on both.",
     how=too_much_padding,
     vary=("kernel_size", "count_include_pad"),
     kernels=(1, 2, 5, 6),
     needs="padding",
     effort=0.5,
 )
-def test_refuses_padding_half(subject: Trial, case: Case) -> None:
-    """More than half of the kernel, on one axis or on both."""
-    subject.refuses(case)
-
-
-@refusal(
+test_refuses_divisor = refusal(
     "avg_pool2d.refuses.divisor",
+    laws.refuses,
+    "0.",
     how=lambda draw, case, lacks: case.but(divisor_override=0),
     needs="divisor_override",
 )
-def test_refuses_divisor(subject: Trial, case: Case) -> None:
-    """0."""
-    subject.refuses(case)
-
-
-@refusal("avg_pool2d.refuses.window", how=too_large_a_window, vary=("kernel_size", "stride", "padding", "ceil_mode"))
-def test_refuses_window(subject: Trial, case: Case) -> None:
-    """A window one row or one column larger than fits."""
-    subject.refuses(case)
+test_refuses_window = refusal(
+    "avg_pool2d.refuses.window",
+    laws.refuses,
+    "A window one row or one column larger than fits.",
+    how=too_large_a_window,
+    vary=("kernel_size", "stride", "padding", "ceil_mode"),
+)
 
 
 # -- the cases reach the corners ---------------------------------------------------------------------------------------

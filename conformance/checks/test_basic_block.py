@@ -15,6 +15,7 @@ from nnspec.conformance.bounds.running_error import Approximate
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import laws, laws_of_gradients
 from nnspec.conformance.checks.cases import Data, any_of, composite, data, with_cotangent
+from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -94,7 +95,11 @@ def moved(subject: Trial, case: Case, state: Mapping[str, Array], what: str) -> 
     laws.follows(subject, [state[key] for key in keys], map(list, ways), [f"{key}, {what}," for key in keys])
 
 
-def equals_reference(subject: Trial, case: Case) -> None:
+law = Laws(cases, lambda case: run(case)[0])
+
+
+@laws.law()
+def equals_reference(subject: Trial, case: Case, _judge: laws.Judge) -> None:
     """The one comparison behind every requirement on values. A block without an entry computes something else."""
     keys = case.arrays.keys() - {"x"}
     if absent := keys - subject.entries(case.stem, new(subject, case), keys).keys():
@@ -112,16 +117,22 @@ def new(subject: Trial, case: Case) -> Any:
 # -- branch ------------------------------------------------------------------------------------------------------------
 
 
-@requirement("basic_block.branch.value", cases, strides=(1,), channels="same", norms=(), signed=False)
-def test_branch_value(subject: Trial, case: Case) -> None:
-    """Two 3×3 convolutions with padding 1."""
-    equals_reference(subject, case)
-
-
-@requirement("basic_block.branch.norms", cases, strides=(1,), channels="same")
-def test_branch_norms(subject: Trial, case: Case) -> None:
-    """A norm of its own for each of them."""
-    equals_reference(subject, case)
+test_branch_value = law(
+    "basic_block.branch.value",
+    equals_reference,
+    "Two 3×3 convolutions with padding 1.",
+    strides=(1,),
+    channels="same",
+    norms=(),
+    signed=False,
+)
+test_branch_norms = law(
+    "basic_block.branch.norms",
+    equals_reference,
+    "A norm of its own for each of them.",
+    strides=(1,),
+    channels="same",
+)
 
 
 @requirement("basic_block.relu.inner", cases, strides=(1,), channels="same", norms=("bn1",))
@@ -265,47 +276,19 @@ def test_state_keys(subject: Trial, case: Case) -> None:
 # -- results and operands ----------------------------------------------------------------------------------------------
 
 
-@requirement("basic_block.output.dtype", cases, modes=(False, True), effort=2)
-def test_output_dtype(subject: Trial, case: Case) -> None:
-    """The operands' dtype."""
-    laws.keeps_dtype(subject, case)
-
-
-@requirement("basic_block.output.fresh", cases, effort=2)
-def test_output_fresh(subject: Trial, case: Case) -> None:
-    """No memory shared, no buffer used again."""
-    laws.is_fresh(subject, case)
-
-
-@requirement("basic_block.input.unchanged", cases, modes=(False, True), effort=2)
-def test_input_unchanged(subject: Trial, case: Case) -> None:
-    """The input is not written to."""
-    laws.leaves_operands(subject, case)
-
-
-@requirement("basic_block.input.layout", cases, effort=4)
-def test_input_layout(subject: Trial, case: Case) -> None:
-    """Only the elements count."""
-    laws.ignores_layout(subject, case, run(case)[0])
-
-
-@requirement("basic_block.batch.independent", cases, batch=2)
-def test_batch_independent(subject: Trial, case: Case) -> None:
-    """Each image by itself."""
-    laws.judges_images_alone(subject, case, run(case)[0])
-
-
-@requirement("basic_block.batch.empty", cases, modes=(False, True), effort=2)
-def test_batch_empty(subject: Trial, case: Case) -> None:
-    """No images in, no images out."""
-    laws.returns_no_images(subject, case)
+test_output_dtype = law("basic_block.output.dtype", laws.keeps_dtype, modes=(False, True))
+test_output_fresh = law("basic_block.output.fresh", laws.is_fresh)
+test_input_unchanged = law("basic_block.input.unchanged", laws.leaves_operands, modes=(False, True))
+test_input_layout = law("basic_block.input.layout", laws.ignores_layout)
+test_batch_independent = law("basic_block.batch.independent", laws.judges_images_alone)
+test_batch_empty = law("basic_block.batch.empty", laws.returns_no_images, modes=(False, True))
 
 
 @requirement("basic_block.call.stateless", cases)
 def test_call_stateless(subject: Trial, case: Case) -> None:
     """A call on an image of another size changes nothing."""
     larger = case.but(x=np.pad(case["x"], ((0, 0), (0, 0), (1, 2), (0, 1))))
-    laws.forgets(subject.kept(case), case, larger, lambda c: run(c)[0])
+    laws.forgets(subject.kept(case), (case, larger), lambda c: run(c)[0])
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------
@@ -330,6 +313,9 @@ def expected_gradients(case: Case) -> dict[str, Expected]:
     cotangent, x = (Approximate.given(case[name]) for name in ("cotangent", "x"))
     of_x = once.block_vjp(cotangent, x, stride=case["stride"])
     return {"x": of_x.expected, **once.gradients}
+
+
+gradient = Laws(gradients, expected_gradients, needs=("vjp",))
 
 
 def gradients_equal_reference(subject: Trial, case: Case, operands: Iterable[str] = ()) -> None:
@@ -427,34 +413,13 @@ def test_gradient_buffers(subject: Trial, case: Case) -> None:
         raise Mismatch(f"there is a gradient of {', '.join(more)}", holds=f"{more[0]!r} not in gradient")
 
 
-@requirement("basic_block.gradient.like-operand", gradients, needs="vjp", modes=BOTH, effort=2)
-def test_gradient_like_operand(subject: Trial, case: Case) -> None:
-    """The shape and the dtype of x and of every parameter."""
-    laws_of_gradients.is_like_operand(subject, case)
-
-
-@requirement("basic_block.gradient.layout", gradients, needs="vjp", effort=4)
-def test_gradient_layout(subject: Trial, case: Case) -> None:
-    """Transposed, sliced, reversed, channels-last and stride-0 cotangents."""
-    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
-
-
-@requirement("basic_block.gradient.unchanged", gradients, needs="vjp", modes=BOTH, effort=2)
-def test_gradient_unchanged(subject: Trial, case: Case) -> None:
-    """The image and the cotangent."""
-    laws_of_gradients.leaves_operands(subject, case)
-
-
-@requirement("basic_block.gradient.batch", gradients, needs="vjp", batch=2)
-def test_gradient_batch(subject: Trial, case: Case) -> None:
-    """Image by image, in evaluation."""
-    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
-
-
-@requirement("basic_block.gradient.empty", gradients, needs="vjp", effort=2)
-def test_gradient_empty(subject: Trial, case: Case) -> None:
-    """No images: zeros for every parameter."""
-    laws_of_gradients.is_nothing_for_no_images(subject, case)
+test_gradient_like_operand = gradient(
+    "basic_block.gradient.like-operand", laws_of_gradients.is_like_operand, modes=BOTH
+)
+test_gradient_layout = gradient("basic_block.gradient.layout", laws_of_gradients.ignores_layout, effort=4)
+test_gradient_unchanged = gradient("basic_block.gradient.unchanged", laws_of_gradients.leaves_operands, modes=BOTH)
+test_gradient_batch = gradient("basic_block.gradient.batch", laws_of_gradients.judges_images_alone)
+test_gradient_empty = gradient("basic_block.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
@@ -472,33 +437,25 @@ def _channels(draw: st.DrawFn, case: Case) -> Case:
     return case.but(x=np.concatenate([x, x[:, :1]], axis=1) if more else x[:, 1:])
 
 
-@requirement("basic_block.refuses.channels", broken, how=_channels, per_dtype=False)
-def test_refuses_channels(subject: Trial, case: Case) -> None:
-    """One channel too many or too few."""
-    subject.refuses(case)
+refusal = Laws(broken, per_dtype=False)
+test_refuses_channels = refusal(
+    "basic_block.refuses.channels", laws.refuses, "One channel too many or too few.", how=_channels
+)
 
 
 def _rank(draw: st.DrawFn, case: Case) -> Case:
     return case.but(x=draw(st.sampled_from([case["x"][0, 0], case["x"][None], case["x"][0]])))
 
 
-@requirement("basic_block.refuses.rank", broken, how=_rank, per_dtype=False)
-def test_refuses_rank(subject: Trial, case: Case) -> None:
-    """Two, three and five dimensions."""
-    subject.refuses(case)
-
-
-@requirement(
+test_refuses_rank = refusal("basic_block.refuses.rank", laws.refuses, "Two, three and five dimensions.", how=_rank)
+test_refuses_stride = refusal(
     "basic_block.refuses.stride",
-    broken,
+    laws.refuses,
+    "0 and below.",
     how=lambda draw, case: case.but(stride=draw(any_of(0, -1, -2))),
     strides=(2,),
     needs="stride",
-    per_dtype=False,
 )
-def test_refuses_stride(subject: Trial, case: Case) -> None:
-    """0 and below."""
-    subject.refuses(case)
 
 
 # -- the cases reach the corners ---------------------------------------------------------------------------------------

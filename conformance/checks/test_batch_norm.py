@@ -14,6 +14,7 @@ from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import LAYOUTS, Case
 from nnspec.conformance.checks import laws, laws_of_gradients
 from nnspec.conformance.checks.cases import any_of, composite, data, specials, with_cotangent
+from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
@@ -94,6 +95,9 @@ def equals_reference(subject: Trial, case: Case, *which: int) -> None:
         subject.expect(results[i], right[i], RESULTS[i])
 
 
+law = Laws(cases, lambda case: expected(case)[0])
+
+
 def equals_some_reading(subject: Trial, case: Case) -> None:
     """All three results, whichever way momentum is read and whichever divisor the running variance has."""
     laws.follows(subject, subject.results(case), readings(case), RESULTS)
@@ -155,10 +159,15 @@ def _near_eps(draw: st.DrawFn, case: Case) -> Case:
     )
 
 
-@requirement("batch_norm.eps.inside-root", altered, how=_near_eps, vary=("statistics", "eps"), kinds=("normal",))
-def test_eps_inside_root(subject: Trial, case: Case) -> None:
-    """Where the variance is about as large as eps, a tenth of eps more or less is seen."""
-    equals_reference(subject, case)
+test_eps_inside_root = law(
+    "batch_norm.eps.inside-root",
+    laws.equals_reference,
+    "Where the variance is about as large as eps, a tenth of eps more or less is seen.",
+    cases=altered,
+    how=_near_eps,
+    vary=("statistics", "eps"),
+    kinds=("normal",),
+)
 
 
 @requirement("batch_norm.weight.scales", cases, vary=("weight",), needs="weight")
@@ -178,22 +187,23 @@ def test_bias_shifts(subject: Trial, case: Case) -> None:
         equals_reference(subject, case.but(weight=two, bias=None))
 
 
-@requirement("batch_norm.axes.rank-2", cases, vary=("statistics",), ranks=(2,))
-def test_axes_rank_2(subject: Trial, case: Case) -> None:
-    """Channels on axis 1 of (N, C)."""
-    equals_reference(subject, case)
-
-
-@requirement("batch_norm.axes.rank-3", cases, vary=("statistics",), ranks=(3,))
-def test_axes_rank_3(subject: Trial, case: Case) -> None:
-    """Channels on axis 1 of (N, C, L)."""
-    equals_reference(subject, case)
-
-
-@requirement("batch_norm.axes.rank-4", cases, vary=("statistics",), ranks=(4,))
-def test_axes_rank_4(subject: Trial, case: Case) -> None:
-    """Channels on axis 1 of (N, C, H, W)."""
-    equals_reference(subject, case)
+test_axes_rank_2 = law(
+    "batch_norm.axes.rank-2", laws.equals_reference, "Channels on axis 1 of (N, C).", vary=("statistics",), ranks=(2,)
+)
+test_axes_rank_3 = law(
+    "batch_norm.axes.rank-3",
+    laws.equals_reference,
+    "Channels on axis 1 of (N, C, L).",
+    vary=("statistics",),
+    ranks=(3,),
+)
+test_axes_rank_4 = law(
+    "batch_norm.axes.rank-4",
+    laws.equals_reference,
+    "Channels on axis 1 of (N, C, H, W).",
+    vary=("statistics",),
+    ranks=(4,),
+)
 
 
 @requirement("batch_norm.channel.independent", cases, vary=("statistics", "weight"), channels=(2, 3))
@@ -228,9 +238,11 @@ def _offset(draw: st.DrawFn, case: Case) -> Case:
     return case.but(x=case["x"] + draw(any_of(1000, -1000)))
 
 
-@requirement(
+test_train_offset = law(
     "batch_norm.train.offset",
-    altered,
+    laws.equals_reference,
+    "Mean 1000, standard deviation from 1: the bound is what two passes, or one with updates, keep.",
+    cases=altered,
     how=_offset,
     modes=(True,),
     kinds=("normal",),
@@ -238,9 +250,6 @@ def _offset(draw: st.DrawFn, case: Case) -> Case:
     channels=(3, 1, 2),
     needs="training",
 )
-def test_train_offset(subject: Trial, case: Case) -> None:
-    """Mean 1000, standard deviation from 1: the bound is what two passes, or one with updates, keep."""
-    equals_reference(subject, case)
 
 
 def _constant(draw: st.DrawFn, case: Case) -> Case:
@@ -248,9 +257,11 @@ def _constant(draw: st.DrawFn, case: Case) -> Case:
     return case.but(x=np.broadcast_to(100 * first, case["x"].shape).copy())
 
 
-@requirement(
+test_train_constant = law(
     "batch_norm.train.constant",
-    altered,
+    laws.equals_reference,
+    "One value all over a channel: its bias.",
+    cases=altered,
     how=_constant,
     vary=("bias",),
     modes=(True,),
@@ -258,9 +269,6 @@ def _constant(draw: st.DrawFn, case: Case) -> Case:
     channels=(3, 1, 2),
     needs="training",
 )
-def test_train_constant(subject: Trial, case: Case) -> None:
-    """One value all over a channel: its bias."""
-    equals_reference(subject, case)
 
 
 # -- running statistics ------------------------------------------------------------------------------------------------
@@ -369,10 +377,13 @@ def test_count_tracked(subject: Trial, case: tuple[Case, ...]) -> None:
 # -- evaluation and modes ----------------------------------------------------------------------------------------------
 
 
-@requirement("batch_norm.eval.frozen", cases, vary=("statistics",), modes=(False,))
-def test_eval_frozen(subject: Trial, case: Case) -> None:
-    """Running statistics that are not those of the batch."""
-    equals_reference(subject, case)
+test_eval_frozen = law(
+    "batch_norm.eval.frozen",
+    laws.equals_reference,
+    "Running statistics that are not those of the batch.",
+    vary=("statistics",),
+    modes=(False,),
+)
 
 
 @requirement("batch_norm.eval.unchanged", cases, vary=("statistics",), modes=(False,), effort=2)
@@ -393,13 +404,21 @@ def test_eval_unchanged(subject: Trial, case: Case) -> None:
 )
 def test_eval_row_independent(subject: Trial, case: Case) -> None:
     """Each image by itself, be it of one pixel."""
-    laws.judges_images_alone(subject, case, expected(case)[0])
+    laws.judges_images_alone(subject, case, lambda c: expected(c)[0])
 
 
-@requirement("batch_norm.eval.special", specials, of=cases, operand="x", vary=ALL, ranks=ANY, modes=(False,), effort=2)
-def test_eval_special(subject: Trial, case: Case) -> None:
-    """Where it belongs, and nowhere else."""
-    equals_reference(subject, case)
+test_eval_special = law(
+    "batch_norm.eval.special",
+    laws.equals_reference,
+    "Where it belongs, and nowhere else.",
+    cases=specials,
+    of=cases,
+    operand="x",
+    vary=ALL,
+    ranks=ANY,
+    modes=(False,),
+    effort=2,
+)
 
 
 def _one_image(draw: st.DrawFn, case: Case) -> Case:
@@ -481,17 +500,16 @@ def _default_eps(draw: st.DrawFn, case: Case) -> Case:
     return _unsaid("eps")(draw, _near_eps(draw, case))
 
 
-@requirement(
+test_defaults_eps = law(
     "batch_norm.defaults.eps",
-    altered,
+    laws.equals_reference,
+    "A variance of about 1e-5 shows it.",
+    cases=altered,
     how=_default_eps,
     vary=("statistics",),
     kinds=("normal",),
     needs="default of eps",
 )
-def test_defaults_eps(subject: Trial, case: Case) -> None:
-    """A variance of about 1e-5 shows it."""
-    equals_reference(subject, case)
 
 
 def new(subject: Trial, case: Case, **keywords: Any) -> Built:
@@ -606,16 +624,8 @@ def test_dtype_mixed(subject: Trial, case: Case) -> None:
     laws.follows(subject, results[1:], (way[1:] for way in readings(case)), RESULTS[1:])
 
 
-@requirement("batch_norm.output.fresh", cases, vary=ALL, effort=2)
-def test_output_fresh(subject: Trial, case: Case) -> None:
-    """No memory shared, no buffer used again."""
-    laws.is_fresh(subject, case)
-
-
-@requirement("batch_norm.input.unchanged", cases, vary=ALL, effort=2)
-def test_input_unchanged(subject: Trial, case: Case) -> None:
-    """No operand is written to, running statistics included."""
-    laws.leaves_operands(subject, case)
+test_output_fresh = law("batch_norm.output.fresh", laws.is_fresh, vary=ALL)
+test_input_unchanged = law("batch_norm.input.unchanged", laws.leaves_operands, vary=ALL)
 
 
 @requirement("batch_norm.input.layout", cases, vary=READ_EITHER_WAY, ranks=ANY, channels=(2, 3), effort=4)
@@ -681,6 +691,9 @@ def gradients(*, dtype: str, lacks: frozenset[str], how: Any = _as_drawn, **choi
     return with_cotangent(drawn, lambda case: case["x"].shape)
 
 
+gradient = Laws(gradients, expected_gradients, needs=("vjp",))
+
+
 def affine(case: Case) -> Case:
     """The case with both weight and bias."""
     there = {n: np.ones_like(case["running_mean"]) for n in ("weight", "bias") if case[n] is None}
@@ -694,17 +707,15 @@ def gradients_equal_reference(subject: Trial, case: Case, *operands: str) -> Non
         laws_of_gradients.equals_reference(subject, case, operand, right[operand])
 
 
-@requirement(
+test_gradient_x = gradient(
     "batch_norm.gradient.x",
-    gradients,
+    laws_of_gradients.values("x"),
+    "Less its mean, and less its part along the normalised x.",
     vary=ALL,
     sizes=(1, 2, 3, 4, 8),
     modes=(True,),
-    needs=("vjp", "training"),
+    needs="training",
 )
-def test_gradient_x(subject: Trial, case: Case) -> None:
-    """Less its mean, and less its part along the normalised x."""
-    gradients_equal_reference(subject, case, "x")
 
 
 @requirement(
@@ -726,21 +737,26 @@ def test_gradient_bias(subject: Trial, case: Case) -> None:
     gradients_equal_reference(subject, affine(case), "bias")
 
 
-@requirement("batch_norm.gradient.axes", gradients, vary=ALL, ranks=(2, 3, 4), needs="vjp")
-def test_gradient_axes(subject: Trial, case: Case) -> None:
-    """In each rank, with sizes that are distinct and with sizes that are equal."""
-    gradients_equal_reference(subject, case)
-
-
-@requirement("batch_norm.gradient.eps", gradients, how=_near_eps, vary=ALL, kinds=("normal",), needs="vjp", effort=2)
-def test_gradient_eps(subject: Trial, case: Case) -> None:
-    """Where the variance is about as large as eps."""
-    gradients_equal_reference(subject, case)
-
-
-@requirement(
+test_gradient_axes = gradient(
+    "batch_norm.gradient.axes",
+    laws_of_gradients.values(),
+    "In each rank, with sizes that are distinct and with sizes that are equal.",
+    vary=ALL,
+    ranks=(2, 3, 4),
+)
+test_gradient_eps = gradient(
+    "batch_norm.gradient.eps",
+    laws_of_gradients.values(),
+    "Where the variance is about as large as eps.",
+    how=_near_eps,
+    vary=ALL,
+    kinds=("normal",),
+    effort=2,
+)
+test_gradient_offset = gradient(
     "batch_norm.gradient.offset",
-    gradients,
+    laws_of_gradients.values(),
+    "Mean 1000, standard deviation from 1.",
     how=_offset,
     vary=("weight",),
     kinds=("normal",),
@@ -748,27 +764,20 @@ def test_gradient_eps(subject: Trial, case: Case) -> None:
     channels=(3, 1, 2),
     effort=2,
     modes=(True,),
-    needs=("vjp", "training"),
+    needs="training",
 )
-def test_gradient_offset(subject: Trial, case: Case) -> None:
-    """Mean 1000, standard deviation from 1."""
-    gradients_equal_reference(subject, case)
-
-
-@requirement(
+test_gradient_constant = gradient(
     "batch_norm.gradient.constant",
-    gradients,
+    laws_of_gradients.values(),
+    "One value all over a channel, and any cotangent.",
     how=_constant,
     vary=("weight", "eps"),
     kinds=("normal",),
     channels=(3, 1, 2),
     effort=2,
     modes=(True,),
-    needs=("vjp", "training"),
+    needs="training",
 )
-def test_gradient_constant(subject: Trial, case: Case) -> None:
-    """One value all over a channel, and any cotangent."""
-    gradients_equal_reference(subject, case)
 
 
 @requirement("batch_norm.gradient.channel", gradients, vary=("statistics", "weight"), channels=(2, 3), needs="vjp")
@@ -781,26 +790,26 @@ def test_gradient_channel(subject: Trial, case: Case) -> None:
         subject.expect(after[name], own, f"channel 0 of the gradient of {name}, after others were changed,")
 
 
-@requirement(
+test_gradient_special = gradient(
     "batch_norm.gradient.special",
-    specials,
+    laws_of_gradients.values(),
+    "Where it belongs, and nowhere else.",
+    cases=specials,
     of=gradients,
     operand="cotangent",
     values=(np.nan,),
     vary=ALL,
     ranks=ANY,
-    needs="vjp",
     effort=2,
 )
-def test_gradient_special(subject: Trial, case: Case) -> None:
-    """Where it belongs, and nowhere else."""
-    gradients_equal_reference(subject, case)
-
-
-@requirement("batch_norm.gradient.eval-x", gradients, vary=ALL, ranks=ANY, modes=(False,), needs="vjp")
-def test_gradient_eval_x(subject: Trial, case: Case) -> None:
-    """Running statistics that are not those of the batch."""
-    gradients_equal_reference(subject, case, "x")
+test_gradient_eval_x = gradient(
+    "batch_norm.gradient.eval-x",
+    laws_of_gradients.values("x"),
+    "Running statistics that are not those of the batch.",
+    vary=ALL,
+    ranks=ANY,
+    modes=(False,),
+)
 
 
 @requirement("batch_norm.gradient.eval-weight", gradients, vary=ALL, ranks=ANY, modes=(False,), needs=("vjp", "weight"))
@@ -809,19 +818,14 @@ def test_gradient_eval_weight(subject: Trial, case: Case) -> None:
     gradients_equal_reference(subject, affine(case), "weight")
 
 
-@requirement(
+test_gradient_eval_row_independent = gradient(
     "batch_norm.gradient.eval-row-independent",
-    gradients,
+    laws_of_gradients.judges_images_alone,
     vary=("statistics", "weight"),
     modes=(False,),
-    batch=2,
     sizes=(1, 2, 3),
-    needs="vjp",
     effort=2,
 )
-def test_gradient_eval_row_independent(subject: Trial, case: Case) -> None:
-    """Image by image, be it of one pixel."""
-    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
 
 
 @requirement("batch_norm.gradient.affine-absent", gradients, vary=("statistics",), ranks=ANY, needs="vjp", effort=2)
@@ -867,10 +871,9 @@ def test_gradient_mode(subject: Trial, case: Case) -> None:
             subject.expect(found[name], right, what)
 
 
-@requirement("batch_norm.gradient.like-operand", gradients, vary=ALL, ranks=ANY, needs="vjp", effort=2)
-def test_gradient_like_operand(subject: Trial, case: Case) -> None:
-    """In every rank and both modes."""
-    laws_of_gradients.is_like_operand(subject, case)
+test_gradient_like_operand = gradient(
+    "batch_norm.gradient.like-operand", laws_of_gradients.is_like_operand, vary=ALL, ranks=ANY
+)
 
 
 def seconds(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
@@ -975,10 +978,7 @@ def gradients_ignore_layout(subject: Trial, arranged: dict[str, Case]) -> None:
             subject.expect(found[name], laws.own(gradient, right[name]), what)
 
 
-@requirement("batch_norm.gradient.unchanged", gradients, vary=ALL, needs="vjp", effort=2)
-def test_gradient_unchanged(subject: Trial, case: Case) -> None:
-    """Operands, running statistics and cotangent."""
-    laws_of_gradients.leaves_operands(subject, case)
+test_gradient_unchanged = gradient("batch_norm.gradient.unchanged", laws_of_gradients.leaves_operands, vary=ALL)
 
 
 @requirement("batch_norm.gradient.empty", gradients, vary=ALL, ranks=ANY, needs="vjp", effort=2)
@@ -996,10 +996,15 @@ def _rank(draw: st.DrawFn, case: Case) -> Case:
     return case.but(x=draw(st.sampled_from([np.resize(vector, case["x"].shape[1]), np.array(vector[0])])))
 
 
-@requirement("batch_norm.refuses.rank", altered, how=_rank, vary=ALL, per_dtype=False, forms="function")
-def test_refuses_rank(subject: Trial, case: Case) -> None:
-    """One dimension, of C values, and none."""
-    subject.refuses(case)
+refusal = Laws(altered, per_dtype=False)
+test_refuses_rank = refusal(
+    "batch_norm.refuses.rank",
+    laws.refuses,
+    "One dimension, of C values, and none.",
+    how=_rank,
+    vary=ALL,
+    forms="function",
+)
 
 
 @composite
@@ -1038,28 +1043,36 @@ def _vectors(name: str, *of: int) -> dict[str, Any]:
     return {"how": _length(name, *of), "channels": (2, 3), "forms": "function", "per_dtype": False}
 
 
-@requirement("batch_norm.refuses.running-mean", altered, **_vectors("running_mean", 0))
-def test_refuses_running_mean(subject: Trial, case: Case) -> None:
-    """Of another length than C, in training and in evaluation."""
-    subject.refuses(case)
-
-
-@requirement("batch_norm.refuses.running-var", altered, **_vectors("running_var", 0))
-def test_refuses_running_var(subject: Trial, case: Case) -> None:
-    """Of another length than C, in training and in evaluation."""
-    subject.refuses(case)
-
-
-@requirement("batch_norm.refuses.weight", altered, needs="weight", **_vectors("weight"))
-def test_refuses_weight(subject: Trial, case: Case) -> None:
-    """Of another length than C."""
-    subject.refuses(case)
-
-
-@requirement("batch_norm.refuses.bias", altered, needs="bias", **_vectors("bias"))
-def test_refuses_bias(subject: Trial, case: Case) -> None:
-    """Of another length than C."""
-    subject.refuses(case)
+test_refuses_running_mean = refusal(
+    "batch_norm.refuses.running-mean",
+    laws.refuses,
+    "Of another length than C, in training and in evaluation.",
+    cases=altered,
+    **_vectors("running_mean", 0),
+)
+test_refuses_running_var = refusal(
+    "batch_norm.refuses.running-var",
+    laws.refuses,
+    "Of another length than C, in training and in evaluation.",
+    cases=altered,
+    **_vectors("running_var", 0),
+)
+test_refuses_weight = refusal(
+    "batch_norm.refuses.weight",
+    laws.refuses,
+    "Of another length than C.",
+    cases=altered,
+    needs="weight",
+    **_vectors("weight"),
+)
+test_refuses_bias = refusal(
+    "batch_norm.refuses.bias",
+    laws.refuses,
+    "Of another length than C.",
+    cases=altered,
+    needs="bias",
+    **_vectors("bias"),
+)
 
 
 def _absent(draw: st.DrawFn, case: Case) -> Case:
@@ -1067,41 +1080,38 @@ def _absent(draw: st.DrawFn, case: Case) -> Case:
     return case.but(**dict.fromkeys(names))
 
 
-@requirement(
-    "batch_norm.refuses.absent", altered, how=_absent, vary=ALL, modes=(False,), forms="function", per_dtype=False
+test_refuses_absent = refusal(
+    "batch_norm.refuses.absent",
+    laws.refuses,
+    "No running mean, no running variance, or neither.",
+    how=_absent,
+    vary=ALL,
+    modes=(False,),
+    forms="function",
 )
-def test_refuses_absent(subject: Trial, case: Case) -> None:
-    """No running mean, no running variance, or neither."""
-    subject.refuses(case)
 
 
 def _one_value(draw: st.DrawFn, case: Case) -> Case:
     return case.but(x=case["x"][(slice(1), slice(None), *(slice(1) for _ in case["x"].shape[2:]))])
 
 
-@requirement(
+test_refuses_one_value = refusal(
     "batch_norm.refuses.one-value",
-    altered,
+    laws.refuses,
+    "One image of one pixel.",
     how=_one_value,
     vary=ALL,
     ranks=ANY,
     modes=(True,),
     needs="training",
-    per_dtype=False,
 )
-def test_refuses_one_value(subject: Trial, case: Case) -> None:
-    """One image of one pixel."""
-    subject.refuses(case)
 
 
 def _negative_eps(draw: st.DrawFn, case: Case) -> Case:
     return case.but(eps=-draw(any_of(1.0, 0.1, 1e-5)))
 
 
-@requirement("batch_norm.refuses.eps", altered, how=_negative_eps, needs="eps", per_dtype=False)
-def test_refuses_eps(subject: Trial, case: Case) -> None:
-    """Below 0."""
-    subject.refuses(case)
+test_refuses_eps = refusal("batch_norm.refuses.eps", laws.refuses, "Below 0.", how=_negative_eps, needs="eps")
 
 
 # -- the cases reach the corners ---------------------------------------------------------------------------------------

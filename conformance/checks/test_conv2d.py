@@ -13,6 +13,7 @@ from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Case, as_pair
 from nnspec.conformance.checks import laws, laws_of_gradients
 from nnspec.conformance.checks.cases import any_of, composite, data, pairs, specials, wholes, with_cotangent
+from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -69,9 +70,7 @@ def expected(case: Case) -> Expected:
     )
 
 
-def equals_reference(subject: Trial, case: Case) -> None:
-    """The one comparison behind every requirement on values."""
-    subject.expect(subject(case), expected(case))
+law = Laws(cases, expected)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
@@ -82,28 +81,34 @@ def test_kernel_orientation(subject: Trial, case: Case) -> None:
     """A kernel with one non-zero element copies the image from the place where that element lies."""
     weight = np.zeros_like(case["weight"])
     weight[:, 0, -1, 0] = 1
-    equals_reference(subject, case.but(weight=weight))
+    laws.equals_reference(subject, case.but(weight=weight), expected)
 
 
-@requirement("conv2d.output.value", cases, vary=(), wide=True)
-def test_output_value(subject: Trial, case: Case) -> None:
-    """Every output element is the sum over C, KH and KW."""
-    equals_reference(subject, case)
+test_output_value = law(
+    "conv2d.output.value",
+    laws.equals_reference,
+    "Every output element is the sum over C, KH and KW.",
+    vary=(),
+    wide=True,
+)
 
 
 @requirement("conv2d.bias.per-channel", cases, vary=("bias",), needs="bias")
 def test_bias_per_channel(subject: Trial, case: Case) -> None:
     """On an image of zeros every channel shows its bias alone."""
     if case["bias"] is None:
-        equals_reference(subject, case)
+        laws.equals_reference(subject, case, expected)
     else:
-        equals_reference(subject, case.but(x=np.zeros_like(case["x"])))
+        laws.equals_reference(subject, case.but(x=np.zeros_like(case["x"])), expected)
 
 
-@requirement("conv2d.stride.step", cases, vary=("stride",), needs="stride")
-def test_stride_step(subject: Trial, case: Case) -> None:
-    """Windows begin at multiples of the stride, rows and columns each of their own."""
-    equals_reference(subject, case)
+test_stride_step = law(
+    "conv2d.stride.step",
+    laws.equals_reference,
+    "Windows begin at multiples of the stride, rows and columns each of their own.",
+    vary=("stride",),
+    needs="stride",
+)
 
 
 @requirement("conv2d.padding.zeros", cases, vary=("padding",), needs="padding")
@@ -115,36 +120,49 @@ def test_padding_zeros(subject: Trial, case: Case) -> None:
     subject.expect(subject(case.but(x=padded, padding=0)), expected(case), "the image padded beforehand")
 
 
-@requirement("conv2d.dilation.gap", cases, vary=("dilation",), needs="dilation")
-def test_dilation_gap(subject: Trial, case: Case) -> None:
-    """Kernel elements are `dilation` rows and columns apart."""
-    equals_reference(subject, case)
-
-
-@requirement("conv2d.groups.block-diagonal", cases, vary=("groups",), needs="groups")
-def test_groups_block_diagonal(subject: Trial, case: Case) -> None:
-    """Each group of outputs sees its own group of channels."""
-    equals_reference(subject, case)
-
-
-@requirement("conv2d.arguments.together", cases, wide=True)
-def test_arguments_together(subject: Trial, case: Case) -> None:
-    """All arguments at once, each with its own value for rows and for columns."""
-    equals_reference(subject, case)
-
-
-@requirement("conv2d.special.value", specials, of=cases, operand="x", vary=UNGROUPED, dtypes=LONG, effort=2)
-def test_special_value(subject: Trial, case: Case) -> None:
-    """Where it belongs, and nowhere else."""
-    equals_reference(subject, case)
-
-
-@requirement(
-    "conv2d.special.groups", specials, of=cases, operand="x", vary=("groups",), needs="groups", dtypes=LONG, effort=2
+test_dilation_gap = law(
+    "conv2d.dilation.gap",
+    laws.equals_reference,
+    "Kernel elements are `dilation` rows and columns apart.",
+    vary=("dilation",),
+    needs="dilation",
 )
-def test_special_groups(subject: Trial, case: Case) -> None:
-    """In its own group, and in no other."""
-    equals_reference(subject, case)
+test_groups_block_diagonal = law(
+    "conv2d.groups.block-diagonal",
+    laws.equals_reference,
+    "Each group of outputs sees its own group of channels.",
+    vary=("groups",),
+    needs="groups",
+)
+test_arguments_together = law(
+    "conv2d.arguments.together",
+    laws.equals_reference,
+    "All arguments at once, each with its own value for rows and for columns.",
+    wide=True,
+)
+test_special_value = law(
+    "conv2d.special.value",
+    laws.equals_reference,
+    "Where it belongs, and nowhere else.",
+    cases=specials,
+    of=cases,
+    operand="x",
+    vary=UNGROUPED,
+    dtypes=LONG,
+    effort=2,
+)
+test_special_groups = law(
+    "conv2d.special.groups",
+    laws.equals_reference,
+    "In its own group, and in no other.",
+    cases=specials,
+    of=cases,
+    operand="x",
+    vary=("groups",),
+    needs="groups",
+    dtypes=LONG,
+    effort=2,
+)
 
 
 @requirement("conv2d.range.ends", wholes, of=cases, dtypes=LONG, effort=2)
@@ -168,40 +186,12 @@ def test_output_size(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
-@requirement("conv2d.output.dtype", cases, effort=2)
-def test_output_dtype(subject: Trial, case: Case) -> None:
-    """The operands' dtype."""
-    laws.keeps_dtype(subject, case)
-
-
-@requirement("conv2d.output.fresh", cases, effort=2)
-def test_output_fresh(subject: Trial, case: Case) -> None:
-    """No memory shared, no buffer used again."""
-    laws.is_fresh(subject, case)
-
-
-@requirement("conv2d.input.unchanged", cases, effort=2)
-def test_input_unchanged(subject: Trial, case: Case) -> None:
-    """No operand is written to."""
-    laws.leaves_operands(subject, case)
-
-
-@requirement("conv2d.input.layout", cases, effort=4)
-def test_input_layout(subject: Trial, case: Case) -> None:
-    """Only the elements count."""
-    laws.ignores_layout(subject, case, expected(case))
-
-
-@requirement("conv2d.batch.independent", cases, batch=2)
-def test_batch_independent(subject: Trial, case: Case) -> None:
-    """Each image by itself."""
-    laws.judges_images_alone(subject, case, expected(case))
-
-
-@requirement("conv2d.batch.empty", cases, effort=2)
-def test_batch_empty(subject: Trial, case: Case) -> None:
-    """No images in, no images out."""
-    laws.returns_no_images(subject, case)
+test_output_dtype = law("conv2d.output.dtype", laws.keeps_dtype)
+test_output_fresh = law("conv2d.output.fresh", laws.is_fresh)
+test_input_unchanged = law("conv2d.input.unchanged", laws.leaves_operands)
+test_input_layout = law("conv2d.input.layout", laws.ignores_layout)
+test_batch_independent = law("conv2d.batch.independent", laws.judges_images_alone)
+test_batch_empty = law("conv2d.batch.empty", laws.returns_no_images)
 
 
 @composite
@@ -218,10 +208,7 @@ def two_calls(draw, *, dtype: str, lacks: frozenset[str]):
     return case, case.but(stride=2) if argument == "stride" else case
 
 
-@requirement("conv2d.call.stateless", two_calls)
-def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
-    """A call in between changes nothing."""
-    laws.forgets(subject, *case, expected)
+test_call_stateless = law("conv2d.call.stateless", laws.forgets, "A call in between changes nothing.", cases=two_calls)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------
@@ -265,21 +252,26 @@ def expected_gradients(case: Case) -> dict[str, Expected]:
     return found
 
 
+gradient = Laws(gradients, expected_gradients, needs=("vjp",))
+
+
 def gradient_equals_reference(subject: Trial, case: Case, operand: str) -> None:
     """The one comparison behind every requirement on the values of gradients."""
     laws_of_gradients.equals_reference(subject, case, operand, expected_gradients(case)[operand])
 
 
-@requirement("conv2d.gradient.x", gradients, needs="vjp", wide=True)
-def test_gradient_x(subject: Trial, case: Case) -> None:
-    """Every window hands its cotangent, times the kernel, back to what it covered."""
-    gradient_equals_reference(subject, case, "x")
-
-
-@requirement("conv2d.gradient.weight", gradients, needs="vjp", wide=True)
-def test_gradient_weight(subject: Trial, case: Case) -> None:
-    """Every tap gets what it met, times the cotangent."""
-    gradient_equals_reference(subject, case, "weight")
+test_gradient_x = gradient(
+    "conv2d.gradient.x",
+    laws_of_gradients.values("x"),
+    "Every window hands its cotangent, times the kernel, back to what it covered.",
+    wide=True,
+)
+test_gradient_weight = gradient(
+    "conv2d.gradient.weight",
+    laws_of_gradients.values("weight"),
+    "Every tap gets what it met, times the cotangent.",
+    wide=True,
+)
 
 
 @requirement("conv2d.gradient.bias", gradients, needs=("vjp", "bias"))
@@ -290,49 +282,22 @@ def test_gradient_bias(subject: Trial, case: Case) -> None:
     gradient_equals_reference(subject, case, "bias")
 
 
-@requirement("conv2d.gradient.like-operand", gradients, needs="vjp", effort=2)
-def test_gradient_like_operand(subject: Trial, case: Case) -> None:
-    """Rows that no window reaches have a gradient as well."""
-    laws_of_gradients.is_like_operand(subject, case)
-
-
-@requirement("conv2d.gradient.layout", gradients, needs="vjp", effort=2)
-def test_gradient_layout(subject: Trial, case: Case) -> None:
-    """Transposed, sliced, reversed, channels-last and stride-0 cotangents."""
-    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
-
-
-@requirement("conv2d.gradient.unchanged", gradients, needs="vjp", effort=2)
-def test_gradient_unchanged(subject: Trial, case: Case) -> None:
-    """Operands and cotangent."""
-    laws_of_gradients.leaves_operands(subject, case)
-
-
-@requirement("conv2d.gradient.batch", gradients, needs="vjp", batch=2)
-def test_gradient_batch(subject: Trial, case: Case) -> None:
-    """Image by image."""
-    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
-
-
-@requirement(
+test_gradient_like_operand = gradient("conv2d.gradient.like-operand", laws_of_gradients.is_like_operand)
+test_gradient_layout = gradient("conv2d.gradient.layout", laws_of_gradients.ignores_layout)
+test_gradient_unchanged = gradient("conv2d.gradient.unchanged", laws_of_gradients.leaves_operands)
+test_gradient_batch = gradient("conv2d.gradient.batch", laws_of_gradients.judges_images_alone)
+test_gradient_special = gradient(
     "conv2d.gradient.special",
-    specials,
+    laws_of_gradients.values("x"),
+    "Where it belongs, and nowhere else.",
+    cases=specials,
     of=gradients,
     operand="cotangent",
     vary=UNGROUPED,
-    needs="vjp",
     dtypes=LONG,
     effort=2,
 )
-def test_gradient_special(subject: Trial, case: Case) -> None:
-    """Where it belongs, and nowhere else."""
-    gradient_equals_reference(subject, case, "x")
-
-
-@requirement("conv2d.gradient.empty", gradients, needs="vjp", effort=2)
-def test_gradient_empty(subject: Trial, case: Case) -> None:
-    """No images: zeros for weight and bias."""
-    laws_of_gradients.is_nothing_for_no_images(subject, case)
+test_gradient_empty = gradient("conv2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
@@ -353,10 +318,10 @@ def _rank(draw: st.DrawFn, case: Case) -> Case:
     )
 
 
-@requirement("conv2d.refuses.rank", broken, how=_rank, per_dtype=False, forms="function")
-def test_refuses_rank(subject: Trial, case: Case) -> None:
-    """Two and five dimensions."""
-    subject.refuses(case)
+refusal = Laws(broken, per_dtype=False)
+test_refuses_rank = refusal(
+    "conv2d.refuses.rank", laws.refuses, "Two and five dimensions.", how=_rank, forms="function"
+)
 
 
 def _channels(draw: st.DrawFn, case: Case) -> Case:
@@ -365,23 +330,17 @@ def _channels(draw: st.DrawFn, case: Case) -> Case:
     return case.but(x=np.concatenate([x, x[:, :1]], axis=1) if more else x[:, 1:])
 
 
-@requirement("conv2d.refuses.channels", broken, how=_channels, per_dtype=False)
-def test_refuses_channels(subject: Trial, case: Case) -> None:
-    """One channel too many or too few."""
-    subject.refuses(case)
-
-
-@requirement(
+test_refuses_channels = refusal(
+    "conv2d.refuses.channels", laws.refuses, "One channel too many or too few.", how=_channels
+)
+test_refuses_groups = refusal(
     "conv2d.refuses.groups",
-    broken,
+    laws.refuses,
+    "0, and numbers that divide neither.",
     how=lambda draw, case: case.but(groups=draw(st.sampled_from([0, case["x"].shape[1] + 1, len(case["weight"]) + 1]))),
     needs="groups",
     forms="function",
-    per_dtype=False,
 )
-def test_refuses_groups(subject: Trial, case: Case) -> None:
-    """0, and numbers that divide neither."""
-    subject.refuses(case)
 
 
 def _bias(draw: st.DrawFn, case: Case) -> Case:
@@ -390,10 +349,9 @@ def _bias(draw: st.DrawFn, case: Case) -> Case:
     return case.but(bias=np.ones(wrong, case["x"].dtype))
 
 
-@requirement("conv2d.refuses.bias", broken, how=_bias, needs="bias", forms="function", per_dtype=False)
-def test_refuses_bias(subject: Trial, case: Case) -> None:
-    """Another length than O."""
-    subject.refuses(case)
+test_refuses_bias = refusal(
+    "conv2d.refuses.bias", laws.refuses, "Another length than O.", how=_bias, needs="bias", forms="function"
+)
 
 
 def _below(name: str, legal: int) -> Any:
@@ -402,22 +360,15 @@ def _below(name: str, legal: int) -> Any:
     return lambda draw, case: case.but(**{name: draw(values)})
 
 
-@requirement("conv2d.refuses.stride", broken, how=_below("stride", 1), needs="stride", per_dtype=False)
-def test_refuses_stride(subject: Trial, case: Case) -> None:
-    """0 and below."""
-    subject.refuses(case)
-
-
-@requirement("conv2d.refuses.padding", broken, how=_below("padding", 0), needs="padding", per_dtype=False)
-def test_refuses_padding(subject: Trial, case: Case) -> None:
-    """Below 0."""
-    subject.refuses(case)
-
-
-@requirement("conv2d.refuses.dilation", broken, how=_below("dilation", 1), needs="dilation", per_dtype=False)
-def test_refuses_dilation(subject: Trial, case: Case) -> None:
-    """0 and below."""
-    subject.refuses(case)
+test_refuses_stride = refusal(
+    "conv2d.refuses.stride", laws.refuses, "0 and below.", how=_below("stride", 1), needs="stride"
+)
+test_refuses_padding = refusal(
+    "conv2d.refuses.padding", laws.refuses, "Below 0.", how=_below("padding", 0), needs="padding"
+)
+test_refuses_dilation = refusal(
+    "conv2d.refuses.dilation", laws.refuses, "0 and below.", how=_below("dilation", 1), needs="dilation"
+)
 
 
 def _window(draw: st.DrawFn, case: Case) -> Case:
@@ -427,10 +378,9 @@ def _window(draw: st.DrawFn, case: Case) -> Case:
     return case.but(weight=np.ones((*weight.shape[:2], *kernel), weight.dtype))
 
 
-@requirement("conv2d.refuses.window", broken, how=_window, per_dtype=False)
-def test_refuses_window(subject: Trial, case: Case) -> None:
-    """A kernel one row or one column larger than the padded image."""
-    subject.refuses(case)
+test_refuses_window = refusal(
+    "conv2d.refuses.window", laws.refuses, "A kernel one row or one column larger than the padded image.", how=_window
+)
 
 
 # -- the cases reach the corners ---------------------------------------------------------------------------------------

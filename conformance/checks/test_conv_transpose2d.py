@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks import laws, laws_of_gradients
 from nnspec.conformance.checks.cases import KINDS, Data, any_of, composite, data, specials, wholes, with_cotangent
+from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -95,9 +95,7 @@ def output_shape(case: Case) -> tuple[int, ...]:
     return len(case["x"]), case["weight"].shape[1] * case["groups"], *rows_columns
 
 
-def equals_reference(subject: Trial, case: Case) -> None:
-    """The one comparison behind every requirement on values."""
-    subject.expect(subject(case), expected(case))
+law = Laws(cases, expected)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
@@ -108,90 +106,97 @@ def test_kernel_orientation(subject: Trial, case: Case) -> None:
     """A single 1 in the image becomes the kernel."""
     x = np.zeros_like(case["x"])
     x[:, 0, -1, 0] = 1
-    equals_reference(subject, case.but(x=x))
+    laws.equals_reference(subject, case.but(x=x), expected)
 
 
-@requirement("conv_transpose2d.kernel.channels", cases, vary=(), square=True)
-def test_kernel_channels(subject: Trial, case: Case) -> None:
-    """Channels first, outputs second, where nothing but the values tells them apart."""
-    equals_reference(subject, case)
-
-
-@requirement("conv_transpose2d.output.value", cases, vary=(), wide=True)
-def test_output_value(subject: Trial, case: Case) -> None:
-    """Every output element is the sum of the products that land on it."""
-    equals_reference(subject, case)
+test_kernel_channels = law(
+    "conv_transpose2d.kernel.channels",
+    laws.equals_reference,
+    "Channels first, outputs second, where nothing but the values tells them apart.",
+    vary=(),
+    square=True,
+)
+test_output_value = law(
+    "conv_transpose2d.output.value",
+    laws.equals_reference,
+    "Every output element is the sum of the products that land on it.",
+    vary=(),
+    wide=True,
+)
 
 
 @requirement("conv_transpose2d.bias.per-channel", cases, vary=("bias", "stride"), needs="bias")
 def test_bias_per_channel(subject: Trial, case: Case) -> None:
     """On an image of zeros every channel shows its bias alone, also where a large stride leaves gaps."""
-    equals_reference(subject, case.but(x=np.zeros_like(case["x"])))
+    laws.equals_reference(subject, case.but(x=np.zeros_like(case["x"])), expected)
 
 
-@requirement("conv_transpose2d.stride.step", cases, vary=("stride",), needs="stride")
-def test_stride_step(subject: Trial, case: Case) -> None:
-    """Copies of the kernel begin at multiples of the stride, rows and columns each of their own."""
-    equals_reference(subject, case)
-
-
-@requirement("conv_transpose2d.padding.crop", cases, vary=("padding",), needs="padding")
-def test_padding_crop(subject: Trial, case: Case) -> None:
-    """Padding takes rows and columns off all sides."""
-    equals_reference(subject, case)
-
-
-@requirement(
+test_stride_step = law(
+    "conv_transpose2d.stride.step",
+    laws.equals_reference,
+    "Copies of the kernel begin at multiples of the stride, rows and columns each of their own.",
+    vary=("stride",),
+    needs="stride",
+)
+test_padding_crop = law(
+    "conv_transpose2d.padding.crop",
+    laws.equals_reference,
+    "Padding takes rows and columns off all sides.",
+    vary=("padding",),
+    needs="padding",
+)
+test_output_padding_far_end = law(
     "conv_transpose2d.output-padding.far-end",
-    cases,
+    laws.equals_reference,
+    "Rows and columns more at the bottom and on the right; without padding nothing reaches them.",
     vary=("stride", "output_padding"),
     least=1,
     needs=("stride", "output_padding"),
 )
-def test_output_padding_far_end(subject: Trial, case: Case) -> None:
-    """Rows and columns more at the bottom and on the right; without padding nothing reaches them."""
-    equals_reference(subject, case)
-
-
-@requirement(
+test_output_padding_computed = law(
     "conv_transpose2d.output-padding.computed",
-    cases,
+    laws.equals_reference,
+    "With padding, they hold products.",
     vary=("stride", "padding", "output_padding"),
     least=1,
     needs=("stride", "padding", "output_padding"),
 )
-def test_output_padding_computed(subject: Trial, case: Case) -> None:
-    """With padding, they hold products."""
-    equals_reference(subject, case)
-
-
-@requirement("conv_transpose2d.dilation.gap", cases, vary=("dilation",), needs="dilation")
-def test_dilation_gap(subject: Trial, case: Case) -> None:
-    """Kernel elements land `dilation` rows and columns apart."""
-    equals_reference(subject, case)
-
-
-@requirement("conv_transpose2d.groups.block-diagonal", cases, vary=("groups",), needs="groups")
-def test_groups_block_diagonal(subject: Trial, case: Case) -> None:
-    """Each group of channels reaches its own group of outputs."""
-    equals_reference(subject, case)
-
-
-@requirement("conv_transpose2d.arguments.together", cases, wide=True)
-def test_arguments_together(subject: Trial, case: Case) -> None:
-    """All arguments at once, each with its own value for rows and for columns."""
-    equals_reference(subject, case)
-
-
-@requirement("conv_transpose2d.special.value", specials, of=cases, operand="x", vary=UNGROUPED, dtypes=LONG, effort=2)
-def test_special_value(subject: Trial, case: Case) -> None:
-    """Where it belongs, and nowhere else."""
-    equals_reference(subject, case)
-
-
-@requirement(
+test_dilation_gap = law(
+    "conv_transpose2d.dilation.gap",
+    laws.equals_reference,
+    "Kernel elements land `dilation` rows and columns apart.",
+    vary=("dilation",),
+    needs="dilation",
+)
+test_groups_block_diagonal = law(
+    "conv_transpose2d.groups.block-diagonal",
+    laws.equals_reference,
+    "Each group of channels reaches its own group of outputs.",
+    vary=("groups",),
+    needs="groups",
+)
+test_arguments_together = law(
+    "conv_transpose2d.arguments.together",
+    laws.equals_reference,
+    "All arguments at once, each with its own value for rows and for columns.",
+    wide=True,
+)
+test_special_value = law(
+    "conv_transpose2d.special.value",
+    laws.equals_reference,
+    "Where it belongs, and nowhere else.",
+    cases=specials,
+    of=cases,
+    operand="x",
+    vary=UNGROUPED,
+    dtypes=LONG,
+    effort=2,
+)
+test_special_groups = law(
     "conv_transpose2d.special.groups",
-    specials,
+    laws.equals_reference,
+    "In its own group, and in no other.",
+    cases=specials,
     of=cases,
     operand="x",
     vary=("groups",),
@@ -199,9 +204,6 @@ def test_special_value(subject: Trial, case: Case) -> None:
     dtypes=LONG,
     effort=2,
 )
-def test_special_groups(subject: Trial, case: Case) -> None:
-    """In its own group, and in no other."""
-    equals_reference(subject, case)
 
 
 @requirement("conv_transpose2d.range.ends", wholes, of=cases, dtypes=LONG, effort=2)
@@ -238,40 +240,12 @@ def test_output_size(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
-@requirement("conv_transpose2d.output.dtype", cases, effort=2)
-def test_output_dtype(subject: Trial, case: Case) -> None:
-    """The operands' dtype."""
-    laws.keeps_dtype(subject, case)
-
-
-@requirement("conv_transpose2d.output.fresh", cases, effort=2)
-def test_output_fresh(subject: Trial, case: Case) -> None:
-    """No memory shared, no buffer used again."""
-    laws.is_fresh(subject, case)
-
-
-@requirement("conv_transpose2d.input.unchanged", cases, effort=2)
-def test_input_unchanged(subject: Trial, case: Case) -> None:
-    """No operand is written to."""
-    laws.leaves_operands(subject, case)
-
-
-@requirement("conv_transpose2d.input.layout", cases, effort=4)
-def test_input_layout(subject: Trial, case: Case) -> None:
-    """Only the elements count."""
-    laws.ignores_layout(subject, case, expected(case))
-
-
-@requirement("conv_transpose2d.batch.independent", cases, batch=2)
-def test_batch_independent(subject: Trial, case: Case) -> None:
-    """Each image by itself."""
-    laws.judges_images_alone(subject, case, expected(case))
-
-
-@requirement("conv_transpose2d.batch.empty", cases, effort=2)
-def test_batch_empty(subject: Trial, case: Case) -> None:
-    """No images in, no images out."""
-    laws.returns_no_images(subject, case)
+test_output_dtype = law("conv_transpose2d.output.dtype", laws.keeps_dtype)
+test_output_fresh = law("conv_transpose2d.output.fresh", laws.is_fresh)
+test_input_unchanged = law("conv_transpose2d.input.unchanged", laws.leaves_operands)
+test_input_layout = law("conv_transpose2d.input.layout", laws.ignores_layout)
+test_batch_independent = law("conv_transpose2d.batch.independent", laws.judges_images_alone)
+test_batch_empty = law("conv_transpose2d.batch.empty", laws.returns_no_images)
 
 
 @composite
@@ -289,10 +263,9 @@ def calls_in_turn(draw, *, dtype: str, lacks: frozenset[str]):
     return case.but(**first), case.but(**second)
 
 
-@requirement("conv_transpose2d.call.stateless", calls_in_turn)
-def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
-    """A call in between changes nothing."""
-    laws.forgets(subject, *case, expected)
+test_call_stateless = law(
+    "conv_transpose2d.call.stateless", laws.forgets, "A call in between changes nothing.", cases=calls_in_turn
+)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------
@@ -338,21 +311,26 @@ def expected_gradients(case: Case) -> dict[str, Expected]:
     return found
 
 
+gradient = Laws(gradients, expected_gradients, needs=("vjp",))
+
+
 def gradient_equals_reference(subject: Trial, case: Case, operand: str) -> None:
     """The one comparison behind every requirement on the values of gradients."""
     laws_of_gradients.equals_reference(subject, case, operand, expected_gradients(case)[operand])
 
 
-@requirement("conv_transpose2d.gradient.x", wide_or_square, needs="vjp")
-def test_gradient_x(subject: Trial, case: Case) -> None:
-    """Every element gets the cotangents that its copy of the kernel reached, times that kernel."""
-    gradient_equals_reference(subject, case, "x")
-
-
-@requirement("conv_transpose2d.gradient.weight", wide_or_square, needs="vjp")
-def test_gradient_weight(subject: Trial, case: Case) -> None:
-    """Every tap gets the cotangents where it landed, times what it carried there."""
-    gradient_equals_reference(subject, case, "weight")
+test_gradient_x = gradient(
+    "conv_transpose2d.gradient.x",
+    laws_of_gradients.values("x"),
+    "Every element gets the cotangents that its copy of the kernel reached, times that kernel.",
+    cases=wide_or_square,
+)
+test_gradient_weight = gradient(
+    "conv_transpose2d.gradient.weight",
+    laws_of_gradients.values("weight"),
+    "Every tap gets the cotangents where it landed, times what it carried there.",
+    cases=wide_or_square,
+)
 
 
 @requirement("conv_transpose2d.gradient.bias", gradients, needs=("vjp", "bias"))
@@ -363,49 +341,22 @@ def test_gradient_bias(subject: Trial, case: Case) -> None:
     gradient_equals_reference(subject, case, "bias")
 
 
-@requirement("conv_transpose2d.gradient.like-operand", gradients, needs="vjp", effort=2)
-def test_gradient_like_operand(subject: Trial, case: Case) -> None:
-    """However many windows the cotangent has room for."""
-    laws_of_gradients.is_like_operand(subject, case)
-
-
-@requirement("conv_transpose2d.gradient.layout", gradients, needs="vjp", effort=2)
-def test_gradient_layout(subject: Trial, case: Case) -> None:
-    """Transposed, sliced, reversed, channels-last and stride-0 cotangents."""
-    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
-
-
-@requirement("conv_transpose2d.gradient.unchanged", gradients, needs="vjp", effort=2)
-def test_gradient_unchanged(subject: Trial, case: Case) -> None:
-    """Operands and cotangent."""
-    laws_of_gradients.leaves_operands(subject, case)
-
-
-@requirement("conv_transpose2d.gradient.batch", gradients, needs="vjp", batch=2)
-def test_gradient_batch(subject: Trial, case: Case) -> None:
-    """Image by image."""
-    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
-
-
-@requirement(
+test_gradient_like_operand = gradient("conv_transpose2d.gradient.like-operand", laws_of_gradients.is_like_operand)
+test_gradient_layout = gradient("conv_transpose2d.gradient.layout", laws_of_gradients.ignores_layout)
+test_gradient_unchanged = gradient("conv_transpose2d.gradient.unchanged", laws_of_gradients.leaves_operands)
+test_gradient_batch = gradient("conv_transpose2d.gradient.batch", laws_of_gradients.judges_images_alone)
+test_gradient_special = gradient(
     "conv_transpose2d.gradient.special",
-    specials,
+    laws_of_gradients.values("x"),
+    "Where it belongs, and nowhere else.",
+    cases=specials,
     of=gradients,
     operand="cotangent",
     vary=UNGROUPED,
-    needs="vjp",
     dtypes=LONG,
     effort=2,
 )
-def test_gradient_special(subject: Trial, case: Case) -> None:
-    """Where it belongs, and nowhere else."""
-    gradient_equals_reference(subject, case, "x")
-
-
-@requirement("conv_transpose2d.gradient.empty", gradients, needs="vjp", effort=2)
-def test_gradient_empty(subject: Trial, case: Case) -> None:
-    """No images: zeros for weight and bias."""
-    laws_of_gradients.is_nothing_for_no_images(subject, case)
+test_gradient_empty = gradient("conv_transpose2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
@@ -417,7 +368,7 @@ def broken(draw, *, how: Any, **choices: Any):
     return how(draw, draw(cases(**choices)))
 
 
-refusal = partial(requirement, cases=broken, per_dtype=False)
+refusal = Laws(broken, per_dtype=False)
 
 
 def _rank(draw: st.DrawFn, case: Case) -> Case:
@@ -425,10 +376,9 @@ def _rank(draw: st.DrawFn, case: Case) -> Case:
     return case.but(**{name: draw(st.sampled_from([case[name][0, 0], case[name][None]]))})
 
 
-@refusal("conv_transpose2d.refuses.rank", how=_rank, forms="function")
-def test_refuses_rank(subject: Trial, case: Case) -> None:
-    """Two and five dimensions."""
-    subject.refuses(case)
+test_refuses_rank = refusal(
+    "conv_transpose2d.refuses.rank", laws.refuses, "Two and five dimensions.", how=_rank, forms="function"
+)
 
 
 def _channels(draw: st.DrawFn, case: Case) -> Case:
@@ -437,10 +387,9 @@ def _channels(draw: st.DrawFn, case: Case) -> Case:
     return case.but(x=np.concatenate([x, x[:, :1]], axis=1) if more else x[:, 1:])
 
 
-@refusal("conv_transpose2d.refuses.channels", how=_channels, effort=1)
-def test_refuses_channels(subject: Trial, case: Case) -> None:
-    """One channel too many or too few."""
-    subject.refuses(case)
+test_refuses_channels = refusal(
+    "conv_transpose2d.refuses.channels", laws.refuses, "One channel too many or too few.", how=_channels, effort=1
+)
 
 
 def _groups(draw: st.DrawFn, case: Case) -> Case:
@@ -448,10 +397,15 @@ def _groups(draw: st.DrawFn, case: Case) -> Case:
     return case.but(groups=draw(any_of(*[n for n in range(channels + 2) if n == 0 or channels % n])))
 
 
-@refusal("conv_transpose2d.refuses.groups", how=_groups, vary=("stride",), needs="groups", forms="function")
-def test_refuses_groups(subject: Trial, case: Case) -> None:
-    """0, and numbers that do not divide the channels."""
-    subject.refuses(case)
+test_refuses_groups = refusal(
+    "conv_transpose2d.refuses.groups",
+    laws.refuses,
+    "0, and numbers that do not divide the channels.",
+    how=_groups,
+    vary=("stride",),
+    needs="groups",
+    forms="function",
+)
 
 
 def _bias(draw: st.DrawFn, case: Case) -> Case:
@@ -460,10 +414,14 @@ def _bias(draw: st.DrawFn, case: Case) -> Case:
     return case.but(bias=np.ones(wrong, case["x"].dtype))
 
 
-@refusal("conv_transpose2d.refuses.bias", how=_bias, needs="bias", forms="function")
-def test_refuses_bias(subject: Trial, case: Case) -> None:
-    """Another length than O: 1, one more, or one group's."""
-    subject.refuses(case)
+test_refuses_bias = refusal(
+    "conv_transpose2d.refuses.bias",
+    laws.refuses,
+    "Another length than O: 1, one more, or one group's.",
+    how=_bias,
+    needs="bias",
+    forms="function",
+)
 
 
 def _below(name: str, legal: int) -> Any:
@@ -472,45 +430,42 @@ def _below(name: str, legal: int) -> Any:
     return lambda draw, case: case.but(**{name: draw(values)})
 
 
-@refusal("conv_transpose2d.refuses.stride", how=_below("stride", 1), vary=(), needs="stride")
-def test_refuses_stride(subject: Trial, case: Case) -> None:
-    """0 and below."""
-    subject.refuses(case)
-
-
-@refusal("conv_transpose2d.refuses.padding", how=_below("padding", 0), vary=("stride",), needs="padding")
-def test_refuses_padding(subject: Trial, case: Case) -> None:
-    """Below 0."""
-    subject.refuses(case)
-
-
-@refusal("conv_transpose2d.refuses.dilation", how=_below("dilation", 0), vary=("stride",), needs="dilation")
-def test_refuses_dilation(subject: Trial, case: Case) -> None:
-    """Below 0."""
-    subject.refuses(case)
-
-
-@refusal(
+test_refuses_stride = refusal(
+    "conv_transpose2d.refuses.stride", laws.refuses, "0 and below.", how=_below("stride", 1), vary=(), needs="stride"
+)
+test_refuses_padding = refusal(
+    "conv_transpose2d.refuses.padding",
+    laws.refuses,
+    "Below 0.",
+    how=_below("padding", 0),
+    vary=("stride",),
+    needs="padding",
+)
+test_refuses_dilation = refusal(
+    "conv_transpose2d.refuses.dilation",
+    laws.refuses,
+    "Below 0.",
+    how=_below("dilation", 0),
+    vary=("stride",),
+    needs="dilation",
+)
+test_refuses_dilation_zero = refusal(
     "conv_transpose2d.refuses.dilation-zero",
+    laws.refuses,
+    "0 on one axis or on both.",
     how=lambda draw, case: case.but(dilation=draw(any_of(0, (0, 1), (1, 0)))),
     vary=(),
     batch=2,
     needs="dilation",
 )
-def test_refuses_dilation_zero(subject: Trial, case: Case) -> None:
-    """0 on one axis or on both."""
-    subject.refuses(case)
-
-
-@refusal(
+test_refuses_output_padding = refusal(
     "conv_transpose2d.refuses.output-padding",
+    laws.refuses,
+    "Below 0.",
     how=_below("output_padding", 0),
     vary=("stride", "dilation"),
     needs="output_padding",
 )
-def test_refuses_output_padding(subject: Trial, case: Case) -> None:
-    """Below 0."""
-    subject.refuses(case)
 
 
 def _limits(case: Case) -> tuple[int, int]:
@@ -524,8 +479,10 @@ def _output_padding_limit(draw: st.DrawFn, case: Case) -> Case:
     return case.but(output_padding=draw(any_of(smaller, (rows, 0), (0, columns), (rows, columns))))
 
 
-@refusal(
+@requirement(
     "conv_transpose2d.refuses.output-padding-limit",
+    broken,
+    per_dtype=False,
     how=_output_padding_limit,
     vary=("stride", "dilation"),
     needs="output_padding",
@@ -543,15 +500,14 @@ def _output_size(draw: st.DrawFn, case: Case) -> Case:
     return case.but(padding=draw(any_of((rows, 0), (0, columns), (rows, columns))))
 
 
-@refusal(
+test_refuses_output_size = refusal(
     "conv_transpose2d.refuses.output-size",
+    laws.refuses,
+    "Padding that takes off more rows or columns than there are, by one at least.",
     how=_output_size,
     vary=("stride", "output_padding", "dilation"),
     needs="padding",
 )
-def test_refuses_output_size(subject: Trial, case: Case) -> None:
-    """Padding that takes off more rows or columns than there are, by one at least."""
-    subject.refuses(case)
 
 
 # -- the cases reach the corners ---------------------------------------------------------------------------------------

@@ -12,11 +12,13 @@ import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
-from nnspec.conformance.bounds.einsum import gradient, sum_of_products
+from nnspec.conformance.bounds.einsum import gradient as gradient_of
+from nnspec.conformance.bounds.einsum import sum_of_products
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import LAYOUTS, Array, Case
 from nnspec.conformance.checks import laws, laws_of_gradients
 from nnspec.conformance.checks.cases import Data, any_of, data, specials, wholes, with_cotangent
+from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.requirements import CHECKS, requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -131,9 +133,7 @@ def expected(case: Case) -> Expected:
     return sum_of_products(case["equation"], *case.arrays.values())
 
 
-def equals_reference(subject: Trial, case: Case) -> None:
-    """The one comparison behind every requirement on values."""
-    subject.expect(subject(case), expected(case))
+law = Laws(cases, expected)
 
 
 def equals_own(subject: Trial, result: Array, case: Case, what: str) -> None:
@@ -145,28 +145,27 @@ def equals_own(subject: Trial, result: Array, case: Case, what: str) -> None:
 # -- labels ------------------------------------------------------------------------------------------------------------
 
 
-@requirement("einsum.contraction.value", cases, roles={"contracted": (1, 2), "outer": (0, 2)})
-def test_contraction_value(subject: Trial, case: Case) -> None:
-    """Shared and summed, wherever it stands."""
-    equals_reference(subject, case)
-
-
-@requirement("einsum.private.summed", cases, roles={"private": (1, 2), "outer": (1, 2), "contracted": (0, 1)})
-def test_private_summed(subject: Trial, case: Case) -> None:
-    """One operand's own, and summed."""
-    equals_reference(subject, case)
-
-
-@requirement("einsum.batch.paired", cases, roles={"batch": (1, 2), "outer": (0, 1), "contracted": (0, 1)})
-def test_batch_paired(subject: Trial, case: Case) -> None:
-    """Shared and kept, wherever it stands."""
-    equals_reference(subject, case)
-
-
-@requirement("einsum.outer.value", cases, roles={"outer": (2, 4)}, sizes=(2, 2, 2, 3))
-def test_outer_value(subject: Trial, case: Case) -> None:
-    """Nothing shared."""
-    equals_reference(subject, case)
+test_contraction_value = law(
+    "einsum.contraction.value",
+    laws.equals_reference,
+    "Shared and summed, wherever it stands.",
+    roles={"contracted": (1, 2), "outer": (0, 2)},
+)
+test_private_summed = law(
+    "einsum.private.summed",
+    laws.equals_reference,
+    "One operand's own, and summed.",
+    roles={"private": (1, 2), "outer": (1, 2), "contracted": (0, 1)},
+)
+test_batch_paired = law(
+    "einsum.batch.paired",
+    laws.equals_reference,
+    "Shared and kept, wherever it stands.",
+    roles={"batch": (1, 2), "outer": (0, 1), "contracted": (0, 1)},
+)
+test_outer_value = law(
+    "einsum.outer.value", laws.equals_reference, "Nothing shared.", roles={"outer": (2, 4)}, sizes=(2, 2, 2, 3)
+)
 
 
 @requirement(
@@ -179,32 +178,32 @@ def test_outer_value(subject: Trial, case: Case) -> None:
 )
 def test_diagonal_value(subject: Trial, case: Case) -> None:
     """Two or three axes of one label, one label or two, wherever they stand, and however they lie in memory."""
-    equals_reference(subject, case)
-    laws.ignores_layout(subject, case, expected(case))
+    laws.equals_reference(subject, case, expected)
+    laws.ignores_layout(subject, case, expected)
 
 
-@requirement("einsum.diagonal.summed", cases, roles={"trace": (1, 1), "outer": (0, 1)}, operands=(1, 2))
-def test_diagonal_summed(subject: Trial, case: Case) -> None:
-    """Traces."""
-    equals_reference(subject, case)
-
-
-@requirement(
+test_diagonal_summed = law(
+    "einsum.diagonal.summed",
+    laws.equals_reference,
+    "Traces.",
+    roles={"trace": (1, 1), "outer": (0, 1)},
+    operands=(1, 2),
+)
+test_broadcast_size_one = law(
     "einsum.broadcast.size-one",
-    cases,
+    laws.equals_reference,
+    "Of a label that is kept, one operand has but one.",
     roles={"batch": (1, 2), "outer": (0, 1)},
     broadcast=("batch",),
     sizes=(2, 3, 0),
 )
-def test_broadcast_size_one(subject: Trial, case: Case) -> None:
-    """Of a label that is kept, one operand has but one."""
-    equals_reference(subject, case)
-
-
-@requirement("einsum.broadcast.summed", cases, roles={"contracted": (1, 2), "outer": (0, 2)}, broadcast=("contracted",))
-def test_broadcast_summed(subject: Trial, case: Case) -> None:
-    """Of a label that is summed, one operand has but one."""
-    equals_reference(subject, case)
+test_broadcast_summed = law(
+    "einsum.broadcast.summed",
+    laws.equals_reference,
+    "Of a label that is summed, one operand has but one.",
+    roles={"contracted": (1, 2), "outer": (0, 2)},
+    broadcast=("contracted",),
+)
 
 
 # -- the ellipsis ------------------------------------------------------------------------------------------------------
@@ -213,98 +212,103 @@ TWO_FACTORS: Counts = {"contracted": (1, 2), "batch": (0, 1), "outer": (0, 2)}  
 FEW: Counts = {"outer": (0, 1), "contracted": (0, 1)}
 
 
-@requirement("einsum.ellipsis.kept", cases, roles=FEW, operands=(1, 2), ellipsis="kept")
-def test_ellipsis_kept(subject: Trial, case: Case) -> None:
-    """The same axes in every operand that has any."""
-    equals_reference(subject, case)
-
-
-@requirement("einsum.ellipsis.broadcast", cases, roles=FEW, operands=(2, 3), ellipsis="broadcast")
-def test_ellipsis_broadcast(subject: Trial, case: Case) -> None:
-    """Missing axes, and axes of size 1."""
-    equals_reference(subject, case)
+test_ellipsis_kept = law(
+    "einsum.ellipsis.kept",
+    laws.equals_reference,
+    "The same axes in every operand that has any.",
+    roles=FEW,
+    operands=(1, 2),
+    ellipsis="kept",
+)
+test_ellipsis_broadcast = law(
+    "einsum.ellipsis.broadcast",
+    laws.equals_reference,
+    "Missing axes, and axes of size 1.",
+    roles=FEW,
+    operands=(2, 3),
+    ellipsis="broadcast",
+)
 
 
 @requirement("einsum.ellipsis.dropped", cases, roles=FEW, operands=(1, 2), ellipsis="dropped")
 def test_ellipsis_dropped(subject: Trial, case: Case) -> None:
     """Summed like labels; every element along them gets the same gradient."""
-    equals_reference(subject, case)
+    laws.equals_reference(subject, case, expected)
     if "vjp" not in subject.subject.lacks(case.stem, subject.form):
         shape = expected(case).value.shape
         cotangent = np.arange(1, 1 + math.prod(shape)).reshape(shape).astype(subject.dtype)
         gradients_equal_reference(subject, replace(case, arrays={**case.arrays, "cotangent": cotangent}))
 
 
-@requirement("einsum.ellipsis.empty", cases, roles=FEW, operands=(1, 2), ellipsis="empty", effort=2)
-def test_ellipsis_empty(subject: Trial, case: Case) -> None:
-    """No axes."""
-    equals_reference(subject, case)
+test_ellipsis_empty = law(
+    "einsum.ellipsis.empty", laws.equals_reference, "No axes.", roles=FEW, operands=(1, 2), ellipsis="empty", effort=2
+)
 
 
 # -- the implicit output -----------------------------------------------------------------------------------------------
 
 
-@requirement("einsum.implicit.order", cases, roles={"outer": (2, 4)}, operands=(1, 2), implicit=True, alphabet="abcXYZ")
-def test_implicit_order(subject: Trial, case: Case) -> None:
-    """The order of the alphabet."""
-    equals_reference(subject, case)
-
-
-@requirement(
+test_implicit_order = law(
+    "einsum.implicit.order",
+    laws.equals_reference,
+    "The order of the alphabet.",
+    roles={"outer": (2, 4)},
+    operands=(1, 2),
+    implicit=True,
+    alphabet="abcXYZ",
+)
+test_implicit_summed = law(
     "einsum.implicit.summed",
-    cases,
+    laws.equals_reference,
+    "Whatever stands twice is summed.",
     roles={"contracted": (0, 1), "trace": (0, 1), "outer": (0, 1)},
     operands=(1, 3),
     implicit=True,
 )
-def test_implicit_summed(subject: Trial, case: Case) -> None:
-    """Whatever stands twice is summed."""
-    equals_reference(subject, case)
-
-
-@requirement(
-    "einsum.implicit.ellipsis", cases, roles={"outer": (1, 2)}, operands=(1, 2), ellipsis="broadcast", implicit=True
+test_implicit_ellipsis = law(
+    "einsum.implicit.ellipsis",
+    laws.equals_reference,
+    "In front.",
+    roles={"outer": (1, 2)},
+    operands=(1, 2),
+    ellipsis="broadcast",
+    implicit=True,
 )
-def test_implicit_ellipsis(subject: Trial, case: Case) -> None:
-    """In front."""
-    equals_reference(subject, case)
 
 
 # -- the equation and its operands -------------------------------------------------------------------------------------
 
 
-@requirement("einsum.equation.spaces", cases, roles={"contracted": (1, 1), "outer": (1, 2)}, spaces=True)
-def test_equation_spaces(subject: Trial, case: Case) -> None:
-    """Anywhere between labels, commas and the arrow."""
-    equals_reference(subject, case)
-
-
-@requirement(
-    "einsum.labels.case", cases, roles={"outer": (2, 2), "batch": (0, 1), "contracted": (0, 1)}, alphabet="iIjJ"
+test_equation_spaces = law(
+    "einsum.equation.spaces",
+    laws.equals_reference,
+    "Anywhere between labels, commas and the arrow.",
+    roles={"contracted": (1, 1), "outer": (1, 2)},
+    spaces=True,
 )
-def test_labels_case(subject: Trial, case: Case) -> None:
-    """i and I in one equation."""
-    equals_reference(subject, case)
-
-
-@requirement(
+test_labels_case = law(
+    "einsum.labels.case",
+    laws.equals_reference,
+    "i and I in one equation.",
+    roles={"outer": (2, 2), "batch": (0, 1), "contracted": (0, 1)},
+    alphabet="iIjJ",
+)
+test_operands_three = law(
     "einsum.operands.three",
-    cases,
+    laws.equals_reference,
+    "Labels shared by two, three and four.",
     roles={"contracted": (1, 2), "batch": (0, 1), "outer": (0, 2), "private": (0, 1)},
     operands=(3, 4),
     sizes=(2, 3),
 )
-def test_operands_three(subject: Trial, case: Case) -> None:
-    """Labels shared by two, three and four."""
-    equals_reference(subject, case)
-
-
-@requirement(
-    "einsum.operands.scalar", cases, roles={"outer": (0, 2), "contracted": (0, 1)}, operands=(1, 2), scalars=True
+test_operands_scalar = law(
+    "einsum.operands.scalar",
+    laws.equals_reference,
+    "First, last and in between.",
+    roles={"outer": (0, 2), "contracted": (0, 1)},
+    operands=(1, 2),
+    scalars=True,
 )
-def test_operands_scalar(subject: Trial, case: Case) -> None:
-    """First, last and in between."""
-    equals_reference(subject, case)
 
 
 @st.composite
@@ -354,40 +358,40 @@ def test_complex_value(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.dtype.name == '{case['a'].dtype}'")
 
 
-@requirement(
+test_contraction_empty = law(
     "einsum.contraction.empty",
-    cases,
+    laws.equals_reference,
+    "Sums of nothing, beside axes of something.",
     roles={"contracted": (0, 1), "private": (1, 1)},
     operands=(1, 3),
     sizes=(0,),
     effort=2,
 )
-def test_contraction_empty(subject: Trial, case: Case) -> None:
-    """Sums of nothing, beside axes of something."""
-    equals_reference(subject, case)
 
 
 EVERYTHING: Counts = {role: (0, 1) for role in ROLES}
 ONCE: Counts = {role: bounds for role, bounds in EVERYTHING.items() if role not in REPEATED}  # in each of its terms
 
 
-@requirement(
+test_arguments_together = law(
     "einsum.arguments.together",
-    cases,
+    laws.equals_reference,
+    "Every role and the ellipsis at once.",
     roles={**EVERYTHING, "diagonal": (0, 2)},
     operands=(1, 3),
     sizes=(2, 3),
     ellipsis="any",
 )
-def test_arguments_together(subject: Trial, case: Case) -> None:
-    """Every role and the ellipsis at once."""
-    equals_reference(subject, case)
-
-
-@requirement("einsum.special.value", specials, of=cases, operand="a", roles=TWO_FACTORS, effort=2)
-def test_special_value(subject: Trial, case: Case) -> None:
-    """Where it belongs, and nowhere else."""
-    equals_reference(subject, case)
+test_special_value = law(
+    "einsum.special.value",
+    laws.equals_reference,
+    "Where it belongs, and nowhere else.",
+    cases=specials,
+    of=cases,
+    operand="a",
+    roles=TWO_FACTORS,
+    effort=2,
+)
 
 
 @requirement("einsum.range.ends", wholes, of=cases, roles=TWO_FACTORS, dtypes=LONG, effort=2)
@@ -422,16 +426,20 @@ def test_law_composition(subject: Trial, case: Case) -> None:
 # -- results and operands ----------------------------------------------------------------------------------------------
 
 
-@requirement("einsum.output.order", cases, roles={"outer": (3, 4)}, operands=(1, 2))
-def test_output_order(subject: Trial, case: Case) -> None:
-    """Three axes and more, in any order."""
-    equals_reference(subject, case)
-
-
-@requirement("einsum.output.scalar", cases, roles={"contracted": (0, 2), "private": (1, 2)}, operands=(1, 3))
-def test_output_scalar(subject: Trial, case: Case) -> None:
-    """No axes."""
-    equals_reference(subject, case)
+test_output_order = law(
+    "einsum.output.order",
+    laws.equals_reference,
+    "Three axes and more, in any order.",
+    roles={"outer": (3, 4)},
+    operands=(1, 2),
+)
+test_output_scalar = law(
+    "einsum.output.scalar",
+    laws.equals_reference,
+    "No axes.",
+    roles={"contracted": (0, 2), "private": (1, 2)},
+    operands=(1, 3),
+)
 
 
 @requirement(
@@ -450,23 +458,16 @@ def test_output_size(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
-@requirement(
+test_output_empty = law(
     "einsum.output.empty",
-    cases,
+    laws.equals_reference,
+    "A shape, and nothing in it.",
     roles={"outer": (1, 2), "batch": (0, 1), "private": (0, 1)},
     operands=(1, 4),
     sizes=(0,),
     effort=2,
 )
-def test_output_empty(subject: Trial, case: Case) -> None:
-    """A shape, and nothing in it."""
-    equals_reference(subject, case)
-
-
-@requirement("einsum.output.dtype", cases, roles=ONCE, operands=(1, 3), sizes=(2, 3), effort=2)
-def test_output_dtype(subject: Trial, case: Case) -> None:
-    """The operands' dtype."""
-    laws.keeps_dtype(subject, case)
+test_output_dtype = law("einsum.output.dtype", laws.keeps_dtype, roles=ONCE, operands=(1, 3), sizes=(2, 3))
 
 
 @st.composite
@@ -494,30 +495,23 @@ def test_output_integer(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.dtype.name == '{case['a'].dtype}'")
 
 
-@requirement(
+test_output_fresh = law(
     "einsum.output.fresh",
-    cases,
+    laws.is_fresh,
     roles={"private": (1, 1), "outer": (0, 2), "contracted": (0, 1)},
     operands=(1, 2),
     sizes=(1, 2, 3),
     plain=True,
-    effort=2,
 )
-def test_output_fresh(subject: Trial, case: Case) -> None:
-    """No memory shared with what was summed, be it over one element, or multiplied; no buffer used again."""
-    laws.is_fresh(subject, case)
-
-
-@requirement("einsum.input.unchanged", cases, roles=ONCE, operands=(1, 3), sizes=(2, 3), plain=True, effort=2)
-def test_input_unchanged(subject: Trial, case: Case) -> None:
-    """No operand is written to."""
-    laws.leaves_operands(subject, case)
+test_input_unchanged = law(
+    "einsum.input.unchanged", laws.leaves_operands, roles=ONCE, operands=(1, 3), sizes=(2, 3), plain=True
+)
 
 
 @requirement("einsum.input.layout", cases, roles=ONCE, operands=(1, 2), sizes=(2, 3), effort=4)
 def test_input_layout(subject: Trial, case: Case) -> None:
     """Only the elements count; of an array and its own transpose too."""
-    laws.ignores_layout(subject, case, expected(case))
+    laws.ignores_layout(subject, case, expected)
     labels = "ijklmnopqrstuvw"[: case["a"].ndim]
     views = Case("einsum", {"a": case["a"], "b": case["a"].T}, {"equation": f"{labels},{labels[::-1]}->{labels}"})
     (result, *_) = subject.results(views, as_is=True)
@@ -544,9 +538,9 @@ def two_calls(draw, *, dtype: str, lacks: frozenset[str]):
 @requirement("einsum.call.stateless", two_calls)
 def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
     """The same equation with other operands in between."""
-    laws.forgets(subject, *case, expected)
+    laws.forgets(subject, case, expected)
     for one in case:
-        equals_reference(subject, one)
+        laws.equals_reference(subject, one, expected)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------
@@ -567,7 +561,10 @@ def expected_gradients(case: Case) -> dict[str, Expected]:
     """Of each operand: a sum of products of the cotangent and the other operands."""
     operands = operands_of(case)
     given = (case["cotangent"], case["equation"], *operands.values())
-    return {name: gradient(*given, by=i) for i, name in enumerate(operands)}
+    return {name: gradient_of(*given, by=i) for i, name in enumerate(operands)}
+
+
+gradient = Laws(gradients, expected_gradients, needs=("vjp",))
 
 
 def gradients_equal_reference(subject: Trial, case: Case) -> None:
@@ -576,41 +573,28 @@ def gradients_equal_reference(subject: Trial, case: Case) -> None:
         laws_of_gradients.equals_reference(subject, case, name, rule)
 
 
-@requirement(
+test_gradient_operand = gradient(
     "einsum.gradient.operand",
-    gradients,
-    needs="vjp",
+    laws_of_gradients.values(),
+    "Of two operands, each: matrix products, with a batch and without, and outer products.",
     roles={"contracted": (0, 2), "batch": (0, 1), "outer": (0, 2)},
 )
-def test_gradient_operand(subject: Trial, case: Case) -> None:
-    """Of two operands, each: matrix products, with a batch and without, and outer products."""
-    gradients_equal_reference(subject, case)
-
-
-@requirement(
+test_gradient_three = gradient(
     "einsum.gradient.three",
-    gradients,
-    needs="vjp",
+    laws_of_gradients.values(),
+    "Of three operands and of four, each.",
     roles={"contracted": (1, 2), "batch": (0, 1), "outer": (0, 2), "private": (0, 1)},
     operands=(3, 4),
     sizes=(2, 3),
     effort=2,
 )
-def test_gradient_three(subject: Trial, case: Case) -> None:
-    """Of three operands and of four, each."""
-    gradients_equal_reference(subject, case)
-
-
-@requirement(
+test_gradient_private = gradient(
     "einsum.gradient.private",
-    gradients,
-    needs="vjp",
+    laws_of_gradients.values(),
+    "Along a label of its own.",
     roles={"private": (1, 2), "outer": (0, 1), "contracted": (0, 1)},
     operands=(1, 2),
 )
-def test_gradient_private(subject: Trial, case: Case) -> None:
-    """Along a label of its own."""
-    gradients_equal_reference(subject, case)
 
 
 @requirement(
@@ -629,51 +613,40 @@ def test_gradient_diagonal(subject: Trial, case: Case) -> None:
     laws_of_gradients.leaves_operands(subject, case)
 
 
-@requirement(
+test_gradient_broadcast = gradient(
     "einsum.gradient.broadcast",
-    gradients,
-    needs="vjp",
+    laws_of_gradients.values(),
+    "Sizes of 1 under labels that are kept, and under labels that are summed.",
     roles={"batch": (0, 2), "contracted": (0, 2), "outer": (0, 1)},
     broadcast=("batch", "contracted"),
     rarely=True,
     operands=(2, 3),
 )
-def test_gradient_broadcast(subject: Trial, case: Case) -> None:
-    """Sizes of 1 under labels that are kept, and under labels that are summed."""
-    gradients_equal_reference(subject, case)
-
-
-@requirement("einsum.gradient.ellipsis", gradients, needs="vjp", roles=FEW, operands=(1, 2), ellipsis="any")
-def test_gradient_ellipsis(subject: Trial, case: Case) -> None:
-    """Kept, broadcast and empty."""
-    gradients_equal_reference(subject, case)
-
-
-@requirement(
+test_gradient_ellipsis = gradient(
+    "einsum.gradient.ellipsis",
+    laws_of_gradients.values(),
+    "Kept, broadcast and empty.",
+    roles=FEW,
+    operands=(1, 2),
+    ellipsis="any",
+)
+test_gradient_implicit = gradient(
     "einsum.gradient.implicit",
-    gradients,
-    needs="vjp",
+    laws_of_gradients.values(),
+    "The cotangent's axes are in the order of the alphabet.",
     roles={"contracted": (0, 1), "trace": (0, 1), "outer": (1, 3)},
     operands=(1, 2),
     implicit=True,
     alphabet="abcXYZ",
 )
-def test_gradient_implicit(subject: Trial, case: Case) -> None:
-    """The cotangent's axes are in the order of the alphabet."""
-    gradients_equal_reference(subject, case)
-
-
-@requirement(
+test_gradient_scalar = gradient(
     "einsum.gradient.scalar",
-    gradients,
-    needs="vjp",
+    laws_of_gradients.values(),
+    "A result and an operand without axes.",
     roles={"contracted": (0, 2), "private": (0, 1)},
     operands=(1, 2),
     scalars=True,
 )
-def test_gradient_scalar(subject: Trial, case: Case) -> None:
-    """A result and an operand without axes."""
-    gradients_equal_reference(subject, case)
 
 
 @requirement("einsum.gradient.same", gradients, needs="vjp", of=repeated_operand)
@@ -686,55 +659,42 @@ def test_gradient_same(subject: Trial, case: Case) -> None:
         subject.expect(found[name], rule, f"the gradient of {name}")
 
 
-@requirement(
+test_gradient_empty = gradient(
     "einsum.gradient.empty",
-    gradients,
-    needs="vjp",
+    laws_of_gradients.values(),
+    "Labels of size 0, summed and kept, beside others.",
     roles={"contracted": (0, 1), "private": (0, 1), "outer": (0, 2), "batch": (0, 1)},
     operands=(1, 3),
     sizes=(0, 0, 2),
     effort=1,
 )
-def test_gradient_empty(subject: Trial, case: Case) -> None:
-    """Labels of size 0, summed and kept, beside others."""
-    gradients_equal_reference(subject, case)
-
-
-@requirement(
+test_gradient_together = gradient(
     "einsum.gradient.together",
-    gradients,
-    needs="vjp",
+    laws_of_gradients.values(),
+    "Every role and the ellipsis at once.",
     roles={**EVERYTHING, "diagonal": (0, 2)},
     operands=(1, 3),
     sizes=(2, 3),
     ellipsis="any",
 )
-def test_gradient_together(subject: Trial, case: Case) -> None:
-    """Every role and the ellipsis at once."""
-    gradients_equal_reference(subject, case)
-
-
-@requirement(
-    "einsum.gradient.special", specials, of=gradients, operand="cotangent", roles=TWO_FACTORS, needs="vjp", effort=2
+test_gradient_special = gradient(
+    "einsum.gradient.special",
+    laws_of_gradients.values(),
+    "Where it belongs, and nowhere else.",
+    cases=specials,
+    of=gradients,
+    operand="cotangent",
+    roles=TWO_FACTORS,
+    effort=2,
 )
-def test_gradient_special(subject: Trial, case: Case) -> None:
-    """Where it belongs, and nowhere else."""
-    gradients_equal_reference(subject, case)
-
-
-@requirement(
+test_gradient_like_operand = gradient(
     "einsum.gradient.like-operand",
-    gradients,
-    needs="vjp",
+    laws_of_gradients.is_like_operand,
     roles=ONCE,
     operands=(1, 3),
     sizes=(1, 2, 3),
     ellipsis="broadcast",
-    effort=2,
 )
-def test_gradient_like_operand(subject: Trial, case: Case) -> None:
-    """Axes of size 1 included."""
-    laws_of_gradients.is_like_operand(subject, case)
 
 
 @requirement("einsum.gradient.layout", gradients, needs="vjp", roles=ONCE, operands=(1, 2), sizes=(2, 3), effort=4)
@@ -748,12 +708,14 @@ def test_gradient_layout(subject: Trial, case: Case) -> None:
             subject.expect(found, laws.own(plain[name], rules[name]), what)
 
 
-@requirement(
-    "einsum.gradient.unchanged", gradients, needs="vjp", roles=ONCE, operands=(1, 3), sizes=(2, 3), plain=True, effort=2
+test_gradient_unchanged = gradient(
+    "einsum.gradient.unchanged",
+    laws_of_gradients.leaves_operands,
+    roles=ONCE,
+    operands=(1, 3),
+    sizes=(2, 3),
+    plain=True,
 )
-def test_gradient_unchanged(subject: Trial, case: Case) -> None:
-    """Operands and cotangent."""
-    laws_of_gradients.leaves_operands(subject, case)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
@@ -782,10 +744,15 @@ def _equation(draw: st.DrawFn, case: Case) -> Case:
     return case.but(equation=f"{','.join([first, *rest])}->{output}{'->' if how == 'arrow' else ''}")
 
 
-@requirement("einsum.refuses.equation", broken, how=_equation, roles=PLAIN, operands=(1, 2), per_dtype=False)
-def test_refuses_equation(subject: Trial, case: Case) -> None:
-    """Characters without a meaning, and too many of those that have one."""
-    subject.refuses(case)
+refusal = Laws(broken, per_dtype=False)
+test_refuses_equation = refusal(
+    "einsum.refuses.equation",
+    laws.refuses,
+    "Characters without a meaning, and too many of those that have one.",
+    how=_equation,
+    roles=PLAIN,
+    operands=(1, 2),
+)
 
 
 def _operands(draw: st.DrawFn, case: Case) -> Case:
@@ -795,10 +762,14 @@ def _operands(draw: st.DrawFn, case: Case) -> Case:
     return Case("einsum", dict(zip("abcd", given, strict=False)), case.arguments)
 
 
-@requirement("einsum.refuses.operands", broken, how=_operands, roles=PLAIN, operands=(1, 3), per_dtype=False)
-def test_refuses_operands(subject: Trial, case: Case) -> None:
-    """From none to four, but not as many as there are terms."""
-    subject.refuses(case)
+test_refuses_operands = refusal(
+    "einsum.refuses.operands",
+    laws.refuses,
+    "From none to four, but not as many as there are terms.",
+    how=_operands,
+    roles=PLAIN,
+    operands=(1, 3),
+)
 
 
 def _rank(draw: st.DrawFn, case: Case) -> Case:
@@ -814,10 +785,14 @@ def _rank(draw: st.DrawFn, case: Case) -> Case:
     return case.but(**{name: x[0]})
 
 
-@requirement("einsum.refuses.rank", broken, how=_rank, roles=PLAIN, operands=(1, 2), per_dtype=False)
-def test_refuses_rank(subject: Trial, case: Case) -> None:
-    """One axis more, and one less; with an ellipsis, one less."""
-    subject.refuses(case)
+test_refuses_rank = refusal(
+    "einsum.refuses.rank",
+    laws.refuses,
+    "One axis more, and one less; with an ellipsis, one less.",
+    how=_rank,
+    roles=PLAIN,
+    operands=(1, 2),
+)
 
 
 def _sizes(draw: st.DrawFn, case: Case) -> Case:
@@ -845,10 +820,7 @@ def sized(draw, *, dtype: str, lacks: frozenset[str]):
     return _sizes(draw, draw(cases(dtype=dtype, lacks=lacks, roles=roles, operands=(2, 3), plain=True)))
 
 
-@requirement("einsum.refuses.sizes", sized, per_dtype=False)
-def test_refuses_sizes(subject: Trial, case: Case) -> None:
-    """One more, or none at all."""
-    subject.refuses(case)
+test_refuses_sizes = refusal("einsum.refuses.sizes", laws.refuses, "One more, or none at all.", cases=sized)
 
 
 def _diagonal(draw: st.DrawFn, case: Case) -> Case:
@@ -870,10 +842,9 @@ def unequal(draw, *, dtype: str, lacks: frozenset[str]):
     return _diagonal(draw, draw(cases(dtype=dtype, lacks=lacks, roles=roles, operands=(1, 2), plain=True)))
 
 
-@requirement("einsum.refuses.diagonal", unequal, per_dtype=False)
-def test_refuses_diagonal(subject: Trial, case: Case) -> None:
-    """One axis longer than the other, or of size 1."""
-    subject.refuses(case)
+test_refuses_diagonal = refusal(
+    "einsum.refuses.diagonal", laws.refuses, "One axis longer than the other, or of size 1.", cases=unequal
+)
 
 
 def _unknown(draw: st.DrawFn, case: Case) -> Case:
@@ -882,10 +853,9 @@ def _unknown(draw: st.DrawFn, case: Case) -> Case:
     return case.but(equation=f"{','.join(terms)}->{output[:place]}{label}{output[place:]}")
 
 
-@requirement("einsum.refuses.output-unknown", broken, how=_unknown, roles=PLAIN, operands=(1, 2), per_dtype=False)
-def test_refuses_output_unknown(subject: Trial, case: Case) -> None:
-    """A label out of nowhere."""
-    subject.refuses(case)
+test_refuses_output_unknown = refusal(
+    "einsum.refuses.output-unknown", laws.refuses, "A label out of nowhere.", how=_unknown, roles=PLAIN, operands=(1, 2)
+)
 
 
 def _twice(draw: st.DrawFn, case: Case) -> Case:
@@ -894,10 +864,14 @@ def _twice(draw: st.DrawFn, case: Case) -> Case:
     return case.but(equation=f"{','.join(terms)}->{output[:place]}{label}{output[place:]}")
 
 
-@requirement("einsum.refuses.output-repeated", broken, how=_twice, roles=PLAIN, operands=(1, 2), per_dtype=False)
-def test_refuses_output_repeated(subject: Trial, case: Case) -> None:
-    """A label of the output a second time."""
-    subject.refuses(case)
+test_refuses_output_repeated = refusal(
+    "einsum.refuses.output-repeated",
+    laws.refuses,
+    "A label of the output a second time.",
+    how=_twice,
+    roles=PLAIN,
+    operands=(1, 2),
+)
 
 
 # -- the cases reach the corners ---------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import laws, laws_of_gradients
 from nnspec.conformance.checks.cases import any_of, composite, data, specials, wholes, with_cotangent
+from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -44,37 +45,38 @@ def divisor(case: Case) -> float:
     return float(np.prod(case["x"].shape[2:]))
 
 
-def equals_reference(subject: Trial, case: Case) -> None:
+law = Laws(cases, expected)
+
+
+@laws.law()
+def equals_reference(subject: Trial, case: Case, judge: laws.Judge) -> None:
     """The right means, be they in (N, C) or, which output.size judges, in (N, C, 1, 1)."""
-    result, wanted = subject(case), expected(case)
+    result, wanted = subject(case), judge(case)
     subject.expect(result.reshape(wanted.value.shape) if result.size == wanted.value.size else result, wanted)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
-@requirement("global_avg_pool2d.output.value", cases)
-def test_output_value(subject: Trial, case: Case) -> None:
-    """The mean over all rows and columns."""
-    equals_reference(subject, case)
-
-
-@requirement("global_avg_pool2d.image.any-size", cases, sides=(1, 2, 7, 8, 14, 17))
-def test_image_any_size(subject: Trial, case: Case) -> None:
-    """Small and large, odd and even, wide and high."""
-    equals_reference(subject, case)
-
-
-@requirement("global_avg_pool2d.channel.independent", cases, channels=(1, 2, 3, 5, 9), effort=2)
-def test_channel_independent(subject: Trial, case: Case) -> None:
-    """Each channel by itself."""
-    laws.judges_channels_alone(subject, case, expected(case))
-
-
-@requirement("global_avg_pool2d.special.value", specials, of=cases, operand="x", effort=2)
-def test_special_value(subject: Trial, case: Case) -> None:
-    """Where it belongs, and nowhere else."""
-    equals_reference(subject, case)
+test_output_value = law("global_avg_pool2d.output.value", equals_reference, "The mean over all rows and columns.")
+test_image_any_size = law(
+    "global_avg_pool2d.image.any-size",
+    equals_reference,
+    "Small and large, odd and even, wide and high.",
+    sides=(1, 2, 7, 8, 14, 17),
+)
+test_channel_independent = law(
+    "global_avg_pool2d.channel.independent", laws.judges_channels_alone, channels=(1, 2, 3, 5, 9), effort=2
+)
+test_special_value = law(
+    "global_avg_pool2d.special.value",
+    equals_reference,
+    "Where it belongs, and nowhere else.",
+    cases=specials,
+    of=cases,
+    operand="x",
+    effort=2,
+)
 
 
 @requirement("global_avg_pool2d.range.ends", wholes, of=cases, dtypes=LONG, effort=2)
@@ -95,46 +97,18 @@ def test_output_size(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
-@requirement("global_avg_pool2d.output.dtype", cases, effort=2)
-def test_output_dtype(subject: Trial, case: Case) -> None:
-    """The input's dtype."""
-    laws.keeps_dtype(subject, case)
-
-
-@requirement("global_avg_pool2d.output.fresh", cases, sides=(1, 1, 2), effort=2)
-def test_output_fresh(subject: Trial, case: Case) -> None:
-    """No memory shared, no buffer used again; images of one element are means already."""
-    laws.is_fresh(subject, case)
-
-
-@requirement("global_avg_pool2d.input.unchanged", cases, effort=2)
-def test_input_unchanged(subject: Trial, case: Case) -> None:
-    """The input is not written to."""
-    laws.leaves_operands(subject, case)
-
-
-@requirement("global_avg_pool2d.input.layout", cases, effort=4)
-def test_input_layout(subject: Trial, case: Case) -> None:
-    """Only the elements count."""
-    laws.ignores_layout(subject, case, expected(case))
-
-
-@requirement("global_avg_pool2d.batch.independent", cases, batch=2)
-def test_batch_independent(subject: Trial, case: Case) -> None:
-    """Each image by itself."""
-    laws.judges_images_alone(subject, case, expected(case))
-
-
-@requirement("global_avg_pool2d.batch.empty", cases, effort=2)
-def test_batch_empty(subject: Trial, case: Case) -> None:
-    """No images in, no images out."""
-    laws.returns_no_images(subject, case)
-
-
-@requirement("global_avg_pool2d.call.stateless", lambda **choices: st.tuples(cases(**choices), cases(**choices)))
-def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
-    """A call in between, with images of another size, changes nothing."""
-    laws.forgets(subject, *case, expected)
+test_output_dtype = law("global_avg_pool2d.output.dtype", laws.keeps_dtype)
+test_output_fresh = law("global_avg_pool2d.output.fresh", laws.is_fresh, sides=(1, 1, 2))
+test_input_unchanged = law("global_avg_pool2d.input.unchanged", laws.leaves_operands)
+test_input_layout = law("global_avg_pool2d.input.layout", laws.ignores_layout)
+test_batch_independent = law("global_avg_pool2d.batch.independent", laws.judges_images_alone)
+test_batch_empty = law("global_avg_pool2d.batch.empty", laws.returns_no_images)
+test_call_stateless = law(
+    "global_avg_pool2d.call.stateless",
+    laws.forgets,
+    "A call in between, with images of another size, changes nothing.",
+    cases=lambda **choices: st.tuples(cases(**choices), cases(**choices)),
+)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------
@@ -154,52 +128,30 @@ def expected_gradients(case: Case) -> dict[str, Expected]:
     return {"x": shared(vjp, divisor(case), case["cotangent"])}
 
 
-@requirement("global_avg_pool2d.gradient.x", gradients, needs="vjp", sides=(1, 2, 3, 5, 7, 8, 17))
-def test_gradient_x(subject: Trial, case: Case) -> None:
-    """The same share for every pixel, of small and large images, of one image and of several."""
-    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
-
-
-@requirement("global_avg_pool2d.gradient.like-operand", gradients, needs="vjp", effort=2)
-def test_gradient_like_operand(subject: Trial, case: Case) -> None:
-    """As large as the image, and of its dtype."""
-    laws_of_gradients.is_like_operand(subject, case)
-
-
-@requirement("global_avg_pool2d.gradient.layout", gradients, needs="vjp", effort=2)
-def test_gradient_layout(subject: Trial, case: Case) -> None:
-    """Transposed, sliced, reversed and stride-0 cotangents."""
-    laws_of_gradients.ignores_layout(subject, case, expected_gradients)
-
-
-@requirement("global_avg_pool2d.gradient.unchanged", gradients, needs="vjp", effort=2)
-def test_gradient_unchanged(subject: Trial, case: Case) -> None:
-    """Image and cotangent."""
-    laws_of_gradients.leaves_operands(subject, case)
-
-
-@requirement("global_avg_pool2d.gradient.batch", gradients, needs="vjp", batch=2)
-def test_gradient_batch(subject: Trial, case: Case) -> None:
-    """Image by image."""
-    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
-
-
-@requirement("global_avg_pool2d.gradient.channel", gradients, needs="vjp", channels=(1, 2, 3, 5, 9), effort=2)
-def test_gradient_channel(subject: Trial, case: Case) -> None:
-    """Channel by channel."""
-    laws_of_gradients.judges_channels_alone(subject, case, expected_gradients)
-
-
-@requirement("global_avg_pool2d.gradient.special", specials, of=gradients, operand="cotangent", needs="vjp", effort=2)
-def test_gradient_special(subject: Trial, case: Case) -> None:
-    """Where it belongs, and nowhere else."""
-    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
-
-
-@requirement("global_avg_pool2d.gradient.empty", gradients, needs="vjp", effort=2)
-def test_gradient_empty(subject: Trial, case: Case) -> None:
-    """No images, no shares."""
-    laws_of_gradients.is_nothing_for_no_images(subject, case)
+gradient = Laws(gradients, expected_gradients, needs=("vjp",))
+test_gradient_x = gradient(
+    "global_avg_pool2d.gradient.x",
+    laws_of_gradients.values("x"),
+    "The same share for every pixel, of small and large images, of one image and of several.",
+    sides=(1, 2, 3, 5, 7, 8, 17),
+)
+test_gradient_like_operand = gradient("global_avg_pool2d.gradient.like-operand", laws_of_gradients.is_like_operand)
+test_gradient_layout = gradient("global_avg_pool2d.gradient.layout", laws_of_gradients.ignores_layout)
+test_gradient_unchanged = gradient("global_avg_pool2d.gradient.unchanged", laws_of_gradients.leaves_operands)
+test_gradient_batch = gradient("global_avg_pool2d.gradient.batch", laws_of_gradients.judges_images_alone)
+test_gradient_channel = gradient(
+    "global_avg_pool2d.gradient.channel", laws_of_gradients.judges_channels_alone, channels=(1, 2, 3, 5, 9), effort=2
+)
+test_gradient_special = gradient(
+    "global_avg_pool2d.gradient.special",
+    laws_of_gradients.values("x"),
+    "Where it belongs, and nowhere else.",
+    cases=specials,
+    of=gradients,
+    operand="cotangent",
+    effort=2,
+)
+test_gradient_empty = gradient("global_avg_pool2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
 
 
 # -- what need not give a result ---------------------------------------------------------------------------------------
@@ -230,10 +182,14 @@ def test_image_empty(subject: Trial, case: Case) -> None:
         raise Mismatch(message, result, holds="result is None or np.isnan(to_numpy(result)).all()")
 
 
-@requirement("global_avg_pool2d.refuses.rank", changed, how=lambda x: [x[0, 0], x[None]], per_dtype=False)
-def test_refuses_rank(subject: Trial, case: Case) -> None:
-    """Two and five dimensions."""
-    subject.refuses(case)
+test_refuses_rank = law(
+    "global_avg_pool2d.refuses.rank",
+    laws.refuses,
+    "Two and five dimensions.",
+    cases=changed,
+    per_dtype=False,
+    how=lambda x: [x[0, 0], x[None]],
+)
 
 
 # -- the cases reach the corners ---------------------------------------------------------------------------------------

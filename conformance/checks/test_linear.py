@@ -13,6 +13,7 @@ from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import laws, laws_of_gradients
 from nnspec.conformance.checks.cases import any_of, composite, data, specials, wholes, with_cotangent
+from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
@@ -56,9 +57,7 @@ def expected(case: Case) -> Expected:
     return multilinear(linear, case["x"], case["weight"], case["bias"])
 
 
-def equals_reference(subject: Trial, case: Case) -> None:
-    """The one comparison behind every requirement on values."""
-    subject.expect(subject(case), expected(case))
+law = Laws(cases, expected)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
@@ -69,28 +68,29 @@ def test_weight_orientation(subject: Trial, case: Case) -> None:
     """A weight with one non-zero element, in its last column, copies the last feature into the first output."""
     weight = np.zeros_like(case["weight"])
     weight[0, -1] = 1
-    equals_reference(subject, case.but(weight=weight))
+    laws.equals_reference(subject, case.but(weight=weight), expected)
 
 
-@requirement("linear.output.value", cases, vary=(), features=WIDE)
-def test_output_value(subject: Trial, case: Case) -> None:
-    """Every output element is the sum over I."""
-    equals_reference(subject, case)
+test_output_value = law(
+    "linear.output.value", laws.equals_reference, "Every output element is the sum over I.", vary=(), features=WIDE
+)
 
 
 @requirement("linear.bias.per-feature", cases, vary=("bias",), needs="bias")
 def test_bias_per_feature(subject: Trial, case: Case) -> None:
     """On an input of zeros every feature shows its bias alone; without a bias the product is all."""
     if case["bias"] is None:
-        equals_reference(subject, case)
+        laws.equals_reference(subject, case, expected)
     else:
-        equals_reference(subject, case.but(x=np.zeros_like(case["x"])))
+        laws.equals_reference(subject, case.but(x=np.zeros_like(case["x"])), expected)
 
 
-@requirement("linear.leading.any", cases, vary=("leading",))
-def test_leading_any(subject: Trial, case: Case) -> None:
-    """From a single vector to an array of four dimensions."""
-    equals_reference(subject, case)
+test_leading_any = law(
+    "linear.leading.any",
+    laws.equals_reference,
+    "From a single vector to an array of four dimensions.",
+    vary=("leading",),
+)
 
 
 @composite
@@ -106,10 +106,9 @@ def one_feature(draw, *, dtype: str, lacks: frozenset[str]):
     return case.but(x=x, weight=weight, bias=bias)
 
 
-@requirement("linear.features.one", one_feature)
-def test_features_one(subject: Trial, case: Case) -> None:
-    """An axis of one feature stays an axis."""
-    equals_reference(subject, case)
+test_features_one = law(
+    "linear.features.one", laws.equals_reference, "An axis of one feature stays an axis.", cases=one_feature
+)
 
 
 @composite
@@ -129,7 +128,7 @@ def no_features(draw, *, dtype: str, lacks: frozenset[str]):
 def test_features_zero(subject: Trial, case: Case) -> None:
     """The bias alone, or zeros, or no features. A module may refuse to be built with none."""
     may_refuse(subject, case)
-    equals_reference(subject, case)
+    laws.equals_reference(subject, case, expected)
 
 
 def may_refuse(subject: Trial, case: Case) -> None:
@@ -141,16 +140,18 @@ def may_refuse(subject: Trial, case: Case) -> None:
             raise Lacks("a module of no features is refused") from refusal
 
 
-@requirement("linear.arguments.together", cases, features=(1, 2, 3, 33))
-def test_arguments_together(subject: Trial, case: Case) -> None:
-    """Leading dimensions and a bias at once."""
-    equals_reference(subject, case)
-
-
-@requirement("linear.special.value", specials, of=cases, operand="x", effort=2)
-def test_special_value(subject: Trial, case: Case) -> None:
-    """Where it belongs, and nowhere else."""
-    equals_reference(subject, case)
+test_arguments_together = law(
+    "linear.arguments.together", laws.equals_reference, "Leading dimensions and a bias at once.", features=(1, 2, 3, 33)
+)
+test_special_value = law(
+    "linear.special.value",
+    laws.equals_reference,
+    "Where it belongs, and nowhere else.",
+    cases=specials,
+    of=cases,
+    operand="x",
+    effort=2,
+)
 
 
 @requirement("linear.range.ends", wholes, of=cases, dtypes=LONG, effort=2)
@@ -171,10 +172,7 @@ def test_output_size(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
-@requirement("linear.output.dtype", cases, effort=2)
-def test_output_dtype(subject: Trial, case: Case) -> None:
-    """The operands' dtype."""
-    laws.keeps_dtype(subject, case)
+test_output_dtype = law("linear.output.dtype", laws.keeps_dtype)
 
 
 @requirement("linear.output.fresh", cases, effort=2)
@@ -185,22 +183,9 @@ def test_output_fresh(subject: Trial, case: Case) -> None:
         laws.is_fresh(subject, case.but(x=case["x"][..., :0], weight=case["weight"][:, :0]))
 
 
-@requirement("linear.input.unchanged", cases, effort=2)
-def test_input_unchanged(subject: Trial, case: Case) -> None:
-    """No operand is written to."""
-    laws.leaves_operands(subject, case)
-
-
-@requirement("linear.input.layout", cases, effort=4)
-def test_input_layout(subject: Trial, case: Case) -> None:
-    """Only the elements count."""
-    laws.ignores_layout(subject, case, expected(case))
-
-
-@requirement("linear.batch.independent", cases, batch=2)
-def test_batch_independent(subject: Trial, case: Case) -> None:
-    """Each vector by itself."""
-    laws.judges_images_alone(subject, case, expected(case))
+test_input_unchanged = law("linear.input.unchanged", laws.leaves_operands)
+test_input_layout = law("linear.input.layout", laws.ignores_layout)
+test_batch_independent = law("linear.batch.independent", laws.judges_images_alone)
 
 
 @composite
@@ -265,6 +250,9 @@ def expected_gradients(case: Case) -> dict[str, Expected]:
     return found
 
 
+gradient = Laws(gradients, expected_gradients, needs=("vjp",))
+
+
 def gradient_equals_reference(subject: Trial, case: Case, *operands: str) -> None:
     """The one comparison behind every requirement on the values of gradients."""
     expected = expected_gradients(case)
@@ -272,16 +260,19 @@ def gradient_equals_reference(subject: Trial, case: Case, *operands: str) -> Non
         laws_of_gradients.equals_reference(subject, case, operand, expected[operand])
 
 
-@requirement("linear.gradient.x", gradients, needs="vjp", features=(1, *WIDE))
-def test_gradient_x(subject: Trial, case: Case) -> None:
-    """Every output feature hands its cotangent back, times its row of the weight."""
-    gradient_equals_reference(subject, case, "x")
-
-
-@requirement("linear.gradient.weight", gradients, needs="vjp", features=FROM_ONE, rows=(1, 2, 3, 17))
-def test_gradient_weight(subject: Trial, case: Case) -> None:
-    """All vectors, along however many leading dimensions, add up."""
-    gradient_equals_reference(subject, case, "weight")
+test_gradient_x = gradient(
+    "linear.gradient.x",
+    laws_of_gradients.values("x"),
+    "Every output feature hands its cotangent back, times its row of the weight.",
+    features=(1, *WIDE),
+)
+test_gradient_weight = gradient(
+    "linear.gradient.weight",
+    laws_of_gradients.values("weight"),
+    "All vectors, along however many leading dimensions, add up.",
+    features=FROM_ONE,
+    rows=(1, 2, 3, 17),
+)
 
 
 @requirement("linear.gradient.bias", gradients, needs=("vjp", "bias"), features=FROM_ONE, rows=(1, 2, 3, 17))
@@ -299,10 +290,9 @@ def test_gradient_features_zero(subject: Trial, case: Case) -> None:
     gradient_equals_reference(subject, case)
 
 
-@requirement("linear.gradient.like-operand", gradients, needs="vjp", features=FROM_ONE, effort=2)
-def test_gradient_like_operand(subject: Trial, case: Case) -> None:
-    """A single vector and a single feature too."""
-    laws_of_gradients.is_like_operand(subject, case)
+test_gradient_like_operand = gradient(
+    "linear.gradient.like-operand", laws_of_gradients.is_like_operand, features=FROM_ONE
+)
 
 
 @requirement("linear.gradient.layout", gradients, needs="vjp", effort=4)
@@ -312,28 +302,18 @@ def test_gradient_layout(subject: Trial, case: Case) -> None:
     laws_of_gradients.ignores_layout_of_operands(subject, case, expected_gradients)
 
 
-@requirement("linear.gradient.unchanged", gradients, needs="vjp", effort=2)
-def test_gradient_unchanged(subject: Trial, case: Case) -> None:
-    """Operands and cotangent."""
-    laws_of_gradients.leaves_operands(subject, case)
-
-
-@requirement("linear.gradient.batch", gradients, needs="vjp", batch=2)
-def test_gradient_batch(subject: Trial, case: Case) -> None:
-    """Along the first of the leading dimensions."""
-    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
-
-
-@requirement("linear.gradient.special", specials, of=gradients, operand="cotangent", needs="vjp", effort=2)
-def test_gradient_special(subject: Trial, case: Case) -> None:
-    """Where it belongs, and nowhere else."""
-    gradient_equals_reference(subject, case)
-
-
-@requirement("linear.gradient.empty", gradients, needs="vjp", of=empty, effort=2)
-def test_gradient_empty(subject: Trial, case: Case) -> None:
-    """No vectors, along any of the leading dimensions: zeros for weight and bias."""
-    laws_of_gradients.is_nothing(subject, case)
+test_gradient_unchanged = gradient("linear.gradient.unchanged", laws_of_gradients.leaves_operands)
+test_gradient_batch = gradient("linear.gradient.batch", laws_of_gradients.judges_images_alone)
+test_gradient_special = gradient(
+    "linear.gradient.special",
+    laws_of_gradients.values(),
+    "Where it belongs, and nowhere else.",
+    cases=specials,
+    of=gradients,
+    operand="cotangent",
+    effort=2,
+)
+test_gradient_empty = gradient("linear.gradient.empty", laws_of_gradients.is_nothing, of=empty)
 
 
 # -- the module --------------------------------------------------------------------------------------------------------
@@ -382,10 +362,14 @@ def _rank(draw: st.DrawFn, case: Case) -> Case:
     ).map(np.asarray)
 
 
-@requirement("linear.refuses.rank", broken, how=_rank, per_dtype=False, forms="function")
-def test_refuses_rank(subject: Trial, case: Case) -> None:
-    """A number as input; a number or a stack of matrices as weight."""
-    subject.refuses(case)
+refusal = Laws(broken, per_dtype=False)
+test_refuses_rank = refusal(
+    "linear.refuses.rank",
+    laws.refuses,
+    "A number as input; a number or a stack of matrices as weight.",
+    how=_rank,
+    forms="function",
+)
 
 
 def _features(draw: st.DrawFn, case: Case) -> Case:
@@ -394,10 +378,13 @@ def _features(draw: st.DrawFn, case: Case) -> Case:
     return case.but(x=np.resize(case["x"], (*case["x"].shape[:-1], wrong)))
 
 
-@requirement("linear.refuses.features", broken, how=_features, features=FROM_ONE, per_dtype=False)
-def test_refuses_features(subject: Trial, case: Case) -> None:
-    """One feature too many or too few, or but one."""
-    subject.refuses(case)
+test_refuses_features = refusal(
+    "linear.refuses.features",
+    laws.refuses,
+    "One feature too many or too few, or but one.",
+    how=_features,
+    features=FROM_ONE,
+)
 
 
 def _bias(draw: st.DrawFn, case: Case) -> Case:
@@ -406,12 +393,15 @@ def _bias(draw: st.DrawFn, case: Case) -> Case:
     return case.but(bias=np.ones(wrong, case["x"].dtype))
 
 
-@requirement(
-    "linear.refuses.bias", broken, how=_bias, features=FROM_ONE, needs="bias", forms="function", per_dtype=False
+test_refuses_bias = refusal(
+    "linear.refuses.bias",
+    laws.refuses,
+    "Another length than O.",
+    how=_bias,
+    features=FROM_ONE,
+    needs="bias",
+    forms="function",
 )
-def test_refuses_bias(subject: Trial, case: Case) -> None:
-    """Another length than O."""
-    subject.refuses(case)
 
 
 def _broadcastable(draw: st.DrawFn, case: Case) -> Case:
@@ -420,19 +410,16 @@ def _broadcastable(draw: st.DrawFn, case: Case) -> Case:
     return case.but(bias=np.ones(wrong, case["x"].dtype))
 
 
-@requirement(
+test_refuses_bias_broadcast = refusal(
     "linear.refuses.bias-broadcast",
-    broken,
+    laws.refuses,
+    "One value for all features, and one for every element.",
     how=_broadcastable,
     vary=(),
     needs="bias",
     forms="function",
-    per_dtype=False,
     effort=1,
 )
-def test_refuses_bias_broadcast(subject: Trial, case: Case) -> None:
-    """One value for all features, and one for every element."""
-    subject.refuses(case)
 
 
 @composite

@@ -12,6 +12,7 @@ from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import LAYOUTS, Array, Case, as_pair
 from nnspec.conformance.checks import laws, laws_of_gradients
 from nnspec.conformance.checks.cases import any_of, composite, data, specials, with_cotangent
+from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
     Change,
     below,
@@ -37,9 +38,7 @@ def expected(case: Case) -> Expected:
     return Expected.exactly(max_pool2d(case["x"], **case.arguments))
 
 
-def equals_reference(subject: Trial, case: Case) -> None:
-    """The one comparison behind every requirement on values."""
-    subject.expect(subject(case), expected(case))
+law = Laws(cases, expected)
 
 
 # -- data that shows mistakes ------------------------------------------------------------------------------------------
@@ -101,36 +100,40 @@ def _many_ties(draw: st.DrawFn, x: Array) -> Array:
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
-@requirement("max_pool2d.output.value", cases, vary=(), kernels=(1, 2, 3, 5, 91), change=_sometimes_equal)
-def test_output_value(subject: Trial, case: Case) -> None:
-    """The largest element of every window; 91 rows and columns are more than blocks of 8192."""
-    equals_reference(subject, case)
-
-
-@requirement("max_pool2d.kernel.rows-columns", cases, vary=("kernel_size",))
-def test_kernel_rows_columns(subject: Trial, case: Case) -> None:
-    """Rows first, columns second."""
-    equals_reference(subject, case)
-
-
-@requirement(
-    "max_pool2d.channel.independent", cases, vary=(), channels=(1, 2, 3, 5, 9, 17), change=_some_not_a_number, effort=2
+test_output_value = law(
+    "max_pool2d.output.value",
+    laws.equals_reference,
+    "The largest element of every window; 91 rows and columns are more than blocks of 8192.",
+    vary=(),
+    kernels=(1, 2, 3, 5, 91),
+    change=_sometimes_equal,
 )
-def test_channel_independent(subject: Trial, case: Case) -> None:
-    """Each channel by itself, with NaN as without: whatever a NaN does, it does the same in each."""
-    laws.judges_channels_alone(subject, case, expected(case))
-
-
-@requirement("max_pool2d.nan.propagates", cases, vary=(), channels=(1, 2, 3, 5), change=_some_not_a_number)
-def test_nan_propagates(subject: Trial, case: Case) -> None:
-    """A NaN shows in every window that has it, and in no other."""
-    equals_reference(subject, case)
-
-
-@requirement("max_pool2d.value.minus-infinity", cases, vary=(), change=_some_minus_infinity)
-def test_value_minus_infinity(subject: Trial, case: Case) -> None:
-    """−∞ is an element like others."""
-    equals_reference(subject, case)
+test_kernel_rows_columns = law(
+    "max_pool2d.kernel.rows-columns", laws.equals_reference, "Rows first, columns second.", vary=("kernel_size",)
+)
+test_channel_independent = law(
+    "max_pool2d.channel.independent",
+    laws.judges_channels_alone,
+    vary=(),
+    channels=(1, 2, 3, 5, 9, 17),
+    change=_some_not_a_number,
+    effort=2,
+)
+test_nan_propagates = law(
+    "max_pool2d.nan.propagates",
+    laws.equals_reference,
+    "A NaN shows in every window that has it, and in no other.",
+    vary=(),
+    channels=(1, 2, 3, 5),
+    change=_some_not_a_number,
+)
+test_value_minus_infinity = law(
+    "max_pool2d.value.minus-infinity",
+    laws.equals_reference,
+    "−∞ is an element like others.",
+    vary=(),
+    change=_some_minus_infinity,
+)
 
 
 @requirement("max_pool2d.stride.default", cases, vary=("kernel_size",), needs=("stride", "default of stride"))
@@ -140,23 +143,22 @@ def test_stride_default(subject: Trial, case: Case) -> None:
     laws.agrees(subject, case.without("stride"), own, expected(own), "without stride, the result")
 
 
-@requirement("max_pool2d.stride.step", cases, vary=("stride",), needs="stride")
-def test_stride_step(subject: Trial, case: Case) -> None:
-    """Windows begin at multiples of the stride, rows and columns each of their own."""
-    equals_reference(subject, case)
-
-
-@requirement(
+test_stride_step = law(
+    "max_pool2d.stride.step",
+    laws.equals_reference,
+    "Windows begin at multiples of the stride, rows and columns each of their own.",
+    vary=("stride",),
+    needs="stride",
+)
+test_padding_never_wins = law(
     "max_pool2d.padding.never-wins",
-    cases,
+    laws.equals_reference,
+    "Among negative elements, however small.",
     vary=("padding",),
     kernels=(2, 3, 4),
     change=_far_below_zero,
     needs="padding",
 )
-def test_padding_never_wins(subject: Trial, case: Case) -> None:
-    """Among negative elements, however small."""
-    equals_reference(subject, case)
 
 
 @requirement("max_pool2d.padding.default", cases, vary=(), kernels=(2, 3, 4), needs=("padding", "default of padding"))
@@ -165,24 +167,24 @@ def test_padding_default(subject: Trial, case: Case) -> None:
     laws.agrees(subject, case.without("padding"), case, expected(case), "without padding, the result")
 
 
-@requirement("max_pool2d.dilation.gap", cases, vary=("dilation",), kernels=(2, 3), needs="dilation")
-def test_dilation_gap(subject: Trial, case: Case) -> None:
-    """Elements of a window are `dilation` rows and columns apart."""
-    equals_reference(subject, case)
-
-
-@requirement(
+test_dilation_gap = law(
+    "max_pool2d.dilation.gap",
+    laws.equals_reference,
+    "Elements of a window are `dilation` rows and columns apart.",
+    vary=("dilation",),
+    kernels=(2, 3),
+    needs="dilation",
+)
+test_ceil_mode_last_window = law(
     "max_pool2d.ceil-mode.last-window",
-    cases,
+    laws.equals_reference,
+    "One window more, of what is left over.",
     vary=("stride",),
     ending="extra",
     kernels=(2, 3, 4),
     change=_far_below_zero,
     needs="ceil_mode",
 )
-def test_ceil_mode_last_window(subject: Trial, case: Case) -> None:
-    """One window more, of what is left over."""
-    equals_reference(subject, case)
 
 
 @requirement("max_pool2d.ceil-mode.exact", cases, vary=("stride", "padding"), ending="exact", needs="ceil_mode")
@@ -205,10 +207,13 @@ def test_ceil_mode_dropped(subject: Trial, case: Case) -> None:
     laws.agrees(subject, case, floor, expected(floor), "with ceil_mode, and a last window in the padding, the result")
 
 
-@requirement("max_pool2d.arguments.together", cases, channels=(1, 2, 17), effort=0.5)
-def test_arguments_together(subject: Trial, case: Case) -> None:
-    """All arguments at once, each with its own value for rows and for columns."""
-    equals_reference(subject, case)
+test_arguments_together = law(
+    "max_pool2d.arguments.together",
+    laws.equals_reference,
+    "All arguments at once, each with its own value for rows and for columns.",
+    channels=(1, 2, 17),
+    effort=0.5,
+)
 
 
 # -- results and operands ----------------------------------------------------------------------------------------------
@@ -226,10 +231,7 @@ def test_output_size(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
-@requirement("max_pool2d.output.dtype", cases, effort=2)
-def test_output_dtype(subject: Trial, case: Case) -> None:
-    """The input's dtype."""
-    laws.keeps_dtype(subject, case)
+test_output_dtype = law("max_pool2d.output.dtype", laws.keeps_dtype)
 
 
 @composite
@@ -252,40 +254,14 @@ def test_dtype_integer(subject: Trial, case: Case) -> None:
     subject.expect(result, Expected.exactly(value.astype(np.float64)))  # differences of integers would wrap around
 
 
-@requirement("max_pool2d.output.fresh", cases, effort=2)
-def test_output_fresh(subject: Trial, case: Case) -> None:
-    """No memory shared, no buffer used again."""
-    laws.is_fresh(subject, case)
-
-
-@requirement("max_pool2d.input.unchanged", cases, effort=2)
-def test_input_unchanged(subject: Trial, case: Case) -> None:
-    """The input is not written to."""
-    laws.leaves_operands(subject, case)
-
-
-@requirement("max_pool2d.input.layout", cases, effort=4)
-def test_input_layout(subject: Trial, case: Case) -> None:
-    """Only the elements count."""
-    laws.ignores_layout(subject, case, expected(case))
-
-
-@requirement("max_pool2d.batch.independent", cases, batch=2)
-def test_batch_independent(subject: Trial, case: Case) -> None:
-    """Each image by itself."""
-    laws.judges_images_alone(subject, case, expected(case))
-
-
-@requirement("max_pool2d.batch.empty", cases, effort=2)
-def test_batch_empty(subject: Trial, case: Case) -> None:
-    """No images in, no images out."""
-    laws.returns_no_images(subject, case)
-
-
-@requirement("max_pool2d.call.stateless", calls_in_turn, stem=STEM)
-def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
-    """A call in between changes nothing."""
-    laws.forgets(subject, *case, expected)
+test_output_fresh = law("max_pool2d.output.fresh", laws.is_fresh)
+test_input_unchanged = law("max_pool2d.input.unchanged", laws.leaves_operands)
+test_input_layout = law("max_pool2d.input.layout", laws.ignores_layout)
+test_batch_independent = law("max_pool2d.batch.independent", laws.judges_images_alone)
+test_batch_empty = law("max_pool2d.batch.empty", laws.returns_no_images)
+test_call_stateless = law(
+    "max_pool2d.call.stateless", laws.forgets, "A call in between changes nothing.", cases=calls_in_turn, stem=STEM
+)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------
@@ -304,21 +280,26 @@ def expected_gradients(case: Case) -> dict[str, Expected]:
     return {"x": multilinear(lambda g: max_pool2d_vjp(g, case["x"], **case.arguments), case["cotangent"])}
 
 
+gradient = Laws(gradients, expected_gradients, needs=("vjp",))
+
+
 def gradient_equals_reference(subject: Trial, case: Case) -> None:
     """The one comparison behind every requirement on the values of gradients."""
     laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
 
 
-@requirement("max_pool2d.gradient.x", gradients, needs="vjp")
-def test_gradient_x(subject: Trial, case: Case) -> None:
-    """To the maximum and to nothing else, with all arguments at once."""
-    gradient_equals_reference(subject, case)
-
-
-@requirement("max_pool2d.gradient.ties", gradients, needs="vjp", kernels=(2, 3), change=_many_ties)
-def test_gradient_ties(subject: Trial, case: Case) -> None:
-    """To the first of equal elements, row by row."""
-    gradient_equals_reference(subject, case)
+test_gradient_x = gradient(
+    "max_pool2d.gradient.x",
+    laws_of_gradients.values("x"),
+    "To the maximum and to nothing else, with all arguments at once.",
+)
+test_gradient_ties = gradient(
+    "max_pool2d.gradient.ties",
+    laws_of_gradients.values("x"),
+    "To the first of equal elements, row by row.",
+    kernels=(2, 3),
+    change=_many_ties,
+)
 
 
 def _a_peak(draw: st.DrawFn, x: Array) -> Array:
@@ -328,51 +309,41 @@ def _a_peak(draw: st.DrawFn, x: Array) -> Array:
     return x
 
 
-@requirement(
-    "max_pool2d.gradient.overlap", gradients, needs=("vjp", "stride"), vary=(), kernels=(2, 3, 4), change=_a_peak
+test_gradient_overlap = gradient(
+    "max_pool2d.gradient.overlap",
+    laws_of_gradients.values("x"),
+    "Windows of stride 1 and a peak that all of them share.",
+    vary=(),
+    kernels=(2, 3, 4),
+    change=_a_peak,
+    needs="stride",
 )
-def test_gradient_overlap(subject: Trial, case: Case) -> None:
-    """Windows of stride 1 and a peak that all of them share."""
-    gradient_equals_reference(subject, case)
-
-
-@requirement(
+test_gradient_padding = gradient(
     "max_pool2d.gradient.padding",
-    gradients,
-    needs=("vjp", "padding"),
+    laws_of_gradients.values("x"),
+    "Negative elements, however small, against the padding.",
     vary=("kernel_size", "stride", "padding", "dilation"),
     kernels=(2, 3, 4),
     change=_deep_and_different,
+    needs="padding",
 )
-def test_gradient_padding(subject: Trial, case: Case) -> None:
-    """Negative elements, however small, against the padding."""
-    gradient_equals_reference(subject, case)
-
-
-@requirement(
+test_gradient_ceil_mode = gradient(
     "max_pool2d.gradient.ceil-mode",
-    gradients,
-    needs=("vjp", "ceil_mode"),
+    laws_of_gradients.values("x"),
+    "One window more in each direction.",
     vary=("kernel_size", "stride"),
     ending="extra",
     kernels=(2, 3, 4),
+    needs="ceil_mode",
 )
-def test_gradient_ceil_mode(subject: Trial, case: Case) -> None:
-    """One window more in each direction."""
-    gradient_equals_reference(subject, case)
-
-
-@requirement(
+test_gradient_minus_infinity = gradient(
     "max_pool2d.gradient.minus-infinity",
-    gradients,
-    needs="vjp",
+    laws_of_gradients.values("x"),
+    "A tie of −∞, with padding or without.",
     vary=("padding", "stride"),
     kernels=(2, 3),
     change=lambda draw, x: np.full_like(x, -np.inf),
 )
-def test_gradient_minus_infinity(subject: Trial, case: Case) -> None:
-    """A tie of −∞, with padding or without."""
-    gradient_equals_reference(subject, case)
 
 
 @composite
@@ -399,10 +370,7 @@ def test_gradient_all_padding(subject: Trial, case: Case) -> None:
     subject.expect(subject.gradients(case)["x"], Expected.exactly(np.zeros(case["x"].shape)), "the gradient of x")
 
 
-@requirement("max_pool2d.gradient.like-operand", gradients, needs="vjp", effort=2)
-def test_gradient_like_operand(subject: Trial, case: Case) -> None:
-    """Rows that no window reaches have a gradient as well."""
-    laws_of_gradients.is_like_operand(subject, case)
+test_gradient_like_operand = gradient("max_pool2d.gradient.like-operand", laws_of_gradients.is_like_operand)
 
 
 @requirement("max_pool2d.gradient.layout", gradients, needs="vjp", effort=2)
@@ -415,16 +383,8 @@ def test_gradient_layout(subject: Trial, case: Case) -> None:
         subject.expect(gradient, plain, f"with x laid out as {layout}, the gradient of x")
 
 
-@requirement("max_pool2d.gradient.unchanged", gradients, needs="vjp", effort=2)
-def test_gradient_unchanged(subject: Trial, case: Case) -> None:
-    """x and the cotangent."""
-    laws_of_gradients.leaves_operands(subject, case)
-
-
-@requirement("max_pool2d.gradient.batch", gradients, needs="vjp", batch=2)
-def test_gradient_batch(subject: Trial, case: Case) -> None:
-    """Image by image."""
-    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
+test_gradient_unchanged = gradient("max_pool2d.gradient.unchanged", laws_of_gradients.leaves_operands)
+test_gradient_batch = gradient("max_pool2d.gradient.batch", laws_of_gradients.judges_images_alone)
 
 
 @requirement("max_pool2d.gradient.channel", gradients, needs="vjp", channels=(1, 2, 3, 5, 17))
@@ -443,70 +403,49 @@ def special_cotangents(**choices: Any) -> st.SearchStrategy[Case]:
     return drawn.map(lambda case: case.but(x=_all_different(case["x"])))
 
 
-@requirement("max_pool2d.gradient.special", special_cotangents, needs="vjp", effort=2)
-def test_gradient_special(subject: Trial, case: Case) -> None:
-    """Where it belongs, and nowhere else."""
-    laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
-
-
-@requirement("max_pool2d.gradient.empty", gradients, needs="vjp", effort=2)
-def test_gradient_empty(subject: Trial, case: Case) -> None:
-    """No images."""
-    laws_of_gradients.is_nothing_for_no_images(subject, case)
+test_gradient_special = gradient(
+    "max_pool2d.gradient.special",
+    laws_of_gradients.values("x"),
+    "Where it belongs, and nowhere else.",
+    cases=special_cotangents,
+    effort=2,
+)
+test_gradient_empty = gradient("max_pool2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
-refusal = partial(requirement, cases=broken, stem=STEM, per_dtype=False)
-
-
-@refusal("max_pool2d.refuses.rank", how=rank)
-def test_refuses_rank(subject: Trial, case: Case) -> None:
-    """Two and five dimensions."""
-    subject.refuses(case)
-
-
-@refusal("max_pool2d.refuses.kernel-size", how=below("kernel_size", 1), vary=())
-def test_refuses_kernel_size(subject: Trial, case: Case) -> None:
-    """0 and below."""
-    subject.refuses(case)
-
-
-@refusal("max_pool2d.refuses.stride", how=below("stride", 1), vary=(), needs="stride")
-def test_refuses_stride(subject: Trial, case: Case) -> None:
-    """0 and below."""
-    subject.refuses(case)
-
-
-@refusal("max_pool2d.refuses.padding", how=below("padding", 0), vary=(), needs="padding")
-def test_refuses_padding(subject: Trial, case: Case) -> None:
-    """Below 0."""
-    subject.refuses(case)
-
-
-@refusal(
+refusal = Laws(broken, stem=STEM, per_dtype=False)
+test_refuses_rank = refusal("max_pool2d.refuses.rank", laws.refuses, "Two and five dimensions.", how=rank)
+test_refuses_kernel_size = refusal(
+    "max_pool2d.refuses.kernel-size", laws.refuses, "0 and below.", how=below("kernel_size", 1), vary=()
+)
+test_refuses_stride = refusal(
+    "max_pool2d.refuses.stride", laws.refuses, "0 and below.", how=below("stride", 1), vary=(), needs="stride"
+)
+test_refuses_padding = refusal(
+    "max_pool2d.refuses.padding", laws.refuses, "Below 0.", how=below("padding", 0), vary=(), needs="padding"
+)
+test_refuses_padding_half = refusal(
     "max_pool2d.refuses.padding-half",
+    laws.refuses,
+    "More than half of the dilated window, on one axis or on both.",
     how=too_much_padding,
     vary=("kernel_size", "dilation"),
     kernels=(1, 2, 5, 6),
     needs="padding",
     effort=0.5,
 )
-def test_refuses_padding_half(subject: Trial, case: Case) -> None:
-    """More than half of the dilated window, on one axis or on both."""
-    subject.refuses(case)
-
-
-@refusal("max_pool2d.refuses.dilation", how=below("dilation", 1), vary=(), needs="dilation")
-def test_refuses_dilation(subject: Trial, case: Case) -> None:
-    """0 and below."""
-    subject.refuses(case)
-
-
-@refusal("max_pool2d.refuses.window", how=too_large_a_window, vary=("kernel_size", "stride", "padding", "ceil_mode"))
-def test_refuses_window(subject: Trial, case: Case) -> None:
-    """A window one row or one column larger than fits."""
-    subject.refuses(case)
+test_refuses_dilation = refusal(
+    "max_pool2d.refuses.dilation", laws.refuses, "0 and below.", how=below("dilation", 1), vary=(), needs="dilation"
+)
+test_refuses_window = refusal(
+    "max_pool2d.refuses.window",
+    laws.refuses,
+    "A window one row or one column larger than fits.",
+    how=too_large_a_window,
+    vary=("kernel_size", "stride", "padding", "ceil_mode"),
+)
 
 
 # -- the cases reach the corners ---------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from nnspec.conformance.bounds.running_error import Approximate, bilinear_block,
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import laws, laws_of_gradients
 from nnspec.conformance.checks.cases import KINDS, any_of, composite, data, with_cotangent
+from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -83,48 +84,34 @@ def expected(case: Case) -> Expected:
     return way(case)[1][-1].expected
 
 
-def equals_reference(subject: Trial, case: Case) -> None:
-    """The one comparison behind every requirement on values."""
-    subject.expect(subject(case), expected(case))
+law = Laws(cases, expected)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
-@requirement("mlp.output.value", cases, vary=())
-def test_output_value(subject: Trial, case: Case) -> None:
-    """The second weight times the first times the input."""
-    equals_reference(subject, case)
-
-
-@requirement("mlp.hidden.relu", cases, vary=("hidden",))
-def test_hidden_relu(subject: Trial, case: Case) -> None:
-    """No negative hidden value counts."""
-    equals_reference(subject, case)
-
-
-@requirement("mlp.hidden.bias", cases, vary=("hidden bias",))
-def test_hidden_bias(subject: Trial, case: Case) -> None:
-    """The first bias may make a hidden value negative, and so 0."""
-    equals_reference(subject, case)
-
-
-@requirement("mlp.output.linear", cases, vary=("output",))
-def test_output_linear(subject: Trial, case: Case) -> None:
-    """Results of both signs."""
-    equals_reference(subject, case)
+test_output_value = law(
+    "mlp.output.value", laws.equals_reference, "The second weight times the first times the input.", vary=()
+)
+test_hidden_relu = law("mlp.hidden.relu", laws.equals_reference, "No negative hidden value counts.", vary=("hidden",))
+test_hidden_bias = law(
+    "mlp.hidden.bias",
+    laws.equals_reference,
+    "The first bias may make a hidden value negative, and so 0.",
+    vary=("hidden bias",),
+)
+test_output_linear = law("mlp.output.linear", laws.equals_reference, "Results of both signs.", vary=("output",))
 
 
 @requirement("mlp.output.bias", cases, vary=("output bias",))
 def test_output_bias(subject: Trial, case: Case) -> None:
     """On an input of zeros every output feature shows its bias alone."""
-    equals_reference(subject, case.but(x=np.zeros_like(case["x"])))
+    laws.equals_reference(subject, case.but(x=np.zeros_like(case["x"])), expected)
 
 
-@requirement("mlp.arguments.together", cases, features=(1, 2, 3, 17, 65))
-def test_arguments_together(subject: Trial, case: Case) -> None:
-    """Everything at once."""
-    equals_reference(subject, case)
+test_arguments_together = law(
+    "mlp.arguments.together", laws.equals_reference, "Everything at once.", features=(1, 2, 3, 17, 65)
+)
 
 
 # -- depth -------------------------------------------------------------------------------------------------------------
@@ -160,7 +147,7 @@ def stacks(subject: Trial) -> None:
 def stack_equals_reference(subject: Trial, case: Case) -> None:
     """As above, of a class that takes a sequence of hidden sizes."""
     stacks(subject)
-    equals_reference(subject, case)
+    laws.equals_reference(subject, case, expected)
 
 
 @requirement("mlp.depth.any", cases, vary=(), features=(2, 3), depth=DEEP)
@@ -213,10 +200,9 @@ def test_depth_names(subject: Trial, case: Case) -> None:
 # -- leading dimensions ------------------------------------------------------------------------------------------------
 
 
-@requirement("mlp.leading.any", cases, vary=("leading",))
-def test_leading_any(subject: Trial, case: Case) -> None:
-    """From a single vector to an array of four dimensions."""
-    equals_reference(subject, case)
+test_leading_any = law(
+    "mlp.leading.any", laws.equals_reference, "From a single vector to an array of four dimensions.", vary=("leading",)
+)
 
 
 # -- results and operands ----------------------------------------------------------------------------------------------
@@ -231,16 +217,8 @@ def test_output_size(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
-@requirement("mlp.output.dtype", cases, effort=2)
-def test_output_dtype(subject: Trial, case: Case) -> None:
-    """The dtype of the input and the parameters."""
-    laws.keeps_dtype(subject, case)
-
-
-@requirement("mlp.output.fresh", cases, effort=2)
-def test_output_fresh(subject: Trial, case: Case) -> None:
-    """No memory shared, no buffer used again."""
-    laws.is_fresh(subject, case)
+test_output_dtype = law("mlp.output.dtype", laws.keeps_dtype)
+test_output_fresh = law("mlp.output.fresh", laws.is_fresh)
 
 
 @requirement("mlp.input.unchanged", cases, effort=2)
@@ -254,16 +232,8 @@ def test_input_unchanged(subject: Trial, case: Case) -> None:
         subject.expect(array, Expected.exactly(before[name]), f"{name}, after the call,")
 
 
-@requirement("mlp.input.layout", cases, effort=4)
-def test_input_layout(subject: Trial, case: Case) -> None:
-    """Only the elements count."""
-    laws.ignores_layout(subject, case, expected(case))
-
-
-@requirement("mlp.batch.independent", cases, batch=2)
-def test_batch_independent(subject: Trial, case: Case) -> None:
-    """Each vector by itself."""
-    laws.judges_images_alone(subject, case, expected(case))
+test_input_layout = law("mlp.input.layout", laws.ignores_layout)
+test_batch_independent = law("mlp.batch.independent", laws.judges_images_alone)
 
 
 @composite
@@ -274,10 +244,9 @@ def empty(draw, *, dtype: str, lacks: frozenset[str]):
     return case.but(x=np.take(case["x"], [], axis))
 
 
-@requirement("mlp.batch.empty", empty, effort=2)
-def test_batch_empty(subject: Trial, case: Case) -> None:
-    """No vectors in, no vectors out."""
-    equals_reference(subject, case)
+test_batch_empty = law(
+    "mlp.batch.empty", laws.equals_reference, "No vectors in, no vectors out.", cases=empty, effort=2
+)
 
 
 @requirement("mlp.call.stateless", cases)
@@ -326,6 +295,9 @@ def expected_gradients(case: Case) -> dict[str, Expected]:
     return {operand: gradient.expected for operand, gradient in gradients.items()}
 
 
+gradient = Laws(gradients, expected_gradients, needs=("vjp",))
+
+
 def gradient_equals_reference(subject: Trial, case: Case, *operands: str) -> None:
     """The one comparison behind every requirement on the values of gradients."""
     expected = expected_gradients(case)
@@ -333,10 +305,12 @@ def gradient_equals_reference(subject: Trial, case: Case, *operands: str) -> Non
         laws_of_gradients.equals_reference(subject, case, operand, expected[operand])
 
 
-@requirement("mlp.gradient.x", gradients, needs="vjp", features=(1, 2, 3, 17))
-def test_gradient_x(subject: Trial, case: Case) -> None:
-    """Through the second layer, the rectifier and the first layer."""
-    gradient_equals_reference(subject, case, "x")
+test_gradient_x = gradient(
+    "mlp.gradient.x",
+    laws_of_gradients.values("x"),
+    "Through the second layer, the rectifier and the first layer.",
+    features=(1, 2, 3, 17),
+)
 
 
 @composite
@@ -349,40 +323,31 @@ def at_minus_one(draw, *, dtype: str, lacks: frozenset[str]):
     return case.but(**{"fc1.bias": bias})
 
 
-@requirement("mlp.gradient.hidden-relu", gradients, needs="vjp", of=at_minus_one)
-def test_gradient_hidden_relu(subject: Trial, case: Case) -> None:
-    """Hidden values above 0, just below and far below."""
-    gradient_equals_reference(subject, case, "x", "fc1.weight", "fc1.bias")
-
-
-@requirement("mlp.gradient.first-weight", gradients, needs="vjp", features=(1, 2, 3, 17))
-def test_gradient_first_weight(subject: Trial, case: Case) -> None:
-    """What came back to the hidden layer, times the input."""
-    gradient_equals_reference(subject, case, "fc1.weight")
-
-
-@requirement("mlp.gradient.first-bias", gradients, needs="vjp")
-def test_gradient_first_bias(subject: Trial, case: Case) -> None:
-    """What came back to the hidden layer."""
-    gradient_equals_reference(subject, case, "fc1.bias")
-
-
-@requirement("mlp.gradient.second-weight", gradients, needs="vjp", features=(1, 2, 3, 17))
-def test_gradient_second_weight(subject: Trial, case: Case) -> None:
-    """The cotangent times the rectified hidden values."""
-    gradient_equals_reference(subject, case, "fc2.weight")
-
-
-@requirement("mlp.gradient.second-bias", gradients, needs="vjp")
-def test_gradient_second_bias(subject: Trial, case: Case) -> None:
-    """The cotangent."""
-    gradient_equals_reference(subject, case, "fc2.bias")
-
-
-@requirement("mlp.gradient.like-operand", gradients, needs="vjp", features=(1, 2, 3), effort=2)
-def test_gradient_like_operand(subject: Trial, case: Case) -> None:
-    """Of the input, and of each parameter under its key."""
-    laws_of_gradients.is_like_operand(subject, case)
+test_gradient_hidden_relu = gradient(
+    "mlp.gradient.hidden-relu",
+    laws_of_gradients.values("x", "fc1.weight", "fc1.bias"),
+    "Hidden values above 0, just below and far below.",
+    of=at_minus_one,
+)
+test_gradient_first_weight = gradient(
+    "mlp.gradient.first-weight",
+    laws_of_gradients.values("fc1.weight"),
+    "What came back to the hidden layer, times the input.",
+    features=(1, 2, 3, 17),
+)
+test_gradient_first_bias = gradient(
+    "mlp.gradient.first-bias", laws_of_gradients.values("fc1.bias"), "What came back to the hidden layer."
+)
+test_gradient_second_weight = gradient(
+    "mlp.gradient.second-weight",
+    laws_of_gradients.values("fc2.weight"),
+    "The cotangent times the rectified hidden values.",
+    features=(1, 2, 3, 17),
+)
+test_gradient_second_bias = gradient("mlp.gradient.second-bias", laws_of_gradients.values("fc2.bias"), "The cotangent.")
+test_gradient_like_operand = gradient(
+    "mlp.gradient.like-operand", laws_of_gradients.is_like_operand, features=(1, 2, 3)
+)
 
 
 @requirement("mlp.gradient.layout", gradients, needs="vjp", effort=4)
@@ -392,22 +357,9 @@ def test_gradient_layout(subject: Trial, case: Case) -> None:
     laws_of_gradients.ignores_layout_of_operands(subject, case, expected_gradients)
 
 
-@requirement("mlp.gradient.unchanged", gradients, needs="vjp", effort=2)
-def test_gradient_unchanged(subject: Trial, case: Case) -> None:
-    """Input and cotangent."""
-    laws_of_gradients.leaves_operands(subject, case)
-
-
-@requirement("mlp.gradient.batch", gradients, needs="vjp", batch=2)
-def test_gradient_batch(subject: Trial, case: Case) -> None:
-    """Each vector by itself."""
-    laws_of_gradients.judges_images_alone(subject, case, expected_gradients)
-
-
-@requirement("mlp.gradient.empty", gradients, needs="vjp", of=empty, effort=2)
-def test_gradient_empty(subject: Trial, case: Case) -> None:
-    """No vectors: zeros for all parameters."""
-    laws_of_gradients.is_nothing(subject, case)
+test_gradient_unchanged = gradient("mlp.gradient.unchanged", laws_of_gradients.leaves_operands)
+test_gradient_batch = gradient("mlp.gradient.batch", laws_of_gradients.judges_images_alone)
+test_gradient_empty = gradient("mlp.gradient.empty", laws_of_gradients.is_nothing, of=empty)
 
 
 @requirement("mlp.depth.gradient", gradients, needs="vjp", depth=DEEP)
@@ -493,10 +445,13 @@ def wrong_features(draw, *, dtype: str, lacks: frozenset[str]):
     return case.but(x=np.resize(case["x"], (*case["x"].shape[:-1], wrong)))
 
 
-@requirement("mlp.refuses.features", wrong_features, per_dtype=False)
-def test_refuses_features(subject: Trial, case: Case) -> None:
-    """One feature too many or too few, but one, or as many as the hidden layer has."""
-    subject.refuses(case)
+test_refuses_features = law(
+    "mlp.refuses.features",
+    laws.refuses,
+    "One feature too many or too few, but one, or as many as the hidden layer has.",
+    cases=wrong_features,
+    per_dtype=False,
+)
 
 
 @composite

@@ -12,6 +12,7 @@ from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case
 from nnspec.conformance.checks import laws, laws_of_gradients
 from nnspec.conformance.checks.cases import any_of, composite, data
+from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
@@ -75,9 +76,7 @@ def expected(case: Case) -> Expected:
     return Expected.exactly(relu(case["x"]))
 
 
-def equals_reference(subject: Trial, case: Case) -> None:
-    """The one comparison behind every requirement on values."""
-    subject.expect(subject(case), expected(case))
+law = Laws(cases, expected)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
@@ -95,16 +94,12 @@ def test_negative_zero(subject: Trial, case: Case) -> None:
     subject.expect(subject(case), Expected.exactly(np.zeros_like(case["x"])))
 
 
-@requirement("relu.nan.propagates", spiked, spikes=(np.nan,))
-def test_nan_propagates(subject: Trial, case: Case) -> None:
-    """NaN where NaN was, and nowhere else."""
-    equals_reference(subject, case)
-
-
-@requirement("relu.infinite.value", spiked, spikes=(np.inf, -np.inf))
-def test_infinite_value(subject: Trial, case: Case) -> None:
-    """∞ for ∞, 0 for −∞."""
-    equals_reference(subject, case)
+test_nan_propagates = law(
+    "relu.nan.propagates", laws.equals_reference, "NaN where NaN was, and nowhere else.", cases=spiked, spikes=(np.nan,)
+)
+test_infinite_value = law(
+    "relu.infinite.value", laws.equals_reference, "∞ for ∞, 0 for −∞.", cases=spiked, spikes=(np.inf, -np.inf)
+)
 
 
 @composite
@@ -138,10 +133,7 @@ def test_output_size(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.shape == {case['x'].shape}")
 
 
-@requirement("relu.output.dtype", cases, effort=2)
-def test_output_dtype(subject: Trial, case: Case) -> None:
-    """The input's dtype."""
-    laws.keeps_dtype(subject, case)
+test_output_dtype = law("relu.output.dtype", laws.keeps_dtype)
 
 
 @requirement("relu.output.fresh", cases, effort=2)
@@ -151,37 +143,29 @@ def test_output_fresh(subject: Trial, case: Case) -> None:
     laws.is_fresh(subject, case.map(np.abs))
 
 
-@requirement("relu.input.unchanged", cases, effort=2)
-def test_input_unchanged(subject: Trial, case: Case) -> None:
-    """The input is not written to."""
-    laws.leaves_operands(subject, case)
-
-
-@requirement("relu.input.layout", cases, axes=(1, 4), effort=4)
-def test_input_layout(subject: Trial, case: Case) -> None:
-    """Only the elements count."""
-    laws.ignores_layout(subject, case, expected(case))
+test_input_unchanged = law("relu.input.unchanged", laws.leaves_operands)
+test_input_layout = law("relu.input.layout", laws.ignores_layout, axes=(1, 4))
 
 
 @requirement("relu.batch.independent", cases, batch=2, effort=4)
 def test_batch_independent(subject: Trial, case: Case) -> None:
     """Each row by itself, and each element by itself."""
-    laws.judges_images_alone(subject, case, expected(case))
+    laws.judges_images_alone(subject, case, expected)
     flat = case.but(x=case["x"].reshape(-1))
-    laws.judges_images_alone(subject, flat, expected(flat))
+    laws.judges_images_alone(subject, flat, expected)
 
 
 @requirement("relu.batch.empty", cases, effort=2)
 def test_batch_empty(subject: Trial, case: Case) -> None:
     """No rows in, no rows out."""
-    equals_reference(subject, case.but(x=case["x"][:0]))
+    laws.equals_reference(subject, case.but(x=case["x"][:0]), expected)
 
 
 @requirement("relu.call.stateless", cases)
 def test_call_stateless(subject: Trial, case: Case) -> None:
     """A call in between, with every sign changed, changes nothing."""
     other = case.map(np.negative)
-    laws.forgets(subject, case, other, expected)
+    laws.forgets(subject, (case, other), expected)
     if subject.form == "class":
         layer = subject.build(case)
         for one in (case, other, case):
@@ -214,6 +198,9 @@ def expected_gradients(case: Case) -> dict[str, Expected]:
     return {"x": Expected.exactly(relu_vjp(case["cotangent"], case["x"]))}
 
 
+gradient = Laws(gradients, expected_gradients, needs=("vjp",))
+
+
 def gradient_equals_reference(subject: Trial, case: Case) -> None:
     """The one comparison behind every requirement on the values of gradients."""
     laws_of_gradients.equals_reference(subject, case, "x", expected_gradients(case)["x"])
@@ -222,39 +209,34 @@ def gradient_equals_reference(subject: Trial, case: Case) -> None:
 LIMITS = ("largest", "smallest", "infinite")
 
 
-@requirement("relu.gradient.positive", gradients, needs="vjp", of=scaled, sign=1, special=LIMITS)
-def test_gradient_positive(subject: Trial, case: Case) -> None:
-    """From the smallest normal number to ∞, and every cotangent, to the last bit."""
-    gradient_equals_reference(subject, case)
-
-
-@requirement("relu.gradient.negative", gradients, needs="vjp", of=scaled, sign=-1, special=LIMITS)
-def test_gradient_negative(subject: Trial, case: Case) -> None:
-    """From the smallest negative number to −∞."""
-    gradient_equals_reference(subject, case)
-
-
-@requirement("relu.gradient.zero", gradients, needs="vjp", of=spiked, spikes=(0.0, -0.0))
-def test_gradient_zero(subject: Trial, case: Case) -> None:
-    """0 and −0 among other numbers."""
-    gradient_equals_reference(subject, case)
-
-
-@requirement(
+test_gradient_positive = gradient(
+    "relu.gradient.positive",
+    laws_of_gradients.values("x"),
+    "From the smallest normal number to ∞, and every cotangent, to the last bit.",
+    of=scaled,
+    sign=1,
+    special=LIMITS,
+)
+test_gradient_negative = gradient(
+    "relu.gradient.negative",
+    laws_of_gradients.values("x"),
+    "From the smallest negative number to −∞.",
+    of=scaled,
+    sign=-1,
+    special=LIMITS,
+)
+test_gradient_zero = gradient(
+    "relu.gradient.zero", laws_of_gradients.values("x"), "0 and −0 among other numbers.", of=spiked, spikes=(0.0, -0.0)
+)
+test_gradient_infinite_cotangent = gradient(
     "relu.gradient.infinite-cotangent",
-    gradients,
-    needs="vjp",
+    laws_of_gradients.values("x"),
+    "On either side of 0.",
     cotangents=(np.inf, -np.inf, np.nan),
 )
-def test_gradient_infinite_cotangent(subject: Trial, case: Case) -> None:
-    """On either side of 0."""
-    gradient_equals_reference(subject, case)
-
-
-@requirement("relu.gradient.like-operand", gradients, needs="vjp", smallest=0, axes=(0, 5), effort=2)
-def test_gradient_like_operand(subject: Trial, case: Case) -> None:
-    """From no axes to five, with elements and without."""
-    laws_of_gradients.is_like_operand(subject, case)
+test_gradient_like_operand = gradient(
+    "relu.gradient.like-operand", laws_of_gradients.is_like_operand, smallest=0, axes=(0, 5)
+)
 
 
 @requirement("relu.gradient.layout", gradients, needs="vjp", axes=(1, 4), effort=4)
@@ -264,16 +246,8 @@ def test_gradient_layout(subject: Trial, case: Case) -> None:
     laws_of_gradients.ignores_layout_of_operands(subject, case, expected_gradients)
 
 
-@requirement("relu.gradient.unchanged", gradients, needs="vjp", effort=2)
-def test_gradient_unchanged(subject: Trial, case: Case) -> None:
-    """Input and cotangent."""
-    laws_of_gradients.leaves_operands(subject, case)
-
-
-@requirement("relu.gradient.empty", gradients, needs="vjp", effort=2)
-def test_gradient_empty(subject: Trial, case: Case) -> None:
-    """No rows in, no rows out."""
-    laws_of_gradients.is_nothing_for_no_images(subject, case)
+test_gradient_unchanged = gradient("relu.gradient.unchanged", laws_of_gradients.leaves_operands)
+test_gradient_empty = gradient("relu.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
 
 
 # -- the module --------------------------------------------------------------------------------------------------------

@@ -412,47 +412,21 @@ def test_output_size(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.shape == {expected}")
 
 
-@requirement("resnet34.output.dtype", everything, sizes=((32, 32),), batch=(1,))
-def test_output_dtype(subject: Trial, case: Case) -> None:
-    """The operands' dtype."""
-    laws.keeps_dtype(network(subject, case), case)
+law = laws.Laws(everything, lambda case: run(case)[0], called=network, effort=10)
 
-
-@requirement("resnet34.output.fresh", everything, per_dtype=False)
-def test_output_fresh(subject: Trial, case: Case) -> None:
-    """No buffer used again."""
-    laws.is_fresh(network(subject, case), case)
-
-
-@requirement("resnet34.input.unchanged", everything, per_dtype=False)
-def test_input_unchanged(subject: Trial, case: Case) -> None:
-    """The image is not written to."""
-    laws.leaves_operands(network(subject, case), case)
-
-
-@requirement("resnet34.input.layout", everything, per_dtype=False)
-def test_input_layout(subject: Trial, case: Case) -> None:
-    """Only the elements count."""
-    laws.ignores_layout(network(subject, case), case, run(case)[0])
-
-
-@requirement("resnet34.batch.independent", everything, batch=(2,), per_dtype=False)
-def test_batch_independent(subject: Trial, case: Case) -> None:
-    """Each image by itself."""
-    laws.judges_images_alone(network(subject, case), case, run(case)[0])
-
-
-@requirement("resnet34.batch.empty", everything, per_dtype=False)
-def test_batch_empty(subject: Trial, case: Case) -> None:
-    """No images in, no scores out."""
-    laws.returns_no_images(network(subject, case), case)
+test_output_dtype = law("resnet34.output.dtype", laws.keeps_dtype, sizes=((32, 32),), batch=(1,))
+test_output_fresh = law("resnet34.output.fresh", laws.is_fresh, per_dtype=False)
+test_input_unchanged = law("resnet34.input.unchanged", laws.leaves_operands, per_dtype=False)
+test_input_layout = law("resnet34.input.layout", laws.ignores_layout, per_dtype=False)
+test_batch_independent = law("resnet34.batch.independent", laws.judges_images_alone, batch=(2,), per_dtype=False)
+test_batch_empty = law("resnet34.batch.empty", laws.returns_no_images, per_dtype=False)
 
 
 @requirement("resnet34.call.stateless", everything, sizes=((32, 32), (33, 47)), per_dtype=False)
 def test_call_stateless(subject: Trial, case: Case) -> None:
     """A call on an image of another size changes nothing."""
     larger = case.but(x=np.pad(case["x"], ((0, 0), (0, 0), (16, 17), (0, 32))))
-    laws.forgets(network(subject, case), case, larger, lambda c: run(c)[0])
+    laws.forgets(network(subject, case), (case, larger), lambda c: run(c)[0])
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------
