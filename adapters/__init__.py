@@ -3,7 +3,8 @@
 `load` turns a name ("torch", "reference"), a file ("my_layers.py", "my_layers.py:Conv2d") or an object into a Subject.
 """
 
+from nnspec.adapters.blocks import block
 from nnspec.adapters.loading import load
 from nnspec.adapters.subject import Lacks, Subject, SubjectError, Unsupported
 
-__all__ = ["Lacks", "Subject", "SubjectError", "Unsupported", "load"]
+__all__ = ["Lacks", "Subject", "SubjectError", "Unsupported", "block", "load"]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nnspec.adapters.blocks import block_of
 from nnspec.adapters.calling import paired
 from nnspec.adapters.names import PAGELESS
 from nnspec.adapters.signatures import CANONICAL, SIGNATURES, VJPS
@@ -41,6 +42,8 @@ def choose(title: str, names: Mapping[str, Any], only: str = "", role: str = "")
 
     `role` is the block, or the name of it, as which that one is judged. Raises SubjectError where nothing is found.
     """
+    if not role and (declared := block_of(names.get(only))) is not None:
+        role = declared.stem
     if role:
         if not callable(names.get(only)):
             raise SubjectError(f"{title}: no {only!r} to judge as {role}")
@@ -52,6 +55,7 @@ def choose(title: str, names: Mapping[str, Any], only: str = "", role: str = "")
             found[name], sources[name] = names[name], Source((name,))
         elif callable(names.get(f"{name}_forward")) and callable(names.get(f"{name}_backward")):
             _add_pair(found, sources, name, names, f"{name}_forward", f"{name}_backward")
+    _add_declared(title, found, sources, names)
     if only and only not in found:
         if callable(names.get(only)):
             raise SubjectError(f"{title}: {_unknown(only)}")
@@ -97,6 +101,19 @@ def _add_pair(
     found[name], found[f"{name}_vjp"] = paired(names[forward], names[backward])
     sources[name] = Source((forward, backward), "paired({}, {})[0]")
     sources[f"{name}_vjp"] = Source((forward, backward), "paired({}, {})[1]")
+
+
+def _add_declared(title: str, found: dict[str, Any], sources: dict[str, Source], names: Mapping[str, Any]) -> None:
+    """Add the functions that `@block` declares, which may have any name. They take precedence over known names."""
+    declared: dict[str, str] = {}
+    for own, thing in names.items():
+        if (known := block_of(thing)) is None:
+            continue
+        name = str(SIGNATURES[known.stem].function)
+        other = declared.setdefault(name, own)
+        if names[other] is not thing:
+            raise SubjectError(f"{title}: {other} and {own} are both declared as {known.stem}; say which, as in :{own}")
+        found[name], sources[name] = names[other], Source((other,))
 
 
 def _with_vjps(found: dict[str, Any], sources: dict[str, Source], names: Mapping[str, Any]) -> Chosen:

@@ -114,6 +114,16 @@ def _difference(value: Any) -> tuple[str, str]:
     raise _NotAllowed(f"{_short(value)}: expected a reason, or a reason and a link: ('reason', 'https://…')")
 
 
+def read_claim(name: str, value: Any) -> Fields:
+    """The fields of a Subject that one of DTYPES, ACCURACY and GRADIENTS stands for. Raises ValueError for others."""
+    return READERS[name](value)
+
+
+def read_differences(value: Mapping[str, Any]) -> dict[str, Any]:
+    """What DIFFERS = value declares. Raises ValueError for what cannot be declared."""
+    return _entries(value, ENTRIES["DIFFERS"])
+
+
 READERS: dict[str, Callable[[Any], Fields]] = {"DTYPES": _dtypes, "ACCURACY": _accuracy, "GRADIENTS": _gradients}
 ENTRIES: dict[str, Callable[[Any], Any]] = {"UNSUPPORTED": _reason, "DIFFERS": _difference}
 

@@ -1,26 +1,24 @@
-"""A template: copy it, put your own library in the place of the one below, and run `nnspec check` on your copy.
+"""A template: copy it, replace the library below by your own, and run `nnspec check` on your copy.
 
-A file is a subject. What has one of nnspec's names in it is checked (`nnspec list` shows them), everything else in it
-is yours. Functions and classes get NumPy arrays; or tensors, where the classes are torch modules or torch is imported.
-Images arrive as (N, C, H, W), pairs as an int or (rows, columns). Where your library has it otherwise, a few lines in
-between say so: that is all an adapter is.
+nnspec checks every function and class of a file that has one of its names (`nnspec list` shows the names), and every
+function that `@block` declares. The rest of the file is yours. Functions and classes receive the arrays of the library
+that the file imports, NumPy's where it imports no other. Where your library lays out its arrays or passes its arguments
+in another way, a few lines in between say so.
 """
 
 from math import prod
 
 import numpy as np
-from nnspec.adapters import Unsupported
+from nnspec.adapters import Unsupported, block
 
-DTYPES = (
-    "float32",
-    "float64",
-)  # what is claimed; nothing else will be asked for. These two, where the line is missing.
-# Requirements that the signatures do not show to be unsupported, with the reason. Without this line the check of an
-# empty batch could judge nothing, and the file could not be said to conform.
+# The dtypes that the file claims; nnspec checks no others. These two are the default.
+DTYPES = ("float32", "float64")
+# Requirements that the library does not meet and does not claim to meet, with the reason. Without this line the check
+# of an empty batch could not judge any case, and the file would not conform.
 UNSUPPORTED = {"conv2d.batch.empty": "the library takes no empty batch"}
 
 
-# -- a library: images (N, H, W, C), kernels (KH, KW, C, O), names of its own, options in one argument -----------------
+# -- a library: images (N, H, W, C), kernels (KH, KW, C, O), its own names, options in one argument --------------------
 
 
 def convolve(images, kernel, options):
@@ -46,29 +44,29 @@ class Dense:
 # -- the lines in between: for a function ------------------------------------------------------------------------------
 
 
-def conv2d(x, weight, bias=None, *, stride=1, padding=0):
-    """As nnspec calls it: x (N, C, H, W), weight (O, C, KH, KW), bias (O,) -> (N, O, OH, OW).
+@block("conv2d", layout="NHWC", kernel="HWIO")
+def conv(images, kernel, bias=None, *, stride=1, padding=0):
+    """(N, H, W, C), (KH, KW, C, O), (O,) -> (N, OH, OW, O). nnspec transposes the arrays.
 
-    The signature has no `dilation` and no `groups`: they stay at 1, and the report says that they are unsupported.
+    The signature has no `dilation` and no `groups`: nnspec leaves them at 1 and reports them as unsupported.
     """
-    if len(x) == 0:  # other checks draw an empty batch too: this declines the case, which is counted and shown
+    if len(images) == 0:  # other checks draw an empty batch too: this declines the case, which is counted and shown
         raise Unsupported("the library takes no empty batch")
     stride, padding = ((v, v) if isinstance(v, int) else v for v in (stride, padding))
-    if min(stride) < 1 or x.shape[1] != weight.shape[1] or (bias is not None and len(bias) != len(weight)):
-        raise ValueError("what the library itself lets pass")  # leave this out to see in the report what that is
-    options = {"steps": stride, "border": padding}
-    y = convolve(x.transpose(0, 2, 3, 1), weight.transpose(2, 3, 1, 0), options)
-    return (y if bias is None else y + bias).transpose(0, 3, 1, 2)
+    if min(stride) < 1 or images.shape[3] != kernel.shape[2] or (bias is not None and len(bias) != kernel.shape[3]):
+        raise ValueError("the library itself does not refuse this")  # without this line, the report shows what it does
+    y = convolve(images, kernel, {"steps": stride, "border": padding})
+    return y if bias is None else y + bias
 
 
 # -- for a class -------------------------------------------------------------------------------------------------------
 
 
 class Linear:
-    """Built as torch.nn builds it, and called with x alone. Arrays are set by their names, `weight` and `bias`.
+    """nnspec constructs it with these arguments, sets the attributes `weight` and `bias`, and calls it with x.
 
-    Modes, where there are any, are switched by `train()` and `eval()` or by an attribute `training`. The state is what
-    `state_dict()` returns, or else the attributes that are arrays.
+    A class with modes has `train()` and `eval()`, or an attribute `training`. Its state is the result of `state_dict()`
+    or, without one, those of its attributes that are arrays.
     """
 
     def __init__(self, in_features, out_features, bias=True):
@@ -76,7 +74,7 @@ class Linear:
 
     def __call__(self, x):
         """(…, in_features) -> (…, out_features)"""
-        rows = x.reshape(prod(x.shape[:-1]), x.shape[-1])  # the library knows no other ranks
+        rows = x.reshape(prod(x.shape[:-1]), x.shape[-1])  # the library takes two dimensions only
         return self.dense.apply(rows).reshape(*x.shape[:-1], self.dense.kernel.shape[1])
 
     def state_dict(self):

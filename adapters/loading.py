@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from nnspec.adapters.blame import told
+from nnspec.adapters.blocks import block_of, claims
 from nnspec.adapters.calling import from_scratch, in_page_order, is_from_scratch, vjp_in_page_order
 from nnspec.adapters.choosing import Source, choose
 from nnspec.adapters.declarations import declared
@@ -241,6 +242,10 @@ def _subject(
         lines = sources[name].lines(name, found[name], names, run)
         return lines if written.get(name, name) == name else f"{lines}\n{name} = {written[name]}"
 
+    declares, of_functions = declared(names, title, arrays.FURTHER_DTYPES), claims(functions.values())
+    declares["differs"] = {**declares["differs"], **of_functions["differs"]}
+    for stem, own in of_functions["of_block"].items():
+        declares["of_block"][stem] = {**declares["of_block"].get(stem, {}), **own}
     return Subject(
         name=title,
         framework=arrays,
@@ -248,7 +253,7 @@ def _subject(
         classes=classes,
         versions=versions,
         recipe=recipe,
-        **declared(names, title, arrays.FURTHER_DTYPES),
+        **declares,
         **getattr(arrays, "TRAITS", {}),
     )
 
@@ -265,10 +270,19 @@ def _in_page_order(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
         if function is None:
             continue
         name = str(signature.function)
-        functions[name], sources[name] = in_page_order(function, stem, name)
+        declared_as = block_of(function)
+        if declared_as is None:
+            functions[name], sources[name] = in_page_order(function, stem, name)
+        else:  # `@block` has done it
+            functions[name], sources[name] = function, name
         for vjp, twice in ((f"{name}_vjp", False), (f"{name}_vjp_vjp", True)):
-            if vjp in found:
+            if vjp not in found:
+                continue
+            if declared_as is None:
                 functions[vjp], sources[vjp] = vjp_in_page_order(found[vjp], function, stem, vjp, twice)
+            else:
+                functions[vjp] = declared_as.vjp(found[vjp], twice)
+                sources[vjp] = f"{name}.nnspec_block.vjp({vjp}, {twice})"
     return functions, sources
 
 
