@@ -32,6 +32,7 @@ class Signature:
     results: tuple[str, ...] = ("y",)  # what a call returns, and in the class form: y, then these entries of the state
     members: tuple[str, ...] = ()  # what the class offers besides being called
     constants: tuple[str, ...] = ()  # operands that nobody is asked to differentiate by
+    of_rank: Mapping[int, str] = field(default_factory=dict)  # x's rank -> the class for it alone; others take the rest
 
     def differentiates(self, operand: str, wanted: Collection[str] | None) -> bool:
         """Whether the gradient by an operand is asked for: one of those wanted, and otherwise of all that vary."""
@@ -116,6 +117,7 @@ SIGNATURES: dict[str, Signature] = {
         _batch_norm,
         ("y", "running_mean", "running_var"),
         constants=("running_mean", "running_var"),
+        of_rank={4: "BatchNorm2d"},
     ),
     "max_pool2d": Signature(
         ("x",),

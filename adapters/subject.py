@@ -392,8 +392,9 @@ class Subject:
     def _class(self, signature: Signature, arrays: Arrays | None = None) -> Any:
         names = signature.classes
         x = None if arrays is None else arrays.get("x")
-        if x is not None and names[0] == "BatchNorm2d":
-            names = ("BatchNorm2d",) if x.ndim == 4 else ("BatchNorm1d",)
+        if x is not None and signature.of_rank:
+            own = signature.of_rank.get(x.ndim)
+            names = tuple(n for n in names if (n == own if own else n not in signature.of_rank.values()))
         for name in names:
             if name in self.classes:
                 return self.classes[name]

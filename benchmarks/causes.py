@@ -38,7 +38,7 @@ from nnspec.conformance.power import faults_of
 from nnspec.conformance.report import diagnosis
 from nnspec.conformance.report.findings import Suspect, suspects
 from nnspec.conformance.report.terminal import SUSPECTS
-from nnspec.conformance.requirements import CHECKS
+from nnspec.conformance.requirements import CHECKS, block_of
 from nnspec.conformance.trial.run import forms
 from nnspec.conformance.trial.trial import Trial
 
@@ -57,7 +57,7 @@ def measure(keys: tuple[str, ...], known: bool) -> tuple[tuple[str, ...], list[s
     if pieces is None:
         return keys, [], []
     with mock.patch.object(diagnosis, "catalogue", return_value=without(() if known else keys)):
-        named = report_on(Fault(keys[0], "", pieces).subject(), keys[0].split(".")[0])
+        named = report_on(Fault(keys[0], "", pieces).subject(), block_of(keys[0]))
     if not all(at_work.values()):
         return keys, [], []
     faults = [suspect.fault for suspect in named]
@@ -138,7 +138,7 @@ def drawn(kind: str, blocks: list[str], seed: int) -> Iterator[tuple[str, ...]]:
     """Faults in what a must says, each once, or pairs of one block, without end."""
     by_block: dict[str, list[str]] = defaultdict(list)
     for fault in faults_of(blocks):
-        stem = fault.requirement.split(".")[0]
+        stem = fault.stem
         if fault.decides and stem != "resnet34":
             by_block[stem].append(fault.key)
     chance = random.Random(seed)
@@ -149,7 +149,7 @@ def drawn(kind: str, blocks: list[str], seed: int) -> Iterator[tuple[str, ...]]:
         return
     while True:
         one = chance.choice(everything)
-        other = chance.choice(by_block[one.split(".")[0]])
+        other = chance.choice(by_block[block_of(one)])
         if one.partition("/")[0] != other.partition("/")[0]:
             yield one, other
 
@@ -164,7 +164,7 @@ def score(kind: str, wanted: int, blocks: list[str], seed: int, pool: ProcessPoo
             break
         for keys, said, named in pool.map(measure, batch, [kind != "unknown"] * len(batch)):
             if said:
-                counts[keys[0].split(".")[0]].update(["reports", *said])
+                counts[block_of(keys[0])].update(["reports", *said])
             if said and kind != "unknown" and "right" not in said:
                 print(f"{said[0]}: {' and '.join(keys)}: {', '.join(named)}", flush=True)
     total = sum(counts.values(), Counter[str]())

@@ -23,7 +23,7 @@ from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import catalogue
 from nnspec.conformance.power import faults_of, judge
 from nnspec.conformance.report.diagnosis import causes
-from nnspec.conformance.requirements import CHECKS
+from nnspec.conformance.requirements import CHECKS, block_of
 
 COLUMNS = ("faults", "alone", "tied", "first", "none", "wrong", "survived")
 SEED = 7
@@ -55,7 +55,7 @@ def main() -> int:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     with ProcessPoolExecutor(options.n) as pool:
         for key, said in pool.map(measure, keys, chunksize=4):
-            counts[key.split(".")[0]].update(["faults", *said])
+            counts[block_of(key)].update(["faults", *said])
             if "wrong" in said:
                 print(f"wrong: {key}")
     total = sum(counts.values(), Counter[str]())

@@ -27,7 +27,7 @@ from nnspec.conformance.case import Case
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import catalogue
 from nnspec.conformance.power import faults_of
-from nnspec.conformance.requirements import CHECKS, Check
+from nnspec.conformance.requirements import CHECKS, Check, block_of
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.run import forms
 from nnspec.conformance.trial.trial import Trial
@@ -96,7 +96,7 @@ def main() -> int:
         for found in pool.map(measure, [f.key for f in faults_of(options.block)], chunksize=4):
             if found:
                 key, *counts, case = found
-                rows[key.split(".")[0]].append(tuple(counts))
+                rows[block_of(key)].append(tuple(counts))
                 if options.list:
                     print(f"{counts[0]:5} {counts[1]} {counts[2]}  {key}: {case}")
     print(

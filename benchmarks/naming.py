@@ -30,7 +30,7 @@ from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import broken_by_faults, catalogue
 from nnspec.conformance.power import faults_of, judge
 from nnspec.conformance.report.findings import Broken, ranked
-from nnspec.conformance.requirements import CHECKS, requirements
+from nnspec.conformance.requirements import CHECKS, block_of, requirements
 from nnspec.conformance.trial.record import Outcome
 from nnspec.conformance.trial.run import forms
 from nnspec.conformance.trial.trial import Trial
@@ -43,7 +43,7 @@ def broken_by(key: str) -> tuple[str, list[str]]:
     load_checks()
     warnings.simplefilter("ignore")
     fault, names = catalogue()[key], []
-    for identifier in musts(key.split(".")[0]):
+    for identifier in musts(block_of(key)):
         outcome = outcome_of(key, identifier, fault.requirement)
         if outcome is not None and outcome.failure is not None:
             names.append(identifier.partition(".")[2] + "!" * outcome.failure.misshapen)
@@ -82,8 +82,8 @@ def write(keys: list[str], workers: int) -> None:
 
 def place(key: str, known: Broken) -> int:
     """Where a fault's own requirement comes, from 1."""
-    stem, _, own = key.partition("/")[0].partition(".")
-    names = ranked(stem, broken_by_faults()[key], known)
+    _, _, own = key.partition("/")[0].partition(".")
+    names = ranked(block_of(key), broken_by_faults()[key], known)
     return names.index(own) + 1 if own in names else sys.maxsize
 
 
@@ -96,7 +96,7 @@ def score(keys: list[str]) -> bool:
         for key in keys:
             others = {k: v for k, v in known.items() if k != key} if apart else known
             at = place(key, others)
-            places.setdefault(key.split(".")[0], Counter())[at <= 3] += 1
+            places.setdefault(block_of(key), Counter())[at <= 3] += 1
             first += at == 1
             if at > 3 and not apart:
                 print(f"{key}: place {at} of {len(known[key])}")

@@ -39,6 +39,7 @@ import numpy as np
 from nnspec.adapters.for_reference import subject as reference
 from nnspec.conformance.faults import catalogue
 from nnspec.conformance.power import measure
+from nnspec.conformance.requirements import block_of
 
 try:
     import onnx
@@ -120,7 +121,7 @@ class Suite:
             self.cases[stem].append(case)
 
     def sees(self, key: str) -> bool:
-        stem = key.split(".")[0]
+        stem = block_of(key)
         function = catalogue()[key].subject().functions[stem]
         return any(fails(case, function) for case in self.cases[stem])
 
@@ -430,7 +431,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     keys = list(PLAIN)
     if options.all:
-        keys = [key for key, fault in catalogue().items() if key.split(".")[0] in TITLES.keys() & fault.pieces.keys()]
+        keys = [key for key, fault in catalogue().items() if block_of(key) in TITLES.keys() & fault.pieces.keys()]
     used = suites()
     seen = {suite.name: {key: suite.sees(key) for key in keys} for suite in used}
     seen["nnspec, the check of the requirement"] = {key: measure(key, "quick", 0).killed for key in keys}

@@ -436,10 +436,11 @@ def exit_code(report: dict[str, Any]) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     from nnspec.conformance.report.explain import explain
+    from nnspec.conformance.requirements import no_such_requirement
 
     text = explain(options.identifier)
     if text is None:
-        return _misuse(f"{options.identifier}: no requirement of that name (nnspec list shows them)")
+        return _misuse(no_such_requirement(options.identifier))
     return CONFORMS if _tell(f"{text}\n") else HARNESS
 
 

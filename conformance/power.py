@@ -21,7 +21,7 @@ from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import Fault, catalogue
 from nnspec.conformance.report.report import Record, versions
 from nnspec.conformance.report.terminal import bar
-from nnspec.conformance.requirements import CHECKS, Check
+from nnspec.conformance.requirements import CHECKS, Check, block_of
 from nnspec.conformance.trial.record import Outcome
 from nnspec.conformance.trial.run import forms
 from nnspec.conformance.trial.trial import Trial
@@ -47,7 +47,7 @@ class Verdict:
     @property
     def stem(self) -> str:
         """The block."""
-        return self.key.split(".")[0]
+        return block_of(self.key)
 
 
 def measure(key: str, profile: str, seed: int) -> Verdict:
@@ -96,7 +96,7 @@ def outcomes(subject: Subject, check: Check, profile: str, seed: int, *, simplif
 def faults_of(blocks: Iterable[str] = ()) -> list[Fault]:
     """The catalogue, or the part of it that belongs to some blocks."""
     wanted = set(blocks)
-    return [f for f in catalogue().values() if not wanted or f.requirement.split(".")[0] in wanted]
+    return [f for f in catalogue().values() if not wanted or f.stem in wanted]
 
 
 # -- what is published -------------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def by_block(score: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Block -> its faults, runs and kills, and the cases that it took, in the middle and at worst of requirements."""
     blocks: dict[str, dict[str, Any]] = {}
     for entry in score["requirements"]:
-        row = blocks.setdefault(entry["requirement"].split(".")[0], defaultdict(int, medians=[], worst=0))
+        row = blocks.setdefault(block_of(entry["requirement"]), defaultdict(int, medians=[], worst=0))
         for name in ("faults", "runs", "killed"):
             row[name] += entry[name]
         row["medians"] += [] if entry["cases_median"] is None else [entry["cases_median"]]

@@ -32,7 +32,13 @@ HEADING = re.compile(
     rf"(?P<level>{'|'.join(LEVELS)})(?P<convention>, convention)?, (?P<kind>{'|'.join(KINDS)})$",
     re.M,
 )
+TOMBSTONE = re.compile(r"^- `(?P<id>[^`]+)`: (?P<now>.+(?:\n  .+)*)$", re.M)
 RESTS_ON = re.compile(r"^Rests on: (?P<names>`[^`]+`(?:,\s`[^`]+`)*)$", re.M)
+
+
+def block_of(identifier: str) -> str:
+    """Return the page, and the block, that a requirement or a fault belongs to: an identifier begins with it."""
+    return identifier.partition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Requirement:
     @property
     def stem(self) -> str:
         """The page, and the block, that it belongs to."""
-        return self.identifier.split(".")[0]
+        return block_of(self.identifier)
 
     @property
     def untestable(self) -> bool:
@@ -94,6 +100,24 @@ def requirements() -> dict[str, Requirement]:
 
 
 @functools.cache
+def withdrawn() -> dict[str, str]:
+    """Identifier that a page used once -> what its section "Withdrawn" says of it: the successor, or the reason."""
+    found = {}
+    for text in pages().values():
+        section = re.split(r"^## Withdrawn$", text, maxsplit=1, flags=re.M)[1:]
+        for entry in section and TOMBSTONE.finditer(re.split(r"^## ", section[0], maxsplit=1, flags=re.M)[0]):
+            found[entry["id"]] = " ".join(entry["now"].split())
+    return found
+
+
+def no_such_requirement(identifier: str) -> str:
+    """Return what to say of a name that no requirement has: it was withdrawn, or a name close to it."""
+    if identifier in withdrawn():
+        return f"{identifier} was withdrawn: {withdrawn()[identifier]}"
+    return f"there is no requirement {identifier!r}{nearest(identifier, requirements())}; nnspec list shows them"
+
+
+@functools.cache
 def foundations(identifier: str) -> frozenset[str]:
     """Return every requirement that a requirement rests on, directly or through others.
 
@@ -121,12 +145,10 @@ def unknown_declaration(subject: Subject) -> str | None:
     known = requirements()
     for pattern in subject.unsupported:
         if not any(fnmatchcase(identifier, pattern) for identifier in known):
-            unknown = f"no requirement matches {pattern!r}{nearest(pattern, known)}"
-            return f"{subject.name}: UNSUPPORTED: {unknown}; nnspec list shows them"
+            return f"{subject.name}: UNSUPPORTED: {no_such_requirement(pattern)}"
     for identifier in subject.differs:
         if identifier not in known:
-            unknown = f"there is no requirement {identifier!r}{nearest(identifier, known)}"
-            return f"{subject.name}: DIFFERS: {unknown}; nnspec list shows them"
+            return f"{subject.name}: DIFFERS: {no_such_requirement(identifier)}"
         if not known[identifier].convention:
             stem = known[identifier].stem
             marked = ", ".join(r.identifier for r in known.values() if r.convention and r.stem == stem) or "none"
@@ -155,7 +177,7 @@ class Check:
     @property
     def stem(self) -> str:
         """The block that it belongs to."""
-        return self.identifier.split(".")[0]
+        return block_of(self.identifier)
 
     @property
     def refusal(self) -> bool:

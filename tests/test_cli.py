@@ -462,4 +462,4 @@ def test_explain_of_a_part_lists_what_contains_it(desk):
     assert len(done.out.splitlines()) > 4
     done = desk.nnspec("explain", "conv9d")
     assert done.code == 2
-    assert "no requirement of that name" in done.err
+    assert "there is no requirement" in done.err

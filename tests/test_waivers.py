@@ -77,7 +77,7 @@ def test_a_crash_can_be_waived(desk):
     [
         ("[[waiver]\n", "not valid TOML"),
         ('[waivers]\nsubject = "torch"\n', "expected tables [[waiver]]"),
-        ('[[waiver]]\nsubject = "torch"\nrequirement = "relu.no.such"\nreason = "x"\n', "there is none of that name"),
+        ('[[waiver]]\nsubject = "torch"\nrequirement = "relu.no.such"\nreason = "x"\n', "there is no requirement"),
         ('[[waiver]]\nsubject = "torch"\nrequirement = "relu.positive.kept"\n', "reason is missing"),
         ('[[waiver]]\nsubject = "torch"\nrequirement = "relu.positive.kept"\nreason = " "\n', "reason is missing"),
         (

@@ -16,8 +16,9 @@ from importlib import resources
 from typing import Any
 
 from nnspec.adapters.for_reference import subject as reference_subject
+from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
-from nnspec.conformance.requirements import requirements
+from nnspec.conformance.requirements import block_of, requirements
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Fault:
     def requirement(self) -> str:
         """The requirement that it breaks, and whose check must kill it."""
         return self.key.partition("/")[0]
+
+    @property
+    def stem(self) -> str:
+        """The block that it is a mistake in."""
+        return block_of(self.key)
 
     @property
     def decides(self) -> bool:
@@ -58,7 +64,7 @@ class Fault:
         whose = [n.partition("_vjp")[0] for n in functions if n.endswith("_vjp")]  # the gradient is wrong, not these
         functions |= {n: reference.functions[n] for n in whose if n not in functions}
         classes = {n: c for n, c in self.pieces.items() if isinstance(c, type)}
-        if self.requirement.split(".")[0] in ("module", "sequential", "sgd"):  # these need the rest of the reference
+        if SIGNATURES[self.stem].members:  # its checks build networks of other classes
             classes = {**reference.classes, **classes}
         return replace(reference, name=self.key, functions=functions, classes=classes)
 

@@ -66,7 +66,7 @@ def _candidates(check: Check) -> list[Fault]:
     name = check.identifier.partition(".")[2]
     breaking = {key for key, names in broken_by_faults().items() if {name, f"{name}!"} & {*names}}
     found = [f for f in catalogue().values() if f.key in breaking or f.requirement == check.identifier]
-    found = [f for f in found if f.requirement.partition(".")[0] == check.stem]
+    found = [f for f in found if f.stem == check.stem]
     if check.effort >= COSTLY:
         found = [f for f in found if f.requirement == check.identifier]
     return sorted(found, key=lambda fault: fault.requirement != check.identifier)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.conformance.faults import broken_by_faults
 from nnspec.conformance.report.report import Record, failed
-from nnspec.conformance.requirements import requirements
+from nnspec.conformance.requirements import block_of, requirements
 
 Broken = Mapping[str, Collection[str]]  # fault -> the requirements that it breaks, without the name of the block
 
@@ -34,9 +34,9 @@ def findings(records: Iterable[Record]) -> list[Record]:
     bad = failed(records)
     suspected = {suspect.requirement for alike in suspects(records) for suspect in alike if suspect.likely}
     ordered = []
-    for stem in SIGNATURES:
-        mine = [entry for entry in bad if entry["block"] == stem]
-        place = {name: n for n, name in enumerate(ranked(stem, {sign(entry) for entry in mine}, broken_by_faults()))}
+    for block in SIGNATURES:
+        mine = [entry for entry in bad if entry["block"] == block]
+        place = {name: n for n, name in enumerate(ranked(block, {sign(entry) for entry in mine}, broken_by_faults()))}
         ordered += sorted(mine, key=lambda e: (e["requirement"] not in suspected, place[sign(e).rstrip("!")]))
     return ordered
 
@@ -88,7 +88,7 @@ def _suspects(records: list[Record], form: str | None) -> list[list[Suspect]]:
                 cases[cause["fault"]] += cause["cases"]
     found = []
     for block, names in broken.items():
-        rest = {fault: set(its) for fault, its in explained.items() if fault.startswith(f"{block}.")}
+        rest = {fault: set(its) for fault, its in explained.items() if block_of(fault) == block}
         while best := max(rest.values(), key=len, default=set()):
             alike = [fault for fault, its in rest.items() if its == best]
             found.append([Suspect(fault, len(explained[fault]), len(names), cases[fault], form) for fault in alike])
@@ -102,13 +102,13 @@ def sign(entry: Record) -> str:
     return f"{name}!" if failure and failure["misshapen"] else name
 
 
-def ranked(stem: str, signs: Collection[str], known: Broken) -> list[str]:
+def ranked(block: str, signs: Collection[str], known: Broken) -> list[str]:
     """The broken requirements of a block, without its name, the most probable culprit first."""
-    faults = {key: broken for key, broken in known.items() if key.startswith(f"{stem}.")}
+    faults = {key: broken for key, broken in known.items() if block_of(key) == block}
     often = {i: sum(i in broken for broken in faults.values()) / max(1, len(faults)) for i in signs}
 
     def log_probability(name: str) -> float:
-        own = [broken for key, broken in faults.items() if key.partition("/")[0] == f"{stem}.{name}"]
+        own = [broken for key, broken in faults.items() if key.partition("/")[0] == f"{block}.{name}"]
         total = 0.0
         for i in signs:
             more = 1.0 if i.rstrip("!") == name else max(often[i], 1 / (len(faults) + 1))
@@ -116,8 +116,8 @@ def ranked(stem: str, signs: Collection[str], known: Broken) -> list[str]:
         return total
 
     names = list(dict.fromkeys(i.rstrip("!") for i in signs))
-    return sorted(names, key=lambda name: (-round(log_probability(name), 9), _on_page(stem, name)))
+    return sorted(names, key=lambda name: (-round(log_probability(name), 9), _on_page(block, name)))
 
 
-def _on_page(stem: str, name: str) -> int:
-    return list(requirements()).index(f"{stem}.{name}")
+def _on_page(block: str, name: str) -> int:
+    return list(requirements()).index(f"{block}.{name}")

@@ -14,6 +14,7 @@ from nnspec.conformance.report.picture import picture
 from nnspec.conformance.report.report import Record, failed
 from nnspec.conformance.report.unjudged import unjudged
 from nnspec.conformance.report.verdicts import BAD, VERDICTS
+from nnspec.conformance.requirements import block_of
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -132,7 +133,7 @@ def _causes(records: list[Record], console: Console) -> None:
     shown: Counter[str] = Counter()
     told: set[tuple[str, ...]] = set()
     for alike in suspects(records):
-        block, faults = alike[0].fault.split(".")[0], tuple(suspect.fault for suspect in alike)
+        block, faults = block_of(alike[0].fault), tuple(suspect.fault for suspect in alike)
         if shown[block] == SUSPECTS or faults in told:  # told of the block's other form
             continue
         shown[block] += 1

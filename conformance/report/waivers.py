@@ -23,7 +23,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from nnspec.conformance.requirements import requirements
+from nnspec.conformance.requirements import no_such_requirement, requirements
 
 
 class WaiverError(ValueError):
@@ -95,7 +95,7 @@ def _waiver(entry: dict[str, Any], where: str) -> Waiver:
     waiver = Waiver(**entry)
     page = requirements().get(waiver.requirement)
     if page is None:
-        raise WaiverError(f"{where}: requirement {waiver.requirement!r}: there is none of that name (see nnspec list)")
+        raise WaiverError(f"{where}: {no_such_requirement(waiver.requirement)}")
     if page.level != "must":
         raise WaiverError(f"{where}: requirement {waiver.requirement!r} is a {page.level}, which needs no waiver")
     return waiver
