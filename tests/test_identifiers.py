@@ -24,21 +24,21 @@ import json, sys, warnings
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import catalogue
 from nnspec.conformance.requirements import CHECKS, requirements
-from nnspec.conformance.trial import trial
+from nnspec.conformance.trial import run, trial
 
 assert trial.__file__.startswith(sys.argv[1])
 load_checks()
 warnings.simplefilter("ignore")
 number = {name: n for n, name in enumerate(CHECKS)}
-trial.Trial._seed = lambda self, check: number[check.identifier]
+run.seed_of = lambda trial, check: number[check.identifier]
 fields = ("effort", "shuffles", "refusal", "forms", "needs", "dtypes", "per_dtype", "decides")
 checks = [[getattr(check, name) for name in fields] for check in CHECKS.values()]
 faults = [f for f in catalogue().values() if f.stem == "relu"][::9]
 said = []
 for fault in faults:
     for check in (c for c in CHECKS.values() if c.stem == "relu"):
-        for form in trial.forms(fault.subject(), check):
-            outcome = trial.Trial(fault.subject(), form, "float32").run(check, simplify=False)
+        for form in run.forms(fault.subject(), check):
+            outcome = run.run(trial.Trial(fault.subject(), form, "float32"), check, simplify=False)
             said.append([outcome.verdict, outcome.cases, outcome.reason])
 print(json.dumps({"checks": checks, "said": said}))
 """
