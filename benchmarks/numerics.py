@@ -15,7 +15,7 @@ import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,10 +23,12 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from nnspec.adapters.for_reference import subject as reference
-from nnspec.conformance.bounds.rule import CLASSES, STRICT, Expected
+from nnspec.conformance.bounds.arithmetic import CLASSES, STRICT
+from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.formats import BFLOAT16, STORED, TFLOAT32, rounded
 from nnspec.conformance.requirements import CHECKS
+from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.windows import pad, windows
 
@@ -67,7 +69,25 @@ class Observed(Trial):
 
     alarms: set[str]
 
-    def expect(self, actual: Array, expected: Expected, what: str = "the result") -> None:
+    def expect(self, actual: Array, expected: Expected, *more: Any, **named: Any) -> None:
+        self._look(actual, expected)
+        super().expect(actual, expected, *more, **named)
+
+    def expect_one(
+        self, actual: Sequence[Array], ways: Iterable[Sequence[Expected]], what: Sequence[str]
+    ) -> Sequence[Expected]:
+        known = list(ways)
+        try:
+            best = super().expect_one(actual, known, what)
+        except Mismatch:
+            best = known[0]
+            raise
+        finally:
+            for one, expected in zip(actual, best, strict=True):
+                self._look(one, expected)
+        return best
+
+    def _look(self, actual: Array, expected: Expected) -> None:
         value = np.asarray(expected.value, np.float64)
         if actual.shape == value.shape:
             error = np.abs(actual.astype(np.float64) - value)
@@ -75,7 +95,6 @@ class Observed(Trial):
                 relative, absolute = tolerances[self.dtype]
                 if np.any(error > absolute + relative * np.abs(value)):
                     self.alarms.add(peer)
-        super().expect(actual, expected, what)
 
 
 # -- sums of products --------------------------------------------------------------------------------------------------

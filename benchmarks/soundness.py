@@ -15,6 +15,7 @@ import os
 import sys
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
@@ -26,7 +27,8 @@ import numpy as np
 from nnspec.adapters.loading import load
 from nnspec.adapters.names import DTYPES, LONG
 from nnspec.adapters.signatures import SIGNATURES
-from nnspec.conformance.bounds.rule import CLASSES, Expected, compare
+from nnspec.conformance.bounds.arithmetic import CLASSES
+from nnspec.conformance.bounds.rule import Expected, compare
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.report import waivers
 from nnspec.conformance.requirements import CHECKS
@@ -40,11 +42,24 @@ class Observed(Trial):
 
     ratios: list[float] = field(default_factory=list)
 
-    def expect(self, actual: np.ndarray, expected: Expected, what: str = "the result") -> None:
-        super().expect(actual, expected, what)
-        stored = expected.stored(actual.dtype)
-        if np.any(expected.bound) and np.all(np.isfinite(stored.bound)):
-            self.ratios.append(float(compare(actual, stored)[2].max(initial=0)))
+    def expect(self, actual: np.ndarray, expected: Expected, *more: Any, **named: Any) -> None:
+        super().expect(actual, expected, *more, **named)
+        self._keep(actual, expected)
+
+    def expect_one(
+        self, actual: Sequence[np.ndarray], ways: Iterable[Sequence[Expected]], what: Sequence[str]
+    ) -> Sequence[Expected]:
+        best = super().expect_one(actual, ways, what)
+        for one, expected in zip(actual, best, strict=True):
+            self._keep(one, expected)
+        return best
+
+    def _keep(self, actual: np.ndarray, expected: Expected) -> None:
+        accuracy = self.compared.open[0]
+        if np.any(expected.under(accuracy).bound) and np.all(
+            np.isfinite(expected.stored(actual.dtype, accuracy).bound)
+        ):
+            self.ratios.append(float(compare(actual, expected, accuracy)[2].max(initial=0)))
 
 
 @dataclass

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from nnspec.adapters.subject import Framework
 from nnspec.conformance.bounds import batch_norm as rule_batch_norm
-from nnspec.conformance.bounds.rule import ARITHMETIC, NARROW, Array, Expected, compare, held_to, multilinear, sum_bound
+from nnspec.conformance.bounds.arithmetic import CLASS_B, NARROW, Accuracy, narrows, wide
+from nnspec.conformance.bounds.rule import Array, Expected, compare, multilinear, sum_bound
 from nnspec.conformance.bounds.wiring import STAGES
 from nnspec.conformance.case import Case
 from nnspec.reference.conv2d import Conv2d, conv2d
@@ -87,18 +88,7 @@ def judge(seen: Seen, before: Mapping[str, Array], after: Mapping[str, Array], t
     not called, or more than once.
     """
     network = Lockstep(seen, before, after, training)
-    yield from in_best_class(lambda: _nodes(network), seen["fc"][1].dtype.name)
-
-
-def in_best_class(nodes: Callable[[], Iterator[Verdict]], dtype: str) -> Iterator[Verdict]:
-    """Every node in the best of the classes of accuracy that are open to the dtype."""
-    verdicts = list(nodes())
-    for accuracy in NARROW if ARITHMETIC[dtype].narrows else ():
-        if any(verdict.worst > 1 for verdict in verdicts):
-            with held_to(accuracy):
-                again = [replace(verdict, accuracy=accuracy) for verdict in nodes()]
-            verdicts = [old if old.worst <= 1 else new for old, new in zip(verdicts, again, strict=True)]
-    yield from verdicts
+    yield from _nodes(network)
 
 
 def _nodes(network: Lockstep) -> Iterator[Verdict]:
@@ -129,9 +119,16 @@ class Lockstep:
         """How far off a node is, in units of its bound."""
         if actual.shape != expected.value.shape:
             return Verdict(name, kind, np.inf)
-        _, wrong, ratio = compare(actual, expected.stored(actual.dtype))
-        infinitely = np.any(wrong & ~(ratio > 1))  # what must be exact, or is NaN
-        return Verdict(name, kind, np.inf if infinitely else float(ratio.max(initial=0)))
+        verdict = self._in_class(CLASS_B, name, kind, actual, expected)
+        for weaker in NARROW if narrows(actual.dtype) else ():
+            if verdict.worst > 1:
+                verdict = self._in_class(Accuracy(weaker), name, kind, actual, expected)
+        return verdict
+
+    def _in_class(self, accuracy: Accuracy, name: str, kind: str, actual: Array, expected: Expected) -> Verdict:
+        _, wrong, ratio = compare(actual, expected, accuracy)
+        infinitely = np.any(wrong & ~(ratio > 1))  # a wrong element that must be exact, or is NaN
+        return Verdict(name, kind, np.inf if infinitely else float(ratio.max(initial=0)), accuracy.name)
 
     def link(self, name: str, expected: Array) -> Verdict:
         """What goes into a module is what came out of the ones before, whose relu and max pool round nothing."""
@@ -142,12 +139,11 @@ class Lockstep:
         x, y = self.seen[name]
         weight = self.before[f"{name}.weight"]
         convolve = functools.partial(conv2d, stride=stride, padding=padding)
-        form = ARITHMETIC[x.dtype.name]
-        value = convolve(x.astype(form.wide), weight.astype(form.wide))
+        value = convolve(x.astype(wide(x.dtype)), weight.astype(wide(x.dtype)))
         magnitude = convolve(np.abs(x, dtype=np.float64), np.abs(weight, dtype=np.float64))
         taps = convolve(np.ones((1, 1, *x.shape[2:])), np.ones((1, 1, *weight.shape[2:])))
-        bound = sum_bound(taps * weight.shape[1], magnitude, x.dtype)
-        yield self.node(name, "convolution", y, Expected(value, bound))
+        terms = taps * weight.shape[1]
+        yield self.node(name, "convolution", y, Expected(value, lambda a: sum_bound(terms, magnitude, a.of(x.dtype))))
 
     def norm(self, name: str) -> Iterator[Verdict]:
         """By the batch's statistics, which then move those kept, or by those kept, which stay."""
@@ -177,18 +173,20 @@ class Lockstep:
             yield self.link(f"{name}.downsample.1", self.seen[f"{name}.downsample.0"][1])
             yield from self.norm(f"{name}.downsample.1")
             shortcut = self.seen[f"{name}.downsample.1"][1]
-        form = ARITHMETIC[x.dtype.name]
-        total = branch.astype(form.wide) + shortcut
-        yield self.node(name, "sum, relu", y, Expected(relu(total), form.rounding * np.abs(total)))
+        total = branch.astype(wide(x.dtype)) + shortcut
+        yield self.node(name, "sum, relu", y, Expected(relu(total), lambda a: a.of(x.dtype).rounding * np.abs(total)))
 
     def head(self, x: Array) -> Iterator[Verdict]:
         """The mean, n additions and a division, and the linear layer."""
         means, scores = self.seen["fc"]
-        form = ARITHMETIC[x.dtype.name]
         n = x.shape[2] * x.shape[3]
-        wide = x.astype(form.wide)
-        bound = ((n + 1) * (form.u + form.u_wide) + form.extra) * np.abs(wide).mean((2, 3))
-        yield self.node("avgpool", "mean", means, Expected(wide.mean((2, 3)), bound))
+        exact = x.astype(wide(x.dtype))
+
+        def bound(accuracy: Accuracy) -> Array:
+            form = accuracy.of(x.dtype)
+            return ((n + 1) * (form.u + form.u_wide) + form.extra) * np.abs(exact).mean((2, 3))
+
+        yield self.node("avgpool", "mean", means, Expected(exact.mean((2, 3)), bound))
         expected = multilinear(linear, means, self.before["fc.weight"], self.before["fc.bias"])
         yield self.node("fc", "linear", scores, expected)
 

@@ -16,7 +16,8 @@ import numpy as np
 from lockstep import Lockstep, Seen, Verdict, judge
 from nnspec.adapters.subject import Framework
 from nnspec.conformance.bounds import batch_norm as rule_batch_norm
-from nnspec.conformance.bounds.rule import ARITHMETIC, Array, Expected, multilinear, sum_bound
+from nnspec.conformance.bounds.arithmetic import Accuracy, wide
+from nnspec.conformance.bounds.rule import Array, Bound, Expected, multilinear, sum_bound
 from nnspec.conformance.bounds.wiring import STAGES
 from nnspec.conformance.case import Case
 from nnspec.reference.conv2d import conv2d_vjp
@@ -151,10 +152,13 @@ class _Back(Lockstep):
         yield self.parameter("fc.bias", "linear: weight, bias", expected)
         last = f"layer{len(STAGES)}.{STAGES[-1][1] - 1}"
         _, _, h, w = self.seen[last][1].shape
-        form = ARITHMETIC[x.dtype.name]
-        share = np.broadcast_to(of_means.astype(form.wide)[:, :, None, None] / (h * w), self.seen[last][1].shape)
-        expected = Expected(share, 2 * (form.u + form.u_wide) * np.abs(share) + form.eta)
-        yield self.node(last, "mean: x", self.step.back[last][0], expected)
+        share = np.broadcast_to(of_means.astype(wide(x.dtype))[:, :, None, None] / (h * w), self.seen[last][1].shape)
+
+        def bound(accuracy: Accuracy) -> Array:
+            form = accuracy.of(x.dtype)
+            return 2 * (form.u + form.u_wide) * np.abs(share) + form.eta
+
+        yield self.node(last, "mean: x", self.step.back[last][0], Expected(share, bound))
 
     def block_back(self, name: str, stride: int) -> Iterator[Verdict]:
         """The relu of the sum, both ways, and the sum of what they give."""
@@ -175,22 +179,29 @@ class _Back(Lockstep):
             yield self.passed(f"{name}.downsample.0", self.step.back[f"{name}.downsample.1"][1])
             yield from self.convolution_back(f"{name}.downsample.0", stride, 0)
             of_sum = self.step.back[f"{name}.downsample.0"][1]
-        form = ARITHMETIC[x.dtype.name]
-        total = self.step.back[f"{name}.conv1"][1].astype(form.wide) + of_sum
-        yield self.node(name, "sum of both ways", of_x, Expected(total, (form.u + form.u_wide) * np.abs(total)))
+        total = self.step.back[f"{name}.conv1"][1].astype(wide(x.dtype)) + of_sum
+
+        def bound(accuracy: Accuracy) -> Array:
+            form = accuracy.of(x.dtype)
+            return (form.u + form.u_wide) * np.abs(total)
+
+        yield self.node(name, "sum of both ways", of_x, Expected(total, bound))
 
     def stem_back(self, g: Array) -> Iterator[Verdict]:
         """Max pool, where up to four windows overlap, relu, norm and convolution."""
         stem = self.seen["bn1"][1]
-        form, x = ARITHMETIC[stem.dtype.name], relu(stem)
+        x = relu(stem)
 
         def scattered(cotangent: Array) -> Array:
             """To the first of the largest; among zeros it does not matter which, for the relu lets none through."""
             return relu_vjp(max_pool2d_vjp(cotangent, x.astype(cotangent.dtype), **POOL), stem)
 
-        value, magnitude = scattered(g.astype(form.wide)), scattered(np.abs(g).astype(np.float64))
+        value, magnitude = scattered(g.astype(wide(stem.dtype))), scattered(np.abs(g).astype(np.float64))
         windows = scattered(np.ones(g.shape))
-        bound = np.where(windows > 1, sum_bound(windows, magnitude, g.dtype), 0)
+
+        def bound(accuracy: Accuracy) -> Array:
+            return np.where(windows > 1, sum_bound(windows, magnitude, accuracy.of(g.dtype)), 0)
+
         yield self.node("bn1", "max pool: x", self.step.back["bn1"][0], Expected(value, bound))
         yield from self.norm_back("bn1")
         yield self.passed("conv1", self.step.back["bn1"][1])
@@ -211,11 +222,14 @@ class _Back(Lockstep):
         (x, _), (g, of_x) = self.seen[name], self.step.back[name]
         weight = self.before[f"{name}.weight"]
         vjp: Any = functools.partial(conv2d_vjp, stride=stride, padding=padding)
-        form = ARITHMETIC[x.dtype.name]
-        values = vjp(*(a.astype(form.wide) for a in (g, x, weight)))
+        values = vjp(*(a.astype(wide(x.dtype)) for a in (g, x, weight)))
         magnitudes = vjp(*(np.abs(a, dtype=np.float64) for a in (g, x, weight)))
         of_x_terms, of_weight_terms, _ = vjp(*(np.ones((1, 1, *a.shape[2:])) for a in (g, x, weight)))
-        expected = Expected(values[0], sum_bound(of_x_terms * len(weight), magnitudes[0], x.dtype))
+
+        def bound(terms: Array, magnitude: Array) -> Bound:
+            return lambda accuracy: sum_bound(terms, magnitude, accuracy.of(x.dtype))
+
+        expected = Expected(values[0], bound(of_x_terms * len(weight), magnitudes[0]))
         yield self.node(name, "convolution: x", of_x, expected)
-        expected = Expected(values[1], sum_bound(of_weight_terms * len(x), magnitudes[1], x.dtype))
+        expected = Expected(values[1], bound(of_weight_terms * len(x), magnitudes[1]))
         yield self.parameter(f"{name}.weight", "convolution: weight", expected)

@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from nnspec.conformance.bounds.rule import ARITHMETIC, Array
+from nnspec.conformance.bounds.arithmetic import Arithmetic
+from nnspec.conformance.bounds.rule import Array
 
 
 def fast_bound(of_ones: Callable[[Array, Array], Array]) -> Callable[..., Array]:
@@ -26,10 +27,10 @@ def fast_bound(of_ones: Callable[[Array, Array], Array]) -> Callable[..., Array]
     remains of a convolution there is its sum over channels.
     """
 
-    def bound(image: Array, kernel: Array, *_: Array) -> Array:
+    def bound(image: Array, kernel: Array, *_: Array, form: Arithmetic) -> Array:
         largest = np.abs(image).max((2, 3), initial=0, keepdims=True).astype(np.float64)
         sums = np.abs(kernel).astype(np.float64).sum((2, 3), keepdims=True)
         channels = of_ones(np.ones_like(largest), np.ones_like(sums))
-        return np.asarray(64 * ARITHMETIC[image.dtype.name].u * np.sqrt(channels + 8) * of_ones(largest, sums))
+        return np.asarray(64 * form.u * np.sqrt(channels + 8) * of_ones(largest, sums))
 
     return bound

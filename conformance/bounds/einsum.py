@@ -23,31 +23,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from nnspec.conformance.bounds.rule import ARITHMETIC, Array, Expected, evaluate, exact, probable_terms, where_finite
+from nnspec.conformance.bounds.arithmetic import Accuracy
+from nnspec.conformance.bounds.rule import Array, Expected, Sums, exact, probable_terms, where_finite
 from nnspec.reference.einsum import einsum, einsum_vjp
 
 
 def sum_of_products(equation: str, *operands: Array) -> Expected:
-    """The expected result of an einsum, with its bound."""
-    return _bounded(operands, *evaluate(lambda *present: einsum(equation, *present), *operands))
+    """Return the expected result of an einsum, with its bound."""
+    return _bounded(operands, Sums(lambda *present: einsum(equation, *present), *operands))
 
 
 def gradient(cotangent: Array, equation: str, *operands: Array, by: int) -> Expected:
-    """The expected gradient by one operand, with its bound: the operand itself is no factor of it."""
-    found = evaluate(lambda g, *present: einsum_vjp(g, equation, *present)[by], cotangent, *operands)
-    return _bounded([cotangent, *operands[:by], *operands[by + 1 :]], *found)
+    """Return the expected gradient for one operand, with its bound: the operand itself is no factor of it."""
+    sums = Sums(lambda g, *present: einsum_vjp(g, equation, *present)[by], cotangent, *operands)
+    return _bounded([cotangent, *operands[:by], *operands[by + 1 :]], sums)
 
 
-def _bounded(factors: Sequence[Array], value: Array, magnitude: Array, terms: Array) -> Expected:
-    form = ARITHMETIC[factors[0].dtype.name]
-    n = np.where(terms > 0, terms + len(factors) - 2, 0)
-    largest = max(1.0, *(float(np.abs(a).max(initial=0)) for a in factors))
-    underflow = terms * (len(factors) - 1) * largest ** max(0, len(factors) - 2) * form.eta / 2
-    # what is stored in between: sums over labels that one factor has alone, and products of some of the factors
-    intermediate = 2 * (len(factors) - 1) * form.extra
-    bound, probable = (
-        (m * (form.u + form.u_wide) * (1 + 2 * n * form.u) + intermediate) * magnitude + underflow
-        for m in (n, probable_terms(n))
-    )
-    bound = np.where(exact(factors, terms, magnitude, form.name), 0.0, bound)
-    return Expected(value, where_finite(bound, value), probable=probable)
+def _bounded(factors: Sequence[Array], sums: Sums) -> Expected:
+    dtype, others = factors[0].dtype, len(factors) - 1
+
+    def of_roundings(n: Array, accuracy: Accuracy) -> Array:
+        form = accuracy.of(dtype)
+        largest = max(1.0, *(float(np.abs(a).max(initial=0)) for a in factors))
+        underflow = sums.terms * others * largest ** max(0, others - 1) * form.eta / 2
+        # what is stored in between: sums over labels that one factor has alone, and products of some of the factors
+        intermediate = 2 * others * form.extra
+        return (n * (form.u + form.u_wide) * (1 + 2 * roundings() * form.u) + intermediate) * sums.magnitude + underflow
+
+    def roundings() -> Array:
+        return np.where(sums.terms > 0, sums.terms + others - 1, 0)
+
+    def bound(accuracy: Accuracy) -> Array:
+        rounds_nowhere = exact(factors, sums.terms, sums.magnitude, accuracy.of(dtype))
+        return where_finite(np.where(rounds_nowhere, 0.0, of_roundings(roundings(), accuracy)), sums.value)
+
+    return Expected(sums.value, bound, probable=lambda accuracy: of_roundings(probable_terms(roundings()), accuracy))

@@ -15,42 +15,54 @@ single term. Shares of several such d lie on the grid of the largest.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
-from nnspec.conformance.bounds.rule import ARITHMETIC, Array, Expected, where_finite
+from nnspec.conformance.bounds.arithmetic import Accuracy, wide
+from nnspec.conformance.bounds.rule import Array, Expected, where_finite
 
 
 def averaged(mean: Callable[[Array], Array], divisor: Array | float, x: Array) -> Expected:
-    """What `mean(x)` must be, where each element of the result is a sum of elements of x over `divisor`."""
-    value, magnitude = _value_and_magnitude(mean, x)
-    terms = np.abs(np.rint(mean((x != 0).astype(np.float64)) * divisor))
-    return _within(value, magnitude, terms, _dyadic(divisor), magnitude * np.abs(divisor), x)
+    """Return the expected `mean(x)`, where each element of the result is a sum of elements of x over `divisor`."""
+
+    def sums() -> tuple[Array, ...]:
+        magnitude = np.abs(mean(np.abs(x).astype(np.float64)))
+        terms = np.abs(np.rint(mean((x != 0).astype(np.float64)) * divisor))
+        return magnitude, terms, _dyadic(divisor), magnitude * np.abs(divisor)
+
+    return _expected(mean, x, sums)
 
 
 def shared(vjp: Callable[[Array], Array], divisor: Array | float, cotangent: Array) -> Expected:
-    """What `vjp(cotangent)` must be, where each element is a sum of cotangents, each over its window's `divisor`."""
-    value, magnitude = _value_and_magnitude(vjp, cotangent)
-    ones = (cotangent != 0) * np.asarray(divisor, np.float64)  # of these, each share is 1
-    inexact = vjp(ones * ~_dyadic(divisor)) != 0
-    return _within(value, magnitude, np.rint(vjp(ones)), ~inexact, magnitude * np.abs(divisor).max(), cotangent)
+    """Return the expected `vjp(cotangent)`: each element is a sum of cotangents, each over its window's `divisor`."""
 
+    def sums() -> tuple[Array, ...]:
+        magnitude = np.abs(vjp(np.abs(cotangent).astype(np.float64)))
+        ones = (cotangent != 0) * np.asarray(divisor, np.float64)  # each share of them is 1
+        inexact = vjp(ones * ~_dyadic(divisor)) != 0
+        return magnitude, np.rint(vjp(ones)), ~inexact, magnitude * np.abs(divisor).max()
 
-def _value_and_magnitude(linear: Callable[[Array], Array], a: Array) -> tuple[Array, Array]:
-    with np.errstate(invalid="ignore"):  # NaN and infinities
-        value = linear(a.astype(ARITHMETIC[a.dtype.name].wide))
-    return value, np.abs(linear(np.abs(a).astype(np.float64)))
+    return _expected(vjp, cotangent, sums)
 
 
 def _dyadic(divisor: Array | float) -> Array:
     return np.asarray(np.frexp(np.abs(divisor))[0] == 0.5)
 
 
-def _within(value: Array, magnitude: Array, terms: Array, dyadic: Array, on_grid: Array, a: Array) -> Expected:
-    """`on_grid` is the size of the terms in units of the grid that they lie on if `a` has integers."""
-    form = ARITHMETIC[a.dtype.name]
-    bound = (terms + 1) * (form.u * (1 + 2 * form.u) + form.u_wide) * magnitude + (terms + 1) * form.eta / 2
-    fits = np.array_equal(a, np.rint(a)) & (on_grid <= 2.0**form.precision)
-    with np.errstate(invalid="ignore"):
+def _expected(linear: Callable[[Array], Array], a: Array, sums: Callable[[], tuple[Array, ...]]) -> Expected:
+    """`sums()` gives the magnitude, the number of terms, where divisors are powers of two, and the size on the grid:
+    that of the terms in units of the grid on which they lie if `a` has integers."""
+    with np.errstate(invalid="ignore"):  # NaN and infinities
+        value = linear(a.astype(wide(a.dtype)))
+    sums = functools.cache(sums)
+
+    def bound(accuracy: Accuracy) -> Array:
+        form = accuracy.of(a.dtype)
+        magnitude, terms, dyadic, on_grid = sums()
+        found = (terms + 1) * (form.u * (1 + 2 * form.u) + form.u_wide) * magnitude + (terms + 1) * form.eta / 2
+        fits = np.array_equal(a, np.rint(a)) & (on_grid <= 2.0**form.precision)
         exact = dyadic & (fits | (terms <= 1)) & (np.fmod(value, form.eta) == 0)
-    return Expected(value, where_finite(np.where(exact, 0.0, bound), value))
+        return where_finite(np.where(exact, 0.0, found), value)
+
+    return Expected(value, bound)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 from nnspec.conformance.bounds import batch_norm as rule_batch_norm
-from nnspec.conformance.bounds.rule import ARITHMETIC, Array, Expected, sum_bound
+from nnspec.conformance.bounds.arithmetic import CLASS_B, Accuracy
+from nnspec.conformance.bounds.rule import Array, Expected, sum_bound
 from nnspec.conformance.bounds.running_error import Approximate, add, bilinear_block, linear_block, relu, relu_vjp
 from nnspec.conformance.bounds.wiring import STAGES, Copies
 from nnspec.conformance.case import Case
@@ -36,6 +37,7 @@ class Run:
     statistics: dict[str, Expected] = field(default_factory=dict)  # of the norms, after the call
     momentum: float = 0.1  # of the norms
     biased: bool = False  # whether running variances are those with divisor n
+    accuracy: Accuracy = CLASS_B  # that of the errors
     of_kernels: Collection[str] | None = None  # the convolutions whose kernels' gradients are wanted, if not all are
     gradients: dict[str, Expected] = field(default_factory=dict)  # of the parameters, after a way back
 
@@ -51,9 +53,10 @@ class Run:
         operands = {key: self.entries[f"{name}.{key}"] for key in ("weight", "bias", "running_mean", "running_var")}
         arguments = {"training": self.training, "momentum": self.momentum}
         call = Case("batch_norm", {"x": x.value, **operands}, arguments)
-        y, mean, variance = rule_batch_norm.expected(call, x.error, biased=self.biased)
+        found = rule_batch_norm.expected(call, x.error, biased=self.biased)
+        y, mean, variance = (one.under(self.accuracy) for one in found)
         self.statistics |= {f"{name}.running_mean": mean, f"{name}.running_var": variance}
-        return Approximate(y.value, np.asarray(y.bound), x.dtype)
+        return Approximate(y.value, np.asarray(y.bound), x.form)
 
     def block(self, x: Approximate, name: str = "", stride: int = 1) -> Approximate:
         """A residual block."""
@@ -102,8 +105,9 @@ class Run:
         arrays = {"x": x.value, **operands, "cotangent": cotangent.value}
         call = Case("batch_norm", arrays, {"training": self.training})
         found = rule_batch_norm.expected_gradients(call, x.error, cotangent.error)
-        self.gradients |= {f"{name}.{key}": found[key] for key in ("weight", "bias")}
-        return Approximate(found["x"].value, np.asarray(found["x"].bound), x.dtype)
+        of_x, weight, bias = (found[key].under(self.accuracy) for key in ("x", "weight", "bias"))
+        self.gradients |= {f"{name}.weight": weight, f"{name}.bias": bias}
+        return Approximate(of_x.value, np.asarray(of_x.bound), x.form)
 
     def block_vjp(self, cotangent: Approximate, x: Approximate, name: str = "", stride: int = 1) -> Approximate:
         """A residual block: the cotangent that the last relu lets through goes back both ways."""
@@ -133,7 +137,7 @@ class Run:
         for name, stride in self.blocks():
             inputs.append((x, name, stride))
             x = self.block(x, name, stride)
-        means, once = mean_of_image(x), Approximate.given(np.ones(len(weight), weight.dtype))
+        means, once = mean_of_image(x), Approximate.given(np.ones(len(weight), weight.dtype), self.accuracy)
         self.gradients["fc.weight"] = bilinear_block(lambda g, m: g.T @ m, cotangent, means).expected
         self.gradients["fc.bias"] = bilinear_block(lambda g, ones: g.sum(0) * ones, cotangent, once).expected
         of_means = linear_block(lambda g, w, _: g @ w, cotangent, weight)
@@ -156,7 +160,7 @@ def _copied(x: Approximate, kernels: Copies, stride: int, padding: int) -> Appro
         copied: Array = view[:, kernels.channel, kernels.row, kernels.column] * values.astype(a.dtype)[:, None, None]
         return copied
 
-    return Approximate(copy(x.value, kernels.value), copy(x.error, np.abs(kernels.value)), x.dtype)
+    return Approximate(copy(x.value, kernels.value), copy(x.error, np.abs(kernels.value)), x.form)
 
 
 def _copied_back(
@@ -179,8 +183,8 @@ def _copied_back(
     value = back(cotangent.value, kernels.value)
     carried, magnitude = np.split(back(np.concatenate([cotangent.error, cotangent.largest]), np.abs(kernels.value)), 2)
     terms = np.bincount(kernels.channel, minlength=c)[:, None, None]
-    rounding = np.where(terms > 1, sum_bound(terms, magnitude, cotangent.dtype), 0.0)
-    return Approximate(value, carried + rounding, cotangent.dtype)
+    rounding = np.where(terms > 1, sum_bound(terms, magnitude, cotangent.form), 0.0)
+    return Approximate(value, carried + rounding, cotangent.form)
 
 
 # -- pools -------------------------------------------------------------------------------------------------------------
@@ -189,15 +193,15 @@ def _copied_back(
 def max_pool(x: Approximate) -> Approximate:
     """The stem's: a maximum is no further off than the element of its window that is furthest off."""
     pool = functools.partial(max_pool2d, kernel_size=3, stride=2, padding=1)
-    return Approximate(pool(x.value), pool(x.error), x.dtype)
+    return Approximate(pool(x.value), pool(x.error), x.form)
 
 
 def mean_of_image(x: Approximate) -> Approximate:
     """(N, C, H, W) -> (N, C): the mean of the errors, and n additions and a division by n."""
-    form = ARITHMETIC[x.dtype]
+    form = x.form
     n = x.value.shape[2] * x.value.shape[3]
     error = x.error.mean((2, 3)) + ((n + 1) * (form.u + form.u_wide) + form.extra) * x.largest.mean((2, 3))
-    return Approximate(x.value.mean((2, 3)), error, x.dtype)
+    return Approximate(x.value.mean((2, 3)), error, x.form)
 
 
 def max_pool_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
@@ -217,8 +221,8 @@ def max_pool_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
     value = scattered(candidate * np.where(certain, g, g / 2))
     error = scattered(candidate * np.where(certain, e, np.abs(g).astype(np.float64) / 2 + e))
     terms, magnitude = scattered(candidate.astype(np.float64)), scattered(candidate * (np.abs(g) + e))
-    rounding = np.where(terms > 1, sum_bound(terms, magnitude.astype(np.float64), x.dtype), 0.0)
-    return Approximate(value, error + rounding, x.dtype)
+    rounding = np.where(terms > 1, sum_bound(terms, magnitude.astype(np.float64), x.form), 0.0)
+    return Approximate(value, error + rounding, x.form)
 
 
 def _ends(x: Approximate) -> tuple[Array, Array]:
@@ -227,8 +231,8 @@ def _ends(x: Approximate) -> tuple[Array, Array]:
 
 def mean_of_image_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
     """Every pixel gets its share: two divisions, or a product with the rounded 1/n."""
-    form = ARITHMETIC[x.dtype]
+    form = x.form
     share, error = (np.broadcast_to(a[:, :, None, None], x.value.shape) for a in (cotangent.value, cotangent.error))
     n = x.value.shape[2] * x.value.shape[3]
     rounding = (2 * (form.u + form.u_wide) + form.extra) * (np.abs(share) + error) / n
-    return Approximate(share / n, error / n + rounding.astype(np.float64), x.dtype)
+    return Approximate(share / n, error / n + rounding.astype(np.float64), x.form)

@@ -4,167 +4,69 @@ For a multilinear block f the same reference gives, element by element, the valu
 the number of terms f(a ≠ 0, b ≠ 0). A sum of k products rounded in any order, fused or not, is off by at most
 k·u·(1 + u)·magnitude + k·η/2 (Jeannerod and Rump 2013; Higham 2002, chapter 3), and by nothing where every partial sum
 is representable.
+
+A bound is a function of the accuracy that a comparison assumes. It is evaluated only for results that are neither the
+expected value nor that value correctly rounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from nnspec.conformance.formats import (
-    BFLOAT16,
-    FLOAT16,
-    FLOAT32,
-    FLOAT64,
-    STORED,
-    TFLOAT32,
-    Format,
-    is_floating,
-    rounded,
-)
+from nnspec.conformance.bounds.arithmetic import CLASS_B, Accuracy, Arithmetic, narrows, wide
+from nnspec.conformance.formats import FLOAT32, FLOAT64, STORED, is_floating, rounded
 
 Array = np.ndarray
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """What a subject is held to on operands of one dtype: the format of its sums and products, and that of its results.
-
-    An `extra` may come on top, relative to the sum of the absolute values of the terms.
-    """
-
-    sums: Format
-    stored: Format
-    wide: Any  # the dtype in which the reference computes what is expected
-    eta: float  # a product that underflows is off by eta / 2
-    extra: float = 0.0
-    operands: Format | None = None  # to which operands are rounded before anything else
-    fast: bool = False  # convolutions may be transformed, see rule_convolution.py
-    one_pass: bool = False  # a variance may be mean(x²) − mean(x)², see rule_batch_norm.py
-
-    @property
-    def name(self) -> str:
-        """The dtype's."""
-        return self.stored.name
-
-    @property
-    def u(self) -> float:
-        """How far a sum or product may be rounded, relative to it."""
-        return self.sums.u
-
-    @property
-    def rounding(self) -> float:
-        """How far a result by itself may be off, what is expected being rounded too."""
-        return self.u + self.u_wide + self.extra
-
-    @property
-    def precision(self) -> int:
-        """Whole numbers up to 2^precision are added without rounding, and also stored where it may store in between."""
-        return self.stored.precision if self.extra and self.narrows else self.sums.precision
-
-    @property
-    def u_wide(self) -> float:
-        """u of the reference's dtype."""
-        return float(np.finfo(self.wide).eps) / 2
-
-    @property
-    def narrows(self) -> bool:
-        """Whether results are rounded once more, to fewer bits than those of the sums."""
-        return self.stored.precision < self.sums.precision
-
-
-def _held_to(sums: Format, stored: Format, wide: Any = np.float64) -> Arithmetic:
-    return Arithmetic(sums, stored, wide, sums.eta)
-
-
-# class B: float32 and float64 are added up as they are, and 16-bit types in float32
-ARITHMETIC = {
-    "float32": _held_to(FLOAT32, FLOAT32),
-    "float64": _held_to(FLOAT64, FLOAT64, np.longdouble),
-    "float16": _held_to(FLOAT32, FLOAT16),
-    "bfloat16": _held_to(FLOAT32, BFLOAT16),
-}
-
-
-def _in_class(name: str, form: Arithmetic) -> Arithmetic:
-    if name == "T":
-        return replace(form, extra=2 * TFLOAT32.u + TFLOAT32.u**2, operands=TFLOAT32)
-    if name == "B2":
-        return replace(form, extra=form.stored.u * (1 + form.stored.u))
-    if name == "L":
-        return replace(form, sums=form.stored, eta=max(form.eta, form.stored.eta))
-    return replace(form, fast=name == "C", one_pass=name == "N")
-
-
-CLASSES = {  # best first; what each of them means
-    "A": "every element correctly rounded",
-    "Bp": "errors no larger than those of independent roundings",
-    "B": "within the bound of any order of summation",
-    "B2": "as B, with an intermediate result rounded to the dtype",
-    "T": "as B, with operands rounded to TF32",
-    "L": "added up in the dtype itself",
-    "C": "convolutions by Winograd's or Fourier's transform",
-    "N": "the variance as mean(x²) − mean(x)²",
-}
-STRICT = ("A", "Bp", "B")  # those that a must asks for in float32 and float64
-NARROW = ("B2", "L")  # those that are open beside them in 16-bit types
-
-
-@contextmanager
-def held_to(accuracy: str) -> Iterator[None]:
-    """For as long as a subject is judged by a weaker class than B."""
-    before = dict(ARITHMETIC)
-    ARITHMETIC.update({name: _in_class(accuracy, form) for name, form in before.items()})
-    try:
-        yield
-    finally:
-        ARITHMETIC.update(before)
-
-
-@contextmanager
-def flushing(flushes: bool) -> Iterator[None]:
-    """For as long as a subject is judged that takes subnormals for 0: what underflows may be off by 2·tiny.
-
-    That is tiny, the smallest normal number, for a product, and as much again for the sum that it is a term of. No
-    operand that is drawn is itself subnormal.
-    """
-    before = dict(ARITHMETIC)
-    if flushes:
-        ARITHMETIC.update({n: replace(f, eta=4 * f.sums.tiny) for n, f in before.items()})
-    try:
-        yield
-    finally:
-        ARITHMETIC.update(before)
+Bound = Callable[[Accuracy], "Array | float | Expected"]  # an Expected where the value depends on the accuracy too
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a result must be: within `bound` of `value`, element by element. A bound of 0 asks for equality."""
+    """A result must be within `bound` of `value`, element by element. A bound of 0 asks for equality."""
 
     value: Array
-    bound: Array | float
-    source: Array | None = None  # what of the subject's own the value comes from: a script asks for it anew
-    probable: Array | None = None  # a bound for roundings that are independent of each other: it only names a class
-    in_any_class: bool = False  # no class of accuracy asks for less
+    bound: Array | float | Bound
+    source: Array | None = None  # the subject's own array that the value comes from: a script computes it anew
+    probable: Callable[[Accuracy], Array] | None = None  # a bound for independent roundings; it only names a class
+    _known: dict[Any, Expected] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def exactly(cls, value: Array, source: Array | None = None) -> Expected:
         """Equality, NaN equal to NaN, -0.0 equal to 0.0."""
-        return cls(np.asarray(value), 0.0, source, in_any_class=True)
+        return cls(np.asarray(value), 0.0, source)
 
-    def stored(self, dtype: Any) -> Expected:
-        """What is left of it for a result that was rounded to a dtype of fewer bits than those that it was added up in.
-
-        What lies within the bound, rounded, is what lies between its two ends, rounded: all of it, and nothing else.
-        Where one of them overflows nothing is expected.
-        """
-        form = ARITHMETIC.get(np.dtype(dtype).name)
-        if form is None or not form.narrows or self.source is not None or not is_floating(self.value.dtype):
+    def under(self, accuracy: Accuracy = CLASS_B) -> Expected:
+        """Return the value with its bound as an array or a number, for one accuracy."""
+        if not callable(self.bound):
             return self
-        value, bound = self.value.astype(form.wide), np.asarray(self.bound)
+        if accuracy not in self._known:
+            with np.errstate(all="ignore"):  # NaN and infinities
+                found = self.bound(accuracy)
+            value, bound = (found.value, found.bound) if isinstance(found, Expected) else (self.value, found)
+            self._known[accuracy] = Expected(value, bound, self.source)
+        return self._known[accuracy]
+
+    def change(self, value: Array, change: Callable[[Array, Accuracy], Array], source: Array | None = None) -> Expected:
+        """Return an expectation of `value` whose bound is `change(bound, accuracy)`, evaluated when it is needed."""
+        return Expected(value, lambda accuracy: change(np.asarray(self.under(accuracy).bound), accuracy), source)
+
+    def stored(self, dtype: Any, accuracy: Accuracy = CLASS_B) -> Expected:
+        """Return the expectation after the result was rounded to a dtype of fewer bits than the sums.
+
+        Rounding is monotonic: a value within the bound lands between the two rounded ends, and any number there is
+        possible. Where one end overflows nothing is expected.
+        """
+        whole = self.under(accuracy)
+        if not narrows(dtype) or self.source is not None or not is_floating(self.value.dtype):
+            return whole
+        form = accuracy.of(dtype)
+        if not form.narrows:
+            return whole
+        value, bound = whole.value.astype(form.wide), np.asarray(whole.bound)
         low, high = (rounded(end, form.stored).astype(form.wide) for end in (value - bound, value + bound))
         with np.errstate(invalid="ignore"):
             middle, half = (low + high) / 2, (high - low) / 2
@@ -172,76 +74,134 @@ class Expected:
         unbounded = np.where(np.isfinite(value), np.inf, 0.0)
         return Expected(np.where(finite, middle, value), np.where(finite, half, unbounded))
 
-    def nearest(self, dtype: Any) -> Expected:
-        """What class A asks for: the value, correctly rounded."""
-        name = np.dtype(dtype).name
-        return Expected.exactly(rounded(self.value.astype(ARITHMETIC[name].wide), STORED[name]))
+    def nearest(self, dtype: Any) -> Array:
+        """Return the value correctly rounded to a dtype, as class A asks for."""
+        form = STORED[np.dtype(dtype).name]
+        if form in (FLOAT32, FLOAT64):  # one rounding, and a fast one
+            with np.errstate(all="ignore"):
+                return np.asarray(self.value.astype(form.dtype))
+        return rounded(self.value.astype(wide(dtype)), form)
 
 
-def compare(actual: Array, expected: Expected) -> tuple[Array, Array, Array]:
-    """Element by element: how far off it is, whether that is too far, and the part of the bound that it takes."""
+def correct(actual: Array, expected: Expected) -> Array:
+    """Return, element by element, whether no bound is needed: the value, or its correct rounding if one is allowed.
+
+    A correctly rounded value is right in every class of accuracy.
+    """
+    value = expected.value
+    found: Array = np.asarray(actual == value)
+    if not found.all():
+        found |= (actual != actual) & (value != value)  # NaN
+        if callable(expected.bound) and actual.dtype.name in STORED:
+            found |= actual == expected.nearest(actual.dtype)
+    return found
+
+
+def compare(
+    actual: Array, expected: Expected, accuracy: Accuracy = CLASS_B, right: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """Return, element by element: the error, whether it is too large, and the ratio of error and bound.
+
+    `right` is what `correct` returns; such elements have ratio 0.
+    """
+    right = correct(actual, expected) if right is None else right
+    expected = expected.stored(actual.dtype, accuracy)
     value, bound = expected.value, np.broadcast_to(np.asarray(expected.bound), expected.value.shape)
     with np.errstate(all="ignore"):
         error = np.abs(actual.astype(value.dtype) - value)
-        same = (actual == value) | (np.isnan(actual) & np.isnan(value))
+        same = right | (actual == value)
         ratio = np.where(same | (bound == 0), 0.0, np.asarray(error / np.where(bound == 0, 1, bound), np.float64))
         return error, ~(same | (error <= bound)), ratio
 
 
-def sum_bound(terms: Array, magnitude: Array, dtype: Any) -> Array:
-    """The bound of a sum of `terms` products whose absolute values add up to `magnitude`, in any order of summation."""
-    form = ARITHMETIC[np.dtype(dtype).name]
+def by_class(run: Callable[[Accuracy], Mapping[str, Expected]]) -> dict[str, Expected]:
+    """Return what a computation of values and bounds expects, by key; run it again for each accuracy that is needed."""
+    run = functools.cache(run)
+
+    def bound(key: str) -> Bound:
+        return lambda accuracy: run(accuracy)[key].under(accuracy)
+
+    return {key: replace(expected, bound=bound(key)) for key, expected in run(CLASS_B).items()}
+
+
+# -- sums of products --------------------------------------------------------------------------------------------------
+
+
+def sum_bound(terms: Array, magnitude: Array, form: Arithmetic) -> Array:
+    """Return the bound of a sum of `terms` products, in any order; their absolute values add up to `magnitude`."""
     return (terms * (form.u * (1 + form.u) + form.u_wide) + form.extra) * magnitude + terms * form.eta / 2
 
 
 def probable_terms(terms: Array) -> Array:
-    """Six standard deviations of a sum of as many independent errors of one size, in units of it: 6·√terms.
+    """Return six standard deviations of a sum of as many independent errors of one size, in units of it: 6·√terms.
 
-    No sum has more errors than terms, though, so that it is `terms` up to 36 of them.
+    No sum has more errors than terms, so up to 36 terms it is `terms`.
     """
     return np.minimum(terms, 6 * np.sqrt(terms))
+
+
+class Sums:
+    """A block that is linear in each operand but a trailing bias: its value, and the sums that its bound is made of.
+
+    `function` takes the operands; one that is None is passed on as None. As the last of three operands, the bias is
+    one more term of the sum.
+    """
+
+    def __init__(self, function: Callable[..., Array], *operands: Array | None) -> None:
+        self.function, self.operands = function, operands
+        self.present = [a for a in operands if a is not None]
+        self.dtype = self.present[0].dtype
+        with np.errstate(invalid="ignore"):  # NaN and infinities among the operands
+            self.value = self._applied(lambda a: a, wide(self.dtype))
+
+    def _applied(self, change: Callable[[Array], Array], dtype: Any) -> Array:
+        return self.function(*(None if a is None else change(a).astype(dtype) for a in self.operands))
+
+    @functools.cached_property
+    def magnitude(self) -> Array:
+        """The sum of the absolute values of the terms."""
+        return self._applied(np.abs, np.float64)
+
+    @functools.cached_property
+    def terms(self) -> Array:
+        """The number of terms that are not 0."""
+        return np.rint(self._applied(lambda a: a != 0, np.float64))
 
 
 def multilinear(
     function: Callable[..., Array], *operands: Array | None, fast: Callable[..., Array] | None = None
 ) -> Expected:
-    """The expected result of a block that is linear in each operand but a trailing bias, with its bound.
+    """Return the expected result of a block like those of `Sums`, with its bound.
 
-    `function` takes the operands; one that is None is passed on as None. With a bias as last of three operands, the
-    bias is one more term of the sum. `fast(*operands)` is the bound of class C, for a block that has
-    such algorithms.
+    `fast(*operands, form)` is the additional bound of class C, for a block that has such algorithms.
     """
-    value, magnitude, terms = evaluate(function, *operands)
-    present = [a for a in operands if a is not None]
-    dtype = present[0].dtype
-    bound = sum_bound(terms, magnitude, dtype)
-    if fast is not None and ARITHMETIC[dtype.name].fast:
-        bound = bound + fast(*present)
-    else:
-        bound = np.where(exact(present, terms, magnitude, dtype), 0.0, bound)
-    return Expected(value, where_finite(bound, value), probable=sum_bound(probable_terms(terms), magnitude, dtype))
+    sums = Sums(function, *operands)
+
+    def bound(accuracy: Accuracy) -> Array:
+        form = accuracy.of(sums.dtype)
+        found = sum_bound(sums.terms, sums.magnitude, form)
+        if fast is not None and form.fast:
+            found = found + fast(*sums.present, form=form)
+        else:
+            found = np.where(exact(sums.present, sums.terms, sums.magnitude, form), 0.0, found)
+        return where_finite(found, sums.value)
+
+    def probable(accuracy: Accuracy) -> Array:
+        return sum_bound(probable_terms(sums.terms), sums.magnitude, accuracy.of(sums.dtype))
+
+    return Expected(sums.value, bound, probable=probable)
 
 
 def where_finite(bound: Array, value: Array) -> Array:
-    """The bound of what is finite; infinity and NaN must be where they belong."""
+    """Return the bound where the value is finite, else 0: infinity and NaN must be where they belong."""
     return np.where(np.isfinite(value), bound, 0.0)
 
 
-def evaluate(function: Callable[..., Array], *operands: Array | None) -> tuple[Array, Array, Array]:
-    """The value in the reference's wider dtype, the magnitude and the number of terms of a multilinear block."""
-    form = ARITHMETIC[next(a for a in operands if a is not None).dtype.name]
+def exact(operands: Sequence[Array], terms: Array, magnitude: Array, form: Arithmetic) -> Array:
+    """Return where no order of summation can round.
 
-    def apply(change: Callable[[Array], Array], dtype: Any) -> Array:
-        return function(*(None if a is None else change(a).astype(dtype) for a in operands))
-
-    with np.errstate(invalid="ignore"):  # NaN and infinities among the operands
-        value = apply(lambda a: a, form.wide)
-    return value, apply(np.abs, np.float64), np.rint(apply(lambda a: a != 0, np.float64))
-
-
-def exact(operands: Sequence[Array], terms: Array, magnitude: Array, dtype: Any) -> Array:
-    """Where no order of summation can round: on a common grid with room for the magnitude, or a copy times ±2ʲ."""
-    form = ARITHMETIC[np.dtype(dtype).name]
+    There the terms lie on a common grid with room for the magnitude, or the only term is a copy times ±2ʲ.
+    """
     if form.operands is not None and not all(np.array_equal(a, rounded(a, form.operands)) for a in operands):
         return np.zeros(np.shape(magnitude), bool)
     integers = all(np.array_equal(a, np.rint(a)) for a in operands)

@@ -11,21 +11,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from nnspec.conformance.bounds.rule import ARITHMETIC, Array, Expected, exact, sum_bound
+from nnspec.conformance.bounds.arithmetic import CLASS_B, Accuracy, Arithmetic
+from nnspec.conformance.bounds.rule import Array, Expected, exact, sum_bound
 
 
 @dataclass(frozen=True)
 class Approximate:
-    """An array of a subject in `dtype`: it is no further than `error` from `value`, element by element."""
+    """An array of a subject: it is no further than `error` from `value`, element by element."""
 
     value: Array  # as the reference has it, in its wider dtype
     error: Array
-    dtype: str
+    form: Arithmetic  # in which the subject computes
 
     @classmethod
-    def given(cls, x: Array) -> Approximate:
-        """An operand, which the subject has exactly."""
-        return cls(x.astype(ARITHMETIC[x.dtype.name].wide), np.zeros(x.shape), x.dtype.name)
+    def given(cls, x: Array, accuracy: Accuracy = CLASS_B) -> Approximate:
+        """Return an operand, which the subject has exactly."""
+        form = accuracy.of(x.dtype)
+        return cls(x.astype(form.wide), np.zeros(x.shape), form)
 
     @property
     def largest(self) -> Array:
@@ -49,7 +51,7 @@ def linear_block(
 
     The first and the last are the rounding of one sum, over |x̂| ≤ |x| + e; the middle one is at most Σ |weight|·e.
     """
-    wide = ARITHMETIC[x.dtype].wide
+    wide = x.form.wide
 
     def apply(x: Array, change: Callable[[Array], Array], dtype: Any, bias: Array | None) -> Array:
         weights = (None if a is None else change(a).astype(dtype) for a in (weight, bias))
@@ -61,8 +63,8 @@ def linear_block(
     carried = apply(x.error, np.abs, np.float64, None)
     carried *= 1 + 2 * terms * 2.0**-53  # it is itself a sum of rounded products
     operands = [a for a in (x.value, weight, bias) if a is not None]
-    rounds = ~exact(operands, terms, magnitude, x.dtype) | (carried > 0)
-    return Approximate(value, carried + rounds * sum_bound(terms, magnitude, x.dtype), x.dtype)
+    rounds = ~exact(operands, terms, magnitude, x.form) | (carried > 0)
+    return Approximate(value, carried + rounds * sum_bound(terms, magnitude, x.form), x.form)
 
 
 def bilinear_block(function: Callable[..., Array], x: Approximate, y: Approximate) -> Approximate:
@@ -70,19 +72,18 @@ def bilinear_block(function: Callable[..., Array], x: Approximate, y: Approximat
 
     |f(x̂, ŷ) − f(x, y)| ≤ |f(x̂ − x, ŷ)| + |f(x, ŷ − y)|, and each sum of products rounds over |x̂| and |ŷ|
     """
-    wide = ARITHMETIC[x.dtype].wide
-    value = function(x.value.astype(wide), y.value.astype(wide))
+    value = function(x.value.astype(x.form.wide), y.value.astype(x.form.wide))
     magnitude = function(x.largest, y.largest)
     terms = np.rint(function((x.largest != 0).astype(np.float64), (y.largest != 0).astype(np.float64)))
     carried = function(x.error, y.largest) + function(np.abs(x.value).astype(np.float64), y.error)
     carried *= 1 + 4 * terms * 2.0**-53
-    rounds = ~exact([x.value, y.value], terms, magnitude, x.dtype) | (carried > 0)
-    return Approximate(value, carried + rounds * sum_bound(terms, magnitude, x.dtype), x.dtype)
+    rounds = ~exact([x.value, y.value], terms, magnitude, x.form) | (carried > 0)
+    return Approximate(value, carried + rounds * sum_bound(terms, magnitude, x.form), x.form)
 
 
 def relu(x: Approximate) -> Approximate:
     """max(x, 0) is never further apart than its operands, and 0 on both sides where the whole interval is negative."""
-    return Approximate(np.maximum(x.value, 0), np.where(x.value + x.error <= 0, 0.0, x.error), x.dtype)
+    return Approximate(np.maximum(x.value, 0), np.where(x.value + x.error <= 0, 0.0, x.error), x.form)
 
 
 def relu_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
@@ -95,13 +96,13 @@ def relu_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
     either = np.abs(cotangent.value).astype(np.float64) / 2 * (1 + 2.0**-50)  # from the middle to 0, or to all of it
     value = np.select([passes, stops], [cotangent.value, np.zeros_like(cotangent.value)], cotangent.value / 2)
     error = np.select([passes, stops], [cotangent.error, np.zeros(x.value.shape)], either + cotangent.error)
-    return Approximate(value, error, x.dtype)
+    return Approximate(value, error, x.form)
 
 
 def add(x: Approximate, y: Approximate) -> Approximate:
     """x + y, one rounding of |x̂ + ŷ| ≤ |x + y| + the errors."""
-    form = ARITHMETIC[x.dtype]
+    form = x.form
     value, carried = x.value + y.value, x.error + y.error
     rounding = form.rounding * (np.abs(value).astype(np.float64) + carried) * (1 + 4 * form.u_wide)
-    rounds = ~exact([x.value, y.value], np.full(value.shape, 2), x.largest + y.largest, x.dtype) | (carried > 0)
-    return Approximate(value, carried * (1 + 2.0**-52) + rounds * rounding, x.dtype)
+    rounds = ~exact([x.value, y.value], np.full(value.shape, 2), x.largest + y.largest, x.form) | (carried > 0)
+    return Approximate(value, carried * (1 + 2.0**-52) + rounds * rounding, x.form)

@@ -15,43 +15,59 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from nnspec.conformance.bounds.rule import ARITHMETIC, Array, Expected
+from nnspec.conformance.bounds.arithmetic import Accuracy, Arithmetic, wide
+from nnspec.conformance.bounds.rule import Array, Expected
 from nnspec.reference.sgd import sgd_step
 
 
 def moved(start: Array, gradients: Sequence[Array | None], *, lr: float, **others: float) -> Expected:
-    """Where a parameter must be after steps with these gradients; None is a step without one."""
-    form = ARITHMETIC[start.dtype.name]
-    value, velocity = start.astype(form.wide), None
-    error, velocity_error = np.zeros(start.shape), np.zeros(start.shape)
-    for gradient in gradients:
-        if gradient is None:
-            continue
-        largest = np.abs(value).astype(np.float64) + error
-        largest_velocity = None if velocity is None else np.abs(velocity).astype(np.float64) + velocity_error
-        magnitudes = sgd_step(largest, np.abs(gradient).astype(np.float64), largest_velocity, lr=-lr, **others)
-        value, velocity = sgd_step(value, gradient.astype(form.wide), velocity, lr=lr, **others)
-        carried = sgd_step(error, np.zeros(start.shape), velocity_error, lr=-lr, **others)
-        error, velocity_error = (
-            (c + 8 * (form.u + form.u_wide) * m) * (1 + 2.0**-48) + 4 * form.eta
-            for c, m in zip(carried, magnitudes, strict=True)
-        )
-    return Expected(np.asarray(value), 0.0 if _exact(start, gradients, lr=lr, **others) else error)
+    """Return where a parameter must be after steps with these gradients; None is a step without one."""
+    present = [gradient for gradient in gradients if gradient is not None]
+    path = [_wide(start)]  # the parameter before and after each step
+    velocities: list[Array | None] = [None]
+    for gradient in present:
+        value, velocity = sgd_step(path[-1], _wide(gradient), velocities[-1], lr=lr, **others)
+        path.append(np.asarray(value))
+        velocities.append(velocity)
+
+    def bound(accuracy: Accuracy) -> Array | float:
+        form = accuracy.of(start.dtype)
+        if _exact(start, present, form, lr=lr, **others):
+            return 0.0
+        error, velocity_error = np.zeros(start.shape), np.zeros(start.shape)
+        for value, velocity, gradient in zip(path, velocities, present, strict=False):
+            largest = _size(value) + error
+            largest_velocity = None if velocity is None else _size(velocity) + velocity_error
+            magnitudes = sgd_step(largest, _size(gradient), largest_velocity, lr=-lr, **others)
+            carried = sgd_step(error, np.zeros(start.shape), velocity_error, lr=-lr, **others)
+            error, velocity_error = (
+                (c + 8 * (form.u + form.u_wide) * m) * (1 + 2.0**-48) + 4 * form.eta
+                for c, m in zip(carried, magnitudes, strict=True)
+            )
+        return error
+
+    return Expected(path[-1], bound)
 
 
-def _exact(start: Array, gradients: Sequence[Array | None], *, lr: float, **others: float) -> bool:
+def _wide(a: Array) -> Array:
+    return a.astype(wide(a.dtype))
+
+
+def _size(a: Array) -> Array:
+    return np.abs(a).astype(np.float64)
+
+
+def _exact(start: Array, gradients: Sequence[Array], form: Arithmetic, *, lr: float, **others: float) -> bool:
     """Whether everything lies on one grid that has room for it. The grid becomes finer by each factor in each step."""
-    form, factors = ARITHMETIC[start.dtype.name], [lr, *others.values()]
-    operands = [start, *(g for g in gradients if g is not None)]
-    whole = all(np.array_equal(a, np.rint(a)) for a in operands)
+    factors = [lr, *others.values()]
+    whole = all(np.array_equal(a, np.rint(a)) for a in (start, *gradients))
     if not whole or any(np.frexp(f)[0] not in (0.0, 0.5) for f in factors):
         return False
-    finer = np.prod([min(f, 1.0) for f in factors if f])  # what one step makes of the grid, at most
-    grid = finer ** sum(g is not None for g in gradients)
-    size, velocity = np.abs(start).astype(np.float64), None
+    finer = np.prod([min(f, 1.0) for f in factors if f])  # by which one step refines the grid, at most
+    grid = finer ** len(gradients)
+    size, velocity = _size(start), None
     for gradient in gradients:
-        if gradient is not None:
-            size, velocity = sgd_step(size, np.abs(gradient).astype(np.float64), velocity, lr=-lr, **others)
+        size, velocity = sgd_step(size, _size(gradient), velocity, lr=-lr, **others)
     return bool(
         max(size.max(initial=0), 0 if velocity is None else velocity.max(initial=0)) <= grid * 2.0**form.precision
     )

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import numpy as np
-from nnspec.conformance.bounds.rule import ARITHMETIC, Expected
+from nnspec.conformance.bounds.arithmetic import Accuracy, narrows
+from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import LAYOUTS, Case
 from nnspec.conformance.checks import module_of
 from nnspec.conformance.formats import STORED, TFLOAT32, Format
@@ -164,8 +164,7 @@ def ignores_layout(subject: Trial, case: Case, judge: Judge) -> None:
             repeated = np.broadcast_to(array[:1], array.shape)
             copied = subject(case.but(**{name: np.array(repeated)}))
             (result, *_) = subject.results(case.but(**{name: repeated}), as_is=True)
-            bound = np.asarray(plain.bound).max(initial=0)
-            same = Expected(copied.astype(np.float64), bound, copied)
+            same = plain.change(copied.astype(np.float64), _largest, copied)
             subject.expect(result, same, f"with {name} repeated by a stride of 0, the result")
 
 
@@ -206,11 +205,19 @@ def holds_at_the_ends(subject: Trial, case: Case, judge: Callable[[Case], Expect
         power = sum(exponents)
         ends = {n: np.ldexp(case[n], e) for n, e in zip(factors, exponents, strict=True)}
         scaled = case.map(_scaled_by(power)).but(**ends)
-        rule = Expected(np.ldexp(expected.value, power), np.ldexp(expected.bound, power))
+        rule = expected.change(np.ldexp(expected.value, power), _scaled_bound(power))
         how = " and ".join(f"{n} times 2^{e}" for n, e in zip(factors, exponents, strict=True))
         result = subject(scaled)
-        if power > form.lowest + 9 or not np.any(expected.bound):  # what rounds may also underflow
+        if power > form.lowest + 9 or not np.any(expected.under().bound):  # what rounds may also underflow
             subject.expect(result, rule, f"with {how}, the result")
+
+
+def _largest(bound: np.ndarray, _: Accuracy) -> np.ndarray:
+    return np.asarray(bound.max(initial=0))
+
+
+def _scaled_bound(power: int) -> Callable[[np.ndarray, Accuracy], np.ndarray]:
+    return lambda bound, _: np.ldexp(bound, power)
 
 
 def _scaled_by(power: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -243,11 +250,7 @@ def follows(
     subject: Trial, actual: Sequence[np.ndarray], ways: Iterable[Sequence[Expected]], what: Sequence[str]
 ) -> None:
     """Several results are right in one of several ways; where they are in none, the first says what was expected."""
-    ways = iter(ways)
-    first = next(ways)
-    way = next((way for way in chain([first], ways) if all(map(subject.fits, actual, way))), first)
-    for one, expected, name in zip(actual, way, what, strict=True):
-        subject.expect(one, expected, name)
+    subject.expect_one(actual, ways, what)
 
 
 @law(effort=2)
@@ -270,32 +273,42 @@ def forgets(subject: Trial, case: tuple[Case, Case], judge: Judge) -> None:
 
 
 def own(result: np.ndarray, expected: Expected) -> Expected:
-    """A copy of the subject's own result with twice the bound: two results may both be off, in opposite directions.
+    """Return an expectation of the subject's own result, with twice the bound: two results may be off, and apart.
 
     Where results are rounded once more, to fewer bits, this may have happened in opposite directions as well.
     """
-    bound, form = np.asarray(expected.bound), ARITHMETIC.get(result.dtype.name)
-    twice = 2 * (bound if bound.shape == result.shape else bound.max(initial=0))
     value = result.astype(expected.value.dtype)
-    if form is not None and form.narrows:
+
+    def twice(bound: np.ndarray, accuracy: Accuracy) -> np.ndarray:
+        both = 2 * (bound if bound.shape == result.shape else bound.max(initial=0))
+        form = accuracy.of(result.dtype) if narrows(result.dtype) else None
+        if form is None or not form.narrows:
+            return np.asarray(both)
         with np.errstate(invalid="ignore"):
-            again = 2 * form.stored.u * (np.abs(value) + twice) + form.stored.eta
-        twice = np.where((twice > 0) & np.isfinite(value), twice + again, twice)
-    return Expected(value, twice, result)
+            again = 2 * form.stored.u * (np.abs(value) + both) + form.stored.eta
+        return np.where((both > 0) & np.isfinite(value), both + again, both)
+
+    return expected.change(value, twice, result)
+
+
+def part_of(expected: Expected, part: Callable[[np.ndarray], np.ndarray]) -> Expected:
+    """Return what is expected of a part of a result."""
+    value, source = expected.value, expected.source
+    return expected.change(
+        part(value),
+        lambda bound, _: part(np.broadcast_to(bound, value.shape)),
+        None if source is None else part(source),
+    )
 
 
 def image_of(expected: Expected, n: int) -> Expected:
-    """What is expected of image n of a batch."""
-    bound = np.asarray(expected.bound)
-    source = None if expected.source is None else expected.source[n : n + 1]
-    return Expected(expected.value[n : n + 1], bound[n : n + 1] if bound.ndim else bound, source)
+    """Return what is expected of image n of a batch."""
+    return part_of(expected, lambda a: a[n : n + 1])
 
 
 def channel_of(expected: Expected, c: int) -> Expected:
-    """What is expected of channel c."""
-    bound = np.broadcast_to(expected.bound, expected.value.shape)
-    source = None if expected.source is None else _channel(expected.source, c)
-    return Expected(_channel(expected.value, c), _channel(bound, c), source)
+    """Return what is expected of channel c."""
+    return part_of(expected, lambda a: _channel(a, c))
 
 
 def _channel(array: np.ndarray, c: int) -> np.ndarray:

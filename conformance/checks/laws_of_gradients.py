@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import LAYOUTS, Array, Case
-from nnspec.conformance.checks.laws import Law, image_of, law, own
+from nnspec.conformance.checks.laws import Law, channel_of, image_of, law, own
 from nnspec.conformance.trial.record import CallFails, Mismatch
 from nnspec.conformance.trial.trial import Trial
 
@@ -139,10 +139,9 @@ def judges_channels_alone(subject: Trial, case: Case, judge: Judge) -> None:
     """The gradient of channel c is what channel c alone gives, whatever the cotangents of the others are."""
     together, x, cotangent = presumed(subject, case), case["x"], case["cotangent"]
     whole = own(together["x"], judge(case)["x"])
-    bound = np.broadcast_to(whole.bound, whole.value.shape)
     for c in range(x.shape[1]):
         here = np.s_[:, c : c + 1]
-        channel = Expected(whole.value[here], bound[here], None if whole.source is None else whole.source[here])
+        channel = channel_of(whole, c)
         alone = _by(subject.gradients(case.but(x=x[here], cotangent=cotangent[here])), "x")
         subject.expect(alone, channel, f"the gradient of channel {c} alone")
         spoilt = np.full_like(cotangent, np.nan)

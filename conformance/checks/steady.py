@@ -18,7 +18,6 @@ from hypothesis import Phase, given, seed, settings
 from nnspec.adapters.blame import noting_interrupts
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Unsupported
-from nnspec.conformance.bounds.rule import flushing
 from nnspec.conformance.case import Case, whole
 from nnspec.conformance.formats import is_floating
 from nnspec.conformance.requirements import CHECKS, requirements
@@ -39,7 +38,7 @@ def unsteady(trial: Trial, stem: str, *, gradients: bool = True) -> Record | Non
     """
     if not (SIGNATURES[stem].function or SIGNATURES[stem].operands):  # it is no block that is called
         return None
-    with flushing(trial.subject.flushes), noting_interrupts():
+    with noting_interrupts():
         return _compared(trial, stem, False) or (_compared(trial, stem, True) if gradients else None)
 
 

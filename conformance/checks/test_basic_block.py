@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
+from nnspec.conformance.bounds.arithmetic import Accuracy
 from nnspec.conformance.bounds.residual import KEEPING, Run
-from nnspec.conformance.bounds.rule import Array, Expected
+from nnspec.conformance.bounds.rule import Array, Expected, by_class
 from nnspec.conformance.bounds.running_error import Approximate
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import laws, laws_of_gradients
@@ -84,8 +85,14 @@ def ending(case: Case, norm: str, value: Array | float) -> Case:
 
 def run(case: Case, **keeping: Any) -> tuple[Expected, dict[str, Expected]]:
     """The result of a call, and the statistics of the norms after it."""
-    once = Run(case.arrays, case["training"], **keeping)
-    return once.block(Approximate.given(case["x"]), stride=case["stride"]).expected, once.statistics
+
+    def under(accuracy: Accuracy) -> dict[str, Expected]:
+        once = Run(case.arrays, case["training"], accuracy=accuracy, **keeping)
+        y = once.block(Approximate.given(case["x"], accuracy), stride=case["stride"])
+        return {"y": y.expected, **once.statistics}
+
+    statistics = by_class(under)
+    return statistics.pop("y"), statistics
 
 
 def moved(subject: Trial, case: Case, state: Mapping[str, Array], what: str) -> None:
@@ -309,10 +316,14 @@ def output_shape(case: Case) -> tuple[int, ...]:
 
 def expected_gradients(case: Case) -> dict[str, Expected]:
     """Those of x and, by key, of the parameters. Errors are carried forwards through the block, and then back."""
-    once = Run(case.arrays, case["training"])
-    cotangent, x = (Approximate.given(case[name]) for name in ("cotangent", "x"))
-    of_x = once.block_vjp(cotangent, x, stride=case["stride"])
-    return {"x": of_x.expected, **once.gradients}
+
+    def under(accuracy: Accuracy) -> dict[str, Expected]:
+        once = Run(case.arrays, case["training"], accuracy=accuracy)
+        cotangent, x = (Approximate.given(case[name], accuracy) for name in ("cotangent", "x"))
+        of_x = once.block_vjp(cotangent, x, stride=case["stride"])
+        return {"x": of_x.expected, **once.gradients}
+
+    return by_class(under)
 
 
 gradient = Laws(gradients, expected_gradients, needs=("vjp",))

@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.adapters.subject import Lacks, Unsupported
+from nnspec.conformance.bounds.arithmetic import Accuracy
 from nnspec.conformance.bounds.batch_norm import expected, expected_gradients, expected_second, readings
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import LAYOUTS, Case
@@ -140,8 +141,11 @@ def test_train_mean(subject: Trial, case: Case) -> None:
     # the factor that fits best, Σ y·ŷ / Σ y², is off by no more than Σ |y|·bound / Σ y²
     length = np.maximum(total(right.value**2), np.finfo(np.float64).tiny)
     factor = total(right.value * y) / length
-    slack = np.abs(right.value) * total(np.abs(right.value) * right.bound) / length
-    subject.expect(y, Expected(factor * right.value, right.bound + np.asarray(slack, np.float64), factor))
+
+    def with_slack(bound: np.ndarray, _: Accuracy) -> np.ndarray:
+        return np.asarray(bound + np.abs(right.value) * total(np.abs(right.value) * bound) / length, np.float64)
+
+    subject.expect(y, right.change(factor * right.value, with_slack, factor))
 
 
 @requirement("batch_norm.train.variance", cases, modes=(True,), sizes=(1, 2, 3, 4, 8), needs="training")
@@ -225,9 +229,13 @@ def others_changed(case: Case) -> Case:
 
 def first_channel(own: Expected) -> Expected:
     """What is expected of the first channel; the others may be anything."""
-    bound = np.broadcast_to(own.bound, own.value.shape).copy()
-    bound[_but_first(bound)] = np.inf
-    return Expected(own.value, bound, own.source)
+
+    def only(bound: np.ndarray, _: Accuracy) -> np.ndarray:
+        bound = np.broadcast_to(bound, own.value.shape).copy()
+        bound[_but_first(bound)] = np.inf
+        return bound
+
+    return own.change(own.value, only, own.source)
 
 
 def _but_first(array: np.ndarray) -> Any:
@@ -342,11 +350,19 @@ def averages(case: tuple[Case, ...], dtype: str, biased: bool) -> list[Expected]
         before = {n: r.value.astype(dtype) for n, r in running.items()}
         after = expected(step.but(**before, momentum=1 / count), biased=biased)[1:]
         for name, right in zip(STATISTICS, after, strict=True):
-            # what was off before keeps the weight 1 − 1/count; `before` was rounded once more than need be
-            carried = (1 - 1 / count) * (running[name].bound + np.abs(before[name]) * 2 * STORED[dtype].u)
-            running[name] = Expected(right.value, np.asarray(right.bound + carried, np.float64))
+            running[name] = right.change(right.value, _carrying(running[name], before[name], count))
         found += running.values()
     return found
+
+
+def _carrying(last: Expected, before: np.ndarray, count: int) -> Callable[[np.ndarray, Accuracy], np.ndarray]:
+    """The error of the average so far keeps the weight 1 − 1/count; `before` was rounded once more than need be."""
+    rounded = np.abs(before) * 2 * STORED[before.dtype.name].u
+
+    def carried(bound: np.ndarray, accuracy: Accuracy) -> np.ndarray:
+        return np.asarray(bound + (1 - 1 / count) * (last.under(accuracy).bound + rounded), np.float64)
+
+    return carried
 
 
 def entry(layer: Built, name: str) -> np.ndarray:

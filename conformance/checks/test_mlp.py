@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.adapters.subject import Lacks
-from nnspec.conformance.bounds.rule import Expected
+from nnspec.conformance.bounds.arithmetic import Accuracy
+from nnspec.conformance.bounds.rule import Expected, by_class
 from nnspec.conformance.bounds.running_error import Approximate, bilinear_block, linear_block, relu, relu_vjp
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import laws, laws_of_gradients
@@ -70,9 +71,9 @@ def outputs(case: Case) -> int:
     return len(layers(case)[-1][1])
 
 
-def way(case: Case) -> tuple[list[Approximate], list[Approximate]]:
+def way(case: Case, accuracy: Accuracy) -> tuple[list[Approximate], list[Approximate]]:
     """What each layer is given, and what it gives before the rectifier, with the error that each may hand on."""
-    given, found = [Approximate.given(case["x"])], []
+    given, found = [Approximate.given(case["x"], accuracy)], []
     for weight, bias in layers(case):
         found.append(linear_block(linear, given[-1], weight, bias))
         given.append(relu(found[-1]))
@@ -81,7 +82,7 @@ def way(case: Case) -> tuple[list[Approximate], list[Approximate]]:
 
 def expected(case: Case) -> Expected:
     """What the reference's blocks give in a row, with the error that each may hand on to the next."""
-    return way(case)[1][-1].expected
+    return by_class(lambda accuracy: {"y": way(case, accuracy)[1][-1].expected})["y"]
 
 
 law = Laws(cases, expected)
@@ -283,16 +284,19 @@ def expected_gradients(case: Case) -> dict[str, Expected]:
     def by_bias(g: Any, *_: Any) -> Any:
         return linear_vjp(g, g[..., :0], np.zeros((g.shape[-1], 0)), np.zeros(g.shape[-1]))[2]
 
-    given, found = way(case)
-    back, gradients = Approximate.given(case["cotangent"]), {}
-    for n, (weight, _) in reversed(list(enumerate(layers(case), start=1))):
-        gradients[f"fc{n}.weight"] = bilinear_block(by_weight, back, given[n - 1])
-        gradients[f"fc{n}.bias"] = linear_block(by_bias, back)
-        back = linear_block(by_x, back, weight)
-        if n > 1:
-            back = relu_vjp(back, found[n - 2])
-    gradients["x"] = back
-    return {operand: gradient.expected for operand, gradient in gradients.items()}
+    def under(accuracy: Accuracy) -> dict[str, Expected]:
+        given, found = way(case, accuracy)
+        back, gradients = Approximate.given(case["cotangent"], accuracy), {}
+        for n, (weight, _) in reversed(list(enumerate(layers(case), start=1))):
+            gradients[f"fc{n}.weight"] = bilinear_block(by_weight, back, given[n - 1])
+            gradients[f"fc{n}.bias"] = linear_block(by_bias, back)
+            back = linear_block(by_x, back, weight)
+            if n > 1:
+                back = relu_vjp(back, found[n - 2])
+        gradients["x"] = back
+        return {operand: gradient.expected for operand, gradient in gradients.items()}
+
+    return by_class(under)
 
 
 gradient = Laws(gradients, expected_gradients, needs=("vjp",))

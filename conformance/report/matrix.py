@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from nnspec.conformance.bounds.rule import CLASSES
+from nnspec.conformance.bounds.arithmetic import CLASSES
 from nnspec.conformance.report.report import Record
 from nnspec.conformance.report.unjudged import unjudged
 from nnspec.conformance.report.verdicts import BAD

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from nnspec.conformance.bounds.rule import CLASSES, STRICT
+from nnspec.conformance.bounds.arithmetic import CLASSES, STRICT
 from nnspec.conformance.report.findings import Suspect, findings, suspects
 from nnspec.conformance.report.picture import picture
 from nnspec.conformance.report.report import Record, failed

@@ -78,20 +78,20 @@ class Program:
         """The expression gives this array, within its bound. `source`: what a script has in the array's place."""
         if not isinstance(expected, Expected):
             expected = Expected.exactly(expected)
-        try:
-            self.trial.expect(self.array(expression), expected, expression)
-        except Mismatch as mismatch:
-            if mismatch.script:  # it raised
-                raise
-            value = source or literal(np.asarray(expected.value, np.float64))
-            bound = literal(np.asarray(expected.bound, np.float64)) if np.any(expected.bound) else "0"
+
+        def told(mismatch: Mismatch) -> Mismatch:
+            right = mismatch.expected or expected
+            value = source or literal(np.asarray(right.value, np.float64))
+            bound = literal(np.asarray(right.bound, np.float64)) if np.any(right.bound) else "0"
             script = [
                 f"actual, expected = to_numpy({expression}), {value}",
                 'print("expected", expected, "actual", actual, sep="\\n")',
                 "same = (actual == expected) | np.isnan(actual) & np.isnan(expected)",
                 f"assert actual.shape == expected.shape and np.all(same | (abs(actual - expected) <= {bound}))",
             ]
-            raise self._mismatch(mismatch.message, script, mismatch.actual, expected) from None
+            return self._mismatch(mismatch.message, script, mismatch.actual, right)
+
+        self.trial.expect(self.array(expression), expected, expression, told)
 
     def refuses(self, *lines: str, kinds: tuple[type[Exception], ...] = (Exception,)) -> None:
         """One of the lines must raise an exception of these kinds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ COSTLY = 10  # a check of this effort or more reports the first failing case: to
 NUMBER = re.compile(r"(?<![\w.])-?\d+(\.\d*)?(e[-+]?\d+)?")  # but those in names, as of a layer or a dtype
 
 
-# Folders whose files are no subject.
 # Folders whose files are no subject.
 OURS = ("<nnspec", str(Path(__file__).parents[1]), str(Path(adapters.__file__).parent))
 
@@ -106,48 +105,6 @@ class Outcome:
     unsupported: Counter[str] = field(default_factory=Counter)
     known_defects: Counter[str] = field(default_factory=Counter)  # of the framework: cases not made for its sake
     seen: list[Sighting] = field(default_factory=list)  # in some cases that were right or wrong
-
-
-@dataclass
-class Tape:
-    """What the subject did for a case. Judged by another class, the case is judged by this and not by a new attempt."""
-
-    records: bool = False
-    next: int = 0
-    done: list[Any] = field(default_factory=list)  # copies of results, or what was raised
-
-    def begin(self, records: bool) -> None:
-        """A new case."""
-        self.records, self.next, self.done = records, 0, []
-
-    def rewind(self) -> None:
-        """The same case once more."""
-        self.next = 0
-
-    def play(self, name: str, act: Callable[[], Any]) -> Any:
-        """What was done at this point or, where nothing was yet, what `act` does. Checks do the same in any class."""
-        if self.next == len(self.done):
-            try:
-                made = act()
-            except (Mismatch, Unsupported) as error:
-                made = error
-            self.done.append((name, made if isinstance(made, Exception) else _snapshot(made)))
-        else:
-            before, made = self.done[self.next]
-            assert before == name, f"a check that asks for {name} in one class of accuracy, for {before} in another"
-            made = made if isinstance(made, Exception) else _snapshot(made)
-        self.next += 1
-        if isinstance(made, Exception):
-            raise made
-        return made
-
-
-def _snapshot(made: Any) -> Any:
-    if isinstance(made, dict):
-        return {name: np.array(array) for name, array in made.items()}
-    if isinstance(made, tuple):
-        return tuple(np.array(array) for array in made)
-    return np.array(made) if isinstance(made, np.ndarray) else made
 
 
 def is_complex(array: np.ndarray | None) -> bool:

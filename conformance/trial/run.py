@@ -17,7 +17,6 @@ from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from nnspec.adapters.blame import KnownDefect, Raised, Unusable, noting_interrupts
 from nnspec.adapters.subject import Lacks, Refusal, Subject, Unsupported
-from nnspec.conformance.bounds.rule import ARITHMETIC, CLASSES, NARROW, flushing, held_to
 from nnspec.conformance.case import Case, minimise
 from nnspec.conformance.requirements import CHECKS, Check, requirements
 from nnspec.conformance.trial.record import (
@@ -90,15 +89,15 @@ class Tally:
 def run(trial: Trial, check: Check, *, simplify: bool = True) -> Outcome:
     """Draw cases, judge them, and keep the smallest that fails; or, if not to `simplify`, the first."""
     started = time.perf_counter()
-    with flushing(trial.subject.flushes), noting_interrupts():
+    with noting_interrupts():
         outcome = _supported(trial, check, simplify and check.effort < COSTLY)
     if trial.subject.forget:
         trial.subject.forget()
     if outcome.failure and check.effort >= COSTLY:
         gc.collect()  # Hypothesis keeps reference cycles to failing examples, and each holds a whole network
     outcome.seconds = time.perf_counter() - started
-    outcome.worst, outcome.worst_case = trial.worst, trial.worst_case
-    outcome.accuracy = trial.reached if outcome.verdict == "pass" else ""
+    outcome.worst, outcome.worst_case = trial.compared.worst, trial.compared.worst_case
+    outcome.accuracy = trial.compared.reached if outcome.verdict == "pass" else ""
     return outcome
 
 
@@ -169,7 +168,7 @@ def _machine(trial: Trial, check: Check, strategy: type, limit: int, simplify: b
     tally = Tally()
 
     def begin() -> RuleBasedStateMachine:
-        trial.calls, trial.seen = [], []
+        trial.begin()
         machine: RuleBasedStateMachine = strategy()
         check.body(trial, machine)
         tally.judged += 1
@@ -239,14 +238,16 @@ def _conclude(tally: Tally, limit: int) -> Outcome:
 
 def attempt(trial: Trial, check: Check, case: Any) -> None:
     """Judge one case. A Mismatch gets to know it, and what was seen."""
-    trial.calls, trial.seen = [], []
+    trial.begin()
     try:
         _judge(trial, check, case)
-    except Mismatch as mismatch:
+    except Mismatch as last:
+        mismatch = trial.compared.blamed(last)
         wrong = "raised" if mismatch.raised is not None else mismatch.words
         mismatch.sighting = _sighting(trial, case, wrong)
         mismatch.case, mismatch.calls = mismatch.case or case, trial.calls
-        raise
+        raise mismatch from None
+    trial.compared.end()
 
 
 def sight(trial: Trial, check: Check, case: Any) -> Sighting:
@@ -263,40 +264,10 @@ def _sighting(trial: Trial, case: Any, wrong: str = "") -> Sighting:
 
 
 def _judge(trial: Trial, check: Check, case: Any) -> None:
-    """Judge by class B and, where that is not met, by the weaker classes that are open to the subject."""
-    weaker = _weaker(trial)
-    trial.tape.begin(records=bool(weaker))
     try:
         check.body(trial, case)
     except (Raised, Unusable) as failed:
         raise mismatched(failed, "no exception") from None
-    except Mismatch as mismatch:
-        if mismatch.expected is None or mismatch.expected.in_any_class:
-            raise
-        first = mismatch
-    else:
-        return
-    for accuracy in weaker:
-        calls, seen = [*trial.calls], [*trial.seen]
-        trial.tape.rewind()
-        with held_to(accuracy):
-            try:
-                check.body(trial, case)
-            except Mismatch:
-                trial.calls, trial.seen = calls, seen
-                continue
-        trial.reached = max(trial.reached, accuracy, key=list(CLASSES).index)
-        return
-    raise first
-
-
-def _weaker(trial: Trial) -> tuple[str, ...]:
-    """The classes of accuracy beside B that are good enough: those of 16-bit types, and those that it declares."""
-    return tuple(
-        name
-        for name in CLASSES
-        if name in trial.subject.accuracy or (name in NARROW and ARITHMETIC[trial.dtype].narrows)
-    )
 
 
 # -- more cases than the check asks for --------------------------------------------------------------------------------

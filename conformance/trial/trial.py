@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,35 +12,20 @@ from nnspec.adapters.blame import Raised, Unusable, Watched, watched
 from nnspec.adapters.roles import Roles
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Lacks, Subject, entries, parameters
-from nnspec.conformance.bounds.rule import Expected, compare
+from nnspec.conformance.bounds.arithmetic import CLASSES, NARROW, narrows
+from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Case, as_laid_out
-from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import Check
+from nnspec.conformance.trial.comparisons import Comparisons
 from nnspec.conformance.trial.journal import Journal
 from nnspec.conformance.trial.record import (
     Call,
     CallFails,
     Mismatch,
     Outcome,
-    Tape,
-    difference,
     is_complex,
     mismatched,
 )
-
-
-def _taped(method: Callable[..., Any]) -> Any:
-    """A method by which a subject does something with a case. To make a module of no case in particular is not one."""
-
-    @functools.wraps(method)
-    def on_tape(self: Any, *given: Any, **keywords: Any) -> Any:
-        tape = self.tape if isinstance(self, Trial) else self.trial.tape
-        if not tape.records:
-            return method(self, *given, **keywords)
-        name = " ".join([method.__name__, *(str(one) for one in given if isinstance(one, Case))])
-        return tape.play(name, lambda: method(self, *given, **keywords))
-
-    return on_tape
 
 
 @dataclass
@@ -54,17 +38,18 @@ class Trial:
     profile: str = "quick"
     seed: int = 0
     journal: Journal | None = None
-    worst: float = 0.0
-    worst_case: str = ""
-    reached: str = "A"  # the worst class of accuracy that a case needed
     calls: list[Call] = field(default_factory=list)
     seen: list[tuple[str, Any]] = field(default_factory=list)  # what the subject gave, or that it raised
     module: Any = None  # where every call is to be one of this module
-    tape: Tape = field(default_factory=Tape)
+    compared: Comparisons = None  # type: ignore[assignment]  # made below; every trial that is derived shares it
 
     def __post_init__(self) -> None:
         if not isinstance(self.subject.framework, Watched):
             self.subject = replace(self.subject, framework=watched(self.subject.framework))  # type: ignore[arg-type]
+        if self.compared is None:
+            also = NARROW if narrows(self.dtype) else ()
+            weaker = (name for name in CLASSES if name in self.subject.accuracy or name in also)
+            self.compared = Comparisons(self.subject.flushes, tuple(weaker))
 
     # -- what the bodies of checks use ---------------------------------------------------------------------------------
 
@@ -72,7 +57,6 @@ class Trial:
         """Call the block; the first result. Operands are copied first, so that no subject can damage a case."""
         return self.results(case)[0]
 
-    @_taped
     def results(self, case: Case, *, as_is: bool = False) -> tuple[np.ndarray, ...]:
         """Call the block; all results. `as_is` hands over the arrays themselves, with the layout that they have."""
         given = case if as_is else case.map(lambda a: np.array(a))
@@ -90,7 +74,6 @@ class Trial:
         self.seen.append(("result", self.calls[-1].copies))
         return results
 
-    @_taped
     def gradients(
         self, case: Case, *, wanted: tuple[str, ...] | None = None, as_is: bool = False
     ) -> dict[str, np.ndarray]:
@@ -110,7 +93,6 @@ class Trial:
                 raise Mismatch(f"there is no gradient of {name}", holds=f"{name!r} in gradient")
         return present
 
-    @_taped
     def second(self, case: Case) -> dict[str, np.ndarray]:
         """What a function's second derivatives are, for the tangent, and perhaps cotangent, among the case's arrays."""
         self.calls.append(Call(case, step="second"))
@@ -127,7 +109,6 @@ class Trial:
         except Mismatch as mismatch:
             raise CallFails(mismatch.message) from None
 
-    @_taped
     def spoil(self, result: np.ndarray) -> None:
         """Write NaN into a result that the subject returned."""
         self.calls.append(Call(self.calls[-1].case, results=(result,), step="spoil"))
@@ -139,7 +120,6 @@ class Trial:
             return self
         return replace(self, module=self.build(case).native)
 
-    @_taped
     def build(self, case: Case) -> Built:
         """The block as a module with the case's arrays as its state, for several calls and what lies between them."""
         self.calls.append(Call(case, step="build"))
@@ -159,14 +139,12 @@ class Trial:
         with self.watched(f"{cls.__name__}({', '.join(given)})", "a module"):
             return self.subject.framework.construct(cls, positional, keywords, np.dtype(self.dtype))
 
-    @_taped
     def prepare(self, stem: str, module: Any, given: Mapping[str, np.ndarray], training: bool) -> None:
         """Load entries by the page's keys into a module, and put it in training mode or in evaluation mode."""
         with self.watched("load_state_dict(…)", "a state loaded"):
             self.subject.load(stem, module, given)
             self.subject.framework.set_training(module, training)
 
-    @_taped
     def state(self, module: Any) -> dict[str, np.ndarray]:
         """Own key -> copy, of a module's parameters and saved buffers."""
         with self.watched("state_dict()", "its state"):
@@ -174,7 +152,6 @@ class Trial:
         self.seen.append(("state", state))
         return state
 
-    @_taped
     def entries(self, stem: str, module: Any, page: Iterable[str], *, saved: bool = False) -> dict[str, np.ndarray]:
         """Key -> copy, of what a module has in the roles of the page's keys, and of what else it saves.
 
@@ -199,36 +176,29 @@ class Trial:
             if self.journal:
                 self.journal.rest()
 
-    def fits(self, actual: np.ndarray, expected: Expected) -> bool:
-        """Return whether `expect` would accept the result."""
-        same = actual.shape == expected.value.shape
-        return same and not compare(actual, expected.stored(actual.dtype))[1].any()
+    def expect(
+        self,
+        actual: np.ndarray,
+        expected: Expected,
+        what: str = "the result",
+        told: Callable[[Mismatch], Mismatch] = lambda mismatch: mismatch,
+    ) -> None:
+        """Every element within its bound; where the bound is 0, equal. The shape comes first.
 
-    def expect(self, actual: np.ndarray, expected: Expected, what: str = "the result") -> None:
-        """Every element within its bound; where the bound is 0, equal. The shape comes first."""
-        if actual.shape != expected.value.shape:
-            raise Mismatch(f"{what} has shape {actual.shape}, expected {expected.value.shape}", actual, expected)
-        if is_complex(actual) and not is_complex(expected.value):
-            raise Mismatch(f"{what} has dtype {actual.dtype}, expected real numbers")
-        exact, expected = expected, expected.stored(actual.dtype)
-        error, wrong, ratio = compare(actual, expected)
-        if wrong.any():
-            severity = np.where(np.isnan(error), np.inf, error)
-            index = np.unravel_index(np.argmax(np.where(wrong, severity, -1)), actual.shape)
-            raise Mismatch(difference(what, actual, expected, error, index, int(wrong.sum())), actual, expected)
-        if (largest := float(ratio.max(initial=0))) > self.worst:
-            self.worst, self.worst_case = largest, str(self.calls[-1].case) if self.calls else ""
-        if actual.dtype.name in STORED and exact.source is None:
-            self._class_reached(actual, exact)
+        A result that a weaker class still allows may be wrong in the end: `told` completes its Mismatch now.
+        """
+        self.compared.expect(actual, expected, what, told)
 
-    def _class_reached(self, actual: np.ndarray, expected: Expected) -> None:
-        """Which of the classes that a must asks for a result is in that is within its bound."""
-        if self.reached == "A" and not np.array_equal(actual, expected.nearest(actual.dtype).value, equal_nan=True):
-            self.reached = "Bp"
-        if self.reached == "Bp":
-            probable = expected.probable
-            if probable is None or compare(actual, Expected(expected.value, probable).stored(actual.dtype))[1].any():
-                self.reached = "B"
+    def expect_one(
+        self, actual: Sequence[np.ndarray], ways: Iterable[Sequence[Expected]], what: Sequence[str]
+    ) -> Sequence[Expected]:
+        """Return the best of several ways in which all results may be right; Mismatch by the first if there is none."""
+        return self.compared.expect_one(actual, ways, what)
+
+    def begin(self) -> None:
+        """Forget what was done and seen in the case before."""
+        self.calls, self.seen = [], []
+        self.compared.begin(self.calls, self.seen)
 
     def refuses(self, case: Case) -> None:
         """The call must raise, whatever it raises, and return nothing."""
@@ -268,7 +238,6 @@ class Built:
         """Which of its entries have the roles of the page's keys."""
         return self.trial.subject.roles(self.case.stem, type(self.native), self.page, self.native)
 
-    @_taped
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Call the module; its result."""
         self.case = self.case.but(x=x)
@@ -280,7 +249,6 @@ class Built:
         self.trial.seen.append(("result", self.trial.calls[-1].copies))
         return result
 
-    @_taped
     def gradients(self, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
         """Call the module and take a cotangent back: the gradient of x and, by key, those of its parameters."""
         self.case = replace(self.case, arrays={**self.case.arrays, "x": x, "cotangent": cotangent})
@@ -295,7 +263,6 @@ class Built:
         self.trial.seen.append(("gradient", present))
         return present
 
-    @_taped
     def train(self, mode: bool = True) -> Built:
         """Put the module in training mode, or in evaluation mode; itself."""
         with self.trial.watched("train()" if mode else "eval()", "a change of mode"):
@@ -308,7 +275,6 @@ class Built:
         """Put the module in evaluation mode; itself."""
         return self.train(False)
 
-    @_taped
     def state(self, *, saved: bool = False) -> dict[str, np.ndarray]:
         """Key -> copy, of what it has in the roles of the page's keys, and of what else it saves; `saved`: of nothing
         that it does not save."""
@@ -318,7 +284,6 @@ class Built:
         self.trial.seen.append(("state", found))
         return found
 
-    @_taped
     def load(self, given: Mapping[str, np.ndarray]) -> Built:
         """Put arrays into its parameters and buffers by key; itself."""
         with self.trial.watched("load_state_dict(…)", "a state loaded"):
