@@ -76,6 +76,10 @@ class Requirement:
         return bool(re.search(r"^Untestable: ", self.body, re.M))
 
 
+# Pages that are about no block
+OTHER_PAGES = ("source", "protocol", "adapters", "evidence", "findings", "conventions", "numerics")
+
+
 @functools.cache
 def pages() -> dict[str, str]:
     """Stem -> text of its page."""
