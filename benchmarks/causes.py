@@ -36,8 +36,8 @@ from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import Fault, catalogue
 from nnspec.conformance.power import faults_of
 from nnspec.conformance.report import diagnosis
+from nnspec.conformance.report.broken import SUSPECTS
 from nnspec.conformance.report.findings import Suspect, suspects
-from nnspec.conformance.report.terminal import SUSPECTS
 from nnspec.conformance.requirements import CHECKS, block_of
 from nnspec.conformance.trial.run import forms
 from nnspec.conformance.trial.trial import Trial

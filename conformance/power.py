@@ -19,8 +19,9 @@ from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Subject
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import Fault, catalogue
-from nnspec.conformance.report.report import Record, versions
+from nnspec.conformance.report.report import versions
 from nnspec.conformance.report.terminal import bar
+from nnspec.conformance.report.verdicts import Record
 from nnspec.conformance.requirements import CHECKS, Check, block_of
 from nnspec.conformance.trial.record import Outcome
 from nnspec.conformance.trial.run import forms

@@ -38,8 +38,8 @@ class Done:
 
     @property
     def findings(self) -> list[str]:
-        """The lines after "requirements broken"."""
-        lines = iter(self.out.splitlines())
+        """The lines after "requirements broken", without those about consequences."""
+        lines = (line for line in self.out.splitlines() if not line.startswith("    from which may follow: "))
         return next((list(lines) for line in lines if "broken" in line and line[0].isdigit()), [])
 
     def verdicts(self, verdict: str) -> set[str]:

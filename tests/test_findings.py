@@ -6,7 +6,7 @@ import pytest
 from naming import musts, place
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import broken_by_faults, catalogue
-from nnspec.conformance.report.findings import findings, ranked
+from nnspec.conformance.report.findings import consequences, findings, ranked
 
 KNOWN = broken_by_faults()
 FAULTS = [f for f in catalogue().values() if f.decides]
@@ -48,3 +48,15 @@ def test_nothing_is_lost_that_no_known_mistake_breaks():
     records = [_broken("relu", "output.size", True), _broken("relu", "output.size"), _broken("relu", "negative.zero")]
     crash = {**_broken("relu", "input.layout"), "verdict": "crash", "failure": None}
     assert len(findings([*records, crash])) == 4
+
+
+def test_broken_requirement_follows_from_the_first_finding_that_it_rests_on():
+    order = ["conv2d.stride.step", "conv2d.arguments.together", "conv2d.gradient.x", "conv2d.input.layout"]
+    assert consequences(order) == dict.fromkeys(order[1:3], "conv2d.stride.step")
+    assert consequences(["conv2d.gradient.x", "conv2d.stride.step"]) == {}
+
+
+def test_parts_are_the_cause_of_what_is_made_of_them_where_numbers_are_compared():
+    broken = ["linear.output.value", "mlp.output.value", "mlp.output.dtype"]
+    assert consequences(broken) == {"mlp.output.value": "linear.output.value"}
+    assert consequences(["linear.output.dtype", *broken[1:]]) == {"mlp.output.dtype": "linear.output.dtype"}

@@ -139,8 +139,9 @@ def test_only_an_argument_that_is_not_there_excuses(layer, excused):
 
 
 def entry(requirement: str, verdict: str, form: str = "function", differs: str | None = None) -> dict:
-    level = requirements()[requirement].level
-    about = {"requirement": requirement, "form": form, "dtype": "float32", "level": level}
+    page = requirements()[requirement]
+    about = {"requirement": requirement, "block": page.stem, "form": form, "dtype": "float32"}
+    about |= {"level": page.level, "kind": page.kind, "needs": ["vjp"] if ".gradient." in requirement else []}
     return {**about, "verdict": verdict, "reason": "why", "cases": 1, "differs": differs, "failure": None}
 
 

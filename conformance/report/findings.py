@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.conformance.faults import broken_by_faults
-from nnspec.conformance.report.report import Record, failed
-from nnspec.conformance.requirements import block_of, requirements
+from nnspec.conformance.report.verdicts import Record, failed
+from nnspec.conformance.requirements import block_of, foundations, requirements
 
 Broken = Mapping[str, Collection[str]]  # fault -> the requirements that it breaks, without the name of the block
 
@@ -39,6 +39,20 @@ def findings(records: Iterable[Record]) -> list[Record]:
         place = {name: n for n, name in enumerate(ranked(block, {sign(entry) for entry in mine}, broken_by_faults()))}
         ordered += sorted(mine, key=lambda e: (e["requirement"] not in suspected, place[sign(e).rstrip("!")]))
     return ordered
+
+
+def consequences(broken: Iterable[str]) -> dict[str, str]:
+    """Return, for broken requirements in the order of findings, the first finding that each of them rests on.
+
+    A finding that comes before everything it rests on is a cause by itself: the order knows better.
+    """
+    found: dict[str, str] = {}
+    before: list[str] = []
+    for name in broken:
+        if cause := next((other for other in before if other in foundations(name)), None):
+            found[name] = found.get(cause, cause)
+        before.append(name)
+    return found
 
 
 @dataclass(frozen=True)

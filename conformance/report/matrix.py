@@ -9,9 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nnspec.conformance.bounds.arithmetic import CLASSES
-from nnspec.conformance.report.report import Record
 from nnspec.conformance.report.unjudged import unjudged
-from nnspec.conformance.report.verdicts import BAD
+from nnspec.conformance.report.verdicts import BAD, Record
 from nnspec.conformance.system import folder, log
 from rich.console import Console
 

@@ -16,21 +16,30 @@ from nnspec.adapters.subject import DERIVATIVES, Subject
 from nnspec.conformance.case import Case
 from nnspec.conformance.formats import is_floating
 from nnspec.conformance.report.diagnosis import causes
+from nnspec.conformance.report.findings import consequences, findings
 from nnspec.conformance.report.script import reproduce
-from nnspec.conformance.report.verdicts import BAD, VERDICTS, Verdict
+from nnspec.conformance.report.verdicts import BAD, VERDICTS, Record, Verdict, failed
 from nnspec.conformance.report.waivers import Waiver, find
 from nnspec.conformance.requirements import Check, requirements
 from nnspec.conformance.trial.record import Outcome
 
 SCHEMA = "urn:nnspec:report:2"  # the $id of report.schema.json
-Record = dict[str, Any]
 
 
 def key(check: Check, form: str, dtype: str) -> Record:
-    """What a record is about."""
+    """Return what a record is about; `follows_from` is filled in when all records are known."""
     page = requirements()[check.identifier]
-    named = {"requirement": check.identifier, "block": check.stem, "level": page.level, "sentence": page.sentence}
-    return {**named, "form": form, "dtype": dtype}
+    return {
+        "requirement": check.identifier,
+        "block": check.stem,
+        "level": page.level,
+        "kind": page.kind,
+        "sentence": page.sentence,
+        "needs": list(check.needs),
+        "form": form,
+        "dtype": dtype,
+        "follows_from": None,
+    }
 
 
 def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outcome) -> Record:
@@ -146,11 +155,20 @@ def assemble(run: Record, records: Iterable[Record], errors: Iterable[str] = ())
     totals = {verdict: counts[verdict] for verdict in VERDICTS} | {"cases": sum(r["cases"] for r in ordered)}
     unsteady = [r["unsteady"] for r in ordered if "unsteady" in r]
     ordered = [{name: value for name, value in r.items() if name != "unsteady"} for r in ordered]
+    ordered = with_consequences(ordered)
     errors, asked = list(errors), musts(ordered)
     whole = not (errors or run.get("interrupted") or run.get("unfinished"))
     conforms = whole and bool(counts["pass"]) and not failed(ordered) and not asked["not judged"] and not unsteady
     told = {"conforms": conforms, "musts": asked, "totals": totals, "errors": errors, "unsteady": unsteady}
     return {"schema": SCHEMA, **run, **told, "results": ordered}
+
+
+def with_consequences(records: list[Record]) -> list[Record]:
+    """Return the records; those of a broken requirement that rests on another broken one name it."""
+    bad = findings(records)
+    follows = consequences(dict.fromkeys(entry["requirement"] for entry in bad))
+    broken = {id(entry) for entry in bad}
+    return [{**r, "follows_from": follows.get(r["requirement"]) if id(r) in broken else None} for r in records]
 
 
 def musts(records: Iterable[Record]) -> Record:
@@ -163,8 +181,3 @@ def musts(records: Iterable[Record]) -> Record:
     excused = [name for name, verdicts in found.items() if all(v.excused for v in verdicts)]
     judged = len(found) - len(lost) - len(excused)
     return {"all": len(found), "judged": judged, "unsupported": len(excused), "not judged": lost}
-
-
-def failed(records: Iterable[Record]) -> list[Record]:
-    """The records that speak against the subject: a *must* that failed, a call that ended the process or hung."""
-    return [r for r in records if r["verdict"] in BAD and (r["verdict"] != "fail" or r["level"] == "must")]

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import io
-import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any, TextIO
 
 from nnspec.conformance.bounds.arithmetic import CLASSES, STRICT
-from nnspec.conformance.report.findings import Suspect, findings, suspects
-from nnspec.conformance.report.picture import picture
-from nnspec.conformance.report.report import Record, failed
+from nnspec.conformance.report.broken import SUSPECTS, missing, only_refusals, show_broken
 from nnspec.conformance.report.unjudged import unjudged
-from nnspec.conformance.report.verdicts import BAD, VERDICTS
-from nnspec.conformance.requirements import block_of
+from nnspec.conformance.report.verdicts import BAD, VERDICTS, Record, failed
+from nnspec.conformance.requirements import KINDS
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
-
-SUSPECTS = 3  # mistakes at most that are named for a block, and for each as many that do the same
-STYLE = {"pass": "green", "fail": "bold red", "crash": "bold red", "timeout": "bold red"}
 
 
 def bar() -> Bar:
@@ -66,10 +60,12 @@ def rendered(show: Callable[[Console], None], stream: TextIO) -> str:
 def show(report: Record, path: str, console: Console) -> None:
     """The whole report for a person: the table, the findings, and how it was reached."""
     console.print(f"[italic]nnspec check {escape(report['subject'])}[/]: {_judged(report['musts'])}")
+    if count := only_refusals(report["results"]):
+        console.print(f"[bold]right except for refusals[/]: {missing(count)}, and nothing else is broken")
     _unsteady(report, console)
     if report["results"]:
         console.print(_table(report))
-    _findings(report, console)
+    show_broken(report, console)
     _unjudged(report, console)
     _footer(report, path, console)
 
@@ -90,113 +86,37 @@ def _judged(musts: Record) -> str:
 
 
 def _table(report: Record) -> Table:
+    """Return the table of blocks by kinds of requirements: how many results are right."""
     table = Table(box=None, pad_edge=False)
-    blocks: dict[str, Counter[str]] = defaultdict(Counter)
+    cells: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    cases: Counter[str] = Counter()
     for entry in report["results"]:
-        blocks[entry["block"]][_shown(entry)] += 1
-        blocks[entry["block"]]["cases"] += entry["cases"]
-    used = [c for c in (*VERDICTS, "should") if any(counts[c] for counts in blocks.values()) or c in ("pass", "fail")]
+        cells[entry["block"], entry["kind"]].append(entry)
+        cases[entry["block"]] += entry["cases"]
+    used = [kind for kind in KINDS if any(of == kind for _, of in cells)]
     table.add_column("block")
     for column in (*used, "cases"):
         table.add_column(column, justify="right")
-    for block, counts in blocks.items():
-        bad = any(counts[c] for c in BAD)
-        cells = [f"[{STYLE.get(c, 'yellow')}]{counts[c]}[/]" if counts[c] else "·" for c in used]
-        table.add_row(f"[{'red' if bad else 'green'}]{block}[/]", *cells, str(counts["cases"]))
+    for block, count in cases.items():
+        bad = any(failed(cells[block, kind]) for kind in used)
+        counts = [_cell(cells[block, kind]) for kind in used]
+        table.add_row(f"[{'red' if bad else 'green'}]{block}[/]", *counts, str(count))
     return table
+
+
+def _cell(entries: list[Record]) -> str:
+    """Return how many results passed and, if not all did, of how many; results that need not be judged apart."""
+    asked = [entry for entry in entries if not VERDICTS[entry["verdict"]].excused]
+    passed = sum(entry["verdict"] == "pass" for entry in asked)
+    if not asked:
+        return "·"
+    style = "bold red" if failed(asked) else "green" if passed == len(asked) else "yellow"
+    return f"[{style}]{passed}{f'/{len(asked)}' if passed < len(asked) else ''}[/]"
 
 
 def _shown(entry: Record) -> str:
     """The column of a record: a *should* that is not met counts apart from a failure."""
     return "should" if entry["verdict"] == "fail" and entry["level"] != "must" else entry["verdict"]
-
-
-def _findings(report: Record, console: Console) -> None:
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for entry in findings(report["results"]):
-        groups[entry["requirement"]].append(entry)
-    if not groups:
-        return
-    console.print(f"\n[bold]{len(groups)} requirement{'s' if len(groups) > 1 else ''} broken[/]")
-    for identifier, entries in groups.items():
-        console.print(f"  [bold red]{identifier}[/]  {escape(entries[0]['sentence'])}")
-    _causes(report["results"], console)
-    for identifier, entries in groups.items():
-        _finding(report, identifier, entries, console)
-
-
-def _causes(records: list[Record], console: Console) -> None:
-    known = {cause["fault"]: cause for entry in failed(records) for cause in (entry["failure"] or {}).get("causes", ())}
-    forms: dict[str, set[str]] = defaultdict(set)
-    for entry in failed(records):
-        forms[entry["block"]].add(entry["form"])
-    shown: Counter[str] = Counter()
-    told: set[tuple[str, ...]] = set()
-    for alike in suspects(records):
-        block, faults = block_of(alike[0].fault), tuple(suspect.fault for suspect in alike)
-        if shown[block] == SUSPECTS or faults in told:  # told of the block's other form
-            continue
-        shown[block] += 1
-        told.add(faults)
-        where = f" of the {alike[0].form}" if len(forms[block]) > 1 else ""
-        for number, suspect in enumerate(alike[:SUSPECTS]):
-            label = "  or:" if number else f"{'likely' if suspect.likely else 'possible'} cause:"
-            _cause(suspect, known[suspect.fault], label, where, console)
-
-
-def _cause(suspect: Suspect, cause: Record, label: str, where: str, console: Console) -> None:
-    told = f"explains {suspect.explained} of {suspect.broken} broken requirements{where}, and does the same in all of"
-    told += f" {suspect.cases} cases; nnspec explain {suspect.requirement}"
-    console.print(f"[bold]{label}[/] {escape(cause['mistake'])} ({told})")
-    console.print(f"  instead: {escape(cause['fix'])}")
-    if cause["origin"]:
-        console.print(f"  known from: {escape(cause['origin'])}")
-
-
-def _finding(report: Record, identifier: str, entries: list[Record], console: Console) -> None:
-    first, failure = entries[0], entries[0]["failure"]
-    where = ", ".join(f"{e['form']} {e['dtype']}" for e in entries)
-    console.print(f"\n[bold red]{identifier}[/]  ({first['verdict']}: {where})")
-    console.print(textwrap.indent(escape(first["sentence"]), "  "))
-    console.print(f"  [bold]{escape(failure['message'])}[/]")
-    case = failure["case"]["call"]
-    console.print("  smallest case:" + (" " + escape(case) if "\n" not in case else ""))
-    if "\n" in case:  # a program
-        console.print(textwrap.indent(escape(case), "    "))
-    for name, array in failure["case"]["arrays"].items():
-        if array is not None:
-            console.print(f"    {name} = {escape(_short(array['values'], 8 + len(name)))}")
-    if shown := picture(failure):
-        console.print(textwrap.indent(shown, "  "), markup=False)
-    else:
-        for name in ("expected", "actual"):
-            if failure[name] is not None:
-                console.print(f"  {name:8} {escape(_short(failure[name], 11))}")
-    again = f"nnspec check {report['subject']} --block {first['block']} --seed {report['seed']}"
-    again += f" --profile {report['profile']}" * (report["profile"] != "quick")
-    command = f"python {failure['script']}" if failure["script"] else again
-    console.print(f"  reproduce: {escape(command)}")
-
-
-def _short(values: Any, indent: int) -> str:
-    """Nested lists as a matrix, row under row, and cut where they grow long."""
-    if not isinstance(values, list):
-        return _number(values)
-    text = _rows(values, indent)
-    lines = text.splitlines()
-    return text if len(lines) <= 12 else "\n".join([*lines[:12], " " * indent + "…"])
-
-
-def _rows(values: list[Any], indent: int) -> str:
-    if not any(isinstance(v, list) for v in values):
-        shown = [_number(v) for v in values[:16]]
-        return f"[{' '.join(shown)}{' …' if len(values) > 16 else ''}]"
-    inner = (_rows(v, indent + 1) for v in values)
-    return "[" + ("\n" + " " * (indent + 1)).join(inner) + "]"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
 def _unjudged(report: Record, console: Console) -> None:

@@ -7,8 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from nnspec.conformance.report.report import Record
-from nnspec.conformance.report.verdicts import VERDICTS
+from nnspec.conformance.report.verdicts import VERDICTS, Record
 
 ENTRIES = 2  # in a suggested declaration; more are cut, since a reader has to complete it anyway
 
@@ -46,7 +45,7 @@ def _declaration(musts: Collection[Record], lost: Collection[str], reason: str) 
     kept = {r["dtype"] for r in musts if VERDICTS[r["verdict"]].judged}
     if kept and all(r["dtype"] not in kept for r in musts if r["requirement"] in lost and VERDICTS[r["verdict"]].open):
         return f"DTYPES = {tuple(sorted(kept))}"
-    if set(lost) == {r["requirement"] for r in musts if ".gradient." in r["requirement"]}:
+    if set(lost) == {r["requirement"] for r in musts if r["kind"] == "gradient" or "vjp" in r["needs"]}:
         return "GRADIENTS = False"
     names = _patterns(lost, {r["requirement"] for r in musts})
     entries = [f"{_quoted(name)}: {_quoted(reason)}" for name in names[:ENTRIES]] + ["…"] * (len(names) > ENTRIES)

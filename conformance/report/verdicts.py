@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+Record = dict[str, Any]  # one requirement in one form and dtype: see report.schema.json
 CONFORMS, DEVIATES, MISUSE, HARNESS, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -42,7 +45,7 @@ VERDICTS = {
         judged=False,
     ),
 }
-RESERVED = ("out of domain", "follows from", "tampers")  # verdicts of later versions; readers of reports expect them
+RESERVED = ("out of domain", "tampers")  # verdicts of later versions; readers of reports expect them
 BAD = tuple(name for name, verdict in VERDICTS.items() if verdict.bad)
 
 EXIT_CODES = {
@@ -52,6 +55,11 @@ EXIT_CODES = {
     HARNESS: "nnspec or an adapter failed",
     INTERRUPTED: "interrupted; the report has what was known by then (SIGHUP: 129, SIGQUIT: 131, SIGTERM: 143)",
 }
+
+
+def failed(records: Iterable[Record]) -> list[Record]:
+    """Return the records that speak against the subject: a *must* that failed, a call that crashed or hung."""
+    return [r for r in records if r["verdict"] in BAD and (r["verdict"] != "fail" or r["level"] == "must")]
 
 
 def table() -> str:
