@@ -56,9 +56,7 @@ class Observed(Trial):
 
     def _keep(self, actual: np.ndarray, expected: Expected) -> None:
         accuracy = self.compared.open[0]
-        if np.any(expected.under(accuracy).bound) and np.all(
-            np.isfinite(expected.stored(actual.dtype, accuracy).bound)
-        ):
+        if np.any(expected.within(accuracy)) and np.all(np.isfinite(expected.stored(actual.dtype, accuracy).bound)):
             self.ratios.append(float(compare(actual, expected, accuracy)[2].max(initial=0)))
 
 

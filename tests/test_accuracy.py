@@ -164,7 +164,7 @@ def test_a_weaker_class_allows_no_less(name):
     for dtype in STORED:
         x, w = (rng.standard_normal(9).astype(dtype) for _ in range(2))
         expected = multilinear(lambda a, b: (a * b).sum(keepdims=True), x, w)
-        plain, weaker = expected.under().bound, expected.under(Accuracy(name)).bound
+        plain, weaker = expected.within(), expected.within(Accuracy(name))
         assert (weaker >= plain).all()
         assert ((weaker > plain) == (name in ("B2", "T") or (name == "L" and dtype in NARROW))).all()
         assert (expected.probable(Accuracy()) <= plain).all()

@@ -50,9 +50,13 @@ class Expected:
             self._known[accuracy] = Expected(value, bound, self.source)
         return self._known[accuracy]
 
+    def within(self, accuracy: Accuracy = CLASS_B) -> Array:
+        """Return the bound as an array, for one accuracy."""
+        return np.asarray(self.under(accuracy).bound)
+
     def change(self, value: Array, change: Callable[[Array, Accuracy], Array], source: Array | None = None) -> Expected:
         """Return an expectation of `value` whose bound is `change(bound, accuracy)`, evaluated when it is needed."""
-        return Expected(value, lambda accuracy: change(np.asarray(self.under(accuracy).bound), accuracy), source)
+        return Expected(value, lambda accuracy: change(self.within(accuracy), accuracy), source)
 
     def stored(self, dtype: Any, accuracy: Accuracy = CLASS_B) -> Expected:
         """Return the expectation after the result was rounded to a dtype of fewer bits than the sums.

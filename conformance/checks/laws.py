@@ -208,7 +208,7 @@ def holds_at_the_ends(subject: Trial, case: Case, judge: Callable[[Case], Expect
         rule = expected.change(np.ldexp(expected.value, power), _scaled_bound(power))
         how = " and ".join(f"{n} times 2^{e}" for n, e in zip(factors, exponents, strict=True))
         result = subject(scaled)
-        if power > form.lowest + 9 or not np.any(expected.under().bound):  # what rounds may also underflow
+        if power > form.lowest + 9 or not np.any(expected.within()):  # what rounds may also underflow
             subject.expect(result, rule, f"with {how}, the result")
 
 

@@ -391,7 +391,7 @@ def test_reach_gradients() -> None:
         find(gradients(dtype="float32", lacks=frozenset(), ending="extra", kernels=(3, 4, 5)), corner)
     for corner in (
         lambda case: gap(case) and (expected_gradients(case)["x"].value == 0).any(),
-        lambda case: overlap(case) and not np.any(expected_gradients(case)["x"].under().bound),
+        lambda case: overlap(case) and not np.any(expected_gradients(case)["x"].within()),
     ):
         find(gradients(dtype="float32", lacks=frozenset()), corner)
 

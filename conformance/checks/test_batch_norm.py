@@ -360,7 +360,7 @@ def _carrying(last: Expected, before: np.ndarray, count: int) -> Callable[[np.nd
     rounded = np.abs(before) * 2 * STORED[before.dtype.name].u
 
     def carried(bound: np.ndarray, accuracy: Accuracy) -> np.ndarray:
-        return np.asarray(bound + (1 - 1 / count) * (last.under(accuracy).bound + rounded), np.float64)
+        return np.asarray(bound + (1 - 1 / count) * (last.within(accuracy) + rounded), np.float64)
 
     return carried
 

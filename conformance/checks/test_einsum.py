@@ -930,14 +930,14 @@ def test_reach_bounds() -> None:
     for exact in (True, False):
         _reaches(
             "contraction.value",
-            lambda c, e=exact: (np.max(expected(c).under().bound) == 0) == e and "ij" in c["equation"],
+            lambda c, e=exact: (np.max(expected(c).within()) == 0) == e and "ij" in c["equation"],
         )
 
 
 def test_reach_gradients() -> None:
     """Gradients that must be exact, and that may be rounded; sums back over a size of 1; sums over a size of 0."""
     for exact in (True, False):
-        _reaches("gradient.operand", lambda c, e=exact: all((np.max(r.under().bound) == 0) == e for r in _rules(c)))
+        _reaches("gradient.operand", lambda c, e=exact: all((np.max(r.within()) == 0) == e for r in _rules(c)))
     for equation in ("i,i->i", "i,i->"):
         _reaches("gradient.broadcast", lambda c, e=equation: c["equation"] == e and 1 in c["b"].shape)
     _reaches("gradient.empty", lambda c: len(c.arrays) == 3 and 0 in c["a"].shape and c["b"].size > 0)

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import find
 from hypothesis import strategies as st
 from nnspec.adapters.subject import Lacks
-from nnspec.conformance.bounds.arithmetic import Accuracy
+from nnspec.conformance.bounds.arithmetic import CLASS_B, Accuracy
 from nnspec.conformance.bounds.rule import Expected, by_class
 from nnspec.conformance.bounds.running_error import Approximate, bilinear_block, linear_block, relu, relu_vjp
 from nnspec.conformance.case import Case
@@ -71,7 +71,7 @@ def outputs(case: Case) -> int:
     return len(layers(case)[-1][1])
 
 
-def way(case: Case, accuracy: Accuracy) -> tuple[list[Approximate], list[Approximate]]:
+def way(case: Case, accuracy: Accuracy = CLASS_B) -> tuple[list[Approximate], list[Approximate]]:
     """What each layer is given, and what it gives before the rectifier, with the error that each may hand on."""
     given, found = [Approximate.given(case["x"], accuracy)], []
     for weight, bias in layers(case):

@@ -141,7 +141,7 @@ def _script(case: Case, expected: Expected) -> list[str]:
         f"set_training(network, {training})",
         f"actual = to_numpy(network(to_native(image({seed}, {case['x'].shape}, {dtype!r}))))",
         f"expected = {literal(np.asarray(expected.value, np.float64))}",
-        f"bound = {literal(np.asarray(expected.under().bound, np.float64))}",
+        f"bound = {literal(np.asarray(expected.within(), np.float64))}",
         'print("expected", expected, "actual", actual, sep="\\n")',
         "same = actual.shape == expected.shape and np.all(abs(actual - expected) <= bound)",
         'sys.exit(0 if same else "the scores differ from what the specification says")',
@@ -533,4 +533,4 @@ def test_reach_every_block() -> None:
         if key.endswith("bn2.weight"):
             shortened = others(case) | {key: np.zeros_like(others(case)[key])}
             y = Run(kernels(0) | shortened).network(Approximate.given(case["x"])).value
-            assert (np.abs(y - expected.value) > 1000 * expected.under().bound).mean() > 1 / 8, key
+            assert (np.abs(y - expected.value) > 1000 * expected.within()).mean() > 1 / 8, key

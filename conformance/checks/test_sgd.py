@@ -539,9 +539,7 @@ def test_reach_exact_and_rounded_steps() -> None:
     for exact in (True, False):
         find(
             trainings(dtype="float32", steps=(1, 4)),
-            lambda t: (
-                t.start[0].size > 0 and len(t.gradients) > 2 and (not np.any(t.expected(0, 3).under().bound)) == exact
-            ),
+            lambda t: t.start[0].size > 0 and len(t.gradients) > 2 and (not np.any(t.expected(0, 3).within())) == exact,
         )
 
 

@@ -67,7 +67,7 @@ def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outco
             "case": plain_case(failure.case),
             "actual": None if failure.actual is None else plain(failure.actual),
             "expected": None if failure.expected is None else plain(failure.expected.value),
-            "bound": None if failure.expected is None else plain(np.asarray(failure.expected.bound, np.float64)),
+            "bound": None if failure.expected is None else plain(failure.expected.within().astype(np.float64)),
             "script": reproduce(subject, check, form, dtype, failure) or None,
             "misshapen": failure.misshapen,
             "causes": [asdict(cause) for cause in causes(check, outcome)] if check.decides else [],

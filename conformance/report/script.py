@@ -211,7 +211,7 @@ class _Replay:
         place, source = self._place(actual), self._place(expected.source)
         if place is None or (source is None and expected.source is not None):
             return None
-        bound = np.asarray(expected.bound, np.float64)
+        bound = expected.within().astype(np.float64)
         bound = np.broadcast_to(bound if bound.shape == value.shape else bound.max(initial=0), value.shape)
         return [
             f"expected = {source.replace('result', 'first') if source else literal(value)}",  # as it was at first

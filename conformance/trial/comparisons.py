@@ -99,7 +99,8 @@ class Comparisons:
 
         A result in class B is in every other class: no bound of theirs is smaller.
         """
-        fitting, largest = [], 0.0
+        fitting: list[Accuracy] = []
+        largest = 0.0
         for accuracy in self.open:
             _, wrong, ratio = compare(actual, expected, accuracy, right)
             if not wrong.any():

@@ -82,7 +82,7 @@ class Program:
         def told(mismatch: Mismatch) -> Mismatch:
             right = mismatch.expected or expected
             value = source or literal(np.asarray(right.value, np.float64))
-            bound = literal(np.asarray(right.bound, np.float64)) if np.any(right.bound) else "0"
+            bound = literal(right.within().astype(np.float64)) if right.within().any() else "0"
             script = [
                 f"actual, expected = to_numpy({expression}), {value}",
                 'print("expected", expected, "actual", actual, sep="\\n")',

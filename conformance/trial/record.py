@@ -161,7 +161,7 @@ def difference(
 ) -> str:
     """Say of the worst of the wrong elements what it is, and what was expected."""
     place = f"[{', '.join(str(int(i)) for i in index)}]" if index else ""
-    bound = np.broadcast_to(np.asarray(expected.bound), actual.shape)
+    bound = np.broadcast_to(expected.within(), actual.shape)
     allowed = f"allowed {float(bound[index]):.3g}" if bound[index] else "must be exact"
     count = f"; {wrong} of {actual.size} elements are wrong" if actual.size > 1 else ""
     return (
