@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import CodeType, FrameType, ModuleType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,9 @@ from nnspec.adapters.names import DTYPES
 LARGEST = 2**30  # bytes of an array that is copied and judged; a broadcast view of a few bytes can have 2⁴⁰ elements
 LONGEST = 300  # characters of an exception's text that are told
 OWN_MISTAKES = (AttributeError, ImportError, NameError)  # that an adapter's own line makes, whatever the subject is
-LIBRARIES = ("numpy", "torch", "jax", "jaxlib")  # whose arrays adapters handle
-# the methods of a framework that run the subject's code
+# the methods of an adapter that run the subject's code
 CALLING = (
-    "construct", "load_entries", "state", "held", "set_training", "backward",
+    "construct", "load_entries", "state", "held", "set_training", "backward", "by_own_vjp", "by_own_vjp_vjp",
     "differentiate", "differentiate_again", "push_forward_twice", "differentiate_module",
 )  # fmt: skip
 
@@ -84,34 +83,37 @@ class theirs:  # lower case, since it reads as a statement: with theirs(): …
 
 
 def _is_own(error: BaseException, adapter: Any) -> bool:
-    """Whether an adapter made the mistake: it converted an array, or a line of its own raised."""
+    """Return whether an adapter made the mistake: it converted an array, or a line of its own raised."""
     if getattr(error, "nnspec_own", False):
         return True
-    functions = _functions(adapter)
+    functions, libraries = _functions(adapter), {"numpy", *getattr(adapter, "packages", ())}
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if any(functions.get(frame.f_code) == "to_native" for frame in frames):
+    methods = [functions.get(frame.f_code) for frame in frames]
+    if "to_native" in methods:
         return True
-    while len(frames) > 1 and frames[-1].f_code.co_name == "__getattr__" and _library(frames[-1].f_globals["__name__"]):
+    while (
+        len(frames) > 1
+        and frames[-1].f_code.co_name == "__getattr__"
+        and _top(frames[-1].f_globals["__name__"]) in libraries
+    ):
         frames.pop()  # of a module such as numpy, which says by itself that it has no such attribute
-    name = functions.get(frames[-1].f_code)
-    if name is None:
+    if frames[-1].f_code not in functions:
         return False
     if isinstance(error, KeyError):  # how an adapter says that a module has no such entry
-        return name == "load_entries"
+        return "load_entries" in methods
     if isinstance(error, AttributeError) and error.name is not None:  # the subject's own objects may lack one
-        return isinstance(error.obj, ModuleType) or _library(type(error.obj).__module__)
+        return isinstance(error.obj, ModuleType) or _top(type(error.obj).__module__) in libraries
     return isinstance(error, OWN_MISTAKES)
 
 
 def _functions(adapter: Any) -> dict[CodeType, str]:
-    """The functions that an adapter itself consists of: those of its contract, and those that only it uses."""
-    names = (*CALLING, "read", "to_native", "to_numpy", *(n for n in dir(adapter) if n[0] == "_" != n[1]))
-    found = ((name, getattr(getattr(adapter, name, None), "__code__", None)) for name in names)
-    return {code: name for name, code in found if code is not None}
+    """Return the functions that an adapter consists of, with what it inherits."""
+    methods = (item for cls in reversed(type(adapter).__mro__) for item in vars(cls).items())
+    return {function.__code__: name for name, function in methods if isinstance(function, FunctionType)}
 
 
-def _library(module: str) -> bool:
-    return module.partition(".")[0] in LIBRARIES
+def _top(module: str) -> str:
+    return module.partition(".")[0]
 
 
 class Watched:

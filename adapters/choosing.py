@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnspec.adapters.blocks import block_of
-from nnspec.adapters.calling import paired
+from nnspec.adapters.calling import in_page_order, paired, vjp_in_page_order
 from nnspec.adapters.names import PAGELESS
 from nnspec.adapters.signatures import CANONICAL, SIGNATURES, VJPS
 from nnspec.adapters.subject import SubjectError
@@ -127,6 +127,30 @@ def _with_vjps(found: dict[str, Any], sources: dict[str, Source], names: Mapping
             ):
                 found[f"{name}{of}"], sources[f"{name}{of}"] = names[own], Source((own,))
     return found, sources
+
+
+def functions_of(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the functions, each taking its operands as its page writes them, and how a script makes each so."""
+    functions, sources = {}, {}
+    for stem, signature in SIGNATURES.items():
+        function = found.get(signature.function or "")
+        if function is None:
+            continue
+        name = str(signature.function)
+        declared_as = block_of(function)
+        if declared_as is None:
+            functions[name], sources[name] = in_page_order(function, stem, name)
+        else:  # `@block` has done it
+            functions[name], sources[name] = function, name
+        for vjp, twice in ((f"{name}_vjp", False), (f"{name}_vjp_vjp", True)):
+            if vjp not in found:
+                continue
+            if declared_as is None:
+                functions[vjp], sources[vjp] = vjp_in_page_order(found[vjp], function, stem, vjp, twice)
+            else:
+                functions[vjp] = declared_as.vjp(found[vjp], twice)
+                sources[vjp] = f"{name}.nnspec_block.vjp({vjp}, {twice})"
+    return functions, sources
 
 
 def _unknown(name: str) -> str:

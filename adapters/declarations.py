@@ -3,11 +3,14 @@
     DTYPES = ("float32", "bfloat16")                     # the dtypes that it claims, in place of float32 and float64
     ACCURACY = ("T",)                                    # weaker classes of accuracy: see spec/conventions.md
     GRADIENTS = False                                    # it has no backward pass
+    FLUSHES = True                                       # it treats subnormal numbers as 0
+    COMPILES_PER_SHAPE = True                            # each new shape is compiled: checks draw few shapes
+    STRIDED = False                                      # it takes contiguous arrays alone: it gets copies
     UNSUPPORTED = {"max_pool2d.kernel.rows-columns": "square windows alone"}  # * and ? stand for anything
-    DIFFERS = {"batch_norm.defaults.momentum": ("as in Keras", "https://…")}   # a reason, or a reason and a link
+    DIFFERS = {"batch_norm.defaults.momentum": ("as elsewhere", "https://…")}   # a reason, or a reason and a link
 
-DTYPES, ACCURACY and GRADIENTS may also be mappings from blocks to such values: `GRADIENTS = {"conv2d": False}`. Which
-identifiers there are, and which of them are conventions, only the pages know: see `requirements.unknown_declaration`.
+The first six may also be mappings from blocks to such values: `GRADIENTS = {"conv2d": False}`. Which identifiers there
+are, and which of them are conventions, only the pages know: see `requirements.unknown_declaration`.
 """
 
 from __future__ import annotations
@@ -22,12 +25,9 @@ from nnspec.adapters.subject import SubjectError
 Fields = dict[str, Any]
 
 
-def declared(names: Mapping[str, Any], title: str, further_dtypes: tuple[str, ...] = ()) -> Fields:
-    """The fields of a Subject that `names` declare. Raises SubjectError for a declaration that is not allowed.
-
-    `further_dtypes` are those that the library has, which a subject has too where it does not name its dtypes.
-    """
-    fields: Fields = {"further_dtypes": further_dtypes}
+def declared(names: Mapping[str, Any], title: str) -> Fields:
+    """Return the fields of a Subject that `names` declare. Raises SubjectError for what cannot be declared."""
+    fields: Fields = {}
     blocks: dict[str, Fields] = {}
     for name, read in READERS.items():
         if name not in names:
@@ -65,10 +65,13 @@ def _accuracy(value: Any) -> Fields:
     return {"accuracy": _names(value, WEAKER)}
 
 
-def _gradients(value: Any) -> Fields:
-    if not isinstance(value, bool):
-        raise _NotAllowed("expected True or False, or a mapping from blocks to True or False")
-    return {"differentiable": value}
+def _flag(field: str) -> Callable[[Any], Fields]:
+    def read(value: Any) -> Fields:
+        if not isinstance(value, bool):
+            raise _NotAllowed("expected True or False, or a mapping from blocks to True or False")
+        return {field: value}
+
+    return read
 
 
 def _names(value: Any, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -124,7 +127,14 @@ def read_differences(value: Mapping[str, Any]) -> dict[str, Any]:
     return _entries(value, ENTRIES["DIFFERS"])
 
 
-READERS: dict[str, Callable[[Any], Fields]] = {"DTYPES": _dtypes, "ACCURACY": _accuracy, "GRADIENTS": _gradients}
+READERS: dict[str, Callable[[Any], Fields]] = {
+    "DTYPES": _dtypes,
+    "ACCURACY": _accuracy,
+    "GRADIENTS": _flag("differentiable"),
+    "FLUSHES": _flag("flushes"),
+    "COMPILES_PER_SHAPE": _flag("compiles_per_shape"),
+    "STRIDED": _flag("strided"),
+}
 ENTRIES: dict[str, Callable[[Any], Any]] = {"UNSUPPORTED": _reason, "DIFFERS": _difference}
 
 

@@ -18,17 +18,18 @@ from typing import Any
 
 import numpy as np
 from nnspec.adapters.blame import told
-from nnspec.adapters.blocks import block_of, claims
-from nnspec.adapters.calling import from_scratch, in_page_order, is_from_scratch, vjp_in_page_order
-from nnspec.adapters.choosing import Source, choose
+from nnspec.adapters.blocks import claims
+from nnspec.adapters.calling import from_scratch, is_from_scratch
+from nnspec.adapters.choosing import Source, choose, functions_of
+from nnspec.adapters.contract import Adapter
 from nnspec.adapters.declarations import declared
-from nnspec.adapters.names import NAMED, parts, plausible
+from nnspec.adapters.detecting import adapter_class, adapter_of, detect, for_files, is_of, made
+from nnspec.adapters.names import adapters, parts, plausible
 from nnspec.adapters.signatures import SIGNATURES
-from nnspec.adapters.subject import Framework, Subject, SubjectError
-from nnspec.adapters.trying import Watch, at_once, works
+from nnspec.adapters.subject import Subject, SubjectError
+from nnspec.adapters.trying import Watch, at_once
 
-FRAMEWORKS = {"numpy": "for_numpy", "torch": "for_torch", "jax": "for_jax"}
-ASKED = ("jax", "torch", "numpy")  # in which order a user is asked
+AdapterFor = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Adapter]  # title, what is judged, all names
 
 
 def load(
@@ -37,23 +38,35 @@ def load(
     device: str | None = None,
     watch: Watch = at_once,
     block: str | None = None,
+    profile: str = "quick",
 ) -> Subject:
     """ "torch", "layers.py", "layers.py:Conv2d", "layers.py:MyConv --as conv2d", "package.layers:Conv2d"; or an object.
 
     An object is a module, a mapping of names, a function or a class; a `block` says as what the last two are judged.
 
     Loading a file runs it. On a `device` ("cuda", "cuda:1", "gpu"), if one is named, the library then makes its arrays
-    and modules. `watch` makes the calls by which it is found out on which library's arrays a file works. Raises
-    SubjectError, whose message says what is wrong, where nothing can be checked.
+    and modules. `watch` makes the calls by which it is found out on which library's arrays a file works. `profile`
+    tells the adapter how thorough the run is. Raises SubjectError, whose message says what is wrong, where nothing can
+    be checked.
     """
-    subject = _loaded(spec, framework, watch, block)
+
+    def adapter_for(title: str, found: Mapping[str, Any], names: Mapping[str, Any]) -> Adapter:
+        return adapter_of(framework, profile) if framework else detect(title, found, names, watch, profile)
+
+    for adapter in for_files().values():
+        adapter.prepare(profile)
+    name = str(spec) if isinstance(spec, str | Path) else ""
+    if name in adapters() and hasattr(adapter_class(name), "subject"):
+        subject = made(name, profile).subject()
+    else:
+        subject = _loaded(spec, block, adapter_for)
     return subject if device is None else _on_device(subject, device)
 
 
 def _on_device(subject: Subject, device: str) -> Subject:
     use = getattr(subject.framework, "use_device", None)
     if use is None:
-        raise SubjectError(f"device {device!r}: {subject.name} works on NumPy's arrays, which have no device")
+        raise SubjectError(f"device {device!r}: {subject.name} works on arrays that have no device")
     try:
         weaker = use(device)
     except RuntimeError as error:
@@ -69,33 +82,21 @@ def _joined(some: Iterable[str], more: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*some, *more)))
 
 
-def _loaded(spec: Any, framework: str | None, watch: Watch, block: str | None) -> Subject:
+def _loaded(spec: Any, block: str | None, adapter_for: AdapterFor) -> Subject:
     if isinstance(spec, Subject):
         return spec
     if not isinstance(spec, str | Path):
-        return _from_object(spec, framework, watch, block)
+        return _from_object(spec, block, adapter_for)
     name = str(spec)
-    if name in NAMED:
-        return _named(name)
     if message := plausible(name):
         raise SubjectError(message)
     where, only, role = parts(name)
     if not where.endswith(".py"):
-        return _from_module(name, where, only, role, framework, watch)
-    return _from_file(name, Path(where), only, role, framework, watch)
+        return _from_module(name, where, only, role, adapter_for)
+    return _from_file(name, Path(where), only, role, adapter_for)
 
 
-def _named(name: str) -> Subject:
-    try:
-        return importlib.import_module(f"nnspec.adapters.for_{name.replace('-', '_')}").subject()
-    except ModuleNotFoundError as error:
-        extra = name.partition("-")[0]
-        raise SubjectError(
-            f"subject {name!r} needs the package {error.name!r}: pip install 'nnspec[{extra}]'"
-        ) from None
-
-
-def _from_file(title: str, path: Path, only: str, role: str, framework: str | None, watch: Watch) -> Subject:
+def _from_file(title: str, path: Path, only: str, role: str, adapter_for: AdapterFor) -> Subject:
     file, inside = path.resolve(), _package(path)  # before it runs: it may change the working directory
     names = vars(_run(path))
     run = f"sys.path.append({str(file.parent)!r})\nsubject = runpy.run_path({str(file)!r})"
@@ -103,15 +104,15 @@ def _from_file(title: str, path: Path, only: str, role: str, framework: str | No
         folder, module = inside
         run = f"sys.path.append({folder!r})\nsubject = vars(importlib.import_module({module!r}))"
     found, sources = choose(str(path), names, only, role)
-    return _subject(title, found, framework, names, sources, run, watch)
+    return _subject(title, found, names, sources, run, adapter_for)
 
 
-def _from_module(title: str, name: str, only: str, role: str, framework: str | None, watch: Watch) -> Subject:
+def _from_module(title: str, name: str, only: str, role: str, adapter_for: AdapterFor) -> Subject:
     folder = os.getcwd()
     names = vars(_imported(name, None, lambda: _import(folder, name)))
     run = f"sys.path.append({folder!r})\nsubject = vars(importlib.import_module({name!r}))"
     found, sources = choose(name, names, only, role)
-    return _subject(title, found, framework, names, sources, run, watch)
+    return _subject(title, found, names, sources, run, adapter_for)
 
 
 def _import(folder: str, name: str) -> types.ModuleType:
@@ -201,7 +202,7 @@ def _where(path: Path | None, error: BaseException) -> str:
     return f"line {lines[-1]}" if lines else "in a file that it imports"
 
 
-def _from_object(thing: Any, framework: str | None, watch: Watch, block: str | None) -> Subject:
+def _from_object(thing: Any, block: str | None, adapter_for: AdapterFor) -> Subject:
     role, only = "", ""
     if isinstance(thing, types.ModuleType):
         names, title = vars(thing), thing.__name__
@@ -214,27 +215,22 @@ def _from_object(thing: Any, framework: str | None, watch: Watch, block: str | N
     else:
         names, title = {n: getattr(thing, n) for n in dir(thing)}, repr(thing)
     found, sources = choose(title, names, only, role)
-    return _subject(title, found, framework, names, sources, None, watch)
+    return _subject(title, found, names, sources, None, adapter_for)
 
 
 def _subject(
     title: str,
     found: Mapping[str, Any],
-    framework: str | None,
     names: Mapping[str, Any],
     sources: Mapping[str, Source],
     run: str | None,
-    watch: Watch,
+    adapter_for: AdapterFor,
 ) -> Subject:
     """The subject of these functions and classes. `run`: lines of a script that make all names of the file known."""
-    kind = framework or _detect(title, found, names, watch)
-    if kind not in FRAMEWORKS:
-        raise SubjectError(f"framework {kind!r}: expected one of {', '.join(FRAMEWORKS)}")
-    arrays = _arrays(kind)
-    versions = {"numpy": np.__version__} | ({} if kind == "numpy" else {kind: str(sys.modules[kind].__version__)})
-    functions, written = _in_page_order(found)
+    adapter = adapter_for(title, found, names)
+    functions, written = functions_of(found)
     classes = {name: cls for name, cls in found.items() if inspect.isclass(cls)}
-    if kind != "torch":
+    if not any(is_of(adapter, cls) for cls in classes.values()):  # such classes are called as the framework calls them
         classes, layered = _callable_classes(classes)
         written |= layered
 
@@ -242,48 +238,19 @@ def _subject(
         lines = sources[name].lines(name, found[name], names, run)
         return lines if written.get(name, name) == name else f"{lines}\n{name} = {written[name]}"
 
-    declares, of_functions = declared(names, title, arrays.FURTHER_DTYPES), claims(functions.values())
+    declares, of_functions = declared(names, title), claims(functions.values())
     declares["differs"] = {**declares["differs"], **of_functions["differs"]}
     for stem, own in of_functions["of_block"].items():
         declares["of_block"][stem] = {**declares["of_block"].get(stem, {}), **own}
-    return Subject(
+    return Subject.of(
+        adapter,
         name=title,
-        framework=arrays,
         functions=functions,
         classes=classes,
-        versions=versions,
+        versions={"numpy": np.__version__} | adapter.versions(),
         recipe=recipe,
         **declares,
-        **getattr(arrays, "TRAITS", {}),
     )
-
-
-def _arrays(kind: str) -> Framework:
-    return importlib.import_module(f"nnspec.adapters.{FRAMEWORKS[kind]}")
-
-
-def _in_page_order(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The functions, each taking its operands as its page writes them, and how a script makes each of them so."""
-    functions, sources = {}, {}
-    for stem, signature in SIGNATURES.items():
-        function = found.get(signature.function or "")
-        if function is None:
-            continue
-        name = str(signature.function)
-        declared_as = block_of(function)
-        if declared_as is None:
-            functions[name], sources[name] = in_page_order(function, stem, name)
-        else:  # `@block` has done it
-            functions[name], sources[name] = function, name
-        for vjp, twice in ((f"{name}_vjp", False), (f"{name}_vjp_vjp", True)):
-            if vjp not in found:
-                continue
-            if declared_as is None:
-                functions[vjp], sources[vjp] = vjp_in_page_order(found[vjp], function, stem, vjp, twice)
-            else:
-                functions[vjp] = declared_as.vjp(found[vjp], twice)
-                sources[vjp] = f"{name}.nnspec_block.vjp({vjp}, {twice})"
-    return functions, sources
 
 
 def _callable_classes(classes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -292,65 +259,3 @@ def _callable_classes(classes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
     chosen = [name for name, cls in classes.items() if name in layers and is_from_scratch(cls)]
     adapted = {name: from_scratch(classes[name]) for name in chosen}
     return {**classes, **adapted}, {name: f"from_scratch({name})" for name in chosen}
-
-
-def _detect(title: str, found: Mapping[str, Any], names: Mapping[str, Any], watch: Watch) -> str:
-    """Return the library that a file works on: by its classes, by annotations, else by the first call that succeeds."""
-    classes = {n: c for n, c in found.items() if inspect.isclass(c) and n not in ("Parameter", "SGD")}
-    if classes:
-        return _library_of_classes(classes)
-    annotations = [str(a) for f in found.values() for a in getattr(f, "__annotations__", {}).values()]
-    for library in ("torch", "jax"):
-        if any(library in a for a in annotations):
-            return library
-    named = _libraries(found.values())
-    around = {_library(value) for value in names.values()} & FRAMEWORKS.keys() | named
-    if len(around) < 2:
-        return around.pop() if around else "numpy"
-    return _library_of_calls(
-        title, found, sorted(named or around, key=ASKED.index), sorted(around, key=ASKED.index), watch
-    )
-
-
-def _library_of_classes(classes: Mapping[str, Any]) -> str:
-    """torch where one of the classes is a torch module, which works on nothing else."""
-    torch = sys.modules.get("torch")
-    if torch is not None and any(issubclass(cls, torch.nn.Module) for cls in classes.values()):
-        return "torch"
-    return "jax" if "jax" in _libraries(m for c in classes.values() for m in vars(c).values()) else "numpy"
-
-
-def _library_of_calls(title: str, found: Mapping[str, Any], named: list[str], around: list[str], watch: Watch) -> str:
-    """The library on whose arrays the functions work. Those that their code names are tried first."""
-    functions, _ = _in_page_order(found)
-    stems = [stem for stem, signature in SIGNATURES.items() if signature.function in functions]
-
-    def working(library: str) -> set[str]:
-        subject = Subject(title, _arrays(library), functions)
-        return {stem for stem in stems if works(subject, stem, watch)}
-
-    if len(named) == 1 and working(named[0]) == set(stems):
-        return named[0]
-    succeeded = {library: working(library) for library in around}
-    best = [library for library in around if all(succeeded[library] >= other for other in succeeded.values())]
-    if len(best) == 1:
-        return best[0]
-    if not any(succeeded.values()):  # what cannot be called at all is told for each block
-        return named[0]
-    *others, last = around
-    choice = " or ".join(f"--framework {library}" for library in (*others, last))
-    raise SubjectError(f"{title}: uses {', '.join(others)} and {last}; say {choice}")
-
-
-def _libraries(functions: Iterable[Any]) -> set[str]:
-    """Which of the array libraries the functions name in their code."""
-    found = set()
-    for function in map(inspect.unwrap, functions):
-        code, known = getattr(function, "__code__", None), getattr(function, "__globals__", {})
-        found |= {_library(known.get(name)) for name in (code.co_names if code else ())} | {_library(function)}
-    return found & FRAMEWORKS.keys()
-
-
-def _library(value: Any) -> str:
-    module = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
-    return str(module).partition(".")[0]

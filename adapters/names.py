@@ -1,19 +1,29 @@
 """Which names stand for subjects, told without importing any of them."""
 
+import functools
 import importlib.machinery
 import importlib.util
 import os
 import sys
 from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-NAMED = (
-    "reference",
-    "torch",
-    "torch-compile",
-    "jax",
-    "jax-jit",
-)  # subjects that ship with nnspec: adapters/for_<name>.py
+GROUP = "nnspec.adapters"  # the group of entry points in which an adapter registers its class
+
+
+@functools.cache
+def adapters() -> dict[str, EntryPoint]:
+    """Return name -> entry point, of the adapters of all installed packages."""
+    found = sorted(entry_points(group=GROUP), key=lambda entry: (bool(entry.extras), entry.name))
+    return {entry.name: entry for entry in found}
+
+
+def extra_of(name: str) -> str:
+    """Return how to install what an adapter needs, "pip install 'nnspec[…]'"; "" where it needs nothing."""
+    entry = adapters()[name]
+    package = entry.dist.name if entry.dist else "nnspec"
+    return f"pip install '{package}[{','.join(entry.extras)}]'" if entry.extras else ""
 
 
 # Blocks of other libraries that people ask for and that have no page.
@@ -41,15 +51,15 @@ def plausible(subject: str) -> str | None:
         return message
     if role and not only:
         return f"--as {role}: say which name it is about, as in {where}:MyName"
-    if subject in NAMED:
+    if subject in adapters():
         return None
     if where.endswith(".py"):
         return None if Path(where).is_file() else f"{where}: there is no such file"
     if _importable(where):
         return None
     return (
-        f"subject {subject!r}: expected {', '.join(NAMED)}, or a file such as my_layers.py or my_layers.py:Conv2d, "
-        "or a module that can be imported, such as my_package.layers:Conv2d"
+        f"subject {subject!r}: expected {', '.join(adapters())}, or a file such as my_layers.py or "
+        "my_layers.py:Conv2d, or a module that can be imported, such as my_package.layers:Conv2d"
     )
 
 

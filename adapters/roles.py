@@ -14,34 +14,25 @@ import sys
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 from nnspec.adapters.blame import Raised, Unsupported, Unusable, watched
 from nnspec.adapters.calling import ALIASES, BATCH_NORM
+from nnspec.adapters.objects import Held, Shape
 from nnspec.adapters.signatures import SIGNATURES
 
 if TYPE_CHECKING:
     from nnspec.adapters.subject import Subject
 
 TRIED = 1000  # entries that are loaded, over all assignments that are tried
-DEEPEST = 8  # how many objects, lists and mappings may lie inside one another
 FAILED = (Raised, Unusable, Unsupported)  # how a call of the class may end
 NUMBERS = ("number", "int")
 COUNT = "num_batches_tracked"
 STATISTICS = ("running_mean", "running_var")
 CALLS = ("forward", "__call__", "_wrapped_call_impl")  # what runs a layer; the last one is torch's
-Shape = tuple[int, ...]
 Keys = dict[str, str]  # page key -> own key
-
-
-class Held(NamedTuple):
-    """An array, or a whole number, that a module holds."""
-
-    kind: str  # "parameter", "attribute" (also a buffer), "number" (a whole one, an array without dimensions), or "int"
-    owner: Any  # the object, list or mapping that it lies in
-    shape: Shape
 
 
 @dataclass(frozen=True)
@@ -340,67 +331,3 @@ def _matched(
         free.remove(last)
         found.append((layer, own[last]))
     return found
-
-
-# -- what a module holds -----------------------------------------------------------------------------------------------
-
-
-def find_held(
-    module: Any,
-    members: Callable[[Any], Iterable[tuple[str, Any]]],
-    kind: Callable[[Any, str, Any], tuple[str, Shape] | None],
-) -> dict[str, Held]:
-    """Path -> what lies there, in a module and in the objects, lists and mappings below it.
-
-    `members` gives the names and values of an object; `kind` the kind and the shape of an array, and None for others.
-    """
-    found: dict[str, Held] = {}
-    seen: set[int] = set()
-
-    def walk(owner: Any, prefix: str, depth: int) -> None:
-        if id(owner) in seen or depth > DEEPEST:
-            return
-        seen.add(id(owner))
-        for name, value in inside(owner, members):
-            if (known := kind(owner, name, value)) is not None:
-                found[f"{prefix}{name}"] = Held(known[0], owner, known[1])
-            elif isinstance(value, list | tuple | dict) or _is_object(value):
-                walk(value, f"{prefix}{name}.", depth + 1)
-
-    walk(module, "", 0)
-    return found
-
-
-def inside(owner: Any, members: Callable[[Any], Iterable[tuple[str, Any]]]) -> Iterator[tuple[str, Any]]:
-    """The names and values of an object, a mapping or a list."""
-    if isinstance(owner, dict):
-        yield from ((name, value) for name, value in owner.items() if isinstance(name, str) and "." not in name)
-    elif isinstance(owner, list | tuple):
-        yield from ((str(n), value) for n, value in enumerate(owner))
-    else:
-        yield from members(owner)
-
-
-def _is_object(value: Any) -> bool:
-    plain = (type, types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType)
-    return hasattr(value, "__dict__") and not isinstance(value, plain)
-
-
-def reach(module: Any, key: str) -> tuple[Any, str]:
-    """The object, list or mapping that holds the entry of this path, and its name or place there; None for no entry."""
-    *path, last = key.split(".")
-    owner = module
-    try:
-        for name in path:
-            owner = get(owner, name)
-        get(owner, last)
-    except (LookupError, AttributeError, TypeError, ValueError):
-        return None, last
-    return owner, last
-
-
-def get(owner: Any, name: str) -> Any:
-    """What an object, a list or a mapping has under a name or a place."""
-    if isinstance(owner, dict):
-        return owner[name]
-    return owner[int(name)] if name.isdigit() and hasattr(owner, "__getitem__") else getattr(owner, name)

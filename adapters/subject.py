@@ -7,11 +7,12 @@ import inspect
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from nnspec.adapters.blame import KnownDefect, Unsupported, Unusable, theirs
-from nnspec.adapters.roles import COUNT, Held, Roles, find_roles, has
+from nnspec.adapters.contract import Adapter
+from nnspec.adapters.roles import COUNT, Roles, find_roles, has
 from nnspec.adapters.signatures import SIGNATURES, Arrays, Signature
 
 FORMS = ("function", "class")
@@ -41,91 +42,18 @@ class Refusal:
     script: tuple[str, ...] = ()  # of a class: the lines that build and call it
 
 
-class Framework(Protocol):
-    """What a module such as `for_numpy` or `for_torch` offers about one array library."""
-
-    FURTHER_DTYPES: tuple[str, ...]  # that the library has, beside float32 and float64
-    AUTOMATIC: bool  # whether it differentiates by itself, or only with a vjp that the subject brings
-
-    def to_native(self, array: np.ndarray) -> Any:
-        """A NumPy array as the library's own, same dtype and, where possible, same memory layout."""
-
-    def to_numpy(self, value: Any) -> np.ndarray:
-        """The library's array as NumPy's, without a copy where possible. TypeError for anything else."""
-
-    def construct(self, cls: type, positional: tuple[Any, ...], keywords: Mapping[str, Any], dtype: np.dtype) -> Any:
-        """A module of class `cls` whose floating-point state has `dtype`."""
-
-    def load_entries(self, module: Any, entries: Mapping[str, np.ndarray]) -> None:
-        """Put arrays into a module's parameters, buffers and attributes by its own keys. KeyError for others."""
-
-    def state(self, module: Any) -> dict[str, np.ndarray]:
-        """Own key -> copy, of the module's parameters and saved buffers."""
-
-    def read(self, module: Any, key: str) -> np.ndarray:
-        """A copy of one parameter, buffer or attribute, saved or not, by its own key. KeyError for an unknown one."""
-
-    def held(self, module: Any) -> dict[str, Held]:
-        """Own key -> of what kind and shape it is, of all arrays and whole numbers that the module holds."""
-
-    def differentiate(
-        self,
-        function: Callable[..., Any],
-        vjp: Callable[..., Any] | None,
-        operands: Sequence[Any],
-        keywords: Mapping[str, Any],
-        wanted: Sequence[bool],
-        cotangents: Sequence[Any],
-    ) -> list[Any]:
-        """The gradients of function(*operands, **keywords) by its operands, None for those that are not wanted.
-
-        There is one cotangent for each result, from the first on. All arrays are the library's own.
-        """
-
-    def differentiate_again(
-        self,
-        function: Callable[..., Any],
-        vjp_vjp: Callable[..., Any] | None,
-        operands: Sequence[Any],
-        keywords: Mapping[str, Any],
-        wanted: Sequence[bool],
-        cotangent: Any,
-        tangent: Any,
-    ) -> list[Any]:
-        """The gradients of Σ tangent · g by the cotangent and by the operands, None for those that are not wanted.
-
-        g is the gradient of the function's first result by its first operand, for that cotangent.
-        """
-
-    def push_forward_twice(
-        self, function: Callable[..., Any], operands: Sequence[Any], keywords: Mapping[str, Any], tangent: Any
-    ) -> Any:
-        """The second derivative of the function's first result along a tangent of its first operand."""
-
-    def differentiate_module(self, module: Any, x: Any, cotangent: Any) -> dict[str, Any]:
-        """The gradients of module(x) by "x" and, by key, by its parameters. All arrays are the library's own."""
-
-    def backward(self, module: Any, x: Any, cotangent: Any) -> Any:
-        """module(x); its gradients are left where an optimiser looks for them, added to those that are there."""
-
-    def set_training(self, module: Any, training: bool) -> None:
-        """Train or eval mode."""
-
-
 @dataclass(frozen=True)
 class Subject:
     """Functions and classes by canonical name; what a callable's signature lacks counts as unsupported."""
 
     name: str
-    framework: Framework
+    framework: Adapter
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     classes: Mapping[str, Any] = field(default_factory=dict)
     dtypes: tuple[str, ...] = ("float32", "float64")
     further_dtypes: tuple[str, ...] = ()  # that it has too, and is judged on where they are asked for
     versions: Mapping[str, str] = field(default_factory=dict)
     recipe: Callable[[str], str] = lambda name: f"# import {name} here"  # the line of a script that defines a name
-    # the known defect of the framework because of which a call must not be made, as it ends the process; None: it may
-    declines: Callable[[str, Arrays, Mapping[str, Any]], str | None] = lambda stem, arrays, arguments: None
     # weaker classes of accuracy that it declares, beside B: see spec/numerics.md
     accuracy: tuple[str, ...] = ()
     differentiable: bool = True  # False: it has no backward pass, whatever the library can do
@@ -134,12 +62,32 @@ class Subject:
     differs: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # identifier -> reason and link
     of_block: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stem -> the fields that differ there
     device: str | None = None  # on which the library makes its arrays; None: where it does if nobody asks
-    flushes: bool = False  # whether it takes a subnormal number for 0
+    # of the framework, where the subject declares nothing else
+    flushes: bool = False  # whether it treats subnormal numbers as 0
+    compiles_per_shape: bool = False  # whether each new shape costs a compilation
+    strided: bool = True  # whether it takes arrays of any memory layout; otherwise it gets contiguous copies
     # blocks that cannot be called or built in a form, however typical the call: (stem, form) -> what was tried
     uncallable: Mapping[tuple[str, str], Refusal] = field(default_factory=dict)
-    forget: Callable[[], None] | None = None  # where every new shape is compiled: lets go of what has been compiled
     # the roles of each class's entries, for the page's keys that were asked for
     _roles: dict[tuple[Any, frozenset[str]], Roles] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, adapter: Adapter, **fields: Any) -> Subject:
+        """Return a subject on an adapter's framework, with the framework's properties where `fields` say nothing."""
+        of_framework = {
+            "name": adapter.name,
+            "versions": adapter.versions(),
+            "further_dtypes": adapter.further_dtypes,
+            "flushes": adapter.flushes,
+            "compiles_per_shape": adapter.compiles_per_shape,
+            "strided": adapter.strided,
+        }
+        return cls(framework=adapter, **{**of_framework, **fields})
+
+    @property
+    def forget(self) -> Callable[[], None] | None:
+        """Free what was compiled for the shapes of a check that is done; None where nothing is kept."""
+        return getattr(self.framework, "forget", None)
 
     @property
     def known_dtypes(self) -> tuple[str, ...]:
@@ -183,27 +131,39 @@ class Subject:
         accepted = parameters(called)
         missing = frozenset() if accepted is None else frozenset(wanted - accepted)
         missing |= {f"default of {name}" for name in required(called) & signature.arguments.keys() - NO_DEFAULT}
-        own = f"{signature.function}_vjp" in self.functions if form == "function" else self.differentiates(cls)
-        again = f"{signature.function}_vjp_vjp" in self.functions
-        for name, brought in zip(DERIVATIVES, (own, again, False), strict=True):
-            if not (self.differentiable and (self.framework.AUTOMATIC or brought)):
+        by_vjp, by_jvp = hasattr(self.framework, "vjp"), hasattr(self.framework, "jvp")
+        if form == "function":
+            own = by_vjp or f"{signature.function}_vjp" in self.functions
+        else:
+            own = self.differentiates(cls)
+        again = by_vjp or f"{signature.function}_vjp_vjp" in self.functions
+        for name, has_it in zip(DERIVATIVES, (own, again, by_jvp), strict=True):
+            if not (self.differentiable and has_it):
                 missing |= {name}
         return missing if form == "function" else missing | absent
 
     def differentiates(self, cls: Any) -> bool:
-        """If there is a way back through a class: the library's, or its own vjp, if that is not a mere Module's."""
+        """Return whether a class has a backward pass: the framework's, or its own vjp other than a mere Module's."""
         own = getattr(cls, "vjp", None)
         brought = own is not None and getattr(own, "__qualname__", "") != "Module.vjp"
-        return self.differentiable and (self.framework.AUTOMATIC or brought)
+        by_framework = hasattr(self.framework, "vjp") and hasattr(self.framework, "differentiate_module")
+        return self.differentiable and (by_framework or brought)
+
+    def to_native(self, array: np.ndarray) -> Any:
+        """Return an array as the framework's own."""
+        return self.framework.to_native(array if self.strided else np.array(array, order="C"))
 
     def call(self, stem: str, form: str, arrays: Arrays, arguments: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
         """One call of a block on NumPy arrays; the results as NumPy arrays, in the order of the block's signature."""
-        if reason := self.declines(stem, arrays, arguments):
-            raise KnownDefect(reason)
+        self._avoid_known_defect(stem, arrays, arguments)
         if form == "function":
             return self._call_function(stem, arrays, arguments)
         module, _ = self.build(stem, arrays, arguments)
         return self.apply(stem, module, arrays)
+
+    def _avoid_known_defect(self, stem: str, arrays: Arrays, arguments: Mapping[str, Any]) -> None:
+        if hasattr(self.framework, "known_defect") and (defect := self.framework.known_defect(stem, arrays, arguments)):
+            raise KnownDefect(defect)
 
     def gradients(
         self, stem: str, form: str, arrays: Arrays, arguments: Mapping[str, Any], wanted: Collection[str] | None = None
@@ -213,11 +173,10 @@ class Subject:
         The cotangents of the results are among the arrays; their names begin with "cotangent". In the class form the
         parameters have the keys of the module's state.
         """
-        if reason := self.declines(stem, arrays, arguments):
-            raise KnownDefect(reason)
+        self._avoid_known_defect(stem, arrays, arguments)
         cotangents = {n: a for n, a in arrays.items() if n.startswith("cotangent")}
         operands = {n: a for n, a in arrays.items() if n not in cotangents}
-        given = [None if a is None else self.framework.to_native(a) for a in cotangents.values()]
+        given = [None if a is None else self.to_native(a) for a in cotangents.values()]
         if form == "class":
             module, [x] = self.build(stem, operands, arguments)
             found = self.framework.differentiate_module(module, x, given[0])
@@ -228,8 +187,11 @@ class Subject:
             chosen = [operands.get(n) is not None and differentiates(n, wanted) for n in names]
             function = SIGNATURES[stem].function
             assert function is not None
-            vjp = self.functions.get(f"{function}_vjp")
-            gradients = self.framework.differentiate(self.functions[function], vjp, natives, keywords, chosen, given)
+            if hasattr(self.framework, "vjp"):
+                differentiate, called = self.framework.differentiate, self.functions[function]
+            else:
+                differentiate, called = self.framework.by_own_vjp, self.functions[f"{function}_vjp"]
+            gradients = differentiate(called, natives, keywords, chosen, given)
             found = {n: g for n, g, c in zip(names, gradients, chosen, strict=True) if c}
         return {n: None if g is None else self.framework.to_numpy(g) for n, g in found.items()}
 
@@ -240,7 +202,7 @@ class Subject:
         as "y", the second derivative of the result along the tangent. What nothing depends on may be left out.
         """
         operands = {n: a for n, a in arrays.items() if n not in ("tangent", "cotangent")}
-        given = {n: self.framework.to_native(a) for n, a in arrays.items() if n not in operands and a is not None}
+        given = {n: self.to_native(a) for n, a in arrays.items() if n not in operands and a is not None}
         names, natives, keywords = self.operands(stem, operands, arguments)
         name, differentiates = SIGNATURES[stem].function, SIGNATURES[stem].differentiates
         assert name is not None
@@ -249,8 +211,11 @@ class Subject:
             y = self.framework.push_forward_twice(function, natives, keywords, given["tangent"])
             return {"y": self.framework.to_numpy(y)}
         wanted = [operands.get(n) is not None and differentiates(n, None) for n in names]
-        again = self.functions.get(f"{name}_vjp_vjp")
-        found = self.framework.differentiate_again(function, again, natives, keywords, wanted, **given)
+        if hasattr(self.framework, "vjp"):
+            found = self.framework.differentiate_again(function, natives, keywords, wanted, **given)
+        else:
+            own = self.functions[f"{name}_vjp_vjp"]
+            found = self.framework.by_own_vjp_vjp(own, natives, keywords, wanted, **given)
         named = zip(("cotangent", *names), found, strict=True)
         return {n: self.framework.to_numpy(g) for n, g in named if g is not None}
 
@@ -273,7 +238,7 @@ class Subject:
     ) -> tuple[list[str], list[Any], dict[str, Any]]:
         """What a function is called with: the positional operands' names and themselves, and the keywords."""
         lacks = self.lacks(stem, "function")
-        natives = {n: None if a is None else self.framework.to_native(a) for n, a in arrays.items() if n not in lacks}
+        natives = {n: None if a is None else self.to_native(a) for n, a in arrays.items() if n not in lacks}
         keywords = {n: v for n, v in arguments.items() if n not in lacks}
         if "equation" in keywords:
             natives = {"equation": keywords.pop("equation"), **natives}
@@ -365,7 +330,7 @@ class Subject:
 
     def inputs(self, arrays: Arrays) -> list[Any]:
         """What a module is called on: native arrays."""
-        return [self.framework.to_native(x) for n, x in arrays.items() if n == "x" and x is not None]
+        return [self.to_native(x) for n, x in arrays.items() if n == "x" and x is not None]
 
     def constructor(
         self, stem: str, arrays: Arrays, arguments: Mapping[str, Any]

@@ -110,7 +110,7 @@ def refusal(subject: Subject, stem: str, form: str, watch: Watch = at_once) -> R
 
 def works(subject: Subject, stem: str, watch: Watch = at_once) -> bool:
     """Whether one of several typical calls of a function returns an array of the subject's library."""
-    framework, library = subject.framework, getattr(subject.framework, "__name__", "")
+    framework, library = subject.framework, subject.framework.name
 
     def call(act: Callable[[], Any]) -> None:
         results = act()

@@ -33,7 +33,7 @@ HEADINGS = ("file", "blocks", "passed", "should not met", "unsupported", "cases"
 
 def judged(profile: str, task: tuple[str, int]) -> dict[str, Any]:
     """The report on a file, for a seed. In a process of its own: frameworks leave much behind."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NNSPEC_PROFILE": profile}
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     warnings.simplefilter("ignore")
     from nnspec.conformance import check
 

@@ -35,7 +35,7 @@ PYTEST_INTERRUPTED = 2
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of every command."""
-    from nnspec.adapters.names import NAMED
+    from nnspec.adapters.names import adapters
 
     top = argparse.ArgumentParser(
         prog="nnspec", description="Does an implementation of a neural-network block do what the specification says?"
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     check.add_argument(
         "subject",
-        help=f"{', '.join(NAMED)}, a file (my_layers.py) or a module that can be imported (my_package.layers), "
+        help=f"{', '.join(adapters())}, a file (my_layers.py) or a module that can be imported (my_package.layers), "
         "or one name in it (my_layers.py:Conv2d)",
     )
     check.add_argument(
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_options(command: argparse.ArgumentParser) -> None:
     """What is judged, how thoroughly, and where it is written."""
-    from nnspec.adapters.names import DTYPES
+    from nnspec.adapters.names import DTYPES, adapters
 
     command.add_argument("--block", action="append", metavar="BLOCK", help="check this block alone (may be repeated)")
     command.add_argument(
@@ -105,9 +105,12 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--seed", type=int, default=0, help="the same seed gives the same cases (default: 0)")
     command.add_argument(
-        "--framework", choices=("numpy", "torch", "jax"), help="whose arrays a file works on, where it does not tell"
+        "--framework",
+        metavar="ADAPTER",
+        choices=list(adapters()),
+        help="whose arrays a file works on, where it does not tell",
     )
-    command.add_argument("--device", metavar="DEVICE", help="where torch or JAX make their arrays, such as cuda or cpu")
+    command.add_argument("--device", metavar="DEVICE", help="where the framework makes its arrays, such as cuda or cpu")
     command.add_argument("--waivers", metavar="PATH", help="a TOML file of known deviations; strict: none may pass")
     command.add_argument(
         "--json", metavar="PATH", help="where to write the report (default: OUT/report.json); -: to standard output"

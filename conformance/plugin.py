@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from nnspec.adapters.names import DTYPES, NAMED
+from nnspec.adapters.names import DTYPES, adapters
 from nnspec.conformance import checks
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--nnspec-subject",
         default="reference",
         metavar="SUBJECT",
-        help=f"{', '.join(NAMED)}, or a file.py[:name]",
+        help=f"{', '.join(adapters())}, or a file.py[:name]",
     )
-    group.addoption("--nnspec-framework", default=None, help="numpy, torch or jax, where a file does not tell")
-    group.addoption("--nnspec-device", default=None, help="where torch or JAX make their arrays, such as cuda or cpu")
+    group.addoption("--nnspec-framework", default=None, help="the adapter for a file that does not tell which")
+    group.addoption("--nnspec-device", default=None, help="where the framework makes its arrays, such as cuda or cpu")
     group.addoption("--nnspec-profile", default="quick", choices=("quick", "ci", "deep"), help="how many cases")
     group.addoption("--nnspec-seed", default=0, type=int, help="the same seed gives the same cases")
     group.addoption(
@@ -136,22 +136,21 @@ def _load(config: pytest.Config, state: _State) -> None:
 
     before = set(sys.modules)
     subject, asked = config.getoption("nnspec_subject"), config.getoption("nnspec_dtype")
-    # for an adapter that can be quicker at the price of something, and must know before it imports its library
-    os.environ["NNSPEC_PROFILE"] = config.getoption("nnspec_profile")
     if state.journal:
         state.journal.note(f"loading {subject}")
     try:
         state.waivers = waivers.load(config.getoption("nnspec_waivers"))  # the subject may change the working directory
         framework, device = config.getoption("nnspec_framework"), config.getoption("nnspec_device")
         watch = state.journal.attempt if state.journal else at_once
-        loaded = load(getattr(config, "nnspec_object", subject), framework, device, watch)
+        profile = config.getoption("nnspec_profile")
+        loaded = load(getattr(config, "nnspec_object", subject), framework, device, watch, profile=profile)
         known = {dtype for stem in ("", *loaded.of_block) for dtype in loaded.within(stem).known_dtypes}
         if asked and not known & {*asked}:
             has = ", ".join(dtype for dtype in DTYPES if dtype in known)
             raise SubjectError(f"{subject}: says that it has {has}, and not {', '.join(asked)}")
         if message := unknown_declaration(loaded):
             raise SubjectError(message)
-        ours = loaded.name in NAMED  # these are known to be callable
+        ours = loaded.name in adapters()  # these are known to be callable
         state.subject = loaded if ours else uncallable(loaded, config.getoption("nnspec_block"), watch)
     except (SubjectError, waivers.WaiverError, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):

@@ -275,7 +275,6 @@ def _quiet_environment(workers: int) -> Iterator[None]:
         os.environ.setdefault(name, "1")
     if workers:  # which must not find a random.py in the user's folder
         os.environ.setdefault("PYTHONSAFEPATH", SAFE_PATH)
-    os.environ.setdefault("JAX_ENABLE_X64", "1")  # also while a file is loaded that makes arrays then
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "nnspec.conformance.plugin"}
     with tempfile.TemporaryDirectory(prefix="nnspec-") as folder:
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = folder
@@ -309,7 +308,8 @@ def check_object(
     for name, given, known in (("profile", [profile], PROFILES), ("dtype", dtypes or (), DTYPES)):
         if unknown := [value for value in given if value not in known]:
             raise ValueError(f"{name} {unknown[0]!r}: expected one of {', '.join(known)}")
-    loaded = load(subject, framework, device, block=blocks[0] if blocks and len(blocks) == 1 else None)
+    only = blocks[0] if blocks and len(blocks) == 1 else None
+    loaded = load(subject, framework, device, block=only, profile=profile)
     options = {"subject": loaded.name, "block": blocks, "profile": profile, "dtype": dtypes, "seed": seed}
     _, session = run(options | {"device": device}, 0, object=loaded, log=Log(), write=False)
     if session is None or session.report is None:

@@ -91,11 +91,12 @@ class Torch:
 
     def __init__(self, state):
         import torch
-        from nnspec.adapters import for_torch
+        from nnspec.adapters import torch_blocks
+        from nnspec.adapters.for_torch import Torch
 
         torch.set_num_threads(int(os.environ["OPENBLAS_NUM_THREADS"]))
-        self.torch, self.to_numpy = torch, for_torch.state
-        self.network = for_torch.ResNet34(1, CLASSES, width=WIDTH)
+        self.torch, self.to_numpy = torch, Torch().state
+        self.network = torch_blocks.ResNet34(1, CLASSES, width=WIDTH)
         self.network.to(torch.from_numpy(state["conv1.weight"]).dtype)
         self.network.load_state_dict({key: torch.tensor(array) for key, array in state.items()})
         self.optimiser = torch.optim.SGD(self.network.parameters(), RATE, MOMENTUM, weight_decay=WEIGHT_DECAY)

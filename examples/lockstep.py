@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from nnspec.adapters.subject import Framework
+from nnspec.adapters.contract import Adapter
 from nnspec.conformance.bounds import batch_norm as rule_batch_norm
 from nnspec.conformance.bounds.arithmetic import CLASS_B, NARROW, Accuracy, narrows, wide
 from nnspec.conformance.bounds.rule import Array, Expected, compare, multilinear, sum_bound
@@ -36,7 +36,7 @@ class Verdict:
     accuracy: str = "B"  # the class of accuracy that it was held to
 
 
-def observe(framework: Framework, network: Any, x: Array) -> tuple[Array, Seen]:
+def observe(framework: Adapter, network: Any, x: Array) -> tuple[Array, Seen]:
     """The result of a call, and what went in and out of the network's modules; of either framework's.
 
     A module that is called more than once, as torch's ReLU may be, is left out: only its last call would be seen.
@@ -48,37 +48,13 @@ def observe(framework: Framework, network: Any, x: Array) -> tuple[Array, Seen]:
         repeated.update({name} & seen.keys())
         seen[name] = tuple(np.array(framework.to_numpy(a)) for a in (given, result))  # type: ignore[assignment]
 
-    with_hooks = hasattr(network, "register_forward_hook")
-    undo = [
-        (_hook if with_hooks else _wrap)(module, functools.partial(note, name))
-        for name, module in network.named_modules()
-    ]
+    undo = [framework.watch(module, name, note) for name, module in network.named_modules()]
     try:
         y = framework.to_numpy(network(framework.to_native(x)))
     finally:
         for restore in undo:
             restore()
     return y, {name: pair for name, pair in seen.items() if name not in repeated}
-
-
-def _hook(module: Any, note: Callable[[Any, Any], None]) -> Callable[[], None]:
-    """torch's way."""
-    handle = module.register_forward_hook(lambda _, given, result: note(given[0], result))
-    return lambda: handle.remove()
-
-
-def _wrap(module: Any, note: Callable[[Any, Any], None]) -> Callable[[], None]:
-    """For a module whose call runs its method `forward`."""
-    forward, own = module.forward, vars(module).get("forward")
-
-    def noting(x: Any) -> Any:
-        given = np.array(x)  # as it is now: what comes later may write to it
-        y = forward(x)
-        note(given, y)
-        return y
-
-    module.forward = noting
-    return lambda: delattr(module, "forward") if own is None else setattr(module, "forward", own)
 
 
 def judge(seen: Seen, before: Mapping[str, Array], after: Mapping[str, Array], training: bool) -> Iterator[Verdict]:

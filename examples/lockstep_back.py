@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from lockstep import Lockstep, Seen, Verdict, judge
-from nnspec.adapters.subject import Framework
+from nnspec.adapters.contract import Adapter
 from nnspec.conformance.bounds import batch_norm as rule_batch_norm
 from nnspec.conformance.bounds.arithmetic import Accuracy, wide
 from nnspec.conformance.bounds.rule import Array, Bound, Expected, multilinear, sum_bound
@@ -37,7 +37,7 @@ class Step:
     cotangent: Array  # of the scores, as it was given
 
 
-def observe_step(framework: Framework, network: Any, x: Array, cotangent: Array) -> Step:
+def observe_step(framework: Adapter, network: Any, x: Array, cotangent: Array) -> Step:
     """A call and its way back, and what passed the network's modules meanwhile; of either framework's.
 
     A module that is called more than once is left out, as in `lockstep.observe`.

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-os.environ.setdefault("NNSPEC_PROFILE", "quick")  # has JAX compile sooner
 SCHEMA = json.loads(resources.files("nnspec.conformance.report").joinpath("report.schema.json").read_text("utf-8"))
 ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_CURRENT_TEST"):

@@ -7,8 +7,8 @@ import io
 import hypothesis
 import numpy as np
 import pytest
-from nnspec.adapters import for_numpy
 from nnspec.adapters.blame import LARGEST, LONGEST, Raised, Unsupported, Unusable, theirs, usable, watched
+from nnspec.adapters.for_numpy import NumPy
 from nnspec.adapters.loading import load
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.report import terminal
@@ -119,12 +119,12 @@ def test_a_mistake_in_an_adapter_ends_the_run_with_its_traceback(desk):
     done = desk.check(
         """
         import numpy as np
-        from nnspec.adapters import for_numpy
+        from nnspec.adapters.for_numpy import NumPy
 
         def relu(x):
             return np.maximum(x, 0)
 
-        for_numpy.to_native = lambda array: array.no_such_attribute
+        NumPy.to_native = lambda self, array: array.no_such_attribute
         """,
         *("--block", "relu", "--dtype", "float32", "-n", "0"),
     )
@@ -141,9 +141,9 @@ def test_a_mistake_in_an_adapter_ends_the_run_with_its_traceback(desk):
 def test_a_mistake_in_an_adapter_is_no_finding(monkeypatch, function, mistake):
     broken = {}
     exec(f"def {function}(*operands):\n    return {mistake}", broken)
-    monkeypatch.setattr(for_numpy, function, broken[function])
+    monkeypatch.setattr(NumPy, function, broken[function])
     with pytest.raises((AttributeError, NameError), match="no_such"):
-        getattr(watched(for_numpy), function)(np.ones(1))
+        getattr(watched(NumPy()), function)(np.ones(1))
 
 
 def test_an_object_of_the_subjects_that_lacks_a_member_is_a_finding():
@@ -151,7 +151,7 @@ def test_an_object_of_the_subjects_that_lacks_a_member_is_a_finding():
         pass
 
     with pytest.raises(Raised):
-        watched(for_numpy).differentiate_module(Relu(), np.ones(1), np.ones(1))
+        watched(NumPy()).differentiate_module(Relu(), np.ones(1), np.ones(1))
 
 
 def test_a_mistake_in_nnspecs_own_code_is_no_finding(monkeypatch):

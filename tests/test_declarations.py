@@ -58,9 +58,8 @@ def test_wrong_declaration_exits_2_and_names_the_file(desk):
 
 def test_values_for_all_blocks_and_for_one():
     names = {"DTYPES": {"relu": "float32"}, "ACCURACY": ("T", "L"), "GRADIENTS": {"conv2d": False}}
-    fields = declared(names, "a test", ("float16",))
+    fields = declared(names, "a test")
     assert fields["accuracy"] == ("T", "L")
-    assert fields["further_dtypes"] == ("float16",)
     assert fields["of_block"] == {
         "relu": {"dtypes": ("float32",), "further_dtypes": ()},
         "conv2d": {"differentiable": False},

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 from lockstep import end_to_end, judge, observe
-from nnspec.adapters import for_numpy, load
+from nnspec.adapters import load
+from nnspec.adapters.for_numpy import NumPy
 from nnspec.conformance.formats import STORED
 from nnspec.reference.conv2d import conv2d
 from nnspec.reference.resnet34 import ResNet34
+
+NUMPY = NumPy()
 
 
 def verdicts(network, training, dtype="float32"):
@@ -15,9 +18,9 @@ def verdicts(network, training, dtype="float32"):
         if "running" in key:  # a mean that leaves about half of the values positive, and a variance
             buffer.data[...] = rng.uniform(*((-0.5, 0.5) if "mean" in key else (0.5, 1.5)), buffer.data.shape)
     x = rng.standard_normal((2, 3, 40, 33)).astype(dtype)
-    before = for_numpy.state(network.train(training))
-    _, seen = observe(for_numpy, network, x)
-    return list(judge(seen, before, for_numpy.state(network), training))
+    before = NUMPY.state(network.train(training))
+    _, seen = observe(NUMPY, network, x)
+    return list(judge(seen, before, NUMPY.state(network), training))
 
 
 def wrong(network, training):
@@ -84,7 +87,7 @@ def likeness(dtype):
     network = subject.framework.construct(subject.classes["ResNet34"], (3, 5, 8), {}, np.dtype(dtype))
     exact = ResNet34(3, 5, width=8, dtype=np.float64)
     entries = {key: value.astype(np.float64) for key, value in subject.framework.state(network).items()}
-    for_numpy.load_entries(exact, {k: v for k, v in entries.items() if "tracked" not in k})
+    NUMPY.load_entries(exact, {k: v for k, v in entries.items() if "tracked" not in k})
     return subject.framework, network.eval(), exact.eval()
 
 

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from lockstep_back import judge_step, observe_step
-from nnspec.adapters import for_numpy
+from nnspec.adapters.for_numpy import NumPy
 from nnspec.reference.batch_norm import batch_norm_vjp
 from nnspec.reference.conv2d import conv2d_vjp
 from nnspec.reference.resnet34 import ResNet34
+
+NUMPY = NumPy()
 
 
 def verdicts(network, training=True, dtype="float32"):
@@ -15,9 +17,9 @@ def verdicts(network, training=True, dtype="float32"):
         if "running" in key:  # a mean that leaves about half of the values positive, and a variance
             buffer.data[...] = rng.uniform(*((-0.5, 0.5) if "mean" in key else (0.5, 1.5)), buffer.data.shape)
     x, cotangent = (rng.standard_normal(shape).astype(dtype) for shape in ((2, 3, 40, 33), (2, 5)))
-    before = for_numpy.state(network.train(training))
-    step = observe_step(for_numpy, network, x, cotangent)
-    return list(judge_step(step, before, for_numpy.state(network), training))
+    before = NUMPY.state(network.train(training))
+    step = observe_step(NUMPY, network, x, cotangent)
+    return list(judge_step(step, before, NUMPY.state(network), training))
 
 
 def wrong(network, training=True):

@@ -56,7 +56,7 @@ def _reference() -> dict[str, Any]:
 
 def _torch() -> dict[str, Any]:
     torch = pytest.importorskip("torch")
-    from nnspec.adapters.for_torch import MLP as theirs
+    from nnspec.adapters.torch_blocks import MLP as theirs
 
     return {"nn": torch.nn, "torch": torch, "einsum": torch.einsum, "MLP": theirs, "SGD": torch.optim.SGD}
 

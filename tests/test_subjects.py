@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import shutil
 
 import numpy as np
 import pytest
 from nnspec.adapters import SubjectError, Unsupported, load
-from nnspec.adapters.subject import Framework
+from nnspec.adapters.contract import Adapter
+from nnspec.adapters.names import adapters
 from nnspec.conformance import check
 
 PLAIN = """
@@ -145,7 +145,7 @@ def test_the_callers_environment_reaches_the_subject(desk):
 def test_the_library_is_told_from_the_code(desk, text, library):
     pytest.importorskip("torch")
     subject = load(desk.write("layers.py", text))
-    assert subject.framework.__name__.endswith(f"for_{library}")
+    assert subject.framework.name == library
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def test_where_it_cannot_be_told_the_user_is_asked(desk, text):
 def test_the_user_may_say_which(desk):
     pytest.importorskip("torch")
     path = desk.write("layers.py", "import numpy as np, torch\ndef relu(x): return x.clip(0)")
-    assert load(path, "torch").framework.__name__.endswith("for_torch")
-    assert load(path, "numpy").framework.__name__.endswith("for_numpy")
+    assert load(path, "torch").framework.name == "torch"
+    assert load(path, "numpy").framework.name == "numpy"
 
 
 def test_files_with_the_name_of_a_package_do_no_harm(desk):
@@ -213,14 +213,23 @@ def test_what_torchs_compiler_gets_wrong_is_found(desk):
     assert "1 failed" in done.out
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch", "jax", "jax_jit"])
-def test_every_framework_offers_what_the_protocol_says(name):
-    pytest.importorskip(name.partition("_")[0])
-    framework = importlib.import_module(f"nnspec.adapters.for_{name}")
-    for method in (m for m in vars(Framework) if not m.startswith("_")):
-        wanted = [p for p in inspect.signature(getattr(Framework, method)).parameters if p != "self"]
-        assert list(inspect.signature(getattr(framework, method)).parameters) == wanted, method
-    assert isinstance(framework.AUTOMATIC, bool)
+@pytest.mark.parametrize("name", sorted(adapters()))
+def test_methods_of_an_adapter_take_what_the_contract_says(name):
+    own = adapters()[name].load()
+    contract = {n: getattr(method, "__wrapped__", method) for n, method in vars(Adapter).items() if callable(method)}
+    for method, of_contract in contract.items():
+        if method != "__init__" and hasattr(own, method):
+            wanted = list(inspect.signature(of_contract).parameters)
+            assert list(inspect.signature(getattr(own, method)).parameters) == wanted, method
+    assert own.name == name
+
+
+def test_an_adapter_lacks_the_optional_methods_that_it_does_not_define():
+    offered = {name for name, method in vars(Adapter).items() if hasattr(Adapter, name) and inspect.isfunction(method)}
+    assert offered == {"__init__", "to_native", "to_numpy", "versions"}
+    assert not hasattr(Adapter(), "vjp")
+    with pytest.raises(AttributeError, match="Adapter has no vjp"):
+        Adapter().vjp
 
 
 def test_a_class_that_only_inherits_a_vjp_which_says_nothing_has_no_gradients(desk):
@@ -255,14 +264,14 @@ def test_the_script_of_a_failure_uses_the_device(desk):
     pytest.importorskip("torch")
     done = desk.check("import torch\ndef relu(x): return x.abs()", "--device", "cpu", "-n", 0)
     script = next(r["failure"]["script"] for r in done.report["results"] if r["verdict"] == "fail")
-    assert "DEVICE = 'cpu'\ntorch.set_default_device(DEVICE)" in (desk.folder / script).read_text("utf-8")
+    assert "device = 'cpu'\ntorch.set_default_device(device)" in (desk.folder / script).read_text("utf-8")
     assert desk.run(script).code == 1
 
 
 @pytest.mark.parametrize(
     ("subject", "device", "message"),
     [
-        ("reference", "cuda", "works on NumPy's arrays, which have no device"),
+        ("reference", "cuda", "works on arrays that have no device"),
         ("torch", "nowhere", "device 'nowhere': "),
         ("jax", "nowhere", "device 'nowhere': "),
     ],

@@ -17,7 +17,8 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from nnspec.adapters import calling, load
+from nnspec.adapters import calling, carried, load
+from nnspec.adapters.blame import Watched
 from nnspec.adapters.roles import Roles
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
@@ -27,7 +28,7 @@ from nnspec.conformance.formats import is_floating
 from nnspec.conformance.requirements import Check, requirements
 from nnspec.conformance.system import processes, signals
 from nnspec.conformance.trial.record import Call, Mismatch
-from nnspec.conformance.trial.source import BRIDGE, literal, written
+from nnspec.conformance.trial.source import literal, written
 
 LARGEST = 20_000  # elements written out; a script with more would be no help
 Crash = tuple[str, str, str, Case, str]  # requirement, form, dtype, case, what happened
@@ -116,39 +117,23 @@ def _main() -> None:
 
 
 def _render(subject: Subject, names: set[str], lines: list[str], **text: str) -> str:
-    body, framework = "\n".join(lines), inspect.getmodule(subject.framework.to_native)
+    body = "\n".join(lines)
     # each line once: a file is run once, so that its classes know one another
     recipes = "\n".join(dict.fromkeys("\n".join(subject.recipe(n) for n in sorted(names)).splitlines()))
-    used = _sources(framework, body)
+    adapter = subject.framework.framework if isinstance(subject.framework, Watched) else subject.framework
+    used = carried.sources(adapter, body)
     used += [inspect.getsource(getattr(calling, n)).rstrip() for n in calling.CARRIED if f"{n}(" in recipes]
     if "laid_out(" in body:
         used.append(inspect.getsource(laid_out).rstrip())
     template = resources.files(__package__).joinpath("reproduce.py.jinja").read_text("utf-8")
     rendered: str = jinja2.Template(template, keep_trailing_newline=True).render(
         {name: value.replace("\\", "/").replace('"""', "'''") for name, value in text.items()},
-        preamble=_preamble(subject, framework),
+        preamble=carried.preamble(adapter, subject.device),
         bridge="\n\n\n".join(used),
         recipes=recipes,
         lines=body,
     )
     return rendered
-
-
-def _sources(framework: Any, text: str) -> list[str]:
-    """The sources of the adapter's functions that a text calls, and of those that they call."""
-    known = {name: inspect.getsource(getattr(framework, name)).rstrip() for name in BRIDGE}
-    used: set[str] = set()
-    while more := {name for name in known.keys() - used if f"{name}(" in text}:
-        used |= more
-        text = "\n".join(known[name] for name in more)
-    return [source for name, source in known.items() if name in used]
-
-
-def _preamble(subject: Subject, framework: Any) -> str:
-    lines = [getattr(framework, "PREAMBLE", "")]
-    if subject.device is not None:
-        lines.append(framework.ON_DEVICE.format(device=subject.device))
-    return "\n".join(lines)
 
 
 def _size(call: Call) -> int:
@@ -337,9 +322,9 @@ class _Replay:
             keywords = {n: v for n, v in case.arguments.items() if n not in lacks and n != "equation"}
             chosen = (signature.differentiates(n, call.wanted) for n in operands)
             wanted = [case.arrays.get(n) is not None and c for n, c in zip(operands, chosen, strict=True)]
-            vjp = f"{signature.function}_vjp"
-            vjp = vjp if vjp in self.subject.functions else "None"
-            found = f"differentiate({signature.function}, {vjp}, [{', '.join(operands.values())}], {keywords!r}, "
+            name = signature.function
+            ways = ("differentiate", name) if hasattr(self.subject.framework, "vjp") else ("by_own_vjp", f"{name}_vjp")
+            found = f"{ways[0]}({ways[1]}, [{', '.join(operands.values())}], {keywords!r}, "
             found = f"dict(zip({tuple(operands)!r}, {found}{wanted!r}, [{', '.join(cotangents)}])))"
         if not keep:
             return f"result = {found}"
@@ -357,11 +342,12 @@ class _Replay:
         if cotangent is None:
             found = f'{{"y": push_forward_twice({name}, [{", ".join(operands.values())}], {keywords!r}, {tangent})}}'
         else:
-            again = f"{name}_vjp_vjp" if f"{name}_vjp_vjp" in self.subject.functions else "None"
             differentiates = SIGNATURES[case.stem].differentiates
             wanted = [case.arrays[n] is not None and differentiates(n, None) for n in operands]
-            given = f"{name}, {again}, [{', '.join(operands.values())}], {keywords!r}, {wanted!r}"
-            found = f"dict(zip({('cotangent', *operands)!r}, differentiate_again({given}, {cotangent}, {tangent})))"
+            given = f"[{', '.join(operands.values())}], {keywords!r}, {wanted!r}, {cotangent}, {tangent}"
+            automatic = hasattr(self.subject.framework, "vjp")
+            found = f"differentiate_again({name}, {given})" if automatic else f"by_own_vjp_vjp({name}_vjp_vjp, {given})"
+            found = f"dict(zip({('cotangent', *operands)!r}, {found}))"
         return f"second = second{self.number} = {{n: to_numpy(g) for n, g in {found}.items() if g is not None}}"
 
     def _call(self, call: Call, layer: str | None, keep: bool) -> Iterator[str]:

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 from nnspec.adapters.blame import theirs
+from nnspec.adapters.carried import callables
 from nnspec.adapters.subject import Lacks
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.trial.record import Mismatch
-from nnspec.conformance.trial.source import BRIDGE, literal
+from nnspec.conformance.trial.source import literal
 from nnspec.conformance.trial.trial import Trial
 
 
@@ -32,7 +33,7 @@ class Program:
                 raise Lacks(f"there is no class {name}")
         self.trial, self.lines = trial, ["import copy"]
         self.names: dict[str, Any] = {"__name__": "program", "np": np, "copy": copy, "nan": np.nan, "inf": np.inf}
-        self.names |= {name: getattr(subject.framework, name) for name in BRIDGE} | dict(subject.classes)
+        self.names |= callables(subject.framework) | dict(subject.classes)
 
     def __str__(self) -> str:
         return "\n".join(self.lines[1:])

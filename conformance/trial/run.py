@@ -275,7 +275,7 @@ def _judge(trial: Trial, check: Check, case: Any) -> None:
 
 def _draws(trial: Trial, check: Check, limit: int) -> int:
     """How often each case is judged, its data shuffled: more than once where every new shape must be compiled."""
-    return 1 if trial.subject.forget is None or not check.shuffles else math.ceil(math.sqrt(limit))
+    return 1 if not trial.subject.compiles_per_shape or not check.shuffles else math.ceil(math.sqrt(limit))
 
 
 def _more(trial: Trial, check: Check, strategy: Any, draws: int) -> list[Sighting]:

@@ -1,13 +1,8 @@
-"""Values as Python text, and the names that a script brings with it from an adapter."""
+"""Values as Python text."""
 
 from __future__ import annotations
 
 import numpy as np
-
-BRIDGE = (
-    "get", "reach", "to_native", "to_numpy", "construct", "load_entries", "state", "read", "set_training",
-    "differentiate", "differentiate_again", "push_forward_twice", "differentiate_module", "backward",
-)  # fmt: skip
 
 
 def written(array: np.ndarray) -> str:

@@ -1,0 +1,73 @@
+"""What a script that reproduces a failure carries of an adapter, so that it runs without nnspec."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+from nnspec.adapters.contract import Adapter
+from nnspec.adapters.subject import Lacks
+
+PACKAGE = __package__
+# the methods that programs may call
+IN_PROGRAMS = (
+    "to_native", "to_numpy", "construct", "load_entries", "state", "read", "set_training",
+    "differentiate_module", "backward",
+)  # fmt: skip
+CALLED = re.compile(r"(?<![.\w])(\w+)\(")  # a function in a text, and no method of an object
+
+
+def preamble(adapter: Adapter, device: str | None) -> str:
+    """Return the first lines of a script: the imports of the adapter's methods, and the device that was asked for."""
+    lines = [adapter.preamble]
+    if device is not None:
+        lines.append(adapter.on_device.format(device=device))
+    return "\n".join(lines)
+
+
+def sources(adapter: Adapter, text: str) -> list[str]:
+    """Return the sources of the adapter's functions that a text names, and of those that they name in turn."""
+    known = functions(adapter)
+    found: dict[str, str] = {}
+    while more := {name for name in known.keys() & set(CALLED.findall(text)) if name not in found}:
+        found |= {name: _source(known[name]) for name in more}
+        text = "\n".join(found[name] for name in more)
+    return [found[name] for name in known if name in found]
+
+
+def callables(adapter: Any) -> dict[str, Callable[..., Any]]:
+    """Return what programs may call of an adapter, by name. A method that the adapter has not raises Lacks."""
+
+    def lacking(name: str) -> Callable[..., Any]:
+        def lacks(*given: Any) -> Any:
+            raise Lacks(f"{adapter.name} has no {name}")
+
+        return lacks
+
+    return {name: getattr(adapter, name, None) or lacking(name) for name in IN_PROGRAMS}
+
+
+def functions(adapter: Adapter) -> dict[str, Callable[..., Any]]:
+    """Return name -> function, of an adapter's methods and of the functions of this package that they call."""
+    methods = {n: f for n, f in inspect.getmembers(type(adapter), inspect.isfunction) if n[:2] != "__"}
+    called: dict[str, Callable[..., Any]] = {}
+    pending: list[Any] = list(methods.values())
+    while pending:
+        function = pending.pop()
+        for name in function.__code__.co_names:
+            other = function.__globals__.get(name)
+            if isinstance(other, FunctionType) and other.__module__.startswith(PACKAGE) and name not in called:
+                called[name] = other
+                pending.append(other)
+    return called | methods
+
+
+def _source(function: Callable[..., Any]) -> str:
+    """Return the source of a function; of a method as a function, which calls others without `self`."""
+    text = textwrap.dedent(inspect.getsource(function)).rstrip()
+    is_method = "." in function.__qualname__
+    return re.sub(r"\bself(\.|,\s+|(?=\)))", "", text) if is_method else text

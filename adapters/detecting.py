@@ -1,0 +1,111 @@
+"""Which framework a user's file works on: by its classes, its annotations, its code, else by the calls that succeed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nnspec.adapters.choosing import functions_of
+from nnspec.adapters.contract import Adapter
+from nnspec.adapters.names import adapters, extra_of
+from nnspec.adapters.signatures import SIGNATURES
+from nnspec.adapters.subject import Subject, SubjectError
+from nnspec.adapters.trying import Watch, works
+
+DEFAULT = "numpy"  # where nothing in a file tells
+
+
+def adapter_class(name: str) -> type[Adapter]:
+    """Return an adapter's class, which does not import its framework."""
+    found: type[Adapter] = adapters()[name].load()
+    return found
+
+
+def made(name: str, profile: str) -> Adapter:
+    """Return an adapter by its name; it imports its framework. Raises SubjectError where that is not installed."""
+    try:
+        return adapter_class(name)(profile)
+    except ModuleNotFoundError as error:
+        how = extra_of(name)
+        raise SubjectError(f"subject {name!r} needs the package {error.name!r}{how and f': {how}'}") from None
+
+
+def for_files() -> dict[str, type[Adapter]]:
+    """Return the adapters of frameworks that a file may work on; NumPy comes last, since other files use it too."""
+    found = {name: adapter_class(name) for name in adapters()}
+    named = {name: cls for name, cls in found.items() if cls.packages}
+    return dict(sorted(named.items(), key=lambda item: (item[0] == DEFAULT, item[0])))
+
+
+def adapter_of(framework: str, profile: str) -> Adapter:
+    """Return the adapter of a framework that the user named."""
+    if framework not in (known := for_files()):
+        raise SubjectError(f"framework {framework!r}: expected one of {', '.join(known)}")
+    return made(framework, profile)
+
+
+def is_of(adapter: Adapter | type[Adapter], cls: type) -> bool:
+    """Return whether a class is one of a framework's own, or derives from one."""
+    return any(adapter.recognises(base) for base in cls.__mro__)
+
+
+def detect(title: str, found: Mapping[str, Any], names: Mapping[str, Any], watch: Watch, profile: str) -> Adapter:
+    """Return the adapter for a file with these names, of which those `found` are judged."""
+    known = for_files()
+    classes = {n: c for n, c in found.items() if inspect.isclass(c) and n not in ("Parameter", "SGD")}
+    if classes:
+        return made(_of_classes(known, classes.values()), profile)
+    annotations = [str(a) for f in found.values() for a in getattr(f, "__annotations__", {}).values()]
+    for name, adapter in known.items():
+        if name != DEFAULT and any(package in a for a in annotations for package in adapter.packages):
+            return made(name, profile)
+    named = _in_code(known, found.values())
+    around = {name for value in names.values() for name, adapter in known.items() if adapter.recognises(value)} | named
+    if len(around) < 2:
+        return made(around.pop() if around else DEFAULT, profile)
+    candidates = {name: made(name, profile) for name in known if name in around}
+    return _by_calls(title, found, [name for name in candidates if name in (named or around)], candidates, watch)
+
+
+def _of_classes(known: Mapping[str, type[Adapter]], classes: Iterable[type]) -> str:
+    """Return the framework that one of the classes derives from, or else that their methods name."""
+    for name, adapter in known.items():
+        if name != DEFAULT and any(is_of(adapter, cls) for cls in classes):
+            return name
+    used = _in_code(known, (member for cls in classes for member in vars(cls).values()))
+    return next((name for name in known if name in used and name != DEFAULT), DEFAULT)
+
+
+def _by_calls(
+    title: str, found: Mapping[str, Any], named: list[str], around: Mapping[str, Adapter], watch: Watch
+) -> Adapter:
+    """Return the framework on whose arrays the functions work. Those that their code names are tried first."""
+    functions, _ = functions_of(found)
+    stems = [stem for stem, signature in SIGNATURES.items() if signature.function in functions]
+
+    def working(name: str) -> set[str]:
+        subject = Subject.of(around[name], functions=functions)
+        return {stem for stem in stems if works(subject, stem, watch)}
+
+    if len(named) == 1 and working(named[0]) == set(stems):
+        return around[named[0]]
+    succeeded = {name: working(name) for name in around}
+    best = [name for name in around if all(succeeded[name] >= other for other in succeeded.values())]
+    if len(best) == 1:
+        return around[best[0]]
+    if not any(succeeded.values()):  # what cannot be called at all is told for each block
+        return around[named[0]]
+    *others, last = around
+    choice = " or ".join(f"--framework {name}" for name in (*others, last))
+    raise SubjectError(f"{title}: uses {', '.join(others)} and {last}; say {choice}")
+
+
+def _in_code(known: Mapping[str, type[Adapter]], functions: Iterable[Any]) -> set[str]:
+    """Return which of the frameworks the functions name in their code."""
+    found: set[str] = set()
+    for function in map(inspect.unwrap, functions):
+        code, globals_ = getattr(function, "__code__", None), getattr(function, "__globals__", {})
+        values = [function, *(globals_.get(name) for name in (code.co_names if code else ()))]
+        found |= {name for name, adapter in known.items() if any(map(adapter.recognises, values))}
+    return found
