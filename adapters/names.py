@@ -16,6 +16,8 @@ GROUP = "nnspec.adapters"  # the group of entry points in which an adapter regis
 def adapters() -> dict[str, EntryPoint]:
     """Return name -> entry point, of the adapters of all installed packages."""
     found = sorted(entry_points(group=GROUP), key=lambda entry: (bool(entry.extras), entry.name))
+    if not found:  # the sources are newer than what was installed
+        raise RuntimeError("no adapter is registered: install nnspec again (pip install --no-deps -e .)")
     return {entry.name: entry for entry in found}
 
 
