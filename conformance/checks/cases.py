@@ -7,48 +7,42 @@ simplified afterwards (`minimise`), which is a hundred times faster than drawing
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
 from nnspec.conformance.case import Array, Case, whole
+from nnspec.conformance.drawing import Decision, Draw, any_of, composite, integers
 
 
-@dataclass(frozen=True)
 class Data:
-    """A source of values: `kind` says what they look like, `seed` which ones they are."""
+    """A source of values: `kind` says what they look like, `seed` which ones they are.
 
-    kind: str
-    seed: int
-    dtype: str
-    rng: np.random.Generator
+    The values of a case lie one behind the other in a table, which is faster than to seed a generator for each case.
+    """
+
+    def __init__(self, kind: str, seed: int, dtype: str) -> None:
+        self.kind, self.seed, self.dtype = kind, seed, dtype
+        self._at = 2 * seed % TABLE
 
     def inputs(self, *shape: int) -> Array:
         """Values of an input: integers in [−8, 8] without 0, or N(0, 1)."""
-        if self.kind == "integers":
-            return self._integers(8, shape)
-        return self.rng.standard_normal(shape).astype(self.dtype)
+        return self._next("integers" if self.kind == "integers" else "normal", shape)
 
     def weights(self, *shape: int) -> Array:
         """Values of a weight whose first axis counts the outputs: in the one-hot draw a single ±2ʲ for each of them."""
         if self.kind != "one-hot":
             return self.inputs(*shape)
-        weight = np.zeros((shape[0], int(np.prod(shape[1:]))), self.dtype)
+        weight = np.zeros((shape[0], math.prod(shape[1:])), self.dtype)
         if weight.size:
-            places = self.rng.integers(0, weight.shape[1], shape[0])
-            weight[np.arange(shape[0]), places] = self.rng.choice([-1, 1], shape[0]) * 2.0 ** self.rng.integers(
-                -3, 4, shape[0]
-            )
+            weight[np.arange(shape[0]), self.below(weight.shape[1], shape[0])] = self._next("powers", (shape[0],))
         return weight.reshape(shape)
 
     def offsets(self, *shape: int) -> Array:
         """Values of a bias: zeros in the one-hot draw, where nothing but copies is wanted."""
         return np.zeros(shape, self.dtype) if self.kind == "one-hot" else self.inputs(*shape)
-
-    def _integers(self, largest: int, shape: tuple[int, ...]) -> Array:
-        return (self.rng.integers(1, largest + 1, shape) * self.rng.choice([-1, 1], shape)).astype(self.dtype)
 
     def cotangents(self, *shape: int) -> Array:
         """Values of a cotangent: in the one-hot draw a single ±2ʲ for each channel, so that gradients are copies."""
@@ -56,41 +50,52 @@ class Data:
             return self.inputs(*shape)
         return np.moveaxis(self.weights(shape[1], shape[0], *shape[2:]), 0, 1).copy()
 
+    def below(self, limit: int, *shape: int) -> np.ndarray:
+        """Whole numbers from 0 to limit − 1, each as likely as the others."""
+        return self._next("uniform", shape, "int64") % limit
 
-# -- strategies --------------------------------------------------------------------------------------------------------
+    def _next(self, kind: str, shape: tuple[int, ...], dtype: str = "") -> Array:
+        """Copy the next values of a table."""
+        table, size = _table(kind, dtype or self.dtype), math.prod(shape)
+        if size > len(table) // 2:
+            return np.resize(table[self._at :], shape)
+        if self._at + size > len(table):
+            self._at = (self._at + size) % 1009
+        begin, self._at = self._at, self._at + size
+        return table[begin : self._at].reshape(shape).copy()
 
 
-def composite(function: Callable[..., Any]) -> Callable[..., st.SearchStrategy[Any]]:
-    """`st.composite`, but the same arguments give the same strategy: to examine a new one takes Hypothesis longer than
-    to draw from it. The arguments must be hashable."""
-    return functools.lru_cache(maxsize=1000, typed=True)(st.composite(function))
+TABLE = 2**17  # values of each kind
 
 
-def any_of(*values: Any) -> st.SearchStrategy[Any]:
-    """`st.sampled_from`, made once for the same values, which must be hashable."""
-    return _any_of(values, repr(values))
-
-
-@functools.lru_cache(maxsize=1000)
-def _any_of(values: tuple[Any, ...], _written: str) -> st.SearchStrategy[Any]:
-    # as written they differ where they are equal: 1 from True, 0.0 from −0.0
-    return st.sampled_from(values)
+@functools.cache
+def _table(kind: str, dtype: str) -> np.ndarray:
+    """Values of one kind, the same ones in each dtype."""
+    rng = np.random.default_rng(0)
+    signs = rng.choice([-1.0, 1.0], TABLE)
+    if kind == "normal":
+        values = rng.standard_normal(TABLE)
+    elif kind == "integers":
+        values = signs * rng.integers(1, 9, TABLE)
+    elif kind == "powers":
+        values = signs * 2.0 ** rng.integers(-3, 4, TABLE)
+    else:
+        values = rng.integers(0, 2**40, TABLE)
+    return values.astype(dtype)
 
 
 KINDS = ("integers", "one-hot", "normal")
 
 
 @composite
-def data(draw: st.DrawFn, dtype: str, kinds: tuple[str, ...] = KINDS) -> Data:
+def data(draw: Draw, dtype: str, kinds: tuple[str, ...] = KINDS) -> Data:
     """The three draws of the verdict rule: exact integers, one-hot weights on full mantissas, N(0, 1)."""
-    kind, seed = draw(any_of(*kinds)), draw(st.integers(0, 2**16 - 1))
-    return Data(kind, seed, dtype, np.random.default_rng(seed))
+    # Each source of one case begins elsewhere, also where all bytes are 0.
+    return Data(kinds[draw.below(len(kinds))], draw.below(2**16) + 4099 * draw.used, dtype)
 
 
 @composite
-def with_cotangent(
-    draw, cases: st.SearchStrategy[Case], shape: Callable[[Case], tuple[int, ...]], name: str = "cotangent"
-):
+def with_cotangent(draw, cases: Decision[Case], shape: Callable[[Case], tuple[int, ...]], name: str = "cotangent"):
     """A case and a cotangent of its result, whose shape `shape(case)` tells. Integers go with integers."""
     case = draw(cases)
     arrays = [a for a in case.arrays.values() if a is not None]
@@ -99,17 +104,17 @@ def with_cotangent(
     return replace(case, arrays={**case.arrays, name: values.cotangents(*shape(case))})
 
 
-@st.composite
-def wholes(draw: st.DrawFn, *, of: Callable[..., st.SearchStrategy[Case]], **choices: Any):
+@composite
+def wholes(draw: Draw, *, of: Callable[..., Decision[Case]], **choices: Any):
     """Cases of the strategy `of` in whole numbers."""
     return whole(draw(of(**choices)))
 
 
-@st.composite
+@composite
 def specials(
-    draw: st.DrawFn,
+    draw: Draw,
     *,
-    of: Callable[..., st.SearchStrategy[Case]],
+    of: Callable[..., Decision[Case]],
     operand: str,
     values: tuple[float, ...] = (np.nan, np.inf, -np.inf),
     **choices: Any,
@@ -119,20 +124,9 @@ def specials(
     return case.but(**{operand: not_finite_somewhere(draw, np.array(case[operand]), values)})
 
 
-def not_finite_somewhere(draw: st.DrawFn, a: Array, values: tuple[float, ...] = (np.nan, np.inf, -np.inf)) -> Array:
+def not_finite_somewhere(draw: Draw, a: Array, values: tuple[float, ...] = (np.nan, np.inf, -np.inf)) -> Array:
     """An infinity or NaN in up to three places."""
     value = draw(any_of(*values))
-    for _ in range(draw(st.integers(1, 3))):
-        a.flat[draw(st.integers(0, a.size - 1))] = value
+    for _ in range(draw(integers(1, 3))):
+        a.flat[draw(integers(0, a.size - 1))] = value
     return a
-
-
-def pairs(low: int, high: int) -> st.SearchStrategy[int | tuple[int, int]]:
-    """(rows, columns), each in [low, high]; equal ones as a single int, which must mean the same."""
-    return st.tuples(st.integers(low, high), st.integers(low, high)).map(lambda p: p[0] if p[0] == p[1] else p)
-
-
-# -- memory layouts ----------------------------------------------------------------------------------------------------
-
-
-# -- smaller data ------------------------------------------------------------------------------------------------------

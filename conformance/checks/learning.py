@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
 from nnspec.adapters.for_reference import subject as reference_subject
 from nnspec.adapters.subject import Lacks
 from nnspec.conformance.case import Array
-from nnspec.conformance.checks.cases import any_of, composite
 from nnspec.conformance.checks.trees import mapping, native
+from nnspec.conformance.drawing import Draw, any_of, booleans, composite, integers
 from nnspec.conformance.trial.programs import Program
 from nnspec.conformance.trial.source import literal
 from nnspec.conformance.trial.trial import Trial
@@ -137,7 +136,7 @@ def gradients(name: str = "net", keys: Iterable[str] = ()) -> list[str]:
 
 @composite
 def learnings(
-    draw: st.DrawFn,
+    draw: Draw,
     *,
     dtype: str,
     lacks: frozenset[str] = frozenset(),
@@ -146,14 +145,14 @@ def learnings(
     vary: tuple[str, ...] = (),
 ) -> Any:
     """A network of integers up to ±3, batches of ±1, ±2, ±4 and cotangents of ±1, ±2: products with them are exact."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**16 - 1)))
+    rng = np.random.default_rng(draw(integers(0, 2**16 - 1)))
 
     def signed(shape: tuple[int, ...], *sizes: int) -> Array:
         return (rng.choice([-1, 1], shape) * rng.choice(sizes, shape)).astype(dtype)
 
     entries = {layer: {k: signed(s, 1, 2, 3) for k, s in shapes.items()} for layer, shapes in SHAPES.items()}
-    sizes = [draw(st.integers(*rows)) for _ in range(draw(st.integers(*passes)))]
+    sizes = [draw(integers(*rows)) for _ in range(draw(integers(*passes)))]
     batches = tuple((signed((n, 2), 1, 2, 4), signed((n, 1), 1, 2)) for n in sizes)
     numbers = {"lr": draw(any_of(1.0, 0.5))}
-    numbers |= {name: draw(any_of(0.5, 1.0)) for name in vary if name not in lacks and draw(st.booleans())}
+    numbers |= {name: draw(any_of(0.5, 1.0)) for name in vary if name not in lacks and draw(booleans())}
     return Learning(entries, batches, numbers)

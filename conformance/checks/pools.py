@@ -9,14 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
 from nnspec.conformance.case import Array, Case, as_pair
-from nnspec.conformance.checks.cases import any_of, composite, data
+from nnspec.conformance.checks.cases import data
+from nnspec.conformance.drawing import Draw, any_of, booleans, composite, integers
 
 ALL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "count_include_pad", "divisor_override")
 MORE_OFTEN = any_of(False, True, True)
-Change = Callable[[st.DrawFn, Array], Array]
-Breakage = Callable[[st.DrawFn, Case, frozenset[str]], Case]
+Change = Callable[[Draw, Array], Array]
+Breakage = Callable[[Draw, Case, frozenset[str]], Case]
 
 
 @composite
@@ -45,7 +45,7 @@ def pools(
     kernel = (rows, draw(any_of(*kernels)) if "kernel_size" in vary else rows)
     axes = [_axis(draw, k, vary, ending, ceil_mode, "stride" not in lacks) for k in kernel]
     size, stride, padding, dilation = (tuple(pair) for pair in zip(*axes, strict=True))
-    many = (1, 1) if max(kernel) > 9 else (draw(st.integers(batch, 3)), draw(any_of(*channels)))
+    many = (1, 1) if max(kernel) > 9 else (draw(integers(batch, 3)), draw(any_of(*channels)))
     values = draw(data(dtype, ("integers", "normal")))
     arguments = {
         "kernel_size": _as_int(kernel),
@@ -63,14 +63,14 @@ def pools(
 
 
 def _axis(
-    draw: st.DrawFn, k: int, vary: tuple[str, ...], ending: str, ceil_mode: bool, own_stride: bool
+    draw: Draw, k: int, vary: tuple[str, ...], ending: str, ceil_mode: bool, own_stride: bool
 ) -> tuple[int, int, int, int]:
     """Size, stride, padding and dilation of one axis."""
-    p = draw(st.integers(0, k // 2)) if "padding" in vary else 0
-    d = draw(st.integers(1, 3)) if "dilation" in vary else 1
+    p = draw(integers(0, k // 2)) if "padding" in vary else 0
+    d = draw(integers(1, 3)) if "dilation" in vary else 1
     least = {"extra": 2, "dropped": max(2, k - p + 1)}.get(ending, 1)
-    s = draw(st.integers(least, least + 2)) if "stride" in vary else 1 if own_stride else k
-    if ending == "any" and ceil_mode and s > 1 and k > p + 1 and draw(st.booleans()):
+    s = draw(integers(least, least + 2)) if "stride" in vary else 1 if own_stride else k
+    if ending == "any" and ceil_mode and s > 1 and k > p + 1 and draw(booleans()):
         ending = "extra"  # by chance alone it is rare where there is padding
     left_over = {
         "exact": (0, 0),
@@ -78,7 +78,7 @@ def _axis(
         "dropped": (1, min(s - 1, s - k + p)),  # … or in it, or beyond
         "any": (1 - s if ceil_mode else 0, s - 1),  # below 0: the first window hangs over already
     }[ending]
-    n = draw(st.integers(0, 3)) * s + d * (k - 1) + 1 - 2 * p + draw(st.integers(*left_over))
+    n = draw(integers(0, 3)) * s + d * (k - 1) + 1 - 2 * p + draw(integers(*left_over))
     # With d rows or more, no two neighbouring elements of a window leap over the image, one in each padding.
     short = max(0, (d if p else 1) - n)
     return n + -(-short // s) * s, s, p, d
@@ -102,7 +102,7 @@ def calls_in_turn(draw, *, stem: str, dtype: str, lacks: frozenset[str]):
         ({"stride": 1}, {"stride": 2}),
     ]
     known = case.arguments.keys() - lacks
-    first, second = draw(st.sampled_from([c for c in changes if c[1].keys() <= known] or [({}, {})]))
+    first, second = draw(any_of(*[c for c in changes if c[1].keys() <= known] or [({}, {})]))
     return case.but(**first), case.but(**second)
 
 
@@ -115,36 +115,36 @@ def broken(draw, *, how: Breakage, lacks: frozenset[str], **choices: Any):
     return how(draw, draw(pools(lacks=lacks, **choices)), lacks)
 
 
-def rank(draw: st.DrawFn, case: Case, lacks: frozenset[str]) -> Case:
+def rank(draw: Draw, case: Case, lacks: frozenset[str]) -> Case:
     """Two or five dimensions."""
-    return case.but(x=draw(st.sampled_from([case["x"][0, 0], case["x"][None]])))
+    return case.but(x=draw(any_of(case["x"][0, 0], case["x"][None])))
 
 
 def below(name: str, legal: int) -> Breakage:
     """One of the pair's two values, or both, below what is legal, on an image large enough for any reading of them."""
-    values = st.sampled_from([legal - 1, (legal - 1, legal), (legal, legal - 1), (legal, legal - 2)])
+    values = any_of(legal - 1, (legal - 1, legal), (legal, legal - 1), (legal, legal - 2))
 
-    def how(draw: st.DrawFn, case: Case, lacks: frozenset[str]) -> Case:
+    def how(draw: Draw, case: Case, lacks: frozenset[str]) -> Case:
         x = np.resize(case["x"], (*case["x"].shape[:2], 9, 9))
         return case.but(x=x, **{name: draw(values)})
 
     return how
 
 
-def too_much_padding(draw: st.DrawFn, case: Case, lacks: frozenset[str]) -> Case:
+def too_much_padding(draw: Draw, case: Case, lacks: frozenset[str]) -> Case:
     """More than half of the dilated window, on one axis or both; a little, or as much as the window."""
     kernel, dilation = as_pair(case["kernel_size"]), as_pair(case.arguments.get("dilation", 1))
-    halves = [(d * (k - 1) + 1) // 2 + 1 + draw(st.integers(0, 1)) for k, d in zip(kernel, dilation, strict=True)]
+    halves = [(d * (k - 1) + 1) // 2 + 1 + draw(integers(0, 1)) for k, d in zip(kernel, dilation, strict=True)]
     return case.but(padding=draw(any_of((halves[0], 0), (0, halves[1]), tuple(halves))))
 
 
-def too_large_a_window(draw: st.DrawFn, case: Case, lacks: frozenset[str]) -> Case:
+def too_large_a_window(draw: Draw, case: Case, lacks: frozenset[str]) -> Case:
     """A window one row or one column larger than fits, by its kernel size or by its dilation."""
-    axis = draw(st.integers(0, 1))
+    axis = draw(integers(0, 1))
     kernel, padding = list(as_pair(case["kernel_size"])), as_pair(case["padding"])
     ceil_mode = case["ceil_mode"] and case["stride"] is not None  # a stride as large as the window fits always
     span = case["x"].shape[2 + axis] + 2 * padding[axis] + (as_pair(case["stride"])[axis] if ceil_mode else 1)
-    if "dilation" in case.arguments.keys() - lacks and kernel[axis] > 1 and draw(st.booleans()):
+    if "dilation" in case.arguments.keys() - lacks and kernel[axis] > 1 and draw(booleans()):
         dilation = [1, 1]
         dilation[axis] = -(-(span - 1) // (kernel[axis] - 1))
         return case.but(dilation=tuple(dilation), ceil_mode=ceil_mode)

@@ -70,7 +70,7 @@ def _cases(trial: Trial, stem: str, backward: bool) -> Iterator[Case]:
         drawn: list[Case] = []
         if not isinstance(strategy, type):  # a state machine has no cases
             few = settings(settings.get_profile("nnspec-quick"), max_examples=DRAWN, phases=(Phase.generate,))
-            few(seed(0)(given(case=strategy)(_keeping(drawn))))()
+            few(seed(0)(given(case=strategy.strategy)(_keeping(drawn))))()
         if found := [case for case in drawn if _is_typical(case, stem, backward)]:
             in_evaluation = {"training": False} if trial.form == "class" and "training" in found[0].arguments else {}
             yield from sorted((whole(case).but(**in_evaluation) for case in found), key=_size, reverse=True)

@@ -6,14 +6,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from hypothesis import find
-from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
 from nnspec.conformance.bounds.pool import averaged, shared
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks import laws, laws_of_gradients
-from nnspec.conformance.checks.cases import composite, not_finite_somewhere, specials, wholes, with_cotangent
+from nnspec.conformance.checks.cases import not_finite_somewhere, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
     below,
@@ -24,6 +22,7 @@ from nnspec.conformance.checks.pools import (
     too_large_a_window,
     too_much_padding,
 )
+from nnspec.conformance.drawing import Decision, composite, reaches
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -256,7 +255,7 @@ def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
-def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> Decision[Case]:
     """A pool and a cotangent of its result."""
     pool = cases(dtype=dtype, lacks=lacks, **choices)
     return with_cotangent(pool, lambda case: avg_pool2d(case["x"], **case.arguments).shape)
@@ -371,7 +370,7 @@ def test_reach_everything_at_once() -> None:
             given = (case["count_include_pad"], case["divisor_override"])
             return case["ceil_mode"] and unequal and given == wanted and max(_left_over(case)) > 0
 
-        find(cases(dtype="float32"), corner)
+        reaches(cases(dtype="float32"), corner)
 
 
 def test_reach_gradients() -> None:
@@ -388,14 +387,14 @@ def test_reach_gradients() -> None:
         lambda case: overlap(case) and case["padding"] != 0 and not case["count_include_pad"],
         lambda case: overlap(case) and case["divisor_override"] == -2,
     ):
-        find(gradients(dtype="float32", lacks=frozenset(), ending="extra", kernels=(3, 4, 5)), corner)
+        reaches(gradients(dtype="float32", lacks=frozenset(), ending="extra", kernels=(3, 4, 5)), corner)
     for corner in (
         lambda case: gap(case) and (expected_gradients(case)["x"].value == 0).any(),
         lambda case: overlap(case) and not np.any(expected_gradients(case)["x"].within()),
     ):
-        find(gradients(dtype="float32", lacks=frozenset()), corner)
+        reaches(gradients(dtype="float32", lacks=frozenset()), corner)
 
 
 def test_reach_windows_larger_than_the_image() -> None:
     """In `ceil_mode` a window may be larger than the padded image, by less than the stride."""
-    find(cases(dtype="float32"), lambda case: min(_left_over(case)) < 0)
+    reaches(cases(dtype="float32"), lambda case: min(_left_over(case)) < 0)

@@ -7,16 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from hypothesis import find
-from hypothesis import strategies as st
 from nnspec.conformance.bounds.arithmetic import Accuracy
 from nnspec.conformance.bounds.residual import KEEPING, Run
 from nnspec.conformance.bounds.rule import Array, Expected, by_class
 from nnspec.conformance.bounds.running_error import Approximate
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import laws, laws_of_gradients
-from nnspec.conformance.checks.cases import Data, any_of, composite, data, with_cotangent
+from nnspec.conformance.checks.cases import Data, data, with_cotangent
 from nnspec.conformance.checks.laws import Laws
+from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, integers, reaches
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -43,16 +42,16 @@ def cases(
     that every norm sees more than one value.
     """
     stride = draw(any_of(*([1] if "stride" in lacks else strides)))
-    inputs = draw(st.integers(1, 3))
-    outputs = inputs if channels == "same" else draw(st.integers(1, 3))
+    inputs = draw(integers(1, 3))
+    outputs = inputs if channels == "same" else draw(integers(1, 3))
     if channels == "other" and outputs == inputs:
         outputs = inputs % 3 + 1
-    size = [(draw(st.integers(1, 4)) - 1) * stride + 1 + draw(st.integers(0, stride - 1)) for _ in range(2)]
+    size = [(draw(integers(1, 4)) - 1) * stride + 1 + draw(integers(0, stride - 1)) for _ in range(2)]
     training = draw(any_of(*modes))
     values = draw(data(dtype))
     sign = (lambda a: a) if signed else np.abs
 
-    arrays = {"x": sign(values.inputs(draw(st.integers(2 if training else batch, 3)), inputs, *size))}
+    arrays = {"x": sign(values.inputs(draw(integers(2 if training else batch, 3)), inputs, *size))}
     shapes = {"1": (outputs, inputs, 3, 3), "2": (outputs, outputs, 3, 3)}
     for number, shape in shapes.items():
         arrays[f"conv{number}.weight"] = sign(values.weights(*shape))
@@ -65,13 +64,13 @@ def cases(
 
 def _norm(values: Data, name: str, channels: int, vary: tuple[str, ...], signed: bool) -> dict[str, Array]:
     """The state of a norm: quarters of small integers. Not signed, it neither negates nor lowers anything."""
-    rng, ones = values.rng, np.ones(channels, values.dtype)
+    ones = np.ones(channels, values.dtype)
     if name not in vary:
         entries = (ones, 0 * ones, 0 * ones, ones)
     else:
-        weight, bias, mean, variance = rng.integers(1, 9, (4, channels)) / 4
+        weight, bias, mean, variance = (1 + values.below(8, 4, channels)) / 4
         if signed:
-            weight, bias, mean = (a * rng.choice([-1, 1], channels) for a in (weight, bias, mean))
+            weight, bias, mean = (a * (1 - 2 * values.below(2, channels)) for a in (weight, bias, mean))
         entries = (weight, bias, mean if signed else -mean, variance)
     keys = ("weight", "bias", "running_mean", "running_var")
     return {f"{name}.{key}": a.astype(values.dtype) for key, a in zip(keys, entries, strict=True)}
@@ -303,7 +302,7 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
 BOTH = (False, True)  # modes
 
 
-def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> Decision[Case]:
     """A block with its whole state, an image and a cotangent of the result."""
     return with_cotangent(cases(dtype=dtype, lacks=lacks, **choices), output_shape)
 
@@ -442,9 +441,9 @@ def broken(draw, *, dtype: str, lacks: frozenset[str], how: Any, **choices: Any)
     return how(draw, draw(cases(dtype=dtype, lacks=lacks, **choices)))
 
 
-def _channels(draw: st.DrawFn, case: Case) -> Case:
+def _channels(draw: Draw, case: Case) -> Case:
     x = case["x"]
-    more = draw(st.booleans()) or x.shape[1] == 1
+    more = draw(booleans()) or x.shape[1] == 1
     return case.but(x=np.concatenate([x, x[:, :1]], axis=1) if more else x[:, 1:])
 
 
@@ -454,8 +453,8 @@ test_refuses_channels = refusal(
 )
 
 
-def _rank(draw: st.DrawFn, case: Case) -> Case:
-    return case.but(x=draw(st.sampled_from([case["x"][0, 0], case["x"][None], case["x"][0]])))
+def _rank(draw: Draw, case: Case) -> Case:
+    return case.but(x=draw(any_of(case["x"][0, 0], case["x"][None], case["x"][0])))
 
 
 test_refuses_rank = refusal("basic_block.refuses.rank", laws.refuses, "Two, three and five dimensions.", how=_rank)
@@ -480,7 +479,7 @@ def test_reach_every_kind_of_shortcut() -> None:
         lambda c: c["stride"] == 3 and c["x"].shape[2] % 3 == 2 and c["x"].shape[2] != c["x"].shape[3],
         lambda c: c["x"].shape[2:] == (1, 1),
     ):
-        find(cases(dtype="float32"), corner)
+        reaches(cases(dtype="float32"), corner)
 
 
 def test_reach_values_on_both_sides_of_every_relu() -> None:
@@ -490,4 +489,4 @@ def test_reach_values_on_both_sides_of_every_relu() -> None:
         branch = run(ending(case, "downsample.1", 0) if "downsample.1.weight" in case.arrays else case)[0].value
         return bool((case["x"] < 0).any() and (case["x"] > 0).any() and (branch == 0).any() and (branch > 0).any())
 
-    find(cases(dtype="float32"), corner)
+    reaches(cases(dtype="float32"), corner)

@@ -6,16 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from hypothesis import find
-from hypothesis import strategies as st
 from nnspec.adapters.subject import Lacks, Unsupported
 from nnspec.conformance.bounds.arithmetic import Accuracy
 from nnspec.conformance.bounds.batch_norm import expected, expected_gradients, expected_second, readings
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import LAYOUTS, Case
 from nnspec.conformance.checks import laws, laws_of_gradients
-from nnspec.conformance.checks.cases import any_of, composite, data, specials, with_cotangent
+from nnspec.conformance.checks.cases import data, specials, with_cotangent
 from nnspec.conformance.checks.laws import Laws
+from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, integers, reaches
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
@@ -154,9 +153,9 @@ def test_train_variance(subject: Trial, case: Case) -> None:
     equals_reference(subject, case.but(x=case["x"] * 128))
 
 
-def _near_eps(draw: st.DrawFn, case: Case) -> Case:
+def _near_eps(draw: Draw, case: Case) -> Case:
     """A variance of about eps: between a quarter of it and nine times as much."""
-    near = case["eps"] * 2.0 ** draw(st.integers(-2, 0))
+    near = case["eps"] * 2.0 ** draw(integers(-2, 0))
     return case.but(
         x=case["x"] * np.sqrt(near).astype(case["x"].dtype),
         running_var=(case["running_var"] * near).astype(case["x"].dtype),
@@ -242,7 +241,7 @@ def _but_first(array: np.ndarray) -> Any:
     return (slice(None), slice(1, None)) if array.ndim > 1 else slice(1, None)
 
 
-def _offset(draw: st.DrawFn, case: Case) -> Case:
+def _offset(draw: Draw, case: Case) -> Case:
     return case.but(x=case["x"] + draw(any_of(1000, -1000)))
 
 
@@ -260,7 +259,7 @@ test_train_offset = law(
 )
 
 
-def _constant(draw: st.DrawFn, case: Case) -> Case:
+def _constant(draw: Draw, case: Case) -> Case:
     first = case["x"][(slice(1), slice(None), *(slice(1) for _ in case["x"].shape[2:]))]
     return case.but(x=np.broadcast_to(100 * first, case["x"].shape).copy())
 
@@ -282,7 +281,7 @@ test_train_constant = law(
 # -- running statistics ------------------------------------------------------------------------------------------------
 
 
-def _new(draw: st.DrawFn, case: Case) -> Case:
+def _new(draw: Draw, case: Case) -> Case:
     """At times the statistics that a module begins with."""
     zeros, ones = np.zeros_like(case["running_mean"]), np.ones_like(case["running_var"])
     return case.but(running_mean=zeros, running_var=ones) if draw(any_of(False, False, True)) else case
@@ -318,7 +317,7 @@ def steps(draw, *, dtype: str, lacks: frozenset[str], least: int = 2, **choices:
     """Several batches for one module, one case for each, in which the state before the first is the same."""
     first = draw(cases(dtype=dtype, lacks=lacks, **choices))
     shape = first["x"].shape
-    further = [draw(data(dtype, ("integers", "normal"))).inputs(*shape) for _ in range(draw(st.integers(least, 4)) - 1)]
+    further = [draw(data(dtype, ("integers", "normal"))).inputs(*shape) for _ in range(draw(integers(least, 4)) - 1)]
     return (first, *(first.but(x=x) for x in further))
 
 
@@ -437,9 +436,9 @@ test_eval_special = law(
 )
 
 
-def _one_image(draw: st.DrawFn, case: Case) -> Case:
+def _one_image(draw: Draw, case: Case) -> Case:
     """At times a single image, which must have more than one pixel."""
-    return case.but(x=case["x"][:1]) if case["x"][0, 0].size > 1 and draw(st.booleans()) else case
+    return case.but(x=case["x"][:1]) if case["x"][0, 0].size > 1 and draw(booleans()) else case
 
 
 @requirement(
@@ -479,7 +478,7 @@ def test_arguments_together(subject: Trial, case: Case) -> None:
 def _unsaid(*names: str) -> Callable[..., Case]:
     """The case with some arguments left out of the call."""
 
-    def how(draw: st.DrawFn, case: Case) -> Case:
+    def how(draw: Draw, case: Case) -> Case:
         return Case(case.stem, case.arrays, {n: v for n, v in case.arguments.items() if n not in names})
 
     return how
@@ -512,7 +511,7 @@ def test_defaults_momentum(subject: Trial, case: Case) -> None:
     equals_reference(subject, case, 1)
 
 
-def _default_eps(draw: st.DrawFn, case: Case) -> Case:
+def _default_eps(draw: Draw, case: Case) -> Case:
     return _unsaid("eps")(draw, _near_eps(draw, case))
 
 
@@ -618,7 +617,7 @@ def test_output_dtype(subject: Trial, case: Case) -> None:
             raise Mismatch(f"{what} has dtype {actual.dtype}, expected {subject.dtype}")
 
 
-def _half(draw: st.DrawFn, case: Case) -> Case:
+def _half(draw: Draw, case: Case) -> Case:
     return case.map(lambda a: a.astype(np.float32)).but(x=case["x"].astype(np.float16))
 
 
@@ -682,9 +681,9 @@ def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
     subject.expect(layer(first), own, "the result, after a call on another shape,")
 
 
-def _nan(draw: st.DrawFn, case: Case) -> Case:
+def _nan(draw: Draw, case: Case) -> Case:
     x = case["x"]
-    x[(0, draw(st.integers(0, x.shape[1] - 1)), *(0 for _ in x.shape[2:]))] = np.nan
+    x[(0, draw(integers(0, x.shape[1] - 1)), *(0 for _ in x.shape[2:]))] = np.nan
     return case
 
 
@@ -697,11 +696,11 @@ def test_nan_own_channel(subject: Trial, case: Case) -> None:
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
-def _as_drawn(draw: st.DrawFn, case: Case) -> Case:
+def _as_drawn(draw: Draw, case: Case) -> Case:
     return case
 
 
-def gradients(*, dtype: str, lacks: frozenset[str], how: Any = _as_drawn, **choices: Any) -> st.SearchStrategy[Case]:
+def gradients(*, dtype: str, lacks: frozenset[str], how: Any = _as_drawn, **choices: Any) -> Decision[Case]:
     """A batch norm, changed by `how(draw, case)`, and a cotangent of y, which no symmetry of x is a match for."""
     drawn = altered(dtype=dtype, lacks=lacks, how=how, **choices)
     return with_cotangent(drawn, lambda case: case["x"].shape)
@@ -892,7 +891,7 @@ test_gradient_like_operand = gradient(
 )
 
 
-def seconds(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+def seconds(*, dtype: str, lacks: frozenset[str], **choices: Any) -> Decision[Case]:
     """A batch norm with a cotangent of y and a tangent of x."""
     drawn = gradients(dtype=dtype, lacks=lacks, **choices)
     return with_cotangent(drawn, lambda case: case["x"].shape, "tangent")
@@ -938,10 +937,10 @@ def test_gradient_layout(subject: Trial, case: Case) -> None:
     gradients_ignore_layout(subject, arranged)
 
 
-def _thin(draw: st.DrawFn, case: Case) -> Case:
+def _thin(draw: Draw, case: Case) -> Case:
     """Images of one column, or of one row."""
     x = case["x"]
-    return case.but(x=draw(st.sampled_from([x[..., :1], x[:, :, :1]])).copy())
+    return case.but(x=draw(any_of(x[..., :1], x[:, :, :1])).copy())
 
 
 def _thin_last(a: np.ndarray) -> np.ndarray:
@@ -1007,9 +1006,9 @@ def test_gradient_empty(subject: Trial, case: Case) -> None:
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-def _rank(draw: st.DrawFn, case: Case) -> Case:
+def _rank(draw: Draw, case: Case) -> Case:
     vector = case["x"].reshape(len(case["x"]), -1)[0, : case["x"].shape[1]]
-    return case.but(x=draw(st.sampled_from([np.resize(vector, case["x"].shape[1]), np.array(vector[0])])))
+    return case.but(x=draw(any_of(np.resize(vector, case["x"].shape[1]), np.array(vector[0]))))
 
 
 refusal = Laws(altered, per_dtype=False)
@@ -1029,7 +1028,7 @@ def misfit(draw, **given: Any):
     case = draw(cases(**given, ranks=(4, 2, 3)))
     x = case["x"]
     more, fewer = x[..., None], x[..., 0]
-    return case, {2: fewer, 3: more, 4: draw(st.sampled_from([fewer, more]))}[x.ndim]
+    return case, {2: fewer, 3: more, 4: draw(any_of(fewer, more))}[x.ndim]
 
 
 @requirement("batch_norm.refuses.module-rank", misfit, forms="class", per_dtype=False)
@@ -1047,7 +1046,7 @@ def test_refuses_module_rank(subject: Trial, case: tuple[Case, np.ndarray]) -> N
 def _length(name: str, *of: int) -> Any:
     """A vector of 1, of C + 1 or of other lengths."""
 
-    def how(draw: st.DrawFn, case: Case) -> Case:
+    def how(draw: Draw, case: Case) -> Case:
         c = case["x"].shape[1]
         return case.but(**{name: np.ones(draw(any_of(1, c + 1, *of)), case["x"].dtype)})
 
@@ -1091,7 +1090,7 @@ test_refuses_bias = refusal(
 )
 
 
-def _absent(draw: st.DrawFn, case: Case) -> Case:
+def _absent(draw: Draw, case: Case) -> Case:
     names = draw(any_of(STATISTICS, STATISTICS[:1], STATISTICS[1:]))
     return case.but(**dict.fromkeys(names))
 
@@ -1107,7 +1106,7 @@ test_refuses_absent = refusal(
 )
 
 
-def _one_value(draw: st.DrawFn, case: Case) -> Case:
+def _one_value(draw: Draw, case: Case) -> Case:
     return case.but(x=case["x"][(slice(1), slice(None), *(slice(1) for _ in case["x"].shape[2:]))])
 
 
@@ -1123,7 +1122,7 @@ test_refuses_one_value = refusal(
 )
 
 
-def _negative_eps(draw: st.DrawFn, case: Case) -> Case:
+def _negative_eps(draw: Draw, case: Case) -> Case:
     return case.but(eps=-draw(any_of(1.0, 0.1, 1e-5)))
 
 
@@ -1137,7 +1136,7 @@ def test_reach_equal_and_distinct_sizes() -> None:
     """All sizes equal, and all of them distinct, in each rank."""
     for rank in (2, 3, 4):
         for kinds in (1, rank):
-            find(
+            reaches(
                 cases(dtype="float32", ranks=(rank,)),
                 lambda c: len({*c["x"].shape}) == kinds and c["x"].shape[1] > 1,
             )
@@ -1152,7 +1151,7 @@ def test_reach_everything_at_once() -> None:
             lambda n, c: n == 512,
             lambda n, c: c == 17,
         ):
-            find(
+            reaches(
                 together,
                 lambda case: (
                     case["training"] == training
@@ -1168,7 +1167,7 @@ def test_reach_variance_of_the_size_of_eps() -> None:
     """Batch variances below and above eps, down to the smallest eps."""
     strategy = altered(dtype="float32", how=_near_eps, vary=("statistics", "eps"), kinds=("normal",))
     for corner in (lambda v: 0 < v < 1e-5, lambda v: v > 1e-5):
-        find(strategy, lambda c: c["training"] and c["eps"] == 1e-5 and corner(c["x"][:, 0].var()))
+        reaches(strategy, lambda c: c["training"] and c["eps"] == 1e-5 and corner(c["x"][:, 0].var()))
 
 
 def test_reach_cotangents_that_tell() -> None:
@@ -1176,11 +1175,11 @@ def test_reach_cotangents_that_tell() -> None:
     strategy = gradients(dtype="float32", lacks=frozenset(), vary=ALL)
 
     for training in (False, True):
-        find(
+        reaches(
             strategy,
             lambda c: c["training"] == training and c["x"][:, 0].size > 4 and bool(np.all(c["cotangent"])),
         )
-        find(
+        reaches(
             strategy,
             lambda c: c["training"] == training and bool(np.all((c["cotangent"] != 0).sum((0, 2, 3)) == 1)),
         )
@@ -1188,4 +1187,4 @@ def test_reach_cotangents_that_tell() -> None:
 
 def test_reach_absent_weight_and_bias() -> None:
     """Both absent; the function's check takes them away one by one."""
-    find(cases(dtype="float32", vary=("weight",)), lambda c: c["weight"] is None and c["bias"] is None)
+    reaches(cases(dtype="float32", vary=("weight",)), lambda c: c["weight"] is None and c["bias"] is None)

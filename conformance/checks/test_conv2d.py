@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import find
-from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
 from nnspec.conformance.bounds.convolution import fast_bound
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Case, as_pair
 from nnspec.conformance.checks import laws, laws_of_gradients
-from nnspec.conformance.checks.cases import any_of, composite, data, pairs, specials, wholes, with_cotangent
+from nnspec.conformance.checks.cases import data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
+from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, integers, pairs, reaches
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -42,18 +41,18 @@ def cases(
     stride = draw(pairs(1, 3)) if "stride" in vary else 1
     padding = draw(pairs(0, 2)) if "padding" in vary else 0
     dilation = draw(pairs(1, 3)) if "dilation" in vary else 1
-    groups = draw(st.integers(1, 3)) if "groups" in vary else 1
+    groups = draw(integers(1, 3)) if "groups" in vary else 1
     kernel = as_pair(draw(pairs(1, 3)))
     size = []
     for k, s, p, d in zip(kernel, as_pair(stride), as_pair(padding), as_pair(dilation), strict=True):
-        windows, left_over = draw(st.integers(1, 4)), draw(st.integers(0, s - 1))
+        windows, left_over = draw(integers(1, 4)), draw(integers(0, s - 1))
         size.append(max(1, (windows - 1) * s + d * (k - 1) + 1 - 2 * p + left_over))
     channels = draw(any_of(*([1, 2, 3, 17, 33] if wide else [1, 2, 3])))
-    outputs = draw(st.integers(1, 3))
+    outputs = draw(integers(1, 3))
     values = draw(data(dtype))
-    x = values.inputs(draw(st.integers(batch, 3)), groups * channels, *size)
+    x = values.inputs(draw(integers(batch, 3)), groups * channels, *size)
     weight = values.weights(groups * outputs, channels, *kernel)
-    bias = values.offsets(groups * outputs) if "bias" in vary and draw(st.booleans()) else None
+    bias = values.offsets(groups * outputs) if "bias" in vary and draw(booleans()) else None
     arguments = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     return Case("conv2d", {"x": x, "weight": weight, "bias": bias}, arguments)
 
@@ -214,7 +213,7 @@ test_call_stateless = law("conv2d.call.stateless", laws.forgets, "A call in betw
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
-def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> Decision[Case]:
     """A convolution and a cotangent of its result."""
     return with_cotangent(cases(dtype=dtype, lacks=lacks, **choices), lambda case: _reference(case).shape)
 
@@ -309,11 +308,11 @@ def broken(draw, *, dtype: str, lacks: frozenset[str], how: Any):
     return how(draw, draw(cases(dtype=dtype, lacks=lacks)))
 
 
-def _rank(draw: st.DrawFn, case: Case) -> Case:
+def _rank(draw: Draw, case: Case) -> Case:
     x, weight = case["x"], case["weight"]
     return draw(
-        st.sampled_from(
-            [case.but(x=x[0, 0]), case.but(x=x[None]), case.but(weight=weight[0, 0]), case.but(weight=weight[None])]
+        any_of(
+            *[case.but(x=x[0, 0]), case.but(x=x[None]), case.but(weight=weight[0, 0]), case.but(weight=weight[None])]
         )
     )
 
@@ -324,9 +323,9 @@ test_refuses_rank = refusal(
 )
 
 
-def _channels(draw: st.DrawFn, case: Case) -> Case:
+def _channels(draw: Draw, case: Case) -> Case:
     x = case["x"]
-    more = draw(st.booleans()) or x.shape[1] == 1
+    more = draw(booleans()) or x.shape[1] == 1
     return case.but(x=np.concatenate([x, x[:, :1]], axis=1) if more else x[:, 1:])
 
 
@@ -337,13 +336,13 @@ test_refuses_groups = refusal(
     "conv2d.refuses.groups",
     laws.refuses,
     "0, and numbers that divide neither.",
-    how=lambda draw, case: case.but(groups=draw(st.sampled_from([0, case["x"].shape[1] + 1, len(case["weight"]) + 1]))),
+    how=lambda draw, case: case.but(groups=draw(any_of(0, case["x"].shape[1] + 1, len(case["weight"]) + 1))),
     needs="groups",
     forms="function",
 )
 
 
-def _bias(draw: st.DrawFn, case: Case) -> Case:
+def _bias(draw: Draw, case: Case) -> Case:
     outputs = len(case["weight"])
     wrong = draw(any_of(*[n for n in (1, outputs + 1) if n != outputs]))
     return case.but(bias=np.ones(wrong, case["x"].dtype))
@@ -356,7 +355,7 @@ test_refuses_bias = refusal(
 
 def _below(name: str, legal: int) -> Any:
     """One of the pair's two values, or both, below what is legal."""
-    values = st.sampled_from([legal - 1, (legal - 1, legal), (legal, legal - 1), (legal, legal - 2)])
+    values = any_of(legal - 1, (legal - 1, legal), (legal, legal - 1), (legal, legal - 2))
     return lambda draw, case: case.but(**{name: draw(values)})
 
 
@@ -371,7 +370,7 @@ test_refuses_dilation = refusal(
 )
 
 
-def _window(draw: st.DrawFn, case: Case) -> Case:
+def _window(draw: Draw, case: Case) -> Case:
     rows, columns = (n + 2 * p for n, p in zip(case["x"].shape[2:], as_pair(case["padding"]), strict=True))
     kernel = draw(any_of((rows + 1, 1), (1, columns + 1)))
     weight = case["weight"]
@@ -396,7 +395,7 @@ def test_reach_everything_at_once() -> None:
             case["groups"] > 1 and case["weight"].shape[1] > 1 and sh != sw and ph != pw and dh != dw and rows % sh > 0
         )
 
-    find(cases(dtype="float32"), corner)
+    reaches(cases(dtype="float32"), corner)
 
 
 def test_reach_wide_images() -> None:
@@ -408,4 +407,4 @@ def test_reach_wide_images() -> None:
         lambda c: c["weight"].shape[1] == 33,
         lambda c: c["weight"].shape[2:] == (2, 2),
     ):
-        find(cases(dtype="float32", wide=True), corner)
+        reaches(cases(dtype="float32", wide=True), corner)

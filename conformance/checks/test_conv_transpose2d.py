@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import find
-from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
 from nnspec.conformance.bounds.convolution import fast_bound
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks import laws, laws_of_gradients
-from nnspec.conformance.checks.cases import KINDS, Data, any_of, composite, data, specials, wholes, with_cotangent
+from nnspec.conformance.checks.cases import KINDS, Data, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
+from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, integers, one_of, reaches
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -46,28 +45,28 @@ def cases(
     vary = tuple(name for name in vary if name not in lacks)
     axes = [_axis(draw, vary, least, kernels) for _ in range(2)]
     size, kernel, *pairs = (tuple(pair) for pair in zip(*axes, strict=True))
-    groups = draw(st.integers(1, 3)) if "groups" in vary else 1
+    groups = draw(integers(1, 3)) if "groups" in vary else 1
     channels = draw(any_of(*([1, 2, 3, 17, 33] if wide else [1, 2, 3])))
-    outputs = channels if square else draw(st.integers(1, 3))
+    outputs = channels if square else draw(integers(1, 3))
     values = draw(data(dtype, kinds))
-    x = values.inputs(draw(st.integers(batch, 3)), groups * channels, *size)
+    x = values.inputs(draw(integers(batch, 3)), groups * channels, *size)
     weight = _weight(values, groups, channels, outputs, kernel)
-    bias = values.offsets(groups * outputs) if "bias" in vary and draw(st.booleans()) else None
+    bias = values.offsets(groups * outputs) if "bias" in vary and draw(booleans()) else None
     arguments = {name: p[0] if p[0] == p[1] else p for name, p in zip(PAIRS, pairs, strict=True)}
     return Case("conv_transpose2d", {"x": x, "weight": weight, "bias": bias}, {**arguments, "groups": groups})
 
 
 def _axis(
-    draw: st.DrawFn, vary: tuple[str, ...], least: int, kernels: tuple[int, ...]
+    draw: Draw, vary: tuple[str, ...], least: int, kernels: tuple[int, ...]
 ) -> tuple[int, int, int, int, int, int]:
     """Size, kernel size, stride, padding, output padding and dilation of one axis."""
     k = draw(any_of(*kernels))
-    s = draw(st.integers(1 + least, 3)) if "stride" in vary else 1
-    d = draw(st.integers(1, 3)) if "dilation" in vary else 1
-    p = draw(st.integers(least, 2)) if "padding" in vary else 0
-    e = draw(st.integers(min(least, max(s, d) - 1), max(s, d) - 1)) if "output_padding" in vary else 0
+    s = draw(integers(1 + least, 3)) if "stride" in vary else 1
+    d = draw(integers(1, 3)) if "dilation" in vary else 1
+    p = draw(integers(least, 2)) if "padding" in vary else 0
+    e = draw(integers(min(least, max(s, d) - 1), max(s, d) - 1)) if "output_padding" in vary else 0
     taken_off = 2 * p - d * (k - 1) - e  # so many rows of the image's own must be left, and one more
-    return max(draw(st.integers(1, 3)), -(-taken_off // s) + 1), k, s, p, e, d
+    return max(draw(integers(1, 3)), -(-taken_off // s) + 1), k, s, p, e, d
 
 
 def _weight(values: Data, groups: int, channels: int, outputs: int, kernel: tuple[int, ...]) -> Array:
@@ -259,7 +258,7 @@ def calls_in_turn(draw, *, dtype: str, lacks: frozenset[str]):
         ({}, {"stride": 2}),
         ({"stride": 2}, {"stride": 2, "output_padding": 1}),
     ]
-    first, second = draw(st.sampled_from([c for c in changes if not c[1].keys() & lacks] or [({}, {})]))
+    first, second = draw(any_of(*[c for c in changes if not c[1].keys() & lacks] or [({}, {})]))
     return case.but(**first), case.but(**second)
 
 
@@ -271,14 +270,14 @@ test_call_stateless = law(
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
-def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> Decision[Case]:
     """A transposed convolution and a cotangent of its result."""
     return with_cotangent(cases(dtype=dtype, lacks=lacks, **choices), output_shape)
 
 
-def wide_or_square(**choices: Any) -> st.SearchStrategy[Case]:
+def wide_or_square(**choices: Any) -> Decision[Case]:
     """Many channels; or as many in as out, where nothing but the values tells which of the kernel's axes is which."""
-    return st.one_of(gradients(wide=True, **choices), gradients(square=True, **choices))
+    return one_of(gradients(wide=True, **choices), gradients(square=True, **choices))
 
 
 def expected_gradients(case: Case) -> dict[str, Expected]:
@@ -371,9 +370,9 @@ def broken(draw, *, how: Any, **choices: Any):
 refusal = Laws(broken, per_dtype=False)
 
 
-def _rank(draw: st.DrawFn, case: Case) -> Case:
+def _rank(draw: Draw, case: Case) -> Case:
     name = draw(any_of("x", "weight"))
-    return case.but(**{name: draw(st.sampled_from([case[name][0, 0], case[name][None]]))})
+    return case.but(**{name: draw(any_of(case[name][0, 0], case[name][None]))})
 
 
 test_refuses_rank = refusal(
@@ -381,9 +380,9 @@ test_refuses_rank = refusal(
 )
 
 
-def _channels(draw: st.DrawFn, case: Case) -> Case:
+def _channels(draw: Draw, case: Case) -> Case:
     x = case["x"]
-    more = draw(st.booleans()) or x.shape[1] == 1
+    more = draw(booleans()) or x.shape[1] == 1
     return case.but(x=np.concatenate([x, x[:, :1]], axis=1) if more else x[:, 1:])
 
 
@@ -392,7 +391,7 @@ test_refuses_channels = refusal(
 )
 
 
-def _groups(draw: st.DrawFn, case: Case) -> Case:
+def _groups(draw: Draw, case: Case) -> Case:
     channels = case["x"].shape[1]
     return case.but(groups=draw(any_of(*[n for n in range(channels + 2) if n == 0 or channels % n])))
 
@@ -408,7 +407,7 @@ test_refuses_groups = refusal(
 )
 
 
-def _bias(draw: st.DrawFn, case: Case) -> Case:
+def _bias(draw: Draw, case: Case) -> Case:
     outputs = case["weight"].shape[1] * case["groups"]
     wrong = draw(any_of(*[n for n in (1, outputs + 1, case["weight"].shape[1]) if n != outputs]))
     return case.but(bias=np.ones(wrong, case["x"].dtype))
@@ -426,7 +425,7 @@ test_refuses_bias = refusal(
 
 def _below(name: str, legal: int) -> Any:
     """One of the pair's two values, or both, below what is legal."""
-    values = st.sampled_from([legal - 1, (legal - 1, legal), (legal, legal - 1), (legal, legal - 2)])
+    values = any_of(legal - 1, (legal - 1, legal), (legal, legal - 1), (legal, legal - 2))
     return lambda draw, case: case.but(**{name: draw(values)})
 
 
@@ -473,8 +472,8 @@ def _limits(case: Case) -> tuple[int, int]:
     return rows, columns
 
 
-def _output_padding_limit(draw: st.DrawFn, case: Case) -> Case:
-    rows, columns = (limit + draw(st.integers(0, 1)) for limit in _limits(case))
+def _output_padding_limit(draw: Draw, case: Case) -> Case:
+    rows, columns = (limit + draw(integers(0, 1)) for limit in _limits(case))
     smaller = (rows, 0) if rows < columns else (0, columns)
     return case.but(output_padding=draw(any_of(smaller, (rows, 0), (0, columns), (rows, columns))))
 
@@ -495,8 +494,8 @@ def test_refuses_output_padding_limit(subject: Trial, case: Case) -> None:
     subject.refuses(case)
 
 
-def _output_size(draw: st.DrawFn, case: Case) -> Case:
-    rows, columns = (size // 2 + 1 + draw(st.integers(0, 1)) for size in output_shape(case)[2:])
+def _output_size(draw: Draw, case: Case) -> Case:
+    rows, columns = (size // 2 + 1 + draw(integers(0, 1)) for size in output_shape(case)[2:])
     return case.but(padding=draw(any_of((rows, 0), (0, columns), (rows, columns))))
 
 
@@ -522,7 +521,7 @@ def test_reach_everything_at_once() -> None:
         unequal = stride[0] != stride[1] and dilation[0] != dilation[1] and min(stride[0], dilation[0]) > 1
         return several and unequal and padding[0] > 0 and output_padding[0] > 0
 
-    find(cases(dtype="float32"), corner)
+    reaches(cases(dtype="float32"), corner)
 
 
 def test_reach_corners() -> None:
@@ -534,4 +533,4 @@ def test_reach_corners() -> None:
         lambda c: c["weight"].shape[2:] == (1, 1) and as_pair(c["dilation"])[0] > 1 and c["groups"] > 1,
         lambda c: c["weight"].shape[0] == 33,
     ):
-        find(cases(dtype="float32", wide=True), corner)
+        reaches(cases(dtype="float32", wide=True), corner)

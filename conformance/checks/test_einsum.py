@@ -9,16 +9,25 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from hypothesis import find
-from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
 from nnspec.conformance.bounds.einsum import gradient as gradient_of
 from nnspec.conformance.bounds.einsum import sum_of_products
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import LAYOUTS, Array, Case
 from nnspec.conformance.checks import laws, laws_of_gradients
-from nnspec.conformance.checks.cases import Data, any_of, data, specials, wholes, with_cotangent
+from nnspec.conformance.checks.cases import Data, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
+from nnspec.conformance.drawing import (
+    Decision,
+    Draw,
+    any_of,
+    booleans,
+    composite,
+    integers,
+    lists,
+    permutations,
+    reaches,
+)
 from nnspec.conformance.requirements import CHECKS, requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -30,7 +39,7 @@ ROLES = ("contracted", "batch", "private", "outer", "diagonal", "trace")
 Counts = Mapping[str, tuple[int, int]]
 
 
-@st.composite
+@composite
 def cases(
     draw,
     *,
@@ -55,15 +64,15 @@ def cases(
     `alphabet` gives the labels, in a drawn order. `scalars` adds an empty term. `plain` asks for N(0, 1) or integers,
     no one-hot.
     """
-    count = draw(st.integers(*operands))
-    labels = iter(draw(st.permutations(alphabet)) if alphabet else "ijklmnopqrstuvw")
+    count = draw(integers(*operands))
+    labels = iter(draw(permutations(alphabet)) if alphabet else "ijklmnopqrstuvw")
     terms: list[list[str]] = [[] for _ in range(count)]
     shapes: list[dict[str, tuple[int, ...]]] = [{} for _ in range(count)]  # label (or "...") -> sizes in this operand
     output: list[str] = []
-    for role in [role for role, bounds in roles.items() for _ in range(draw(st.integers(*bounds)))]:
+    for role in [role for role, bounds in roles.items() for _ in range(draw(integers(*bounds)))]:
         a, size = next(labels), draw(any_of(*sizes))
-        several = 1 if count == 1 else draw(st.integers(2, count)) if role in SHARED else 1
-        owners = draw(st.permutations(range(count)))[:several]
+        several = 1 if count == 1 else draw(integers(2, count)) if role in SHARED else 1
+        owners = draw(permutations(range(count)))[:several]
         ones = _ones(draw, owners, rarely) if role in broadcast else []
         for owner in owners:
             times = draw(any_of(2, 2, 3)) if role in REPEATED and owner == owners[0] else 1
@@ -73,7 +82,7 @@ def cases(
         if role in KEPT:
             _insert(draw, output, a)
     if scalars:
-        place = draw(st.integers(0, len(terms)))
+        place = draw(integers(0, len(terms)))
         terms.insert(place, [])
         shapes.insert(place, {})
     if ellipsis:
@@ -84,31 +93,31 @@ def cases(
         arrays[name] = _operand(values, name == "a", tuple(n for a in term for n in own[a]))
     left = [token for term in terms for token in (",", *term)][1:]
     tokens = [*left, *([] if implicit else ["->", *output]), ""]  # "" at the end: a place for a space
-    gaps = [" " * draw(st.integers(0, 2)) if spaces else "" for _ in tokens]
+    gaps = [" " * draw(integers(0, 2)) if spaces else "" for _ in tokens]
     return Case("einsum", arrays, {"equation": "".join(g + t for g, t in zip(gaps, tokens, strict=True))})
 
 
-def _insert(draw: st.DrawFn, term: list[str], label: str) -> None:
-    term.insert(draw(st.integers(0, len(term))), label)
+def _insert(draw: Draw, term: list[str], label: str) -> None:
+    term.insert(draw(integers(0, len(term))), label)
 
 
-def _ones(draw: st.DrawFn, owners: list[int], rarely: bool) -> list[int]:
+def _ones(draw: Draw, owners: list[int], rarely: bool) -> list[int]:
     """The operands in which a label has size 1: at least one and not all, or with `rarely`, often none."""
-    if len(owners) < 2 or (rarely and not draw(st.booleans())):
+    if len(owners) < 2 or (rarely and not draw(booleans())):
         return []
-    return owners[: draw(st.integers(1, len(owners) - 1))]
+    return owners[: draw(integers(1, len(owners) - 1))]
 
 
-def _add_ellipsis(draw: st.DrawFn, kind: str, terms: list, shapes: list, output: list[str]) -> None:
+def _add_ellipsis(draw: Draw, kind: str, terms: list, shapes: list, output: list[str]) -> None:
     kind = draw(any_of("none", "kept", "broadcast", "empty")) if kind == "any" else kind
     if kind == "none":
         return
-    full = [] if kind == "empty" else draw(st.lists(st.integers(2, 3), min_size=1, max_size=3))
-    owners = draw(st.permutations(range(len(terms))))[: draw(st.integers(1, len(terms)))]
+    full = [] if kind == "empty" else draw(lists(integers(2, 3), min_size=1, max_size=3))
+    owners = draw(permutations(range(len(terms))))[: draw(integers(1, len(terms)))]
     for owner in owners:
         hidden = list(full)
         if kind == "broadcast" and owner != owners[0]:
-            hidden = [1 if draw(st.booleans()) else n for n in full[draw(st.integers(0, len(full))) :]]
+            hidden = [1 if draw(booleans()) else n for n in full[draw(integers(0, len(full))) :]]
         _insert(draw, terms[owner], "...")
         shapes[owner]["..."] = tuple(hidden)
     if kind != "dropped":
@@ -311,13 +320,13 @@ test_operands_scalar = law(
 )
 
 
-@st.composite
+@composite
 def repeated_operand(draw, *, dtype: str, lacks: frozenset[str]):
     """Two or three terms with the same number of axes, all of one size."""
-    rank, count, size = draw(st.integers(1, 2)), draw(st.integers(2, 3)), draw(st.integers(2, 3))
-    terms = ["".join(draw(st.permutations("ijk"))[:rank]) for _ in range(count)]
-    output = "".join(draw(st.permutations(sorted(set("".join(terms))))))
-    output = output[: draw(st.integers(0, len(output)))]
+    rank, count, size = draw(integers(1, 2)), draw(integers(2, 3)), draw(integers(2, 3))
+    terms = ["".join(draw(permutations("ijk"))[:rank]) for _ in range(count)]
+    output = "".join(draw(permutations(sorted(set("".join(terms))))))
+    output = output[: draw(integers(0, len(output)))]
     x = draw(data(dtype, ("integers", "normal"))).inputs(*[size] * rank)
     return Case("einsum", dict.fromkeys("abc"[:count], x), {"equation": f"{','.join(terms)}->{output}"})
 
@@ -331,12 +340,12 @@ def test_operands_same(subject: Trial, case: Case) -> None:
     subject.expect(result, expected(same))
 
 
-@st.composite
+@composite
 def complex_cases(draw, *, dtype: str, lacks: frozenset[str], **choices: Any):
     """Complex integers."""
     real = draw(cases(dtype=dtype, lacks=lacks, **choices))
     rng, kind = (
-        np.random.default_rng(draw(st.integers(0, 2**16 - 1))),
+        np.random.default_rng(draw(integers(0, 2**16 - 1))),
         {"float32": np.complex64}.get(dtype, np.complex128),
     )
     return real.map(lambda a: (rng.integers(-8, 9, a.shape) + 1j * rng.integers(-8, 9, a.shape)).astype(kind))
@@ -470,7 +479,7 @@ test_output_empty = law(
 test_output_dtype = law("einsum.output.dtype", laws.keeps_dtype, roles=ONCE, operands=(1, 3), sizes=(2, 3))
 
 
-@st.composite
+@composite
 def integer_cases(draw, *, dtype: str, lacks: frozenset[str], **choices: Any):
     """Small integers of one dtype."""
     kind = draw(any_of("int32", "int64", "int16", "int8"))
@@ -518,7 +527,7 @@ def test_input_layout(subject: Trial, case: Case) -> None:
     subject.expect(result, expected(views), "of an array and its transpose, the result")
 
 
-@st.composite
+@composite
 def two_calls(draw, *, dtype: str, lacks: frozenset[str]):
     """One equation twice: the second time sizes are larger by one, and an ellipsis has one more axis.
 
@@ -546,7 +555,7 @@ def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
-def gradients(*, of: Any = cases, **choices: Any) -> st.SearchStrategy[Case]:
+def gradients(*, of: Any = cases, **choices: Any) -> Decision[Case]:
     """A case and a cotangent of its result."""
     drawn = with_cotangent(of(**choices), lambda case: einsum(case["equation"], *case.arrays.values()).shape)
     return drawn.map(lambda case: case.map(np.asarray))  # an array without axes, too, is an array
@@ -721,7 +730,7 @@ test_gradient_unchanged = gradient(
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@st.composite
+@composite
 def broken(draw, *, dtype: str, lacks: frozenset[str], how: Any, **choices: Any):
     """A legal case with one thing made illegal by `how(draw, case)`."""
     return how(draw, draw(cases(dtype=dtype, lacks=lacks, plain=True, **choices)))
@@ -730,14 +739,14 @@ def broken(draw, *, dtype: str, lacks: frozenset[str], how: Any, **choices: Any)
 PLAIN: Counts = {"outer": (1, 2), "contracted": (0, 1)}
 
 
-def _equation(draw: st.DrawFn, case: Case) -> Case:
+def _equation(draw: Draw, case: Case) -> Case:
     (first, *rest), output = terms_of(case)
     how = draw(any_of("character", "arrow", "comma", "ellipsis"))
     if how == "character":
-        place = draw(st.integers(0, len(first)))
+        place = draw(integers(0, len(first)))
         first = first[:place] + draw(any_of("1", "_", "*", ".", "é")) + first[place:]
     elif how == "comma":
-        place = draw(st.integers(0, len(output)))
+        place = draw(integers(0, len(output)))
         output = output[:place] + "," + output[place:]
     elif how == "ellipsis":
         first = f"...{first}..."
@@ -755,7 +764,7 @@ test_refuses_equation = refusal(
 )
 
 
-def _operands(draw: st.DrawFn, case: Case) -> Case:
+def _operands(draw: Draw, case: Case) -> Case:
     count = draw(any_of(*[n for n in range(5) if n != len(case.arrays)]))
     arrays = list(case.arrays.values())
     given = (arrays + [arrays[-1]] * 4)[:count]
@@ -772,7 +781,7 @@ test_refuses_operands = refusal(
 )
 
 
-def _rank(draw: st.DrawFn, case: Case) -> Case:
+def _rank(draw: Draw, case: Case) -> Case:
     name, term = draw(any_of(*zip(case.arrays, terms_of(case)[0], strict=True)))
     x, how = case[name], draw(any_of("one more", "last", "one less", "ellipsis"))
     if not term or how in ("one more", "last"):
@@ -795,7 +804,7 @@ test_refuses_rank = refusal(
 )
 
 
-def _sizes(draw: st.DrawFn, case: Case) -> Case:
+def _sizes(draw: Draw, case: Case) -> Case:
     """Another size of one axis whose label, or whose place in the ellipsis, another operand has too."""
     terms = terms_of(case)[0]
     axes = []
@@ -808,12 +817,12 @@ def _sizes(draw: st.DrawFn, case: Case) -> Case:
     return case.but(**{name: np.take(case[name], np.arange(size) % case[name].shape[axis], axis)})
 
 
-@st.composite
+@composite
 def sized(draw, *, dtype: str, lacks: frozenset[str]):
     """A label shared by two or three operands, summed or kept, or an ellipsis shared by two."""
     shared = draw(any_of("contracted", "batch", "ellipsis"))
     if shared == "ellipsis":
-        full, tail = draw(st.lists(st.integers(2, 3), min_size=1, max_size=2)), draw(any_of("", "i"))
+        full, tail = draw(lists(integers(2, 3), min_size=1, max_size=2)), draw(any_of("", "i"))
         arrays = {n: np.ones((*full, *[2] * len(tail)), dtype) for n in "ab"}
         return _sizes(draw, Case("einsum", arrays, {"equation": f"...{tail},...{tail}->..."}))
     roles = {shared: (1, 1), "outer": (0, 2)}
@@ -823,7 +832,7 @@ def sized(draw, *, dtype: str, lacks: frozenset[str]):
 test_refuses_sizes = refusal("einsum.refuses.sizes", laws.refuses, "One more, or none at all.", cases=sized)
 
 
-def _diagonal(draw: st.DrawFn, case: Case) -> Case:
+def _diagonal(draw: Draw, case: Case) -> Case:
     axes = [
         (name, axis)
         for name, term in zip(case.arrays, terms_of(case)[0], strict=True)
@@ -835,7 +844,7 @@ def _diagonal(draw: st.DrawFn, case: Case) -> Case:
     return case.but(**{name: np.take(case[name], np.arange(size) % case[name].shape[axis], axis)})
 
 
-@st.composite
+@composite
 def unequal(draw, *, dtype: str, lacks: frozenset[str]):
     """A repeated label, kept or summed, whose axes differ in size."""
     roles = {draw(any_of("diagonal", "trace")): (1, 1), "outer": (0, 1)}
@@ -847,9 +856,9 @@ test_refuses_diagonal = refusal(
 )
 
 
-def _unknown(draw: st.DrawFn, case: Case) -> Case:
+def _unknown(draw: Draw, case: Case) -> Case:
     (*terms,), output = terms_of(case)
-    place, label = draw(st.integers(0, len(output))), draw(any_of("z", "A"))
+    place, label = draw(integers(0, len(output))), draw(any_of("z", "A"))
     return case.but(equation=f"{','.join(terms)}->{output[:place]}{label}{output[place:]}")
 
 
@@ -858,9 +867,9 @@ test_refuses_output_unknown = refusal(
 )
 
 
-def _twice(draw: st.DrawFn, case: Case) -> Case:
+def _twice(draw: Draw, case: Case) -> Case:
     (*terms,), output = terms_of(case)
-    place, label = draw(st.integers(0, len(output))), draw(any_of(*output))
+    place, label = draw(integers(0, len(output))), draw(any_of(*output))
     return case.but(equation=f"{','.join(terms)}->{output[:place]}{label}{output[place:]}")
 
 
@@ -880,7 +889,7 @@ test_refuses_output_repeated = refusal(
 def _reaches(name: str, corner: Any) -> None:
     """The strategy of a requirement's check draws such a case."""
     check = CHECKS[f"einsum.{name}"]
-    find(check.cases(dtype="float32", lacks=frozenset(), **check.choices), corner)
+    reaches(check.cases(dtype="float32", lacks=frozenset(), **check.choices), corner)
 
 
 def test_reach_diagonals() -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import find
-from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
 from nnspec.conformance.bounds.pool import averaged, shared
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import laws, laws_of_gradients
-from nnspec.conformance.checks.cases import any_of, composite, data, specials, wholes, with_cotangent
+from nnspec.conformance.checks.cases import data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
+from nnspec.conformance.drawing import Decision, any_of, composite, integers, reaches, tuples
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -31,7 +30,7 @@ def cases(
     batch: int = 1,
 ):
     """Images of all sizes; nothing else is to be chosen."""
-    shape = draw(st.integers(batch, 3)), *(draw(any_of(*n)) for n in (channels, sides, sides))
+    shape = draw(integers(batch, 3)), *(draw(any_of(*n)) for n in (channels, sides, sides))
     return Case("global_avg_pool2d", {"x": draw(data(dtype, ("integers", "normal"))).inputs(*shape)})
 
 
@@ -107,14 +106,14 @@ test_call_stateless = law(
     "global_avg_pool2d.call.stateless",
     laws.forgets,
     "A call in between, with images of another size, changes nothing.",
-    cases=lambda **choices: st.tuples(cases(**choices), cases(**choices)),
+    cases=lambda **choices: tuples(cases(**choices), cases(**choices)),
 )
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
-def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> st.SearchStrategy[Case]:
+def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> Decision[Case]:
     """Images and a cotangent of their means."""
     return with_cotangent(cases(dtype=dtype, lacks=lacks, **choices), lambda case: case["x"].shape[:2])
 
@@ -161,7 +160,7 @@ test_gradient_empty = gradient("global_avg_pool2d.gradient.empty", laws_of_gradi
 def changed(draw, *, how: Any, **choices: Any):
     """A case whose image is replaced by one of `how(x)`."""
     case = draw(cases(**choices))
-    return case.but(x=draw(st.sampled_from(how(case["x"]))))
+    return case.but(x=draw(any_of(*how(case["x"]))))
 
 
 @requirement(
@@ -204,4 +203,4 @@ def test_reach_sizes() -> None:
         lambda n, c, h, w: w > h,
         lambda n, c, h, w: n == c == h == w == 1,
     ):
-        find(cases(dtype="float32"), lambda case: corner(*case["x"].shape))
+        reaches(cases(dtype="float32"), lambda case: corner(*case["x"].shape))

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import find
-from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Lacks
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import laws, laws_of_gradients
-from nnspec.conformance.checks.cases import any_of, composite, data, specials, wholes, with_cotangent
+from nnspec.conformance.checks.cases import data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
+from nnspec.conformance.drawing import Decision, Draw, any_of, composite, integers, lists, reaches
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
@@ -40,9 +39,9 @@ def cases(
     """
     inputs = draw(any_of(*features))
     outputs = draw(any_of(inputs, *features))
-    sizes = st.sampled_from([*rows, *(n for n in (inputs, outputs, outputs) if n < 5)])
+    sizes = any_of(*[*rows, *(n for n in (inputs, outputs, outputs) if n < 5)])
     if "leading" in vary:
-        leading = tuple(draw(st.lists(sizes, min_size=batch > 1, max_size=3)))
+        leading = tuple(draw(lists(sizes, min_size=batch > 1, max_size=3)))
         leading = leading and (max(batch, leading[0]), *leading[1:])
     else:
         leading = (max(batch, draw(sizes)),)
@@ -192,7 +191,7 @@ test_batch_independent = law("linear.batch.independent", laws.judges_images_alon
 def empty(draw, *, dtype: str, lacks: frozenset[str]):
     """One of the leading dimensions, or the only one, is of size 0."""
     case = draw(cases(dtype=dtype, lacks=lacks, features=(1, 2, 100), batch=2))
-    axis = draw(st.integers(0, case["x"].ndim - 2))
+    axis = draw(integers(0, case["x"].ndim - 2))
     return case.but(x=np.take(case["x"], [], axis))
 
 
@@ -228,7 +227,7 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
-def gradients(*, dtype: str, lacks: frozenset[str], of: Any = cases, **choices: Any) -> st.SearchStrategy[Case]:
+def gradients(*, dtype: str, lacks: frozenset[str], of: Any = cases, **choices: Any) -> Decision[Case]:
     """A linear layer and a cotangent of its result."""
     layers = of(dtype=dtype, lacks=lacks, **choices)
     return with_cotangent(layers, lambda case: (*case["x"].shape[:-1], len(case["weight"])))
@@ -354,12 +353,12 @@ def broken(draw, *, dtype: str, lacks: frozenset[str], how: Any, **choices: Any)
     return how(draw, draw(cases(dtype=dtype, lacks=lacks, **choices)))
 
 
-def _rank(draw: st.DrawFn, case: Case) -> Case:
+def _rank(draw: Draw, case: Case) -> Case:
     x, weight = case["x"], case["weight"]
-    stack = np.stack([weight] * draw(st.integers(1, 3)))
-    return draw(
-        st.sampled_from([case.but(x=x.flat[0]), case.but(weight=weight.flat[0].reshape(())), case.but(weight=stack)])
-    ).map(np.asarray)
+    stack = np.stack([weight] * draw(integers(1, 3)))
+    return draw(any_of(case.but(x=x.flat[0]), case.but(weight=weight.flat[0].reshape(())), case.but(weight=stack))).map(
+        np.asarray
+    )
 
 
 refusal = Laws(broken, per_dtype=False)
@@ -372,7 +371,7 @@ test_refuses_rank = refusal(
 )
 
 
-def _features(draw: st.DrawFn, case: Case) -> Case:
+def _features(draw: Draw, case: Case) -> Case:
     inputs = case["x"].shape[-1]
     wrong = draw(any_of(*[n for n in (1, inputs - 1, inputs + 1) if n != inputs]))
     return case.but(x=np.resize(case["x"], (*case["x"].shape[:-1], wrong)))
@@ -387,7 +386,7 @@ test_refuses_features = refusal(
 )
 
 
-def _bias(draw: st.DrawFn, case: Case) -> Case:
+def _bias(draw: Draw, case: Case) -> Case:
     outputs = len(case["weight"])
     wrong = draw(any_of(*[n for n in (outputs + 1, 2 * outputs + 1, outputs - 1) if n > 1]))
     return case.but(bias=np.ones(wrong, case["x"].dtype))
@@ -404,7 +403,7 @@ test_refuses_bias = refusal(
 )
 
 
-def _broadcastable(draw: st.DrawFn, case: Case) -> Case:
+def _broadcastable(draw: Draw, case: Case) -> Case:
     shape = (*case["x"].shape[:-1], len(case["weight"]))
     wrong = draw(any_of((1,), (), shape, (*shape[:-1], 1)))
     return case.but(bias=np.ones(wrong, case["x"].dtype))
@@ -425,7 +424,7 @@ test_refuses_bias_broadcast = refusal(
 @composite
 def negative_sizes(draw, *, dtype: str, lacks: frozenset[str]):
     """in_features and out_features, of which one or both are negative."""
-    legal, negative = draw(st.integers(1, 3)), draw(st.integers(-3, -1))
+    legal, negative = draw(integers(1, 3)), draw(integers(-3, -1))
     sizes = draw(any_of((legal, negative), (negative, legal), (negative, negative)))
     return Case("linear", {}, {"in_features": sizes[0], "out_features": sizes[1]})
 
@@ -448,21 +447,21 @@ def test_reach_corners() -> None:
         lambda c: c["weight"].shape == (300, 17),
         lambda c: c["weight"].shape == (17, 1),
     ):
-        find(cases(dtype="float32", features=(1, *WIDE)), corner)
+        reaches(cases(dtype="float32", features=(1, *WIDE)), corner)
 
 
 def test_reach_gradients() -> None:
     """Vectors and four dimensions; more rows than a vector register holds; copies; no features on either side."""
     wide = gradients(dtype="float32", lacks=frozenset(), features=FROM_ONE, rows=(1, 2, 3, 17))
     none = gradients(dtype="float32", lacks=frozenset(), of=no_features)
-    find(wide, lambda c: c["x"].ndim == 1 and c["bias"] is not None)
-    find(wide, lambda c: c["x"].ndim == 4 and c["x"].size > 1000)
-    find(wide, lambda c: c["x"].ndim == 2 and ((c["cotangent"] != 0).sum(0) == 1).all() and len(c["x"]) > 1)
-    find(none, lambda c: c["weight"].shape[0] == 0 < c["weight"].shape[1])
-    find(none, lambda c: c["weight"].shape[1] == 0 < c["weight"].shape[0] and c["bias"] is not None)
+    reaches(wide, lambda c: c["x"].ndim == 1 and c["bias"] is not None)
+    reaches(wide, lambda c: c["x"].ndim == 4 and c["x"].size > 1000)
+    reaches(wide, lambda c: c["x"].ndim == 2 and ((c["cotangent"] != 0).sum(0) == 1).all() and len(c["x"]) > 1)
+    reaches(none, lambda c: c["weight"].shape[0] == 0 < c["weight"].shape[1])
+    reaches(none, lambda c: c["weight"].shape[1] == 0 < c["weight"].shape[0] and c["bias"] is not None)
 
 
 def test_reach_empty_batches() -> None:
     """A batch of none with one output feature, and an inner dimension of size 0."""
-    find(empty(dtype="float32", lacks=frozenset()), lambda c: c["x"].shape == (0, 100) and len(c["weight"]) == 1)
-    find(empty(dtype="float32", lacks=frozenset()), lambda c: c["x"].ndim == 4 and c["x"].shape[1] == 0)
+    reaches(empty(dtype="float32", lacks=frozenset()), lambda c: c["x"].shape == (0, 100) and len(c["weight"]) == 1)
+    reaches(empty(dtype="float32", lacks=frozenset()), lambda c: c["x"].ndim == 4 and c["x"].shape[1] == 0)

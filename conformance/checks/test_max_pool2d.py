@@ -6,12 +6,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from hypothesis import find
-from hypothesis import strategies as st
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import LAYOUTS, Array, Case, as_pair
 from nnspec.conformance.checks import laws, laws_of_gradients
-from nnspec.conformance.checks.cases import any_of, composite, data, specials, with_cotangent
+from nnspec.conformance.checks.cases import data, specials, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
     Change,
@@ -23,6 +21,7 @@ from nnspec.conformance.checks.pools import (
     too_large_a_window,
     too_much_padding,
 )
+from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, integers, reaches
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -44,31 +43,31 @@ law = Laws(cases, expected)
 # -- data that shows mistakes ------------------------------------------------------------------------------------------
 
 
-def _sometimes_equal(draw: st.DrawFn, x: Array) -> Array:
+def _sometimes_equal(draw: Draw, x: Array) -> Array:
     """As drawn, or the same element everywhere: a tie, and with −0 one that bits would decide."""
     constant = draw(any_of(*[None] * 2 * (x.size < 8192), -0.0, -7.0))
     return x if constant is None else np.full_like(x, constant)
 
 
-def _some_not_a_number(draw: st.DrawFn, x: Array) -> Array:
+def _some_not_a_number(draw: Draw, x: Array) -> Array:
     """NaN in one place or in many, next to infinities or not."""
-    rng = np.random.default_rng(draw(st.integers(0, 99)))
-    if draw(st.booleans()):
+    rng = np.random.default_rng(draw(integers(0, 99)))
+    if draw(booleans()):
         x[rng.random(x.shape) < 0.3] = draw(any_of(np.inf, -np.inf))
     x[rng.random(x.shape) < draw(any_of(0.1, 0.5, 1.0))] = np.nan
     x.flat[rng.integers(x.size)] = np.nan
     return x
 
 
-def _some_minus_infinity(draw: st.DrawFn, x: Array) -> Array:
+def _some_minus_infinity(draw: Draw, x: Array) -> Array:
     """−∞ in all places, or in all but one."""
     some = np.full_like(x, -np.inf)
-    if draw(st.booleans()):
-        some.flat[draw(st.integers(0, x.size - 1))] = x.flat[0]
+    if draw(booleans()):
+        some.flat[draw(integers(0, x.size - 1))] = x.flat[0]
     return some
 
 
-def _far_below_zero(draw: st.DrawFn, x: Array, deepest: float = np.inf) -> Array:
+def _far_below_zero(draw: Draw, x: Array, deepest: float = np.inf) -> Array:
     """Negative, below whatever a number might stand for −∞, or −∞ itself."""
     depths = [depth for depth in (1.0, 1e10, 1e30, 1e300, np.inf) if depth <= deepest]
     known = [depth for depth in depths if depth != 1e300 or x.dtype == np.float64]
@@ -82,17 +81,17 @@ def _all_different(x: Array) -> Array:
     return ranks if np.unique(x).size < x.size else x
 
 
-def _without_ties(draw: st.DrawFn, x: Array) -> Array:
+def _without_ties(draw: Draw, x: Array) -> Array:
     return _all_different(x)
 
 
-def _deep_and_different(draw: st.DrawFn, x: Array) -> Array:
+def _deep_and_different(draw: Draw, x: Array) -> Array:
     """No ties, and all below 0, by however much is finite."""
     x = _all_different(x)
     return _far_below_zero(draw, x - x.max(initial=0) - 1, deepest=1e300)
 
 
-def _many_ties(draw: st.DrawFn, x: Array) -> Array:
+def _many_ties(draw: Draw, x: Array) -> Array:
     """Two or three values in all, or one."""
     return np.clip(np.rint(x), *draw(any_of((-1, 1), (-1, 0), (0, 1), (-2, -2)))).astype(x.dtype)
 
@@ -235,16 +234,16 @@ test_output_dtype = law("max_pool2d.output.dtype", laws.keeps_dtype)
 
 
 @composite
-def integers(draw, *, dtype: str, lacks: frozenset[str]):
+def whole_numbers(draw, *, dtype: str, lacks: frozenset[str]):
     """Integers of some dtype, the smallest among them."""
     case = draw(cases(dtype=dtype, lacks=lacks, vary=("padding",), kernels=(2, 3)))
     kind = np.dtype(draw(any_of("int32", "uint8", "int64", "int8", "int16", "uint8")))
     x = np.rint(4 * case["x"]).astype(np.int64).astype(kind)
-    x.flat[draw(st.integers(0, x.size - 1))] = np.iinfo(kind).min
+    x.flat[draw(integers(0, x.size - 1))] = np.iinfo(kind).min
     return case.but(x=x)
 
 
-@requirement("max_pool2d.dtype.integer", integers, forms="function", per_dtype=False, effort=1)
+@requirement("max_pool2d.dtype.integer", whole_numbers, forms="function", per_dtype=False, effort=1)
 def test_dtype_integer(subject: Trial, case: Case) -> None:
     """Integers stay integers, and padding is below all of them."""
     result, value = subject(case), expected(case).value
@@ -267,9 +266,7 @@ test_call_stateless = law(
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
-def gradients(
-    *, dtype: str, lacks: frozenset[str], change: Change = _without_ties, **choices: Any
-) -> st.SearchStrategy[Case]:
+def gradients(*, dtype: str, lacks: frozenset[str], change: Change = _without_ties, **choices: Any) -> Decision[Case]:
     """A pool and a cotangent of its result; without ties, unless a check asks for them."""
     drawn = cases(dtype=dtype, lacks=lacks, change=change, **choices)
     return with_cotangent(drawn, lambda case: expected(case).value.shape)
@@ -302,10 +299,10 @@ test_gradient_ties = gradient(
 )
 
 
-def _a_peak(draw: st.DrawFn, x: Array) -> Array:
+def _a_peak(draw: Draw, x: Array) -> Array:
     """One element above all others, so that every window that has it chooses it."""
     x = _all_different(x)
-    x[..., draw(st.integers(0, x.shape[2] - 1)), draw(st.integers(0, x.shape[3] - 1))] = x.size + 9
+    x[..., draw(integers(0, x.shape[2] - 1)), draw(integers(0, x.shape[3] - 1))] = x.size + 9
     return x
 
 
@@ -352,7 +349,7 @@ def beside_the_image(draw, *, dtype: str, lacks: frozenset[str]):
 
     And of two rows, within the image: whoever counts on beyond a row's end then hits the next row, not foreign memory.
     """
-    rows, columns, values = draw(st.integers(2, 4)), draw(st.integers(1, 3)), draw(data(dtype, ("integers", "normal")))
+    rows, columns, values = draw(integers(2, 4)), draw(integers(1, 3)), draw(data(dtype, ("integers", "normal")))
     stride = None if "stride" in lacks else 1
     arguments = {"kernel_size": 2, "stride": stride, "padding": (0, 1), "dilation": (1, columns + 1)}
     x = values.inputs(1, 1, rows, columns)
@@ -397,7 +394,7 @@ def test_gradient_channel(subject: Trial, case: Case) -> None:
         subject.expect(gradient, laws.channel_of(together, c), f"the gradient of channel {c} alone")
 
 
-def special_cotangents(**choices: Any) -> st.SearchStrategy[Case]:
+def special_cotangents(**choices: Any) -> Decision[Case]:
     """Whole numbers without ties, and a cotangent that is not finite somewhere."""
     drawn = specials(of=gradients, operand="cotangent", **choices)
     return drawn.map(lambda case: case.but(x=_all_different(case["x"])))
@@ -468,7 +465,7 @@ def test_reach_everything_at_once() -> None:
     def corner(case: Case) -> bool:
         return case["ceil_mode"] and all(isinstance(case[n], tuple) for n in names) and _spare(case, 0) > 0
 
-    find(cases(dtype="float32"), corner)
+    reaches(cases(dtype="float32"), corner)
 
 
 def test_reach_corners() -> None:
@@ -482,14 +479,14 @@ def test_reach_corners() -> None:
         lambda c: c["x"].shape[2] % 2 == 1 and c["x"].shape[3] % 2 == 0,
         lambda c: c["x"].shape[1] == 17,
     ):
-        find(cases(dtype="float32", channels=(1, 2, 17)), corner)
+        reaches(cases(dtype="float32", channels=(1, 2, 17)), corner)
 
 
 def test_reach_not_a_number_everywhere() -> None:
     """NaN first, in the middle and last in a window of 3×3, among an odd number of channels."""
     strategy = cases(dtype="float32", vary=(), channels=(1, 2, 3, 5), change=_some_not_a_number)
     for row, column in np.ndindex(3, 3):
-        find(strategy, lambda c: c["x"].shape[1:] == (3, 3, 3) and np.isnan(c["x"][0, -1, row, column]))
+        reaches(strategy, lambda c: c["x"].shape[1:] == (3, 3, 3) and np.isnan(c["x"][0, -1, row, column]))
 
 
 def test_reach_gradients() -> None:
@@ -500,6 +497,6 @@ def test_reach_gradients() -> None:
         (a, b), (c, d) = case["x"][0, 0, :2, :2] if min(case["x"].shape[2:]) > 1 else ((0, 1), (2, 3))
         return case["kernel_size"] == 2 and a < b == c >= d
 
-    find(tied, crosswise)
+    reaches(tied, crosswise)
     peaks = gradients(dtype="float32", lacks=frozenset(), vary=(), kernels=(2, 3, 4), change=_a_peak)
-    find(peaks, lambda c: max_pool2d_vjp(np.ones_like(c["cotangent"]), c["x"], **c.arguments).max() >= 3)
+    reaches(peaks, lambda c: max_pool2d_vjp(np.ones_like(c["cotangent"]), c["x"], **c.arguments).max() >= 3)

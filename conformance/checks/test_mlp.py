@@ -6,16 +6,15 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from hypothesis import find
-from hypothesis import strategies as st
 from nnspec.adapters.subject import Lacks
 from nnspec.conformance.bounds.arithmetic import CLASS_B, Accuracy
 from nnspec.conformance.bounds.rule import Expected, by_class
 from nnspec.conformance.bounds.running_error import Approximate, bilinear_block, linear_block, relu, relu_vjp
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import laws, laws_of_gradients
-from nnspec.conformance.checks.cases import KINDS, any_of, composite, data, with_cotangent
+from nnspec.conformance.checks.cases import KINDS, data, with_cotangent
 from nnspec.conformance.checks.laws import Laws
+from nnspec.conformance.drawing import Decision, any_of, booleans, composite, integers, lists, reaches, some_of
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -45,10 +44,10 @@ def cases(
     inputs = draw(any_of(*features))
     sizes = [inputs, *(draw(any_of(inputs, *features)) for _ in range(draw(any_of(*depth)) + 1))]
     if "leading" in vary:
-        leading = tuple(draw(st.lists(st.integers(1, 4), min_size=batch > 1, max_size=3)))
+        leading = tuple(draw(lists(integers(1, 4), min_size=batch > 1, max_size=3)))
         leading = leading and (max(batch, leading[0]), *leading[1:])
     else:
-        leading = (draw(st.integers(batch, 3)),)
+        leading = (draw(integers(batch, 3)),)
     values = draw(data(dtype, kinds))
     x = values.inputs(*leading, inputs)
     arrays = {"x": x if "hidden" in vary else abs(x)}
@@ -123,7 +122,7 @@ DEEP = (2, 3, 4)
 @composite
 def sizes(draw, *, dtype: str, lacks: frozenset[str]):
     """The constructor's three sizes; all equal, two, or none."""
-    inputs = draw(st.integers(1, 4))
+    inputs = draw(integers(1, 4))
     hidden, outputs = (draw(any_of(inputs, 1, 2, 3, 4)) for _ in range(2))
     return Case("mlp", {}, {"in_features": inputs, "hidden_features": hidden, "out_features": outputs})
 
@@ -179,8 +178,8 @@ def test_depth_bias(subject: Trial, case: Case) -> None:
 def deep_sizes(draw, *, dtype: str, lacks: frozenset[str]):
     """The constructor's sizes, with a list or a tuple of hidden sizes; in half of the cases these are all equal."""
     case = draw(sizes(dtype=dtype, lacks=lacks))
-    equal = st.integers(1, 5).map(lambda n: n * [case["hidden_features"]])
-    hidden = draw(equal if draw(st.booleans()) else st.lists(st.integers(1, 4), min_size=1, max_size=5))
+    equal = integers(1, 5).map(lambda n: n * [case["hidden_features"]])
+    hidden = draw(equal if draw(booleans()) else lists(integers(1, 4), min_size=1, max_size=5))
     return case.but(hidden_features=draw(any_of(list, tuple))(hidden))
 
 
@@ -241,7 +240,7 @@ test_batch_independent = law("mlp.batch.independent", laws.judges_images_alone)
 def empty(draw, *, dtype: str, lacks: frozenset[str]):
     """One of the leading dimensions, or the only one, is of size 0."""
     case = draw(cases(dtype=dtype, features=(1, 2, 100), batch=2))
-    axis = draw(st.integers(0, case["x"].ndim - 2))
+    axis = draw(integers(0, case["x"].ndim - 2))
     return case.but(x=np.take(case["x"], [], axis))
 
 
@@ -266,7 +265,7 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
-def gradients(*, dtype: str, lacks: frozenset[str], of: Any = cases, **choices: Any) -> st.SearchStrategy[Case]:
+def gradients(*, dtype: str, lacks: frozenset[str], of: Any = cases, **choices: Any) -> Decision[Case]:
     """A perceptron and a cotangent of its result: that of some loss, which need not be linear."""
     perceptrons = of(dtype=dtype, lacks=lacks, **choices)
     return with_cotangent(perceptrons, lambda case: (*case["x"].shape[:-1], outputs(case)))
@@ -322,7 +321,7 @@ def at_minus_one(draw, *, dtype: str, lacks: frozenset[str]):
     """Integers, of which no sum is rounded, and a bias for which hidden values of the first vector are exactly −1."""
     case = draw(cases(dtype=dtype, lacks=lacks, kinds=("integers",)))
     first, bias = case["x"].reshape(-1, case["x"].shape[-1])[0], case["fc1.bias"].copy()
-    units = sorted(draw(st.sets(st.integers(0, len(bias) - 1), min_size=1)))
+    units = sorted(draw(some_of(range(len(bias)), 1, len(bias))))
     bias[units] = -linear(first, case["fc1.weight"][units]) - 1
     return case.but(**{"fc1.bias": bias})
 
@@ -462,7 +461,7 @@ test_refuses_features = law(
 def negative_sizes(draw, *, dtype: str, lacks: frozenset[str]):
     """Sizes of which one is negative."""
     case = draw(sizes(dtype=dtype, lacks=lacks))
-    return case.but(**{draw(any_of(*case.arguments)): draw(st.integers(-3, -1))})
+    return case.but(**{draw(any_of(*case.arguments)): draw(integers(-3, -1))})
 
 
 @requirement("mlp.refuses.sizes", negative_sizes, per_dtype=False)
@@ -475,8 +474,8 @@ def test_refuses_sizes(subject: Trial, case: Case) -> None:
 def negative_hidden_sizes(draw, *, dtype: str, lacks: frozenset[str]):
     """A sequence of hidden sizes of which one is negative."""
     case = draw(sizes(dtype=dtype, lacks=lacks))
-    hidden = draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
-    hidden[draw(st.integers(0, len(hidden) - 1))] = draw(st.integers(-3, -1))
+    hidden = draw(lists(integers(1, 4), min_size=2, max_size=4))
+    hidden[draw(integers(0, len(hidden) - 1))] = draw(integers(-3, -1))
     return case.but(hidden_features=hidden)
 
 
@@ -492,14 +491,14 @@ def test_refuses_hidden_sizes(subject: Trial, case: Case) -> None:
 
 def test_reach_corners() -> None:
     """Three different sizes and three equal ones; hidden values of both signs, some negative only through the bias."""
-    find(cases(dtype="float32"), lambda c: len({*c["fc1.weight"].shape, len(c["fc2.weight"])}) == 3)
-    find(cases(dtype="float32"), lambda c: len({*c["fc1.weight"].shape, len(c["fc2.weight"])}) == 1)
+    reaches(cases(dtype="float32"), lambda c: len({*c["fc1.weight"].shape, len(c["fc2.weight"])}) == 3)
+    reaches(cases(dtype="float32"), lambda c: len({*c["fc1.weight"].shape, len(c["fc2.weight"])}) == 1)
 
     def hidden(case: Case) -> np.ndarray:
         return linear(case["x"], case["fc1.weight"], case["fc1.bias"])
 
     for vary in ("hidden",), ("hidden bias",):
-        find(cases(dtype="float32", vary=vary), lambda c: bool((hidden(c) < 0).any() and (hidden(c) > 0).any()))
+        reaches(cases(dtype="float32", vary=vary), lambda c: bool((hidden(c) < 0).any() and (hidden(c) > 0).any()))
 
 
 def test_reach_kinks() -> None:
@@ -509,8 +508,8 @@ def test_reach_kinks() -> None:
         return linear(case["x"], case["fc1.weight"], case["fc1.bias"])
 
     kinks = gradients(dtype="float32", lacks=frozenset(), of=at_minus_one)
-    find(kinks, lambda c: all(some.any() for some in (hidden(c) < -1, hidden(c) == -1, hidden(c) > 0)))
-    find(kinks, lambda c: c["x"].ndim == 1)
+    reaches(kinks, lambda c: all(some.any() for some in (hidden(c) < -1, hidden(c) == -1, hidden(c) > 0)))
+    reaches(kinks, lambda c: c["x"].ndim == 1)
 
 
 def test_reach_depth() -> None:
@@ -520,6 +519,6 @@ def test_reach_depth() -> None:
         return [layer.value for layer in way(case)[1]]
 
     deep = cases(dtype="float32", vary=("hidden", "output"), depth=DEEP)
-    find(deep, lambda c: len(sums(c)) == 5 and len({len(bias) for _, bias in layers(c)}) == 1)
-    find(deep, lambda c: len(sums(c)) == 5 and len({len(bias) for _, bias in layers(c)}) == 3)
-    find(deep, lambda c: len(sums(c)) == 4 and all((a < 0).any() and (a > 0).any() for a in sums(c)))
+    reaches(deep, lambda c: len(sums(c)) == 5 and len({len(bias) for _, bias in layers(c)}) == 1)
+    reaches(deep, lambda c: len(sums(c)) == 5 and len({len(bias) for _, bias in layers(c)}) == 3)
+    reaches(deep, lambda c: len(sums(c)) == 4 and all((a < 0).any() and (a > 0).any() for a in sums(c)))

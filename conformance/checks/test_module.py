@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import find
-from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Lacks, parameters
 from nnspec.conformance.case import Array
-from nnspec.conformance.checks.cases import any_of, composite
 from nnspec.conformance.checks.learning import (
     FORGET,
     NAMES,
@@ -26,6 +23,7 @@ from nnspec.conformance.checks.learning import (
 )
 from nnspec.conformance.checks.life import life
 from nnspec.conformance.checks.trees import ALL, Entry, Tree, gives_state, mapping, native, trees
+from nnspec.conformance.drawing import any_of, booleans, composite, integers, reaches, some_of
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.programs import Program
 from nnspec.conformance.trial.record import Mismatch
@@ -193,7 +191,7 @@ class Echo(Module):
 @composite
 def with_inputs(draw, **choices: Any):
     """How many inputs a call has by position, and which by name."""
-    return draw(st.integers(0, 3)), draw(st.lists(st.sampled_from("xyz"), unique=True))
+    return draw(integers(0, 3)), draw(some_of("xyz", 0, 3))
 
 
 @requirement("module.call.forward", with_inputs, per_dtype=False)
@@ -441,8 +439,8 @@ EXPRESSIONS += ["-net.a", "abs(net.a)", *(f"{left} @ {right}" for left, right in
 def with_operands(draw, *, dtype: str, lacks: frozenset[str]):
     """What `a` and `b` are, and what they hold at first and later: whole numbers, so that their products are exact."""
     kinds = tuple(draw(any_of("parameter", "buffer")) for _ in range(2))
-    shape = (draw(st.integers(1, 3)),) * draw(st.integers(1, 2))
-    rng = np.random.default_rng(draw(st.integers(0, 2**16 - 1)))
+    shape = (draw(integers(1, 3)),) * draw(integers(1, 2))
+    rng = np.random.default_rng(draw(integers(0, 2**16 - 1)))
     numbers = rng.choice([-1, 1], (2, 2, *shape)) * rng.integers(1, 9, (2, 2, *shape))
     return kinds, [dict(zip("ab", pair, strict=True)) for pair in numbers.astype(dtype)]
 
@@ -486,7 +484,7 @@ def test_mode_default(subject: Trial, case: Tree) -> None:
 def mixed(draw, **choices: Any):
     """A tree, and which of its modules are evaluating to begin with."""
     tree = draw(trees(kinds=("module", "parameter", "shared"), first="module module", **choices))
-    return tree, [path for path in ["", *tree.entries("module")] if draw(st.booleans())]
+    return tree, [path for path in ["", *tree.entries("module")] if draw(booleans())]
 
 
 def in_modes(subject: Trial, tree: Tree, evaluating: list[str]) -> Program:
@@ -657,7 +655,7 @@ def lenient(subject: Trial) -> None:
 def with_part(draw, **choices: Any):
     """A tree, and some of the keys of its state."""
     tree = draw(trees(**choices))
-    return tree, [key for key in tree.state() if draw(st.booleans())]
+    return tree, [key for key in tree.state() if draw(booleans())]
 
 
 @requirement("module.load.lenient", with_part, first="parameter", needs=LOADS, per_dtype=False)
@@ -804,7 +802,7 @@ def test_gradient_unused(subject: Trial, case: Learning) -> None:
 @composite
 def with_modes(draw, **choices: Any):
     """A network, and which of it evaluates."""
-    return draw(learnings(**choices)), draw(st.sampled_from([["net"], ["first"], ["head"], ["net", "first"]]))
+    return draw(learnings(**choices)), draw(any_of(["net"], ["first"], ["head"], ["net", "first"]))
 
 
 @requirement("module.gradient.any-mode", with_modes, passes=(1, 2), needs="eval", dtypes=LONG, per_dtype=False)
@@ -817,7 +815,7 @@ def test_gradient_any_mode(subject: Trial, case: tuple[Learning, list[str]]) -> 
 def with_history(draw, **choices: Any):
     """A network, whether it evaluates in the last pass, and whether the passes before that one were all there and
     back."""
-    return draw(learnings(**choices)), draw(st.booleans()), draw(st.booleans())
+    return draw(learnings(**choices)), draw(booleans()), draw(booleans())
 
 
 @requirement(
@@ -1002,7 +1000,7 @@ def test_reach_ties() -> None:
         lambda t: any(len(ks) > 1 for ks in keys(t, "buffer").values()),
         lambda t: any(len(ks) > 1 for ks in keys(t, "transient").values()),
     ):
-        find(trees(dtype="float32", kinds=ALL), corner)
+        reaches(trees(dtype="float32", kinds=ALL), corner)
 
 
 def test_reach_deep_trees() -> None:
@@ -1013,10 +1011,10 @@ def test_reach_deep_trees() -> None:
         lambda t: any(a.shape == () for a in t.state().values()) and any(a.size == 0 for a in t.state().values()),
         lambda t: "weight" in t.entries("module") and "weight.weight" in t.entries("parameter"),
     ):
-        find(trees(dtype="float32"), corner)
+        reaches(trees(dtype="float32"), corner)
 
 
 def test_reach_mixed_modes() -> None:
     """A module that evaluates below one that trains, and the other way round."""
     for corner in (lambda c: "" in c[1] and len(c[1]) == 1, lambda c: "" not in c[1] and c[1]):
-        find(mixed(dtype="float32"), corner)
+        reaches(mixed(dtype="float32"), corner)

@@ -6,13 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from hypothesis import find
-from hypothesis import strategies as st
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case
 from nnspec.conformance.checks import laws, laws_of_gradients
-from nnspec.conformance.checks.cases import any_of, composite, data
+from nnspec.conformance.checks.cases import data
 from nnspec.conformance.checks.laws import Laws
+from nnspec.conformance.drawing import Draw, any_of, booleans, composite, integers, lists, reaches, some_of
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
@@ -31,7 +30,7 @@ def cases(
     batch: int = 1,
 ):
     """An array of values of both signs, with as many axes as `axes` says and no size below `smallest`."""
-    shape = draw(st.lists(st.integers(smallest, 4), min_size=axes[0], max_size=axes[1]))
+    shape = draw(lists(integers(smallest, 4), min_size=axes[0], max_size=axes[1]))
     values = draw(data(dtype, ("integers", "normal")))
     return Case("relu", {"x": values.inputs(*([max(batch, shape[0]), *shape[1:]] if shape else ()))})
 
@@ -43,7 +42,7 @@ def scaled(draw, *, dtype: str, lacks: frozenset[str], sign: int, special: tuple
     x = np.abs(_of_every_magnitude(draw, case["x"]))
     form = STORED[dtype]
     named = {"zero": 0.0, "largest": form.largest, "smallest": form.tiny, "infinite": np.inf}
-    return case.but(x=_among(draw, sign * x, [sign * named[name] for name in special], draw(st.integers(0, 1))))
+    return case.but(x=_among(draw, sign * x, [sign * named[name] for name in special], draw(integers(0, 1))))
 
 
 @composite
@@ -53,20 +52,20 @@ def spiked(draw, *, dtype: str, lacks: frozenset[str], spikes: tuple[float, ...]
     return case.but(x=_among(draw, case["x"], list(spikes), least=1))
 
 
-def _of_every_magnitude(draw: st.DrawFn, x: Array) -> Array:
+def _of_every_magnitude(draw: Draw, x: Array) -> Array:
     """x as it is, or with as many numbers of its signs and of every magnitude that a normal number may have."""
-    form, rng = STORED[x.dtype.name], np.random.default_rng(draw(st.integers(0, 2**16 - 1)))
-    if draw(st.booleans()):
+    form, rng = STORED[x.dtype.name], np.random.default_rng(draw(integers(0, 2**16 - 1)))
+    if draw(booleans()):
         return x
     exponents = rng.integers(form.lowest, form.highest + 1, x.shape)
     values = np.ldexp(rng.uniform(1, 2, x.shape).astype(x.dtype).astype(np.float64), exponents)
     return np.copysign(values, x.astype(np.float64)).astype(x.dtype)
 
 
-def _among(draw: st.DrawFn, x: Array, values: list[float], least: int = 0) -> Array:
+def _among(draw: Draw, x: Array, values: list[float], least: int = 0) -> Array:
     """x with values put in places of their own."""
     x = np.array(x)
-    for index in draw(st.sets(st.integers(0, x.size - 1), min_size=least, max_size=3)):
+    for index in draw(some_of(range(x.size), least, 3)):
         x.flat[index] = draw(any_of(*values))
     return x
 
@@ -103,7 +102,7 @@ test_infinite_value = law(
 
 
 @composite
-def integers(draw, *, dtype: str, lacks: frozenset[str]):
+def whole_numbers(draw, *, dtype: str, lacks: frozenset[str]):
     """Integers of both signs, the least and the largest that the dtype has among them."""
     kind = draw(any_of("int32", "int64", "int16", "int8"))
     case = draw(cases(dtype="float32"))
@@ -111,7 +110,7 @@ def integers(draw, *, dtype: str, lacks: frozenset[str]):
     return case.but(x=_among(draw, np.rint(case["x"]).astype(kind), [0, limits.max, limits.min]))
 
 
-@requirement("relu.integer.value", integers, per_dtype=False, forms="function")
+@requirement("relu.integer.value", whole_numbers, per_dtype=False, forms="function")
 def test_integer_value(subject: Trial, case: Case) -> None:
     """Integers for integers, of the same dtype."""
     result = subject(case)
@@ -268,23 +267,23 @@ def test_parameters_none(subject: Trial, case: Case) -> None:
 
 def test_reach_corners() -> None:
     """No axes, no elements, tiny and huge values, NaN and both infinities."""
-    find(cases(dtype="float32", smallest=0, axes=(0, 5)), lambda c: c["x"].ndim == 0)
-    find(cases(dtype="float32", smallest=0, axes=(0, 5)), lambda c: c["x"].ndim == 5 and c["x"].size == 0)
+    reaches(cases(dtype="float32", smallest=0, axes=(0, 5)), lambda c: c["x"].ndim == 0)
+    reaches(cases(dtype="float32", smallest=0, axes=(0, 5)), lambda c: c["x"].ndim == 5 and c["x"].size == 0)
     positive = scaled(dtype="float64", lacks=frozenset(), sign=1, special=("largest",))
-    find(positive, lambda c: c["x"].min() < 1e-100 and c["x"].max() == np.finfo("float64").max)
+    reaches(positive, lambda c: c["x"].min() < 1e-100 and c["x"].max() == np.finfo("float64").max)
     negative = scaled(dtype="float32", lacks=frozenset(), sign=-1, special=("zero",))
-    find(negative, lambda c: (c["x"] == 0).any() and (c["x"] < -1e20).any())
+    reaches(negative, lambda c: (c["x"] == 0).any() and (c["x"] < -1e20).any())
     infinite = spiked(dtype="float32", lacks=frozenset(), spikes=(np.inf, -np.inf))
-    find(infinite, lambda c: (c["x"] == np.inf).any() and (c["x"] == -np.inf).any())
+    reaches(infinite, lambda c: (c["x"] == np.inf).any() and (c["x"] == -np.inf).any())
 
 
 def test_reach_gradients() -> None:
     """±0, a NaN in the cotangent where nothing passes, huge cotangents, and arrays without axes."""
     at_zero = gradients(dtype="float32", lacks=frozenset(), of=spiked, spikes=(0.0, -0.0))
-    find(at_zero, lambda c: ((c["x"] == 0) & np.signbit(c["x"])).any())
+    reaches(at_zero, lambda c: ((c["x"] == 0) & np.signbit(c["x"])).any())
     spoilt = gradients(dtype="float32", lacks=frozenset(), cotangents=(np.nan,))
-    find(spoilt, lambda c: (np.isnan(c["cotangent"]) & (c["x"] < 0)).any())
+    reaches(spoilt, lambda c: (np.isnan(c["cotangent"]) & (c["x"] < 0)).any())
     positive = gradients(dtype="float32", lacks=frozenset(), of=scaled, sign=1, special=LIMITS)
-    find(positive, lambda c: bool((abs(c["cotangent"]) > 1e20).any() and (c["x"] == np.inf).any()))
+    reaches(positive, lambda c: bool((abs(c["cotangent"]) > 1e20).any() and (c["x"] == np.inf).any()))
     any_shape = gradients(dtype="float32", lacks=frozenset(), smallest=0, axes=(0, 5))
-    find(any_shape, lambda c: c["x"].ndim == 0)
+    reaches(any_shape, lambda c: c["x"].ndim == 0)

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from hypothesis import find
-from hypothesis import strategies as st
 from nnspec.adapters.subject import Unsupported
 from nnspec.conformance.case import Array
-from nnspec.conformance.checks.cases import any_of, composite, data
+from nnspec.conformance.checks.cases import data
+from nnspec.conformance.drawing import any_of, composite, integers, lists, one_of, reaches
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.programs import Program
 from nnspec.conformance.trial.record import Mismatch
@@ -86,10 +85,10 @@ def chains(
     features: int = 1,
 ):
     """Some layers: affine maps of small integers, and ReLU."""
-    affine = st.sampled_from([(2, 1), (-1, 0), (-2, -3)])
+    affine = any_of((2, 1), (-1, 0), (-2, -3))
     length = draw(any_of(*lengths))
-    layers = draw(st.lists(st.one_of(affine, st.none()), min_size=length, max_size=length))
-    return Chain(tuple(layers), draw(data(dtype, ("integers",))).inputs(draw(st.integers(1, 3)), features))
+    layers = draw(lists(one_of(affine, any_of(None)), min_size=length, max_size=length))
+    return Chain(tuple(layers), draw(data(dtype, ("integers",))).inputs(draw(integers(1, 3)), features))
 
 
 def row(names: Sequence[str]) -> str:
@@ -388,7 +387,7 @@ def sliced(draw, *, steps: Sequence[int | None], lengths: Sequence[int] = (2, 3,
     """A chain, and a slice of it: its bounds are absent, inside, negative, or beyond the ends."""
     chain = draw(chains(lengths=lengths, **choices))
     length = len(chain.layers)
-    bounds = st.one_of(st.none(), st.integers(0, length + 2), st.integers(-length - 2, -1))
+    bounds = one_of(any_of(None), integers(0, length + 2), integers(-length - 2, -1))
     return chain, slice(draw(bounds), draw(bounds), draw(any_of(*steps)))
 
 
@@ -441,7 +440,7 @@ def test_slice_independent(subject: Trial, case: Chain) -> None:
 @composite
 def beyond(draw, **choices: Any):
     """A chain, perhaps an empty one, and how far an index lies beyond its end."""
-    return draw(chains(lengths=(0, 1, 2, 3), **choices)), draw(st.integers(0, 4))
+    return draw(chains(lengths=(0, 1, 2, 3), **choices)), draw(integers(0, 4))
 
 
 @requirement("sequential.refuses.index", beyond, needs="__getitem__", per_dtype=False)
@@ -482,7 +481,7 @@ def test_reach_every_kind_of_slice() -> None:
         lambda c: not c[0].layers[c[1]],
         lambda c: len(c[0].layers[c[1]]) > 10,
     ):
-        find(sliced(dtype="float32", steps=(None, 1)), corner)
+        reaches(sliced(dtype="float32", steps=(None, 1)), corner)
 
 
 def test_reach_gradients() -> None:
@@ -495,12 +494,12 @@ def test_reach_gradients() -> None:
         hidden = case[0].x @ np.array([[0, first[0]], [1, first[1]]]).T + [first[1], 1]
         return bool((hidden > 0).any() and (hidden <= 0).any())
 
-    find(differentiated(dtype="float32", lengths=(3,)), corner)
+    reaches(differentiated(dtype="float32", lengths=(3,)), corner)
 
 
 def test_reach_layers_of_both_kinds() -> None:
     """ReLU between affine layers, where the order can be seen."""
-    find(
+    reaches(
         chains(dtype="float32", lengths=(3,)),
         lambda c: c.layers[1] is None and c.layers[0] is not None and c.layers[2] is not None,
     )

@@ -7,16 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from hypothesis import find
-from hypothesis import strategies as st
 from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Lacks
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.bounds.sgd import moved
 from nnspec.conformance.case import Array
-from nnspec.conformance.checks.cases import any_of, composite, data
+from nnspec.conformance.checks.cases import data
 from nnspec.conformance.checks.learning import FORGET, Learning, Pair, backward, learning, learnings, networks, norm
 from nnspec.conformance.checks.learning import NAMES as LEARNT
+from nnspec.conformance.drawing import any_of, booleans, composite, integers, lists, permutations, reaches
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.programs import Program
 from nnspec.conformance.trial.source import literal
@@ -66,13 +65,13 @@ def trainings(
             numbers[name] = draw(any_of(*choices))
     start = tuple(
         np.asarray(values.inputs(*shape))
-        for shape in draw(st.lists(st.sampled_from(shapes), min_size=parameters[0], max_size=parameters[1]))
+        for shape in draw(lists(any_of(*shapes), min_size=parameters[0], max_size=parameters[1]))
     )
 
     def gradient(p: Array) -> Array | None:
-        return None if rests and draw(st.booleans()) else np.asarray(values.inputs(*p.shape))
+        return None if rests and draw(booleans()) else np.asarray(values.inputs(*p.shape))
 
-    gradients = tuple(tuple(gradient(p) for p in start) for _ in range(draw(st.integers(*steps))))
+    gradients = tuple(tuple(gradient(p) for p in start) for _ in range(draw(integers(*steps))))
     return Training(start, gradients, numbers)
 
 
@@ -135,7 +134,7 @@ def with_specials(draw, **choices: Any):
     """A training in which one gradient is NaN and one parameter infinite, in elements of their own."""
     training = draw(trainings(vary=(), shapes=((3,),), **choices))
     (start,), ((gradient,),) = training.start, training.gradients
-    nan, infinite, _ = draw(st.permutations(range(3)))
+    nan, infinite, _ = draw(permutations(range(3)))
     gradient[nan], start[infinite] = np.nan, draw(any_of(np.inf, -np.inf))
     return training, nan, infinite
 
@@ -435,7 +434,7 @@ def test_zero_grad_afresh(subject: Trial, case: Learning) -> None:
 @composite
 def with_zeroing(draw, **choices: Any):
     """A network, and whether gradients are zeroed between its passes."""
-    return draw(learnings(**choices)), draw(st.booleans())
+    return draw(learnings(**choices)), draw(booleans())
 
 
 @requirement("sgd.training.equals-model", with_zeroing, passes=(2, 2), vary=ALL, needs="zero_grad", dtypes=LONG)
@@ -537,7 +536,7 @@ def test_refuses_gradient_shape(subject: Trial, case: tuple[Training, Array]) ->
 def test_reach_exact_and_rounded_steps() -> None:
     """Both kinds of verdict, with momentum and weight decay, over several steps."""
     for exact in (True, False):
-        find(
+        reaches(
             trainings(dtype="float32", steps=(1, 4)),
             lambda t: t.start[0].size > 0 and len(t.gradients) > 2 and (not np.any(t.expected(0, 3).within())) == exact,
         )
@@ -550,14 +549,14 @@ def test_reach_late_first_gradients() -> None:
         present = [[g is not None for g in gradients[:2]] for gradients in training.gradients]
         return present[:2] == [[True, False], [False, True]]
 
-    find(trainings(dtype="float32", parameters=(2, 3), steps=(2, 3), rests=True), corner)
+    reaches(trainings(dtype="float32", parameters=(2, 3), steps=(2, 3), rests=True), corner)
 
 
 def test_reach_networks_that_learn() -> None:
     """Momentum and weight decay at once, and gradients that reach the first layer through every kind of case."""
-    find(learnings(dtype="float32", vary=ALL, passes=(2, 2)), lambda c: {*ALL} <= c.numbers.keys())
+    reaches(learnings(dtype="float32", vary=ALL, passes=(2, 2)), lambda c: {*ALL} <= c.numbers.keys())
     for rows in (1, 3):
-        find(learnings(dtype="float32"), lambda c: len(c.batches[0][0]) == rows and _reaches_first(c))
+        reaches(learnings(dtype="float32"), lambda c: len(c.batches[0][0]) == rows and _reaches_first(c))
 
 
 def _reaches_first(case: Learning) -> bool:

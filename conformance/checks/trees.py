@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from hypothesis import strategies as st
 from nnspec.conformance.case import Array
-from nnspec.conformance.checks.cases import any_of, composite, data
+from nnspec.conformance.checks.cases import data
+from nnspec.conformance.drawing import any_of, booleans, composite, integers, some_of
 from nnspec.conformance.trial.programs import Program
 from nnspec.conformance.trial.source import literal
 from nnspec.conformance.trial.trial import Trial
@@ -74,11 +73,6 @@ class Tree:
         return program
 
 
-@functools.lru_cache
-def _some_of(names: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
-    return st.lists(st.sampled_from(names), min_size=1, max_size=len(names), unique=True)
-
-
 @composite
 def trees(
     draw,
@@ -98,12 +92,12 @@ def trees(
 
     def value(kind: str) -> Array:
         shape = draw(any_of(*SHAPES))
-        if kind == "buffer" and draw(st.booleans()):  # a count, as of batches
-            return np.full(shape, draw(st.integers(0, 9)), np.int64)
+        if kind == "buffer" and draw(booleans()):  # a count, as of batches
+            return np.full(shape, draw(integers(0, 9)), np.int64)
         return np.asarray(values.inputs(*shape))
 
     def grow(prefix: str, left: int, first: Sequence[str]) -> None:
-        for i, name in enumerate(draw(_some_of(tuple(names)))):
+        for i, name in enumerate(draw(some_of(names, 1, len(names)))):
             path, known = prefix + name, Tree(tuple(steps)).entries("parameter", "module")
             earlier = sorted(key for key in known if not path.startswith(key + "."))
             legal = [k for k in kinds if (k != "module" or left > 1) and (k != "shared" or earlier)]

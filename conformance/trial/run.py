@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from nnspec.adapters.blame import KnownDefect, Raised, Unusable, noting_interrupts
 from nnspec.adapters.subject import Lacks, Refusal, Subject, Unsupported
 from nnspec.conformance.case import Case, minimise
+from nnspec.conformance.drawing import Decision
 from nnspec.conformance.requirements import CHECKS, Check, requirements
 from nnspec.conformance.trial.record import (
     COSTLY,
@@ -128,6 +129,8 @@ def _supported(trial: Trial, check: Check, simplify: bool) -> Outcome:
         return Outcome("unsupported", reason=f"the {trial.form} lacks {', '.join(missing)}")
     limit = max(2, round(PROFILES[trial.profile] / check.effort))
     strategy = check.cases(dtype=trial.dtype, lacks=lacks, **check.choices)
+    if isinstance(strategy, Decision):
+        strategy = strategy.strategy
     if isinstance(strategy, type):
         return _machine(trial, check, strategy, limit, simplify)
     return _cases(trial, check, strategy, limit, simplify)
