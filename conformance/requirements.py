@@ -188,6 +188,10 @@ class Check:
         """Whether it is about calls that must raise."""
         return kind(self.identifier) == "refusal"
 
+    def drawn(self, dtype: str = "float32", lacks: frozenset[str] = frozenset()) -> Any:
+        """Return the decision that its cases are drawn by, for a subject that lacks these arguments."""
+        return self.cases(dtype=dtype, lacks=lacks, **self.choices)
+
     @property
     def decides(self) -> bool:
         """Whether to fail it is not to conform: of a *must* alone, and of what no page knows."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import find, given, settings
-from hypothesis import strategies as st
 from nnspec.conformance.case import LAYOUTS, Case, as_laid_out, as_pair, laid_out, minimise
-from nnspec.conformance.checks.cases import KINDS, data, pairs
+from nnspec.conformance.checks.cases import KINDS, Data, data
+from nnspec.conformance.drawing import LENGTH, Draw, integers, lists, pairs, permutations, reaches, some_of
 
 
 def case(**arrays):
@@ -32,7 +32,7 @@ def test_shuffled_data_are_the_same_values_elsewhere():
 @pytest.mark.parametrize("kind", KINDS)
 def test_data_is_the_same_each_time(kind):
     def fill():
-        values = find(data("float32", (kind,)), lambda d: d.seed >= 5)
+        values = find(data("float32", (kind,)).strategy, lambda d: d.seed >= 10_000)
         return values.inputs(2, 3), values.weights(2, 3), values.offsets(2)
 
     for a, b in zip(fill(), fill(), strict=True):
@@ -41,7 +41,7 @@ def test_data_is_the_same_each_time(kind):
 
 
 @settings(max_examples=30, deadline=None)
-@given(data("float64", ("integers",)))
+@given(data("float64", ("integers",)).strategy)
 def test_integers_are_small_and_not_zero(values):
     array = values.inputs(5, 5)
     assert np.array_equal(array, np.rint(array))
@@ -49,7 +49,7 @@ def test_integers_are_small_and_not_zero(values):
 
 
 @settings(max_examples=30, deadline=None)
-@given(data("float32", ("one-hot",)), st.integers(1, 4), st.integers(1, 4))
+@given(data("float32", ("one-hot",)).strategy, integers(1, 4).strategy, integers(1, 4).strategy)
 def test_one_hot_weights_copy(values, outputs, inputs):
     weight = values.weights(outputs, inputs, 2)
     assert np.all(np.count_nonzero(weight.reshape(outputs, -1), axis=1) == 1)
@@ -59,16 +59,59 @@ def test_one_hot_weights_copy(values, outputs, inputs):
 
 
 def test_weights_may_be_empty():
-    values = find(data("float32", ("one-hot",)), lambda d: True)
+    values = Data("one-hot", 0, "float32")
     assert values.weights(0, 3).shape == (0, 3)
     assert values.weights(3, 0).shape == (3, 0)
 
 
 def test_pairs_are_an_int_where_both_are_equal():
-    assert find(pairs(1, 3), lambda p: True) == 1
-    assert find(pairs(1, 3), lambda p: as_pair(p)[0] != as_pair(p)[1]) in ((1, 2), (2, 1))
-    assert find(pairs(0, 2), lambda p: as_pair(p) == (2, 2)) == 2
+    assert find(pairs(1, 3).strategy, lambda p: True) == 1
+    assert find(pairs(1, 3).strategy, lambda p: as_pair(p)[0] != as_pair(p)[1]) in ((1, 2), (2, 1))
+    assert find(pairs(0, 2).strategy, lambda p: as_pair(p) == (2, 2)) == 2
     assert as_pair(3) == (3, 3)
+
+
+def test_smaller_bytes_are_earlier_choices():
+    for limit in (1, 2, 3, 7, 256, 1000):
+        numbers = [Draw(bytes([byte, 0])).below(limit) for byte in range(256)]
+        assert numbers == sorted(numbers)
+        assert numbers[0] == 0
+        assert numbers[-1] < limit
+        assert limit > 256 or len({*numbers}) == limit
+
+
+def test_bytes_that_are_used_up_are_zero():
+    draw = Draw(b"\xff")
+    assert [draw(integers(3, 5)) for _ in range(3)] == [5, 3, 3]
+    assert Draw(b"").below(1000) == 0
+
+
+def test_hypothesis_makes_each_decision_small():
+    found = find(lists(integers(0, 9), 2, 8).strategy, lambda drawn: max(drawn) >= 7)
+    assert sorted(found) == [*(len(found) - 1) * [0], 7]
+
+
+def test_some_values_are_drawn_once_each():
+    draw = Draw(bytes(range(250, 130, -2)))
+    assert sorted(draw(permutations("abcdef"))) == list("abcdef")
+    assert len({*draw(some_of("abcdef", 2, 4))}) in (2, 3, 4)
+    assert draw(some_of("", 0, 3)) == []
+
+
+def test_a_case_has_the_same_values_in_each_dtype():
+    single, double = (Draw(bytes(range(LENGTH)))(data(dtype)).inputs(4, 5) for dtype in ("float32", "float64"))
+    assert np.array_equal(single, double.astype(np.float32))
+
+
+def test_a_corner_that_is_rare_is_told():
+    reaches(integers(0, 9), lambda n: n == 3)
+    with pytest.raises(AssertionError, match="reach the corner, expected 5%"):
+        reaches(integers(0, 99), lambda n: n == 3)
+
+
+def test_values_of_large_arrays_are_there():
+    values = Data("normal", 65535, "float32")
+    assert all(values.inputs(size).shape == (size,) for size in (2**16, 2**16, 2**18))
 
 
 # -- changing ----------------------------------------------------------------------------------------------------------

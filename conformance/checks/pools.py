@@ -78,9 +78,13 @@ def _axis(
         "dropped": (1, min(s - 1, s - k + p)),  # … or in it, or beyond
         "any": (1 - s if ceil_mode else 0, s - 1),  # below 0: the first window hangs over already
     }[ending]
-    n = draw(integers(0, 3)) * s + d * (k - 1) + 1 - 2 * p + draw(integers(*left_over))
+    span, fewest = d * (k - 1) + 1 - 2 * p, d if p else 1
+    more, overhang = draw(integers(0, 3)) * s + draw(integers(*left_over)), min(s - 1, span - fewest)
+    if ceil_mode and ending in ("any", "extra") and overhang > 0 and draw(any_of(False, False, True)):
+        more = -draw(integers(1, overhang))  # one window, larger than the padded image
+    n = span + more
     # With d rows or more, no two neighbouring elements of a window leap over the image, one in each padding.
-    short = max(0, (d if p else 1) - n)
+    short = max(0, fewest - n)
     return n + -(-short // s) * s, s, p, d
 
 

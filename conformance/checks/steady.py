@@ -66,7 +66,7 @@ def _cases(trial: Trial, stem: str, backward: bool) -> Iterator[Case]:
             continue
         if lacks & {*check.needs} or not check.per_dtype or check.effort >= COSTLY:
             continue
-        strategy = check.cases(dtype=trial.dtype, lacks=lacks, **check.choices)
+        strategy = check.drawn(trial.dtype, lacks)
         drawn: list[Case] = []
         if not isinstance(strategy, type):  # a state machine has no cases
             few = settings(settings.get_profile("nnspec-quick"), max_examples=DRAWN, phases=(Phase.generate,))

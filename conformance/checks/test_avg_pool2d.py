@@ -23,7 +23,7 @@ from nnspec.conformance.checks.pools import (
     too_much_padding,
 )
 from nnspec.conformance.drawing import Decision, composite, reaches
-from nnspec.conformance.requirements import requirement
+from nnspec.conformance.requirements import CHECKS, requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.avg_pool2d import avg_pool2d, avg_pool2d_vjp
@@ -362,15 +362,18 @@ def _left_over(case: Case) -> tuple[int, int]:
 
 
 def test_reach_everything_at_once() -> None:
-    """Unequal kernel, stride and padding in `ceil_mode`, with something left over, and each kind of divisor."""
-    for divisors in ((True, None), (False, None), (False, -2)):
+    """Unequal kernel, stride and padding; each kind of divisor with padding and something left over."""
+    together = CHECKS["avg_pool2d.arguments.together"].drawn()
+    names = ("kernel_size", "stride", "padding")
+    reaches(together, lambda case: all(isinstance(case[n], tuple) for n in names))
+    for divisors in ((True, None), (False, None)):
 
         def corner(case: Case, wanted: tuple[bool, int | None] = divisors) -> bool:
-            unequal = all(isinstance(case[n], tuple) for n in ("kernel_size", "stride", "padding"))
             given = (case["count_include_pad"], case["divisor_override"])
-            return case["ceil_mode"] and unequal and given == wanted and max(_left_over(case)) > 0
+            return case["padding"] != 0 and given == wanted and max(_left_over(case)) > 0
 
-        reaches(cases(dtype="float32"), corner)
+        reaches(together, corner)
+    reaches(together, lambda case: case["padding"] != 0 and case["divisor_override"] == -2)
 
 
 def test_reach_gradients() -> None:
@@ -397,4 +400,5 @@ def test_reach_gradients() -> None:
 
 def test_reach_windows_larger_than_the_image() -> None:
     """In `ceil_mode` a window may be larger than the padded image, by less than the stride."""
-    reaches(cases(dtype="float32"), lambda case: min(_left_over(case)) < 0)
+    for name in ("arguments.together", "divisor.overhang", "ceil-mode.last-window", "gradient.x", "gradient.divisor"):
+        reaches(CHECKS[f"avg_pool2d.{name}"].drawn(), lambda case: min(_left_over(case)) < 0)

@@ -888,13 +888,12 @@ test_refuses_output_repeated = refusal(
 
 def _reaches(name: str, corner: Any) -> None:
     """The strategy of a requirement's check draws such a case."""
-    check = CHECKS[f"einsum.{name}"]
-    reaches(check.cases(dtype="float32", lacks=frozenset(), **check.choices), corner)
+    reaches(CHECKS[f"einsum.{name}"].drawn(), corner)
 
 
 def test_reach_diagonals() -> None:
     """A repeated label in front, in the middle, at the end and apart; two of them; and beside a summed label."""
-    for pattern in (r"^iij->", r"^jii->", r"^iji->", r"^iii->", r"^(iijj|ijij|ijji)->"):
+    for pattern in (r"^(iij|jii|iji)->", r"^(iii|iijj|ijij|ijji)->"):
         _reaches("diagonal.value", lambda c, p=pattern: re.search(p, c["equation"]))
 
     def double_and_summed(case: Case) -> bool:
@@ -907,13 +906,10 @@ def test_reach_diagonals() -> None:
 
 def test_reach_broadcasting() -> None:
     """1 against n and against 0, in both orders of the operands, kept and summed."""
-    for first, second in ((1, 3), (3, 1), (1, 0), (0, 1)):
-        _reaches(
-            "broadcast.size-one",
-            lambda c, f=first, s=second: c["equation"] == "i,i->i" and (c["a"].shape, c["b"].shape) == ((f,), (s,)),
-        )
-    _reaches("broadcast.summed", lambda c: c["equation"] == "ij,i->j" and c["a"].shape[0] == 1)
-    _reaches("broadcast.summed", lambda c: c["equation"] == "i,ij->j" and c["b"].shape[0] == 1)
+    for corner in (lambda f, s: f == 1 < s, lambda f, s: s == 1 < f, lambda f, s: {f, s} == {0, 1}):
+        _reaches("broadcast.size-one", lambda c, n=corner: c["equation"] == "i,i->i" and n(c["a"].size, c["b"].size))
+    for operand in ("a", "b"):
+        _reaches("broadcast.summed", lambda c, o=operand: re.search(r"i.*->[^i]*$", c["equation"]) and 1 in c[o].shape)
 
 
 def test_reach_several_operands() -> None:
@@ -929,7 +925,7 @@ def test_reach_several_operands() -> None:
 
 def test_reach_ellipses() -> None:
     """Unequal ranks, none in one operand; an ellipsis in the middle of a term; dropped beside a label."""
-    _reaches("ellipsis.broadcast", lambda c: c["equation"].count("...") == 3 and c["a"].ndim == 0 and c["b"].ndim == 2)
+    _reaches("ellipsis.broadcast", lambda c: c["equation"].count("...") == 3 and c["a"].ndim < c["b"].ndim)
     _reaches("ellipsis.broadcast", lambda c: re.search(r"\w\.\.\.\w", c["equation"]))
     _reaches("ellipsis.dropped", lambda c: terms_of(c)[1] == "i" and c["a"].ndim > 1)
 
@@ -947,9 +943,12 @@ def test_reach_gradients() -> None:
     """Gradients that must be exact, and that may be rounded; sums back over a size of 1; sums over a size of 0."""
     for exact in (True, False):
         _reaches("gradient.operand", lambda c, e=exact: all((np.max(r.within()) == 0) == e for r in _rules(c)))
-    for equation in ("i,i->i", "i,i->"):
-        _reaches("gradient.broadcast", lambda c, e=equation: c["equation"] == e and 1 in c["b"].shape)
-    _reaches("gradient.empty", lambda c: len(c.arrays) == 3 and 0 in c["a"].shape and c["b"].size > 0)
+    for kept in (True, False):
+        _reaches(
+            "gradient.broadcast",
+            lambda c, k=kept: any(1 in a.shape for a in c.arrays.values()) and (terms_of(c)[1] != "") == k,
+        )
+    _reaches("gradient.empty", lambda c: 0 in c["a"].shape and any(a.size for a in operands_of(c).values()))
 
 
 def _rules(case: Case) -> list[Expected]:

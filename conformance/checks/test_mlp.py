@@ -519,6 +519,6 @@ def test_reach_depth() -> None:
         return [layer.value for layer in way(case)[1]]
 
     deep = cases(dtype="float32", vary=("hidden", "output"), depth=DEEP)
-    reaches(deep, lambda c: len(sums(c)) == 5 and len({len(bias) for _, bias in layers(c)}) == 1)
+    reaches(deep, lambda c: len(sums(c)) == 5 and len({len(bias) for _, bias in layers(c)}) < 3)
     reaches(deep, lambda c: len(sums(c)) == 5 and len({len(bias) for _, bias in layers(c)}) == 3)
     reaches(deep, lambda c: len(sums(c)) == 4 and all((a < 0).any() and (a > 0).any() for a in sums(c)))

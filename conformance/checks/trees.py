@@ -101,6 +101,7 @@ def trees(
             path, known = prefix + name, Tree(tuple(steps)).entries("parameter", "module")
             earlier = sorted(key for key in known if not path.startswith(key + "."))
             legal = [k for k in kinds if (k != "module" or left > 1) and (k != "shared" or earlier)]
+            legal += [k for k in legal if k == "shared"] * 2  # or few trees would share a module
             kind = first[0] if first and i == 0 else draw(any_of(*legal))
             if kind == "shared":
                 steps.append((path, draw(any_of(*earlier))))

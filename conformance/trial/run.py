@@ -128,7 +128,7 @@ def _supported(trial: Trial, check: Check, simplify: bool) -> Outcome:
     if missing := [name for name in check.needs if name in lacks]:
         return Outcome("unsupported", reason=f"the {trial.form} lacks {', '.join(missing)}")
     limit = max(2, round(PROFILES[trial.profile] / check.effort))
-    strategy = check.cases(dtype=trial.dtype, lacks=lacks, **check.choices)
+    strategy = check.drawn(trial.dtype, lacks)
     if isinstance(strategy, Decision):
         strategy = strategy.strategy
     if isinstance(strategy, type):
