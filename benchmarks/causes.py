@@ -27,6 +27,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from typing import Any
 from unittest import mock
 
@@ -80,7 +81,7 @@ def report_on(subject: Subject, block: str) -> list[Suspect]:
         for form in forms(subject, check):
             outcome = Trial(subject, form, "float32").run(check)
             about = {"requirement": check.identifier, "block": block, "form": form, "level": "must"}
-            named = [{"fault": c.fault, "cases": c.cases} for c in diagnosis.causes(check, outcome)]
+            named = [asdict(c) for c in diagnosis.causes(check, outcome)]
             found.append({**about, "verdict": outcome.verdict, "failure": {"causes": named}})
     return next(iter(suspects(found)), [])[:SUSPECTS]
 
@@ -165,7 +166,7 @@ def score(kind: str, wanted: int, blocks: list[str], seed: int, pool: ProcessPoo
         for keys, said, named in pool.map(measure, batch, [kind != "unknown"] * len(batch)):
             if said:
                 counts[block_of(keys[0])].update(["reports", *said])
-            if said and kind != "unknown" and "right" not in said:
+            if said and kind != "unknown" and "first" not in said:
                 print(f"{said[0]}: {' and '.join(keys)}: {', '.join(named)}", flush=True)
     total = sum(counts.values(), Counter[str]())
     print(f"{kind:18} {' '.join(f'{name:>8}' for name in COLUMNS)}")

@@ -12,7 +12,8 @@ from __future__ import annotations
 import functools
 import warnings
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,18 @@ Step = tuple[str, int]
 
 @dataclass(frozen=True)
 class Cause:
-    """A fault, what to do instead, where it is known from, and how many cases it explains: all that were looked at."""
+    """A fault, what to do instead, where it is known from, and how many cases it explains: all that were looked at.
+
+    Where nothing was seen of the subject but exceptions, the fault raises as well. Much does, so that this alone
+    explains nothing: it also has to break just the requirements that the subject breaks, which the report can tell.
+    """
 
     fault: str
     mistake: str
     fix: str
     origin: str
     cases: int
+    raises: bool = False  # nothing was seen but exceptions
 
 
 def causes(check: Check, outcome: Outcome) -> list[Cause]:
@@ -46,11 +52,10 @@ def causes(check: Check, outcome: Outcome) -> list[Cause]:
     if failing is None:  # a state machine, which has no cases
         return []
     sightings = [failing, *(s for s in outcome.seen if s is not failing)]
-    if all(_only_raised(sighting) for sighting in sightings):  # that another raises too explains nothing
-        return []
+    raises = all(_only_raised(sighting) for sighting in sightings)
     cases = [_Seen(check, sighting) for sighting in sightings]
     return [
-        Cause(fault.key, fault.mistake, fault.fix, fault.origin, len(cases))
+        Cause(fault.key, fault.mistake, fault.fix, fault.origin, len(cases), raises)
         for fault in _candidates(check)
         if all(case.explained_by(_subject(fault.key)) for case in cases)
     ]
@@ -89,20 +94,28 @@ class _Seen:
         made = self.sight(fault)
         if made is None or made.wrong != self.actual.wrong or len(made.seen) != len(self.actual.seen):
             return False
+        random = functools.cache(lambda: self.random(fault, made))
         return all(
-            step == its_step and self.alike(step, value, its_value)
+            step == its_step and self.alike(step, value, its_value, random)
             for (step, value), (its_step, its_value) in zip(_steps(made), _steps(self.actual), strict=True)
         )
 
-    def alike(self, step: Step, made: Any, actual: Any) -> bool:
-        """The same in a step. Arrays are near each other; of what is drawn at random, the shapes are the same."""
+    def alike(self, step: Step, made: Any, actual: Any, random: Callable[[], set[Step]]) -> bool:
+        """The same in a step. Arrays are near each other; of what a fault draws at random, the shapes are the same."""
         if not isinstance(made, np.ndarray) or not isinstance(actual, np.ndarray):
             return bool(made == actual) or (made != made and actual != actual)  # NaN
-        right = self.right.get(step)
-        if _near(made, actual, right):
-            return True
-        random = right is None or not np.array_equal(right, self.right_again.get(step, ()), equal_nan=True)
-        return bool(self.right) and random and made.shape == actual.shape
+        return _near(made, actual, self.right.get(step)) or (made.shape == actual.shape and step in random())
+
+    def random(self, fault: Subject, made: Sighting) -> set[Step]:
+        """The steps in which a fault gives other values another time."""
+        again = self.sight(fault)
+        known = dict(_steps(again)) if again else {}
+        arrays = {step: value for step, value in _steps(made) if isinstance(value, np.ndarray)}
+        return {
+            step
+            for step, value in arrays.items()
+            if not np.array_equal(value, known.get(step, ()), equal_nan=is_floating(value.dtype))
+        }
 
     def sight(self, subject: Subject) -> Sighting | None:
         """What the check sees of a subject, in the same form where it has that; None where it cannot judge it."""
@@ -122,11 +135,6 @@ class _Seen:
         """What is seen of the reference."""
         made = self.sight(reference())
         return dict(_steps(made)) if made else {}
-
-    @functools.cached_property
-    def right_again(self) -> dict[Step, Any]:
-        """What is seen of it another time."""
-        return replace(self).right
 
 
 def _steps(sighting: Sighting) -> list[tuple[Step, Any]]:

@@ -16,6 +16,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.conformance.faults import broken_by_faults
@@ -97,7 +98,7 @@ def _suspects(records: list[Record], form: str | None) -> list[list[Suspect]]:
     for entry in bad:
         broken[entry["block"]].add(entry["requirement"])
         for cause in (entry["failure"] or {}).get("causes", ()):
-            if cause["fault"].partition("/")[0] not in passed:
+            if cause["fault"].partition("/")[0] not in passed and _tells(cause, entry["block"], bad):
                 explained[cause["fault"]].add(entry["requirement"])
                 cases[cause["fault"]] += cause["cases"]
     found = []
@@ -108,6 +109,14 @@ def _suspects(records: list[Record], form: str | None) -> list[list[Suspect]]:
             found.append([Suspect(fault, len(explained[fault]), len(names), cases[fault], form) for fault in alike])
             rest = {fault: its - best for fault, its in rest.items()}
     return found
+
+
+def _tells(cause: Mapping[str, Any], block: str, bad: Iterable[Record]) -> bool:
+    """Whether a cause says more than that it raises where the subject does: it breaks what the subject breaks."""
+    if not cause.get("raises"):
+        return True
+    known = {name.rstrip("!") for name in broken_by_faults().get(cause["fault"], ())}
+    return known == {entry["requirement"].partition(".")[2] for entry in bad if entry["block"] == block}
 
 
 def sign(entry: Record) -> str:
