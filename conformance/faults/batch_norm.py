@@ -570,7 +570,7 @@ def _statistics_too(layer):
 
 @_beginning("batch_norm.parameters.affine/left-behind", "affine=False leaves a weight of ones behind")
 def _left_behind(layer):
-    layer.weight = layer.weight or Parameter(np.ones_like(layer.running_mean.data))
+    layer.weight = Parameter(np.ones_like(layer.running_mean.data)) if layer.weight is None else layer.weight
 
 
 @_beginning("batch_norm.state.complete/plain", "the running statistics are not part of the state")
