@@ -383,7 +383,7 @@ def has_parameters(subject: Trial, case: Case) -> None:
     wanted = sorted(shape for ins, outs in pairwise(sizes_of(case)) for shape in ((outs, ins), (outs,)))
     if found != wanted:
         raise Mismatch(f"the parameters are of shapes {found}, expected {wanted}")
-    loaded = {key: np.full_like(a, n) for n, (key, a) in enumerate(state.items())}
+    loaded = {key: np.full_like(a, n) for n, (key, a) in enumerate(sorted(state.items()))}
     subject.subject.load("mlp", module, loaded, page)
     for key, array in subject.entries("mlp", module, page, saved=True).items():
         subject.expect(array, Expected.exactly(loaded[key]), f"{key}, after all parameters were loaded,")

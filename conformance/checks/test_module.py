@@ -421,9 +421,13 @@ def test_buffer_assigned(subject: Trial, case: tuple[Tree, str]) -> None:
     for count in (1.0, 2.0):
         assert value is not None
         value = np.asarray(value + np.asarray(1, value.dtype))
-        program.run(f"net.{path} = {native(value)}", f"net.count = {native(np.array([count]))}[0]")
-        program.holds(f"{REGISTERED} == before", "the keys and the number of parameters are as before")
+        for name, assigned in ((path, native(value)), ("count", f"{native(np.array([count]))}[0]")):
+            what = "an array" if name == path else "an element of an array"
+            program.run(f"net.{name} = {assigned}")
+            program.holds(f"{REGISTERED}[-1] == before[-1]", f"{what} that is assigned is no parameter")
+            program.holds(f"{REGISTERED} == before", f"{what} that is assigned leaves the keys as they are")
         for key, array in {path: value, "count": np.array(count)}.items():
+            program.gives(f"net.{key}", array)
             if key in saved:
                 program.gives(f"net.state_dict()[{key!r}]", array)
 
