@@ -1,6 +1,6 @@
 """How an implementation is put in front of the checks: arrays in, arrays out, modules built. No test logic here.
 
-`load` turns a name ("torch", "reference"), a file ("my_layers.py", "my_layers.py:Conv2d") or an object into a Subject.
+`load` turns the name of an adapter, a file ("my_layers.py", "my_layers.py:Conv2d") or an object into a Subject.
 """
 
 from nnspec.adapters.blocks import block

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter
 from typing import Any
@@ -31,7 +31,7 @@ BATCH_NORM: dict[str, tuple[str, ...]] = {
 }
 # Parameters that many functions have and that are never an operand.
 OTHERS = {"activation", "axis", "backend", "device", "dtype", "inplace", "mode", "name", "out", "train"}
-CARRIED = ("passed", "carried_back", "paired", "from_scratch")  # functions of this file whose source a script may carry
+CARRIED = ("passed", "carried_back", "paired", "from_scratch")  # what a script may use to define a function or class
 Place = int | str  # where an operand goes: to a position, or to the parameter of a name
 
 
@@ -220,44 +220,6 @@ def from_scratch(cls: type) -> type:
     `backward` may also return them after the gradient of x.
     """
 
-    def plain(name: str) -> str:
-        return name.lower().replace("_", "")
-
-    def names(parameter: str) -> set[str]:
-        """What the gradient of a parameter may be called."""
-        alike = (
-            ("w", "weight", "weights", "kernel", "kernels"),
-            ("b", "bias", "biases"),
-            ("gamma", "scale"),
-            ("beta", "shift"),
-        )
-        own = {plain(parameter), *(name for group in alike if plain(parameter) in group for name in group)}
-        return {
-            text
-            for name in own
-            for text in (
-                f"d{name}",
-                f"g{name}",
-                f"grad{name}",
-                f"{name}grad",
-                f"gradient{name}",
-                f"{name}gradient",
-                f"delta{name}",
-            )
-        }
-
-    def arrays(owner: Any, before: tuple[str, ...] = ()) -> Any:
-        """The path and the value of each array in the attributes, and in the mappings and lists among them."""
-        members = (
-            owner if isinstance(owner, dict) else dict(enumerate(owner)) if isinstance(owner, list) else vars(owner)
-        )
-        for name, value in members.items():
-            path = (*before, str(name))
-            if isinstance(value, np.ndarray | np.generic):
-                yield path, value
-            elif len(path) < 6 and (isinstance(value, dict | list) or hasattr(value, "__dict__")):
-                yield from arrays(value, path)
-
     class Layer(cls):
         def __call__(self, *given: Any) -> Any:
             return self.forward(*given)
@@ -274,27 +236,62 @@ def from_scratch(cls: type) -> type:
                 return first
 
         def gradients_beside(self) -> dict[str, Any]:
-            """By the key of a parameter: its gradient, which lies beside it."""
-            known, found = dict(arrays(self)), dict[str, Any]()
-            for path in known:
-                *outer, name = path
-                wanted = names(name)
-                places = [outer, outer[:-1]] if outer else [outer]  # W beside dW, or params["W"] and grads["W"]
-                for other, gradient in known.items():
-                    *around, last = other
-                    beside = around in places and plain(last) in wanted
-                    mapped = (
-                        around[:-1] in places
-                        and bool(around)
-                        and plain(around[-1]) in ("grads", "grad", "gradients", "dparams")
-                    )
-                    if beside or (mapped and (plain(last) in wanted or last == name)):
-                        found.setdefault(".".join(path), gradient)
-            for gradient in getattr(self, "returned_beside", list)():  # in the order of the parameters
-                alike = (".".join(path) for path, array in known.items() if np.shape(array) == np.shape(gradient))
-                if (key := next((key for key in alike if key not in found), None)) is not None:
-                    found[key] = gradient
-            return found
+            """Return the gradient for each parameter, by the parameter's key."""
+            return gradients_beside(dict(arrays_in(self)), getattr(self, "returned_beside", list)())
 
     Layer.__name__, Layer.__qualname__, Layer.__module__ = cls.__name__, cls.__qualname__, cls.__module__
     return Layer
+
+
+def gradients_beside(known: Mapping[tuple[str, ...], Any], returned: Sequence[Any]) -> dict[str, Any]:
+    """Return key of a parameter -> its gradient, of the arrays that lie beside it or that backward() returned."""
+
+    def is_gradient(other: tuple[str, ...], parameter: tuple[str, ...]) -> bool:
+        *outer, name = parameter
+        *around, last = other
+        places = [outer, outer[:-1]] if outer else [outer]  # W beside dW, or params["W"] and grads["W"]
+        if plain(last) in gradient_names(name) and around in places:
+            return True
+        in_mapping = around and around[:-1] in places
+        in_mapping = in_mapping and plain(around[-1]) in ("grads", "grad", "gradients", "dparams")
+        return bool(in_mapping) and (last == name or plain(last) in gradient_names(name))
+
+    found: dict[str, Any] = {}
+    for path in known:
+        beside = (gradient for other, gradient in known.items() if is_gradient(other, path))
+        for gradient in beside:
+            found.setdefault(".".join(path), gradient)
+    for gradient in returned:  # in the order of the parameters
+        alike = (".".join(path) for path, array in known.items() if np.shape(array) == np.shape(gradient))
+        if (key := next((key for key in alike if key not in found), None)) is not None:
+            found[key] = gradient
+    return found
+
+
+def gradient_names(parameter: str) -> set[str]:
+    """Return what the gradient of a parameter may be called, in lower case and without underscores."""
+    alike = (
+        ("w", "weight", "weights", "kernel", "kernels"),
+        ("b", "bias", "biases"),
+        ("gamma", "scale"),
+        ("beta", "shift"),
+    )
+    own = {plain(parameter), *(name for group in alike if plain(parameter) in group for name in group)}
+    before, after = ("d", "g", "grad", "gradient", "delta"), ("grad", "gradient")
+    return {f"{word}{name}" for name in own for word in before} | {f"{name}{word}" for name in own for word in after}
+
+
+def plain(name: str) -> str:
+    """Return a name in lower case and without underscores."""
+    return name.lower().replace("_", "")
+
+
+def arrays_in(owner: Any, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the path and the value of each array in the attributes, and in the mappings and lists among them."""
+    members = owner if isinstance(owner, dict) else dict(enumerate(owner)) if isinstance(owner, list) else vars(owner)
+    for name, value in members.items():
+        path = (*before, str(name))
+        if isinstance(value, np.ndarray | np.generic):
+            yield path, value
+        elif len(path) < 6 and (isinstance(value, dict | list) or hasattr(value, "__dict__")):
+            yield from arrays_in(value, path)

@@ -6,9 +6,10 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
+from nnspec.adapters import calling
 from nnspec.adapters.contract import Adapter
 from nnspec.adapters.subject import Lacks
 
@@ -30,7 +31,7 @@ def preamble(adapter: Adapter, device: str | None) -> str:
 
 
 def sources(adapter: Adapter, text: str) -> list[str]:
-    """Return the sources of the adapter's functions that a text names, and of those that they name in turn."""
+    """Return the sources of the functions of nnspec that a text calls, and of those that they call in turn."""
     known = functions(adapter)
     found: dict[str, str] = {}
     while more := {name for name in known.keys() & set(CALLED.findall(text)) if name not in found}:
@@ -52,18 +53,24 @@ def callables(adapter: Any) -> dict[str, Callable[..., Any]]:
 
 
 def functions(adapter: Adapter) -> dict[str, Callable[..., Any]]:
-    """Return name -> function, of an adapter's methods and of the functions of this package that they call."""
+    """Return name -> function: an adapter's methods, what adapts a user's functions, and what these call in turn."""
     methods = {n: f for n, f in inspect.getmembers(type(adapter), inspect.isfunction) if n[:2] != "__"}
-    called: dict[str, Callable[..., Any]] = {}
-    pending: list[Any] = list(methods.values())
+    called = {name: getattr(calling, name) for name in calling.CARRIED}
+    pending = [*methods.values(), *called.values()]
     while pending:
         function = pending.pop()
-        for name in function.__code__.co_names:
+        for name in _names(function.__code__):
             other = function.__globals__.get(name)
             if isinstance(other, FunctionType) and other.__module__.startswith(PACKAGE) and name not in called:
                 called[name] = other
                 pending.append(other)
     return called | methods
+
+
+def _names(code: CodeType) -> set[str]:
+    """Return the global names in a function, and in the functions and classes inside it."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return {*code.co_names, *(name for one in inner for name in _names(one))}
 
 
 def _source(function: Callable[..., Any]) -> str:

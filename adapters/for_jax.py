@@ -33,7 +33,7 @@ class JAX(Objects):
     """JAX, with float64, each operation run by itself."""
 
     name = "jax"
-    packages = ("jax", "jaxlib")
+    packages: tuple[str, ...] = ("jax", "jaxlib")
     further_dtypes = ("float16", "bfloat16")
     flushes = True  # on a CPU, XLA takes subnormals for 0
     compiles_per_shape = True

@@ -18,7 +18,7 @@ class JITted(JAX):
     """The subject `jax` with each of its functions compiled."""
 
     name = "jax-jit"
-    packages = ()
+    packages: tuple[str, ...] = ()
 
     def __init__(self, profile: str = "quick") -> None:
         super().__init__(profile)

@@ -1,4 +1,4 @@
-"""NumPy arrays, and layers written in plain NumPy after torch.nn's conventions."""
+"""NumPy arrays, and layers written in plain NumPy."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class NumPy(Objects):
     """NumPy. A gradient is known only where the subject brings a vjp of its own."""
 
     name = "numpy"
-    packages = ("numpy",)
-    further_dtypes = ("float16",)
+    packages: tuple[str, ...] = ("numpy",)
+    further_dtypes: tuple[str, ...] = ("float16",)
     strided = True
 
     def is_array(self, value: Any) -> bool:

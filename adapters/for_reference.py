@@ -15,8 +15,8 @@ class Reference(NumPy):
     """NumPy, with every function and class that the reference's files define under a canonical name."""
 
     name = "reference"
-    packages = ()
-    further_dtypes = ()
+    packages: tuple[str, ...] = ()
+    further_dtypes: tuple[str, ...] = ()
 
     def subject(self) -> Subject:
         """Return the reference's blocks."""

@@ -40,7 +40,7 @@ class Torch(Objects):
     """PyTorch. Modules are differentiated by autograd."""
 
     name = "torch"
-    packages = ("torch",)
+    packages: tuple[str, ...] = ("torch",)
     further_dtypes = ("float16", "bfloat16")
     strided = True
     preamble = 'import torch\nfrom torch import nn\n\ndevice = "cpu"'
@@ -130,7 +130,7 @@ class Torch(Objects):
 
     def jvp(self, function: Callable[..., Any], operands: Sequence[Any], tangents: Sequence[Any]) -> Sequence[Any]:
         """Return the derivatives by torch.func.jvp."""
-        _, found = torch.func.jvp(function, tuple(operands), tuple(tangents))
+        found = torch.func.jvp(function, tuple(operands), tuple(tangents))[1]
         return [torch.zeros(t.shape, dtype=t.dtype) + t for t in found]  # one that torch knows to be 0 has no memory
 
     # -- modules -------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ class TorchCompile(Torch):
     """torch's functions through its compiler, which writes C++ and has it compiled for every configuration."""
 
     name = "torch-compile"
-    packages = ()
+    packages: tuple[str, ...] = ()
     compiles_per_shape = True
 
     def __init__(self, profile: str = "quick") -> None:

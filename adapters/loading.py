@@ -40,7 +40,7 @@ def load(
     block: str | None = None,
     profile: str = "quick",
 ) -> Subject:
-    """ "torch", "layers.py", "layers.py:Conv2d", "layers.py:MyConv --as conv2d", "package.layers:Conv2d"; or an object.
+    """Load a subject: an adapter's name, a file, a module, a name in it ("layers.py:MyConv --as conv2d"), or an object.
 
     An object is a module, a mapping of names, a function or a class; a `block` says as what the last two are judged.
 

@@ -24,14 +24,14 @@ from nnspec.adapters.objects import Held, Shape
 from nnspec.adapters.signatures import SIGNATURES
 
 if TYPE_CHECKING:
-    from nnspec.adapters.subject import Subject
+    from nnspec.adapters.modules import Modules
 
 TRIED = 1000  # entries that are loaded, over all assignments that are tried
 FAILED = (Raised, Unusable, Unsupported)  # how a call of the class may end
 NUMBERS = ("number", "int")
 COUNT = "num_batches_tracked"
 STATISTICS = ("running_mean", "running_var")
-CALLS = ("forward", "__call__", "_wrapped_call_impl")  # what runs a layer; the last one is torch's
+CALLS = ("forward", "__call__")  # the methods that run a layer
 Keys = dict[str, str]  # page key -> own key
 
 
@@ -57,10 +57,10 @@ class Roles:
         return {names.get(key, key): value for key, value in entries.items()}
 
 
-def find_roles(subject: Subject, stem: str, cls: Any, page: Collection[str], module: Any = None) -> Roles:
+def find_roles(subject: Modules, stem: str, cls: Any, page: Collection[str], module: Any = None) -> Roles:
     """Return the roles of a class's entries, for the page's keys. `module` is a new one, where there is one already."""
-    framework: Any = subject.framework
-    subject = replace(subject, framework=watched(framework))
+    framework: Any = watched(subject.framework)
+    subject = replace(subject, framework=framework)
     counts = [_beside(key, COUNT) for key in page if key.endswith(STATISTICS[1])]
     if module is not None and all(has(subject, module, key) for key in (*page, *counts)):
         return Roles({key: key for key in (*page, *counts)})
@@ -74,7 +74,7 @@ def find_roles(subject: Subject, stem: str, cls: Any, page: Collection[str], mod
     return Roles(keys, tuple(key for key in probe.arrays if key not in keys))
 
 
-def has(subject: Subject, module: Any, key: str) -> bool:
+def has(subject: Modules, module: Any, key: str) -> bool:
     """Whether a module has an entry, or an attribute with an array, of this very key."""
     try:
         subject.framework.read(module, key)
@@ -95,7 +95,7 @@ def _beside(key: str, name: str) -> str:
 class Probe:
     """A small module of a class, with arrays for it, and what the reference computes of them."""
 
-    subject: Subject
+    subject: Modules
     stem: str
     module: Any
     x: np.ndarray
@@ -103,7 +103,7 @@ class Probe:
     right: np.ndarray
 
     @classmethod
-    def of(cls, subject: Subject, stem: str, made: Any, page: Collection[str]) -> Probe:
+    def of(cls, subject: Modules, stem: str, made: Any, page: Collection[str]) -> Probe:
         """A module of the class `made` that should have these entries of the page."""
         from nnspec.adapters.for_reference import subject as reference
 

@@ -46,7 +46,7 @@ def _linear(arrays, arguments):
 
 def _conv2d(arrays, arguments):
     weight, groups = arrays["weight"], arguments["groups"]
-    # positional as in torch.nn: the names of these three differ between libraries, their order does not
+    # positional: the names of these three differ between libraries, their order does not
     positional = (weight.shape[1] * groups, weight.shape[0], _square(weight.shape[2:]))
     return positional, {**arguments, "bias": arrays["bias"] is not None}
 

@@ -164,7 +164,7 @@ def _function_calls(subject: Subject, stem: str) -> Iterator[tuple[Refusal, Call
 
 
 def _constructions(subject: Subject, stem: str, name: str) -> Iterator[tuple[Refusal, Callable[[], Any]]]:
-    framework = watched(subject.framework)  # type: ignore[arg-type]
+    framework = watched(subject.framework)
     dtype = np.dtype(subject.dtypes[0])
     cls = subject.classes[name]
     keywords = subject.completed(stem, cls, {})

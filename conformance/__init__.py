@@ -8,7 +8,7 @@ ROOMS = ("system", "formats", "case", "drawing", "requirements", "bounds", "faul
 
 
 def check(subject: Any, **options: Any) -> dict[str, Any]:
-    """Judge a subject: "torch", a file, a module, a mapping of names, a function or a class.
+    """Judge a subject: an adapter's name, a file, a module, a mapping of names, a function or a class.
 
     Options are those of the command line: `block`, `profile`, `dtype`, `seed`, `framework`, `device`. A function or
     class is judged as the one `block` that is named, whatever its own name is. Returns the

@@ -17,7 +17,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from nnspec.adapters import calling, carried, load
+from nnspec.adapters import carried, load
 from nnspec.adapters.blame import Watched
 from nnspec.adapters.roles import Roles
 from nnspec.adapters.signatures import SIGNATURES
@@ -121,8 +121,7 @@ def _render(subject: Subject, names: set[str], lines: list[str], **text: str) ->
     # each line once: a file is run once, so that its classes know one another
     recipes = "\n".join(dict.fromkeys("\n".join(subject.recipe(n) for n in sorted(names)).splitlines()))
     adapter = subject.framework.framework if isinstance(subject.framework, Watched) else subject.framework
-    used = carried.sources(adapter, body)
-    used += [inspect.getsource(getattr(calling, n)).rstrip() for n in calling.CARRIED if f"{n}(" in recipes]
+    used = carried.sources(adapter, f"{body}\n{recipes}")
     if "laid_out(" in body:
         used.append(inspect.getsource(laid_out).rstrip())
     template = resources.files(__package__).joinpath("reproduce.py.jinja").read_text("utf-8")

@@ -3,7 +3,7 @@
 A waiver is a table in a TOML file:
 
     [[waiver]]
-    subject = "jax*"                            # as in `nnspec check`; * and ? stand for anything
+    subject = "my_*"                            # as in `nnspec check`; * and ? stand for anything
     requirement = "einsum.refuses.diagonal"
     reason = "a repeated label of sizes 1 and 3 is broadcast"
     link = "https://…"                          # may be left out, as may form and dtype, which narrow it down
