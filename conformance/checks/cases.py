@@ -105,6 +105,12 @@ def with_cotangent(draw, cases: Decision[Case], shape: Callable[[Case], tuple[in
 
 
 @composite
+def altered(draw: Draw, *, of: Callable[..., Decision[Case]], how: Callable[[Draw, Case], Any], **choices: Any):
+    """A case, changed by `how(draw, case)`."""
+    return how(draw, draw(of(**choices)))
+
+
+@composite
 def wholes(draw: Draw, *, of: Callable[..., Decision[Case]], **choices: Any):
     """Cases of the strategy `of` in whole numbers."""
     return whole(draw(of(**choices)))

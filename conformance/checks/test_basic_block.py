@@ -13,7 +13,7 @@ from nnspec.conformance.bounds.rule import Array, Expected, by_class
 from nnspec.conformance.bounds.running_error import Approximate
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import laws, laws_of_gradients
-from nnspec.conformance.checks.cases import Data, data, with_cotangent
+from nnspec.conformance.checks.cases import Data, altered, data, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, integers, reaches
 from nnspec.conformance.requirements import requirement
@@ -435,19 +435,13 @@ test_gradient_empty = gradient("basic_block.gradient.empty", laws_of_gradients.i
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@composite
-def broken(draw, *, dtype: str, lacks: frozenset[str], how: Any, **choices: Any):
-    """A legal case with one thing made illegal by `how(draw, case)`."""
-    return how(draw, draw(cases(dtype=dtype, lacks=lacks, **choices)))
-
-
 def _channels(draw: Draw, case: Case) -> Case:
     x = case["x"]
     more = draw(booleans()) or x.shape[1] == 1
     return case.but(x=np.concatenate([x, x[:, :1]], axis=1) if more else x[:, 1:])
 
 
-refusal = Laws(broken, per_dtype=False)
+refusal = Laws(altered, of=cases, per_dtype=False)
 test_refuses_channels = refusal(
     "basic_block.refuses.channels", laws.refuses, "One channel too many or too few.", how=_channels
 )

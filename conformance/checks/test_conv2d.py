@@ -10,7 +10,8 @@ from nnspec.conformance.bounds.convolution import fast_bound
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Case, as_pair
 from nnspec.conformance.checks import laws, laws_of_gradients
-from nnspec.conformance.checks.cases import data, specials, wholes, with_cotangent
+from nnspec.conformance.checks.cases import altered, data, specials, wholes, with_cotangent
+from nnspec.conformance.checks.convolutions import below, channels, gradients_by, rank
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, integers, pairs, reaches
 from nnspec.conformance.requirements import requirement
@@ -139,28 +140,16 @@ test_arguments_together = law(
     "All arguments at once, each with its own value for rows and for columns.",
     wide=True,
 )
-test_special_value = law(
-    "conv2d.special.value",
-    laws.equals_reference,
-    "Where it belongs, and nowhere else.",
-    cases=specials,
-    of=cases,
-    operand="x",
-    vary=UNGROUPED,
-    dtypes=LONG,
-    effort=2,
+special = Laws(specials, expected, of=cases, operand="x", dtypes=LONG, effort=2)
+test_special_value = special(
+    "conv2d.special.value", laws.equals_reference, "Where it belongs, and nowhere else.", vary=UNGROUPED
 )
-test_special_groups = law(
+test_special_groups = special(
     "conv2d.special.groups",
     laws.equals_reference,
     "In its own group, and in no other.",
-    cases=specials,
-    of=cases,
-    operand="x",
     vary=("groups",),
     needs="groups",
-    dtypes=LONG,
-    effort=2,
 )
 
 
@@ -222,41 +211,8 @@ def _reference(case: Case) -> np.ndarray:
     return conv2d(case["x"], case["weight"], case["bias"], **case.arguments)
 
 
-def expected_gradients(case: Case) -> dict[str, Expected]:
-    """Those of x and weight are linear in the cotangent and in the other of the two, that of the bias is a sum."""
-    x, weight, cotangent = case["x"], case["weight"], case["cotangent"]
-
-    def vjp(g: np.ndarray, x: np.ndarray, weight: np.ndarray) -> Any:
-        return conv2d_vjp(g, x.astype(g.dtype), weight.astype(g.dtype), np.zeros(len(weight)), **case.arguments)
-
-    def of_ones(g: np.ndarray, x: np.ndarray, weight: np.ndarray) -> Any:
-        return conv2d_vjp(g, x[:, :, :1, :1], weight[:, :, :1, :1], groups=case["groups"])
-
-    found = {
-        "x": multilinear(
-            lambda g, w: vjp(g, x, w)[0],
-            cotangent,
-            weight,
-            fast=fast_bound(lambda g, w: of_ones(g, x, w)[0]),
-        ),
-        "weight": multilinear(
-            lambda x, g: vjp(g, x, weight)[1],
-            x,
-            cotangent,
-            fast=fast_bound(lambda x, g: of_ones(g, x, weight)[1]),
-        ),
-    }
-    if case["bias"] is not None:
-        found["bias"] = multilinear(lambda g: vjp(g, x, weight)[2], cotangent)
-    return found
-
-
+expected_gradients = gradients_by(conv2d_vjp, lambda case: len(case["weight"]))
 gradient = Laws(gradients, expected_gradients, needs=("vjp",))
-
-
-def gradient_equals_reference(subject: Trial, case: Case, operand: str) -> None:
-    """The one comparison behind every requirement on the values of gradients."""
-    laws_of_gradients.equals_reference(subject, case, operand, expected_gradients(case)[operand])
 
 
 test_gradient_x = gradient(
@@ -278,23 +234,18 @@ def test_gradient_bias(subject: Trial, case: Case) -> None:
     """The sum of a channel's cotangents."""
     if case["bias"] is None:
         case = case.but(bias=np.zeros(len(case["weight"]), case["x"].dtype))
-    gradient_equals_reference(subject, case, "bias")
+    laws_of_gradients.values("bias")(subject, case, expected_gradients)
 
 
 test_gradient_like_operand = gradient("conv2d.gradient.like-operand", laws_of_gradients.is_like_operand)
 test_gradient_layout = gradient("conv2d.gradient.layout", laws_of_gradients.ignores_layout)
 test_gradient_unchanged = gradient("conv2d.gradient.unchanged", laws_of_gradients.leaves_operands)
 test_gradient_batch = gradient("conv2d.gradient.batch", laws_of_gradients.judges_images_alone)
-test_gradient_special = gradient(
-    "conv2d.gradient.special",
-    laws_of_gradients.values("x"),
-    "Where it belongs, and nowhere else.",
-    cases=specials,
-    of=gradients,
-    operand="cotangent",
-    vary=UNGROUPED,
-    dtypes=LONG,
-    effort=2,
+special_gradient = Laws(
+    specials, expected_gradients, of=gradients, operand="cotangent", needs=("vjp",), dtypes=LONG, effort=2
+)
+test_gradient_special = special_gradient(
+    "conv2d.gradient.special", laws_of_gradients.values("x"), "Where it belongs, and nowhere else.", vary=UNGROUPED
 )
 test_gradient_empty = gradient("conv2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
 
@@ -302,35 +253,12 @@ test_gradient_empty = gradient("conv2d.gradient.empty", laws_of_gradients.is_not
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@composite
-def broken(draw, *, dtype: str, lacks: frozenset[str], how: Any):
-    """A legal case with one thing made illegal by `how(draw, case)`."""
-    return how(draw, draw(cases(dtype=dtype, lacks=lacks)))
-
-
-def _rank(draw: Draw, case: Case) -> Case:
-    x, weight = case["x"], case["weight"]
-    return draw(
-        any_of(
-            *[case.but(x=x[0, 0]), case.but(x=x[None]), case.but(weight=weight[0, 0]), case.but(weight=weight[None])]
-        )
-    )
-
-
-refusal = Laws(broken, per_dtype=False)
-test_refuses_rank = refusal(
-    "conv2d.refuses.rank", laws.refuses, "Two and five dimensions.", how=_rank, forms="function"
-)
-
-
-def _channels(draw: Draw, case: Case) -> Case:
-    x = case["x"]
-    more = draw(booleans()) or x.shape[1] == 1
-    return case.but(x=np.concatenate([x, x[:, :1]], axis=1) if more else x[:, 1:])
+refusal = Laws(altered, of=cases, per_dtype=False)
+test_refuses_rank = refusal("conv2d.refuses.rank", laws.refuses, "Two and five dimensions.", how=rank, forms="function")
 
 
 test_refuses_channels = refusal(
-    "conv2d.refuses.channels", laws.refuses, "One channel too many or too few.", how=_channels
+    "conv2d.refuses.channels", laws.refuses, "One channel too many or too few.", how=channels
 )
 test_refuses_groups = refusal(
     "conv2d.refuses.groups",
@@ -353,20 +281,14 @@ test_refuses_bias = refusal(
 )
 
 
-def _below(name: str, legal: int) -> Any:
-    """One of the pair's two values, or both, below what is legal."""
-    values = any_of(legal - 1, (legal - 1, legal), (legal, legal - 1), (legal, legal - 2))
-    return lambda draw, case: case.but(**{name: draw(values)})
-
-
 test_refuses_stride = refusal(
-    "conv2d.refuses.stride", laws.refuses, "0 and below.", how=_below("stride", 1), needs="stride"
+    "conv2d.refuses.stride", laws.refuses, "0 and below.", how=below("stride", 1), needs="stride"
 )
 test_refuses_padding = refusal(
-    "conv2d.refuses.padding", laws.refuses, "Below 0.", how=_below("padding", 0), needs="padding"
+    "conv2d.refuses.padding", laws.refuses, "Below 0.", how=below("padding", 0), needs="padding"
 )
 test_refuses_dilation = refusal(
-    "conv2d.refuses.dilation", laws.refuses, "0 and below.", how=_below("dilation", 1), needs="dilation"
+    "conv2d.refuses.dilation", laws.refuses, "0 and below.", how=below("dilation", 1), needs="dilation"
 )
 
 

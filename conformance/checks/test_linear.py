@@ -10,7 +10,7 @@ from nnspec.adapters.subject import Lacks
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import laws, laws_of_gradients
-from nnspec.conformance.checks.cases import data, specials, wholes, with_cotangent
+from nnspec.conformance.checks.cases import altered, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, Draw, any_of, composite, integers, lists, reaches
 from nnspec.conformance.formats import STORED
@@ -347,12 +347,6 @@ def test_init_range(subject: Trial, case: Case) -> None:
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@composite
-def broken(draw, *, dtype: str, lacks: frozenset[str], how: Any, **choices: Any):
-    """A legal case with one thing made illegal by `how(draw, case)`."""
-    return how(draw, draw(cases(dtype=dtype, lacks=lacks, **choices)))
-
-
 def _rank(draw: Draw, case: Case) -> Case:
     x, weight = case["x"], case["weight"]
     stack = np.stack([weight] * draw(integers(1, 3)))
@@ -361,7 +355,7 @@ def _rank(draw: Draw, case: Case) -> Case:
     )
 
 
-refusal = Laws(broken, per_dtype=False)
+refusal = Laws(altered, of=cases, per_dtype=False)
 test_refuses_rank = refusal(
     "linear.refuses.rank",
     laws.refuses,
