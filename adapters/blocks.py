@@ -18,6 +18,7 @@ from typing import Any
 
 from nnspec.adapters.blame import Unsupported, told
 from nnspec.adapters.calling import in_page_order, vjp_in_page_order
+from nnspec.adapters.claims import Difference
 from nnspec.adapters.declarations import Fields, read_claim, read_differences
 from nnspec.adapters.names import nearest
 from nnspec.adapters.signatures import SIGNATURES
@@ -91,7 +92,7 @@ class Block:
     lacks: frozenset[str]
     unsupported: tuple[type[Exception], ...]
     claims: Fields  # fields of the subject that hold for this block
-    differs: Mapping[str, tuple[str, str]]
+    differs: Mapping[str, Difference]
     function: Function  # as it was written
 
     def adapted(self) -> Function:

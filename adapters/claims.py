@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from nnspec.adapters.blame import Unsupported
@@ -42,6 +42,17 @@ class Refusal:
     script: tuple[str, ...] = ()  # of a class: the lines that build and call it
 
 
+class Difference(NamedTuple):
+    """How a subject answers a convention by design."""
+
+    reason: str
+    link: str = ""
+    alternative: str = ""  # by the name that the page gives it; empty: one without a name
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.alternative and f"{self.alternative}:", self.reason, self.link)))
+
+
 @dataclass(frozen=True)
 class Claims:
     """Functions and classes by canonical name. An argument that a callable's signature lacks is unsupported."""
@@ -59,7 +70,7 @@ class Claims:
     differentiable: bool = True  # False: it has no backward pass, whatever the library can do
     # what it declares: see `declarations`
     unsupported: Mapping[str, str] = field(default_factory=dict)  # identifier or pattern -> reason
-    differs: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # identifier -> reason and link
+    differs: Mapping[str, Difference] = field(default_factory=dict)  # identifier -> how it answers a convention
     of_block: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stem -> the fields that differ there
     device: str | None = None  # on which the library makes its arrays; None: where it does if nobody asks
     # of the framework, where the subject declares nothing else

@@ -7,7 +7,8 @@
     COMPILES_PER_SHAPE = True                            # each new shape is compiled: checks draw few shapes
     STRIDED = False                                      # it takes contiguous arrays alone: it gets copies
     UNSUPPORTED = {"max_pool2d.kernel.rows-columns": "square windows alone"}  # * and ? stand for anything
-    DIFFERS = {"batch_norm.defaults.momentum": ("as elsewhere", "https://…")}   # a reason, or a reason and a link
+    DIFFERS = {"relu.nan.propagates": ("as fmaxf does", "https://…")}  # a reason, or a reason and a link
+    DIFFERS = {"batch_norm.running-var.update": ("n", "one pass")}     # an alternative by the page's name, and a reason
 
 The first six may also be mappings from blocks to such values: `GRADIENTS = {"conv2d": False}`. Which identifiers there
 are, and which of them are conventions, only the pages know: see `requirements.unknown_declaration`.
@@ -18,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from nnspec.adapters.claims import Difference, SubjectError
 from nnspec.adapters.names import DTYPES, WEAKER, nearest
 from nnspec.adapters.signatures import SIGNATURES
-from nnspec.adapters.subject import SubjectError
 
 Fields = dict[str, Any]
 
@@ -107,14 +108,21 @@ def _reason(value: Any) -> str:
     return value
 
 
-def _difference(value: Any) -> tuple[str, str]:
-    """A reason and a link, which may be empty. Pairs of other things are kept for naming one of several answers."""
-    if isinstance(value, str):
-        return _reason(value), ""
+def _difference(value: Any) -> Difference:
+    """Return what a reason, a reason and a link, or an alternative before either of these declares."""
     match value:
+        case str(reason) | (str(reason),):
+            return Difference(_reason(reason))
         case (str(reason), str(link)) if "://" in link:
-            return _reason(reason), link
-    raise _NotAllowed(f"{_short(value)}: expected a reason, or a reason and a link: ('reason', 'https://…')")
+            return Difference(_reason(reason), link)
+        case (str(alternative), str(reason)):
+            return Difference(_reason(reason), alternative=_reason(alternative))
+        case (str(alternative), str(reason), str(link)) if "://" in link:
+            return Difference(_reason(reason), link, _reason(alternative))
+    raise _NotAllowed(
+        f"{_short(value)}: expected a reason, a reason and a link, ('reason', 'https://…'), or the name of an "
+        "alternative and a reason, ('name', 'reason')"
+    )
 
 
 def read_claim(name: str, value: Any) -> Fields:

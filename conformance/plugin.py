@@ -295,6 +295,8 @@ def trial(request: pytest.FixtureRequest) -> Any:
     )
 
     def run(check: Any) -> None:
+        difference = subject.differs.get(check.identifier)
+        check = check.under(difference.alternative if difference else "")
         first, differs = request.node.nnspec_first, None
         if state.journal:
             state.journal.begin(check.identifier, form, dtype)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ HEADING = re.compile(
     re.M,
 )
 TOMBSTONE = re.compile(r"^- `(?P<id>[^`]+)`: (?P<now>.+(?:\n  .+)*)$", re.M)
+ALTERNATIVES = re.compile(r"^Alternatives: (?P<names>.+(?:\n.+)*)$", re.M)
 RESTS_ON = re.compile(r"^Rests on: (?P<names>`[^`]+`(?:,\s`[^`]+`)*)$", re.M)
 
 
@@ -63,6 +64,12 @@ class Requirement:
     def rests_on(self) -> tuple[str, ...]:
         """The requirements and the whole blocks that the page names: where one of them is broken, so is this one."""
         found = RESTS_ON.search(self.body)
+        return tuple(re.findall(r"`([^`]+)`", found["names"])) if found else ()
+
+    @functools.cached_property
+    def alternatives(self) -> tuple[str, ...]:
+        """The answers of a convention that have a name: the page's own first, then those of other libraries."""
+        found = ALTERNATIVES.search(self.body)
         return tuple(re.findall(r"`([^`]+)`", found["names"])) if found else ()
 
     @property
@@ -150,7 +157,7 @@ def unknown_declaration(subject: Subject) -> str | None:
     for pattern in subject.unsupported:
         if not any(fnmatchcase(identifier, pattern) for identifier in known):
             return f"{subject.name}: UNSUPPORTED: {no_such_requirement(pattern)}"
-    for identifier in subject.differs:
+    for identifier, difference in subject.differs.items():
         if identifier not in known:
             return f"{subject.name}: DIFFERS: {no_such_requirement(identifier)}"
         if not known[identifier].convention:
@@ -159,6 +166,13 @@ def unknown_declaration(subject: Subject) -> str | None:
             return (
                 f"{subject.name}: DIFFERS: {identifier} is no convention, so a subject may not differ there; "
                 f"conventions of {stem}: {marked}. A known deviation can be waived: see --waivers"
+            )
+        named = known[identifier].alternatives
+        if difference.alternative and difference.alternative not in named[1:]:
+            others = ", ".join(map(repr, named[1:])) or "none"
+            return (
+                f"{subject.name}: DIFFERS: {identifier}: the page names no alternative {difference.alternative!r}; "
+                f"it names: {others}. For any other difference give the reason alone"
             )
     return None
 
@@ -177,6 +191,11 @@ class Check:
     dtypes: tuple[str, ...] = DTYPES  # in which it makes sense at all
     effort: float = 1.0  # so many times fewer cases are drawn: each takes longer, or few tell as much
     shuffles: bool = True  # whether a case may be judged several times with its data shuffled
+    alternatives: Mapping[str, Callable[..., None]] = field(default_factory=dict)  # of a convention: name -> its body
+
+    def under(self, alternative: str) -> Check:
+        """Return the check of a subject that declares an alternative; the check itself where that is empty."""
+        return replace(self, body=self.alternatives[alternative]) if alternative else self
 
     @property
     def stem(self) -> str:
@@ -218,13 +237,15 @@ def requirement(
     dtypes: tuple[str, ...] = DTYPES,
     effort: float | None = None,
     shuffles: bool = True,
+    alternatives: Mapping[str, Callable[..., None]] | None = None,
     **choices: Any,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Tie a property `body(subject, case)` to a requirement.
 
     `cases(dtype=…, lacks=…, **choices)` makes the Hypothesis strategy; `lacks` holds the arguments that the subject
-    does not have and that stay neutral. What comes back is a pytest test that takes its trial from the fixture of that
-    name.
+    does not have and that stay neutral. `alternatives` holds the properties `body(subject, case)` that take the place
+    of this one for a subject that declares the alternative of a convention. What comes back is a pytest test that takes
+    its trial from the fixture of that name.
     """
     needs = (needs,) if isinstance(needs, str) else needs
     forms = (forms,) if isinstance(forms, str) else forms
@@ -234,7 +255,9 @@ def requirement(
             raise ValueError(f"{identifier}: a second check, {body.__name__}; one requirement has one check")
         refusal = kind(identifier) == "refusal"  # no shape is compiled for it, so that shuffling would save nothing
         own = effort or (REFUSAL_EFFORT if refusal else 1.0)
-        check = Check(identifier, body, cases, choices, needs, forms, per_dtype, dtypes, own, shuffles and not refusal)
+        shuffled = shuffles and not refusal
+        fields = needs, forms, per_dtype, dtypes, own, shuffled, alternatives or {}
+        check = Check(identifier, body, cases, choices, *fields)
         CHECKS[identifier] = check
 
         def test(trial: Any) -> None:

@@ -311,6 +311,7 @@ class Workers:
             "accuracy": None,
             "declared": [],
             "differs": None,
+            "alternative": None,
             "failure": {
                 "message": f"the call {what}: {entry['text']}",
                 "case": report.plain_case(case) if case else {"call": entry["text"], "arrays": {}, "arguments": {}},

@@ -81,7 +81,7 @@ def test_claims_are_of_one_block(desk):
     assert subject.within("relu").accuracy == ("L",)
     assert not subject.within("relu").differentiable
     assert subject.within("linear").dtypes == ("float32", "float64")
-    assert subject.differs == {"relu.nan.propagates": ("none", "")}
+    assert subject.differs == {"relu.nan.propagates": ("none", "", "")}
     assert subject.lacks("linear", "function") >= {"bias"}
     arrays = {"x": np.ones((0, 3), np.float32), "weight": np.ones((2, 3), np.float32), "bias": None}
     with pytest.raises(Unsupported, match="OverflowError: no rows"):

@@ -12,12 +12,13 @@ from nnspec.adapters import load
 from nnspec.adapters.subject import Subject
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.requirements import CHECKS, requirements
-from nnspec.conformance.trial.run import forms
+from nnspec.conformance.trial.run import forms, run
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference import avg_pool2d as avg
 from nnspec.reference import batch_norm as norm
 from nnspec.reference import conv2d as conv
 from nnspec.reference import einsum as ein
+from nnspec.reference import linear as lin
 from nnspec.reference import max_pool2d as pool
 from nnspec.reference import sgd as optimiser
 from nnspec.reference.arguments import pair
@@ -244,6 +245,39 @@ def avg_pool_with_other_defaults() -> Names:
     }
 
 
+def _cropped(function: Callable[..., Any], x: np.ndarray, padding: Any, **arguments: Any) -> np.ndarray:
+    """A pool whose negative padding takes rows and columns off, and whose result is empty where no window fits."""
+    for axis, p in enumerate(pair("padding", padding, -99), start=2):
+        x = np.take(x, range(max(0, -p), x.shape[axis] - max(0, -p)), axis)
+    try:
+        return function(x, padding=tuple(max(0, p) for p in pair("padding", padding, -99)), **arguments)
+    except ValueError as error:
+        if "padded input" not in str(error):
+            raise
+        return np.zeros((*x.shape[:2], 0, 0), x.dtype)
+
+
+@differs("max_pool2d.refuses.padding", "max_pool2d.refuses.window")
+def pools_that_crop_and_return_nothing() -> Names:
+    return {
+        "max_pool2d": lambda x, *, padding=0, **a: _cropped(pool.max_pool2d, x, padding, **a),
+        "avg_pool2d": lambda x, *, padding=0, **a: _cropped(avg.avg_pool2d, x, padding, **a),
+    }
+
+
+@differs("linear.refuses.bias-broadcast")
+def linear_that_broadcasts_its_bias() -> Names:
+    def linear(x, weight, bias=None):
+        y = lin.linear(x, weight)
+        if bias is None:
+            return y
+        if bias.ndim == 1 and len(bias) not in (1, len(weight)):
+            raise ValueError("bias")
+        return y + np.broadcast_to(bias, y.shape)
+
+    return {"linear": linear}
+
+
 # -- batch norm --------------------------------------------------------------------------------------------------------
 
 
@@ -447,3 +481,89 @@ def convolution_whose_negative_padding_crops() -> Names:
             return np.zeros((len(x), len(weight), 0, 0), x.dtype)
 
     return {"conv2d": conv2d, "conv2d_vjp": conv.conv2d_vjp}
+
+
+# -- named alternatives ------------------------------------------------------------------------------------------------
+
+POOL = max_pool_of_another_library
+NORM = batch_norm_of_another_library
+FOLLOWED = [  # a subject, a convention that it answers differently, and the name of its answer
+    (relu_that_drops_nan_and_has_half_a_slope_at_zero, "relu.nan.propagates", "0"),
+    (relu_that_drops_nan_and_has_half_a_slope_at_zero, "relu.gradient.zero", "0.5"),
+    (einsum_of_numpy, "einsum.ellipsis.dropped", "refused"),
+    (einsum_that_broadcasts_in_an_ellipsis_alone, "einsum.broadcast.size-one", "refused"),
+    (einsum_that_broadcasts_in_an_ellipsis_alone, "einsum.broadcast.summed", "refused"),
+    (einsum_whose_diagonal_broadcasts, "einsum.refuses.diagonal", "broadcast"),
+    (POOL, "max_pool2d.nan.propagates", "ignored"),
+    (POOL, "max_pool2d.stride.default", "1"),
+    (POOL, "max_pool2d.gradient.ties", "shared"),
+    (POOL, "max_pool2d.gradient.minus-infinity", "shared"),
+    (max_pool_whose_ties_each_get_the_gradient, "max_pool2d.gradient.ties", "each"),
+    (max_pool_whose_ties_each_get_the_gradient, "max_pool2d.gradient.minus-infinity", "each"),
+    (avg_pool_with_other_defaults, "avg_pool2d.stride.default", "1"),
+    (avg_pool_with_other_defaults, "avg_pool2d.divisor.default", "exclude-pad"),
+    (NORM, "batch_norm.running-var.update", "n"),
+    (NORM, "batch_norm.count.tracked", "none"),
+    (NORM, "batch_norm.momentum.weighs-new", "old"),
+    (NORM, "batch_norm.defaults.momentum", "0.01"),
+    (NORM, "batch_norm.defaults.eps", "1e-3"),
+    (NORM, "batch_norm.refuses.module-rank", "any"),
+    (NORM, "batch_norm.refuses.one-value", "bias"),
+    (module_with_zeros_for_the_unused_that_saves_a_shared_entry_once, "module.gradient.unused", "zeros"),
+    (convolution_whose_negative_padding_crops, "conv2d.refuses.padding", "crops"),
+    (convolution_whose_negative_padding_crops, "conv2d.refuses.window", "empty"),
+    (pools_that_crop_and_return_nothing, "max_pool2d.refuses.padding", "crops"),
+    (pools_that_crop_and_return_nothing, "max_pool2d.refuses.window", "empty"),
+    (pools_that_crop_and_return_nothing, "avg_pool2d.refuses.padding", "crops"),
+    (pools_that_crop_and_return_nothing, "avg_pool2d.refuses.window", "empty"),
+    (linear_that_broadcasts_its_bias, "linear.refuses.bias-broadcast", "broadcast"),
+]
+
+
+def verdicts(subject: Subject, identifier: str, alternative: str) -> set[str]:
+    """The verdicts of a check under an alternative, in every form that is judged and in two dtypes."""
+    load_checks()
+    check = CHECKS[identifier].under(alternative)
+    trials = (Trial(subject, form, dtype) for form in forms(subject, check) for dtype in ("float32", "float64"))
+    return {run(trial, check, simplify=False).verdict for trial in trials} - {"unsupported"}
+
+
+@pytest.mark.parametrize(("make", "identifier", "alternative"), FOLLOWED)
+def test_subject_passes_under_the_alternative_that_it_follows(make, identifier, alternative):
+    assert verdicts(load(make(), "numpy"), identifier, alternative) == {"pass"}
+
+
+@pytest.mark.parametrize(("identifier", "alternative"), sorted({followed[1:] for followed in FOLLOWED}))
+def test_reference_fails_under_every_alternative(identifier, alternative):
+    assert verdicts(load("reference"), identifier, alternative) == {"fail"}
+
+
+def test_every_alternative_has_a_subject_that_follows_it():
+    named = {(r.identifier, name) for r in KNOWN.values() for name in r.alternatives[1:]}
+    assert named == {followed[1:] for followed in FOLLOWED}
+
+
+RELU = """
+    import numpy as np
+
+    def relu(x):
+        return np.where(x > 0, x, 0)
+
+    DIFFERS = {DIFFERS}
+"""
+
+
+def test_named_alternative_must_pass(desk):
+    choices = ("--block", "relu", "--dtype", "float32", "-n", 0)
+    done = desk.check(RELU.replace("{DIFFERS}", '{"relu.nan.propagates": ("0", "as fmaxf does")}'), *choices)
+    assert done.code == 0, done.out + done.err
+    [entry] = [r for r in done.report["results"] if r["requirement"] == "relu.nan.propagates"]
+    assert (entry["verdict"], entry["alternative"], entry["failure"]) == ("differs by design", "0", None)
+    assert "differs by design (1): 0: as fmaxf does" in done.out
+    wrong = RELU.replace("np.where(x > 0, x, 0)", "np.where(np.isnan(x), 7, np.where(x > 0, x, 0)).astype(x.dtype)")
+    done = desk.check(wrong.replace("{DIFFERS}", '{"relu.nan.propagates": ("0", "as fmaxf does")}'), *choices)
+    assert done.verdicts("fail") == {"relu.nan.propagates"}
+    assert "under the alternative '0' that DIFFERS names: " in done.out
+    done = desk.check(RELU.replace("{DIFFERS}", '{"relu.nan.propagates": ("7", "why")}'), *choices)
+    assert done.code == 2
+    assert "relu.nan.propagates: the page names no alternative '7'; it names: '0'" in done.err

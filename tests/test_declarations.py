@@ -37,8 +37,11 @@ def relu(x):
         ("UNSUPPORTED = {3: 'no'}", "3 is no requirement"),
         ("DIFFERS = {'relu.negative.zero': 'leaky'}", "relu.negative.zero is no convention"),
         ("DIFFERS = {'batch_norm.default.momentum': 'x'}", "did you mean 'batch_norm.defaults.momentum'"),
-        ("DIFFERS = {'batch_norm.defaults.momentum': 0.01}", "expected a reason, or a reason and a link"),
-        ("DIFFERS = {'batch_norm.defaults.momentum': ('n', 'reason')}", "expected a reason, or a reason and a link"),
+        ("DIFFERS = {'batch_norm.defaults.momentum': 0.01}", "expected a reason, a reason and a link"),
+        (
+            "DIFFERS = {'batch_norm.defaults.momentum': ('n', 'why')}",
+            "the page names no alternative 'n'; it names: '0.01'",
+        ),
         ("DIFFERS = 'relu'", "expected a mapping"),
     ],
 )
@@ -69,7 +72,7 @@ def test_values_for_all_blocks_and_for_one():
 def test_reason_may_have_a_link():
     link = "https://example.org/1"
     names = {"DIFFERS": {"batch_norm.defaults.momentum": ("as in Keras", link)}}
-    assert declared(names, "a test")["differs"] == {"batch_norm.defaults.momentum": ("as in Keras", link)}
+    assert declared(names, "a test")["differs"] == {"batch_norm.defaults.momentum": ("as in Keras", link, "")}
 
 
 def test_dtype_of_one_block():

@@ -165,6 +165,16 @@ def test_requirements_rest_on_requirements_and_blocks(stem):
     nothing([r.identifier for r in mine if "Rests on:" in r.body and not r.rests_on], "lines that cannot be read")
 
 
+@pytest.mark.parametrize("stem", STEMS)
+def test_named_alternatives_are_those_that_checks_can_be_held_to(stem):
+    mine = [r for r in KNOWN.values() if r.stem == stem and r.identifier in CHECKS]
+    nothing(
+        [r.identifier for r in mine if r.alternatives and not r.convention], "alternatives of what is no convention"
+    )
+    unlike = [r.identifier for r in mine if [*r.alternatives[1:]] != [*CHECKS[r.identifier].alternatives]]
+    nothing(unlike, "named on the page and not in the check, or the other way round")
+
+
 def test_no_requirement_rests_on_itself():
     nothing([identifier for identifier in KNOWN if identifier in foundations(identifier)], "that rest on themselves")
     assert "conv2d.output.value" in foundations("conv2d.gradient.batch")

@@ -142,7 +142,15 @@ def entry(requirement: str, verdict: str, form: str = "function", differs: str |
     page = requirements()[requirement]
     about = {"requirement": requirement, "block": page.stem, "form": form, "dtype": "float32"}
     about |= {"level": page.level, "kind": page.kind, "needs": ["vjp"] if ".gradient." in requirement else []}
-    return {**about, "verdict": verdict, "reason": "why", "cases": 1, "differs": differs, "failure": None}
+    return {
+        **about,
+        "verdict": verdict,
+        "reason": "why",
+        "cases": 1,
+        "differs": differs,
+        "alternative": None,
+        "failure": None,
+    }
 
 
 def test_identifier_counts_once_and_in_all_forms():

@@ -10,7 +10,7 @@ from nnspec.adapters.names import LONG
 from nnspec.conformance.bounds.pool import averaged, shared
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case, as_pair
-from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import not_finite_somewhere, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
@@ -79,11 +79,21 @@ test_channel_independent = law(
 )
 
 
-@requirement("avg_pool2d.stride.default", cases, vary=("kernel_size",), needs=("stride", "default of stride"))
+def _strides_by(subject: Trial, case: Case, stride: Any) -> None:
+    own = case.but(stride=stride)
+    laws.agrees(subject, case.without("stride"), own, expected(own), "without stride, the result")
+
+
+@requirement(
+    "avg_pool2d.stride.default",
+    cases,
+    vary=("kernel_size",),
+    needs=("stride", "default of stride"),
+    alternatives={"1": lambda subject, case: _strides_by(subject, case, 1)},
+)
 def test_stride_default(subject: Trial, case: Case) -> None:
     """Without a stride, that of the kernel's size."""
-    own = case.but(stride=case["kernel_size"])
-    laws.agrees(subject, case.without("stride"), own, expected(own), "without stride, the result")
+    _strides_by(subject, case, case["kernel_size"])
 
 
 test_stride_step = law(
@@ -136,15 +146,20 @@ test_divisor_exclude_pad = law(
 )
 
 
+def _counts_by_default(subject: Trial, case: Case) -> None:
+    bare = case.without("count_include_pad", "divisor_override")
+    laws.agrees(subject, bare, case, expected(case), "without count_include_pad and divisor_override, the result")
+
+
 @requirement(
     "avg_pool2d.divisor.default",
     padded,
     needs=("padding", "default of count_include_pad", "default of divisor_override"),
+    alternatives={"exclude-pad": lambda subject, case: _counts_by_default(subject, case.but(count_include_pad=False))},
 )
 def test_divisor_default(subject: Trial, case: Case) -> None:
     """Without both arguments, padding counts and nothing is overridden."""
-    bare = case.without("count_include_pad", "divisor_override")
-    laws.agrees(subject, bare, case, expected(case), "without count_include_pad and divisor_override, the result")
+    _counts_by_default(subject, case)
 
 
 test_divisor_override = law(
@@ -323,7 +338,13 @@ test_refuses_stride = refusal(
     "avg_pool2d.refuses.stride", laws.refuses, "0 and below.", how=below("stride", 1), vary=(), needs="stride"
 )
 test_refuses_padding = refusal(
-    "avg_pool2d.refuses.padding", laws.refuses, "Below 0.", how=below("padding", 0), vary=(), needs="padding"
+    "avg_pool2d.refuses.padding",
+    laws.refuses,
+    "Below 0.",
+    how=below("padding", 0),
+    vary=(),
+    needs="padding",
+    alternatives={"crops": alternatives.crops(expected)},
 )
 test_refuses_padding_half = refusal(
     "avg_pool2d.refuses.padding-half",
@@ -348,6 +369,7 @@ test_refuses_window = refusal(
     "A window one row or one column larger than fits.",
     how=too_large_a_window,
     vary=("kernel_size", "stride", "padding", "ceil_mode"),
+    alternatives={"empty": alternatives.is_empty},
 )
 
 

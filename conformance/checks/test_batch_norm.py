@@ -11,7 +11,7 @@ from nnspec.conformance.bounds.arithmetic import Accuracy
 from nnspec.conformance.bounds.batch_norm import expected, expected_gradients, expected_second, readings
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import LAYOUTS, Case
-from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import data, specials, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, integers, reaches
@@ -293,10 +293,28 @@ def test_running_mean_update(subject: Trial, case: Case) -> None:
     equals_reference(subject, case, 1)
 
 
-@requirement("batch_norm.running-var.update", altered, how=_new, vary=("statistics",), modes=(True,), needs="training")
+def _biased(subject: Trial, case: Case) -> None:
+    subject.expect(subject.results(case)[2], expected(case, biased=True)[2], RESULTS[2])
+
+
+@requirement(
+    "batch_norm.running-var.update",
+    altered,
+    how=_new,
+    vary=("statistics",),
+    modes=(True,),
+    needs="training",
+    alternatives={"n": _biased},
+)
 def test_running_var_update(subject: Trial, case: Case) -> None:
     """Half of the old, half of the batch's with divisor n − 1."""
     equals_reference(subject, case, 2)
+
+
+def _moves(subject: Trial, case: Case, *weights: float) -> None:
+    """The statistics move by one of these weights of the new batch; the running variance with either divisor."""
+    ways = [expected(case.but(momentum=w), biased=biased)[1:] for w in weights for biased in (False, True)]
+    laws.follows(subject, subject.results(case)[1:], ways, RESULTS[1:])
 
 
 @requirement(
@@ -305,11 +323,11 @@ def test_running_var_update(subject: Trial, case: Case) -> None:
     vary=("statistics", "momentum"),
     modes=(True,),
     needs=("training", "momentum"),
+    alternatives={"old": lambda subject, case: _moves(subject, case, 1 - case["momentum"])},
 )
 def test_momentum_weighs_new(subject: Trial, case: Case) -> None:
     """0 and 1, and what lies between them, one half aside; the running variance with either divisor."""
-    ways = [expected(case, biased=biased)[1:] for biased in (False, True)]
-    laws.follows(subject, subject.results(case)[1:], ways, RESULTS[1:])
+    _moves(subject, case, case["momentum"])
 
 
 @composite
@@ -373,7 +391,19 @@ def entry(layer: Built, name: str) -> np.ndarray:
     return shaped(state[name], shape, name)
 
 
-@requirement("batch_norm.count.tracked", steps, modes=(True,), forms="class", per_dtype=False)
+def _counts_nothing(subject: Trial, case: tuple[Case, ...]) -> None:
+    if "num_batches_tracked" in subject.build(case[0]).state():
+        raise Mismatch("the state has a count of batches, num_batches_tracked")
+
+
+@requirement(
+    "batch_norm.count.tracked",
+    steps,
+    modes=(True,),
+    forms="class",
+    per_dtype=False,
+    alternatives={"none": _counts_nothing},
+)
 def test_count_tracked(subject: Trial, case: tuple[Case, ...]) -> None:
     """Batches in training, and nothing else."""
     layer = subject.build(case[0])
@@ -505,6 +535,7 @@ def test_defaults_mode(subject: Trial, case: Case) -> None:
     vary=("statistics",),
     modes=(True,),
     needs=("training", "default of momentum"),
+    alternatives={"0.01": lambda subject, case: _moves(subject, case, 0.01, 1 - 0.99)},
 )
 def test_defaults_momentum(subject: Trial, case: Case) -> None:
     """A tenth of the batch's."""
@@ -524,6 +555,7 @@ test_defaults_eps = law(
     vary=("statistics",),
     kinds=("normal",),
     needs="default of eps",
+    alternatives={"1e-3": alternatives.gives(lambda case: expected(case.but(eps=1e-3))[0])},
 )
 
 
@@ -1031,7 +1063,16 @@ def misfit(draw, **given: Any):
     return case, {2: fewer, 3: more, 4: draw(any_of(fewer, more))}[x.ndim]
 
 
-@requirement("batch_norm.refuses.module-rank", misfit, forms="class", per_dtype=False)
+def _takes_any_rank(subject: Trial, case: tuple[Case, np.ndarray]) -> None:
+    legal, x = case
+    if x.ndim < 2 or x.size <= x.shape[1]:  # no axis of channels, or one value for each, which other checks judge
+        return
+    subject.expect(subject.build(legal)(x), expected(legal.but(x=x))[0])
+
+
+@requirement(
+    "batch_norm.refuses.module-rank", misfit, forms="class", per_dtype=False, alternatives={"any": _takes_any_rank}
+)
 def test_refuses_module_rank(subject: Trial, case: tuple[Case, np.ndarray]) -> None:
     """One and four dimensions for BatchNorm1d, three and five for BatchNorm2d."""
     legal, x = case
@@ -1110,6 +1151,12 @@ def _one_value(draw: Draw, case: Case) -> Case:
     return case.but(x=case["x"][(slice(1), slice(None), *(slice(1) for _ in case["x"].shape[2:]))])
 
 
+def _gives_bias(subject: Trial, case: Case) -> None:
+    bias = np.zeros_like(case["running_mean"]) if case["bias"] is None else case["bias"]
+    right = np.broadcast_to(_along(bias, case["x"].ndim), case["x"].shape)
+    subject.expect(subject(case), Expected.exactly(right))
+
+
 test_refuses_one_value = refusal(
     "batch_norm.refuses.one-value",
     laws.refuses,
@@ -1119,6 +1166,7 @@ test_refuses_one_value = refusal(
     ranks=ANY,
     modes=(True,),
     needs="training",
+    alternatives={"bias": _gives_bias},
 )
 
 

@@ -9,7 +9,7 @@ from nnspec.adapters.names import LONG
 from nnspec.conformance.bounds.convolution import fast_bound
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Case, as_pair
-from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import altered, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.convolutions import below, channels, gradients_by, rank
 from nnspec.conformance.checks.laws import Laws
@@ -285,7 +285,12 @@ test_refuses_stride = refusal(
     "conv2d.refuses.stride", laws.refuses, "0 and below.", how=below("stride", 1), needs="stride"
 )
 test_refuses_padding = refusal(
-    "conv2d.refuses.padding", laws.refuses, "Below 0.", how=below("padding", 0), needs="padding"
+    "conv2d.refuses.padding",
+    laws.refuses,
+    "Below 0.",
+    how=below("padding", 0),
+    needs="padding",
+    alternatives={"crops": alternatives.crops(expected)},
 )
 test_refuses_dilation = refusal(
     "conv2d.refuses.dilation", laws.refuses, "0 and below.", how=below("dilation", 1), needs="dilation"
@@ -300,7 +305,11 @@ def _window(draw: Draw, case: Case) -> Case:
 
 
 test_refuses_window = refusal(
-    "conv2d.refuses.window", laws.refuses, "A kernel one row or one column larger than the padded image.", how=_window
+    "conv2d.refuses.window",
+    laws.refuses,
+    "A kernel one row or one column larger than the padded image.",
+    how=_window,
+    alternatives={"empty": alternatives.is_empty},
 )
 
 

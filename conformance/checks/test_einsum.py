@@ -14,7 +14,7 @@ from nnspec.conformance.bounds.einsum import gradient as gradient_of
 from nnspec.conformance.bounds.einsum import sum_of_products
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import LAYOUTS, Array, Case
-from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import Data, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import (
@@ -205,6 +205,7 @@ test_broadcast_size_one = law(
     roles={"batch": (1, 2), "outer": (0, 1)},
     broadcast=("batch",),
     sizes=(2, 3, 0),
+    alternatives={"refused": alternatives.refused},
 )
 test_broadcast_summed = law(
     "einsum.broadcast.summed",
@@ -212,6 +213,7 @@ test_broadcast_summed = law(
     "Of a label that is summed, one operand has but one.",
     roles={"contracted": (1, 2), "outer": (0, 2)},
     broadcast=("contracted",),
+    alternatives={"refused": alternatives.refused},
 )
 
 
@@ -239,7 +241,14 @@ test_ellipsis_broadcast = law(
 )
 
 
-@requirement("einsum.ellipsis.dropped", cases, roles=FEW, operands=(1, 2), ellipsis="dropped")
+@requirement(
+    "einsum.ellipsis.dropped",
+    cases,
+    roles=FEW,
+    operands=(1, 2),
+    ellipsis="dropped",
+    alternatives={"refused": alternatives.refused},
+)
 def test_ellipsis_dropped(subject: Trial, case: Case) -> None:
     """Summed like labels; every element along them gets the same gradient."""
     laws.equals_reference(subject, case, expected)
@@ -851,8 +860,24 @@ def unequal(draw, *, dtype: str, lacks: frozenset[str]):
     return _diagonal(draw, draw(cases(dtype=dtype, lacks=lacks, roles=roles, operands=(1, 2), plain=True)))
 
 
+def _broadcasts_diagonal(subject: Trial, case: Case) -> None:
+    terms, _ = terms_of(case)
+    whole = {}
+    for term, (name, x) in zip(terms, operands_of(case).items(), strict=True):
+        sizes = {label: {n for a, n in zip(term, x.shape, strict=True) if a == label} - {1} for label in term}
+        if any(len(found) > 1 for found in sizes.values()):
+            return subject.refuses(case)
+        whole[name] = np.broadcast_to(x, [max(sizes[label], default=1) for label in term])
+    subject.expect(subject(case), expected(case.but(**whole)))
+    return None
+
+
 test_refuses_diagonal = refusal(
-    "einsum.refuses.diagonal", laws.refuses, "One axis longer than the other, or of size 1.", cases=unequal
+    "einsum.refuses.diagonal",
+    laws.refuses,
+    "One axis longer than the other, or of size 1.",
+    cases=unequal,
+    alternatives={"broadcast": _broadcasts_diagonal},
 )
 
 

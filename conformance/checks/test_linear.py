@@ -9,7 +9,7 @@ from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Lacks
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import altered, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, Draw, any_of, composite, integers, lists, reaches
@@ -403,10 +403,18 @@ def _broadcastable(draw: Draw, case: Case) -> Case:
     return case.but(bias=np.ones(wrong, case["x"].dtype))
 
 
+def _with_every_bias(case: Case) -> Expected:
+    def broadcast(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        return linear(x, weight) + np.broadcast_to(bias, (*x.shape[:-1], len(weight)))
+
+    return multilinear(broadcast, *(case[name] for name in ("x", "weight", "bias")))
+
+
 test_refuses_bias_broadcast = refusal(
     "linear.refuses.bias-broadcast",
     laws.refuses,
     "One value for all features, and one for every element.",
+    alternatives={"broadcast": alternatives.gives(_with_every_bias)},
     how=_broadcastable,
     vary=(),
     needs="bias",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import LAYOUTS, Array, Case, as_pair
-from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import data, specials, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
@@ -118,6 +119,15 @@ test_channel_independent = law(
     change=_some_not_a_number,
     effort=2,
 )
+
+
+def _largest_number(case: Case) -> Expected:
+    nan = np.isnan(case["x"])
+    largest = max_pool2d(np.where(nan, np.array(-np.inf, case["x"].dtype), case["x"]), **case.arguments)
+    alone = max_pool2d(np.where(nan, np.float32(0), np.float32(1)), **case.arguments) <= 0
+    return Expected.exactly(np.where(alone, np.array(np.nan, largest.dtype), largest))
+
+
 test_nan_propagates = law(
     "max_pool2d.nan.propagates",
     laws.equals_reference,
@@ -125,6 +135,7 @@ test_nan_propagates = law(
     vary=(),
     channels=(1, 2, 3, 5),
     change=_some_not_a_number,
+    alternatives={"ignored": alternatives.gives(_largest_number)},
 )
 test_value_minus_infinity = law(
     "max_pool2d.value.minus-infinity",
@@ -135,11 +146,21 @@ test_value_minus_infinity = law(
 )
 
 
-@requirement("max_pool2d.stride.default", cases, vary=("kernel_size",), needs=("stride", "default of stride"))
+def _strides_by(subject: Trial, case: Case, stride: Any) -> None:
+    own = case.but(stride=stride)
+    laws.agrees(subject, case.without("stride"), own, expected(own), "without stride, the result")
+
+
+@requirement(
+    "max_pool2d.stride.default",
+    cases,
+    vary=("kernel_size",),
+    needs=("stride", "default of stride"),
+    alternatives={"1": lambda subject, case: _strides_by(subject, case, 1)},
+)
 def test_stride_default(subject: Trial, case: Case) -> None:
     """Without a stride, that of the kernel's size."""
-    own = case.but(stride=case["kernel_size"])
-    laws.agrees(subject, case.without("stride"), own, expected(own), "without stride, the result")
+    _strides_by(subject, case, case["kernel_size"])
 
 
 test_stride_step = law(
@@ -290,12 +311,20 @@ test_gradient_x = gradient(
     laws_of_gradients.values("x"),
     "To the maximum and to nothing else, with all arguments at once.",
 )
+
+
+def _ties(judge: Callable[[Case], Expected]) -> alternatives.Body:
+    return lambda subject, case: laws_of_gradients.equals_reference(subject, case, "x", judge(case))
+
+
+TIES = {"shared": _ties(alternatives.shared_by_maxima), "each": _ties(alternatives.to_each_maximum)}
 test_gradient_ties = gradient(
     "max_pool2d.gradient.ties",
     laws_of_gradients.values("x"),
     "To the first of equal elements, row by row.",
     kernels=(2, 3),
     change=_many_ties,
+    alternatives=TIES,
 )
 
 
@@ -340,6 +369,7 @@ test_gradient_minus_infinity = gradient(
     vary=("padding", "stride"),
     kernels=(2, 3),
     change=lambda draw, x: np.full_like(x, -np.inf),
+    alternatives=TIES,
 )
 
 
@@ -421,7 +451,13 @@ test_refuses_stride = refusal(
     "max_pool2d.refuses.stride", laws.refuses, "0 and below.", how=below("stride", 1), vary=(), needs="stride"
 )
 test_refuses_padding = refusal(
-    "max_pool2d.refuses.padding", laws.refuses, "Below 0.", how=below("padding", 0), vary=(), needs="padding"
+    "max_pool2d.refuses.padding",
+    laws.refuses,
+    "Below 0.",
+    how=below("padding", 0),
+    vary=(),
+    needs="padding",
+    alternatives={"crops": alternatives.crops(expected)},
 )
 test_refuses_padding_half = refusal(
     "max_pool2d.refuses.padding-half",
@@ -442,6 +478,7 @@ test_refuses_window = refusal(
     "A window one row or one column larger than fits.",
     how=too_large_a_window,
     vary=("kernel_size", "stride", "padding", "ceil_mode"),
+    alternatives={"empty": alternatives.is_empty},
 )
 
 

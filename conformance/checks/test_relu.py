@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case
-from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import data
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Draw, any_of, booleans, composite, integers, lists, reaches, some_of
@@ -94,7 +94,12 @@ def test_negative_zero(subject: Trial, case: Case) -> None:
 
 
 test_nan_propagates = law(
-    "relu.nan.propagates", laws.equals_reference, "NaN where NaN was, and nowhere else.", cases=spiked, spikes=(np.nan,)
+    "relu.nan.propagates",
+    laws.equals_reference,
+    "NaN where NaN was, and nowhere else.",
+    cases=spiked,
+    spikes=(np.nan,),
+    alternatives={"0": alternatives.gives(lambda case: expected(case.map(lambda a: np.where(np.isnan(a), 0, a))))},
 )
 test_infinite_value = law(
     "relu.infinite.value", laws.equals_reference, "∞ for ∞, 0 for −∞.", cases=spiked, spikes=(np.inf, -np.inf)
@@ -224,8 +229,21 @@ test_gradient_negative = gradient(
     sign=-1,
     special=LIMITS,
 )
+
+
+def _halved_at_zero(subject: Trial, case: Case) -> None:
+    right = expected_gradients(case)["x"].value
+    halved = Expected.exactly(np.where(case["x"] == 0, case["cotangent"] * case["x"].dtype.type(0.5), right))
+    laws_of_gradients.equals_reference(subject, case, "x", halved)
+
+
 test_gradient_zero = gradient(
-    "relu.gradient.zero", laws_of_gradients.values("x"), "0 and −0 among other numbers.", of=spiked, spikes=(0.0, -0.0)
+    "relu.gradient.zero",
+    laws_of_gradients.values("x"),
+    "0 and −0 among other numbers.",
+    of=spiked,
+    spikes=(0.0, -0.0),
+    alternatives={"0.5": _halved_at_zero},
 )
 test_gradient_infinite_cotangent = gradient(
     "relu.gradient.infinite-cotangent",

@@ -44,7 +44,7 @@ def key(check: Check, form: str, dtype: str) -> Record:
 
 def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outcome) -> Record:
     """An outcome as plain data, ready for JSON and for another process."""
-    lacks = subject.lacks(check.stem, form)
+    lacks, difference = subject.lacks(check.stem, form), subject.differs.get(check.identifier)
     entry = key(check, form, dtype) | {
         "verdict": outcome.verdict,
         "reason": outcome.reason,
@@ -57,7 +57,8 @@ def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outco
         "worst_case": outcome.worst_case or None,
         "accuracy": outcome.accuracy or None,
         "declared": list(subject.accuracy),
-        "differs": " ".join(filter(None, subject.differs.get(check.identifier, ()))) or None,
+        "differs": str(difference) if difference else None,
+        "alternative": difference.alternative or None if difference else None,
         "failure": None,
     }
     failure = outcome.failure
@@ -92,10 +93,22 @@ def plain(value: Any) -> Any:
 
 
 def differing(entry: Record) -> Record:
-    """The record in the light of DIFFERS: a failure that the file declares is one by design."""
-    if entry["verdict"] != "fail" or not entry["differs"]:
-        return entry
-    return {**entry, "verdict": "differs by design", "reason": entry["differs"]}
+    """Return the record in the light of DIFFERS.
+
+    A check of an alternative that the file names must pass; one of a difference without a name must fail.
+    """
+    by_design = {**entry, "verdict": "differs by design", "reason": entry["differs"]}
+    if entry["alternative"]:
+        return by_design if entry["verdict"] == "pass" else entry | _under(entry)
+    return by_design if entry["verdict"] == "fail" and entry["differs"] else entry
+
+
+def _under(entry: Record) -> Record:
+    """Return the fields of a record that say by which alternative it was judged."""
+    if entry["verdict"] != "fail":
+        return {}
+    message = f"under the alternative {entry['alternative']!r} that DIFFERS names: {entry['failure']['message']}"
+    return {"reason": message, "failure": {**entry["failure"], "message": message}}
 
 
 def untrue(records: Iterable[Record]) -> list[Record]:
@@ -104,7 +117,7 @@ def untrue(records: Iterable[Record]) -> list[Record]:
     differ = {r["requirement"] for r in records if r["differs"] and r["verdict"] not in ("pass", "unsupported")}
     return [
         _passes(r, f"DIFFERS declares that it differs: {r['differs']}; remove the entry of DIFFERS")
-        if r["differs"] and r["verdict"] == "pass" and r["requirement"] not in differ
+        if r["differs"] and not r["alternative"] and r["verdict"] == "pass" and r["requirement"] not in differ
         else r
         for r in records
     ]

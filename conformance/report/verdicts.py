@@ -30,7 +30,10 @@ VERDICTS = {
     "fail": Verdict("a case was wrong; the report shows the smallest one found, and a script repeats it", bad=True),
     "crash": Verdict("a call ended the process", bad=True),
     "timeout": Verdict("a call did not return in time", bad=True),
-    "differs by design": Verdict("a case was wrong, and the file declares so in `DIFFERS`; for a *convention* alone"),
+    "differs by design": Verdict(
+        "a *convention* is answered differently, as the file declares in `DIFFERS`: "
+        "each case was right by the alternative that it names, or a case was wrong and it names none"
+    ),
     "waived": Verdict("the check failed, and a waiver covers it"),
     "known defect": Verdict("nnspec did not make the calls, because they end the process in this version of a library"),
     "unsupported": Verdict(
