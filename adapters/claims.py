@@ -10,13 +10,13 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from nnspec.adapters.blame import Unsupported
+from nnspec.adapters.blame import KnownDefect, Unsupported
 from nnspec.adapters.contract import Adapter
 from nnspec.adapters.roles import Roles
-from nnspec.adapters.signatures import SIGNATURES, Arrays, Signature
+from nnspec.adapters.signatures import EQUATION, SIGNATURES, Arrays, Signature
 
 FORMS = ("function", "class")
-NO_DEFAULT = frozenset({"kernel_size", "equation"})  # arguments that the pages give no default
+NO_DEFAULT = frozenset({"kernel_size", EQUATION})  # arguments that the pages give no default
 DERIVATIVES = ("vjp", "vjp of vjp", "jvp")  # what `Subject.lacks` tells of beside operands and arguments
 
 
@@ -37,9 +37,10 @@ class Refusal:
 
     sentence: str
     call: str
-    arrays: Mapping[str, np.ndarray | None] = field(default_factory=dict)  # of a function
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    script: tuple[str, ...] = ()  # of a class: the lines that build and call it
+    arrays: Mapping[str, np.ndarray | None] = field(default_factory=dict)  # none where a class cannot be built
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of a function
+    # of a class: its name, and the arguments of its constructor
+    built: tuple[str, tuple[Any, ...], Mapping[str, Any]] | None = None
 
 
 class Difference(NamedTuple):
@@ -133,7 +134,7 @@ class Claims:
         if form == "function":
             assert signature.function is not None
             called = self.functions[signature.function]
-            wanted = {*signature.operands[1:], *signature.arguments} - {"equation"}
+            wanted = {*signature.operands[1:], *signature.arguments} - {EQUATION}
         else:
             called = cls = self._class(signature)
             absent = frozenset(m for m in signature.members if not hasattr(cls, m))
@@ -144,10 +145,10 @@ class Claims:
         missing |= {f"default of {name}" for name in required(called) & signature.arguments.keys() - NO_DEFAULT}
         by_vjp, by_jvp = hasattr(self.framework, "vjp"), hasattr(self.framework, "jvp")
         if form == "function":
-            own = by_vjp or f"{signature.function}_vjp" in self.functions
+            own = by_vjp or signature.vjp in self.functions
         else:
             own = self.differentiates(cls)
-        again = by_vjp or f"{signature.function}_vjp_vjp" in self.functions
+        again = by_vjp or signature.vjp_vjp in self.functions
         for name, has_it in zip(DERIVATIVES, (own, again, by_jvp), strict=True):
             if not (self.differentiable and has_it):
                 missing |= {name}
@@ -163,6 +164,10 @@ class Claims:
     def to_native(self, array: np.ndarray) -> Any:
         """Return an array as the framework's own."""
         return self.framework.to_native(array if self.strided else np.array(array, order="C"))
+
+    def _avoid_known_defect(self, stem: str, arrays: Arrays, arguments: Mapping[str, Any]) -> None:
+        if hasattr(self.framework, "known_defect") and (defect := self.framework.known_defect(stem, arrays, arguments)):
+            raise KnownDefect(defect)
 
     def class_of(self, stem: str, arrays: Arrays) -> str:
         """The name of the class that a call of a block would build."""

@@ -9,14 +9,15 @@ import numpy as np
 from nnspec.adapters.blame import Unsupported, theirs
 from nnspec.adapters.claims import NO_DEFAULT, Claims, Lacks, parameters, required
 from nnspec.adapters.roles import COUNT, Roles, find_roles, has
-from nnspec.adapters.signatures import SIGNATURES, Arrays
+from nnspec.adapters.signatures import SIGNATURES, Arrays, entries
 
 
 class Modules(Claims):
     """A subject whose classes can be built and called."""
 
-    def build(self, stem: str, arrays: Arrays, arguments: Mapping[str, Any]) -> tuple[Any, list[Any]]:
-        """A block as a module with the arrays as its state, in the mode that `training` says, and its native inputs."""
+    def build(self, stem: str, arrays: Arrays, arguments: Mapping[str, Any]) -> Any:
+        """Return a block as a module with the arrays as its state, in the mode that `training` says."""
+        self._avoid_known_defect(stem, arrays, arguments)
         cls = self._class(SIGNATURES[stem], arrays)
         positional, keywords, training = self.constructor(stem, arrays, arguments)
         dtype = next(a.dtype for a in arrays.values() if a is not None)
@@ -24,7 +25,7 @@ class Modules(Claims):
         self.load(stem, module, entries(arrays))
         self._without(stem, module, arrays)
         self.framework.set_training(module, training)
-        return module, self.inputs(arrays)
+        return module
 
     def _without(self, stem: str, module: Any, arrays: Arrays) -> None:
         """Raise Lacks where a module has an entry that is absent among the arrays, and no argument to leave it out.
@@ -121,8 +122,3 @@ class Modules(Claims):
         neutral = {**SIGNATURES[stem].arguments, "bias": True, "affine": True, "track_running_stats": True}
         must = required(cls) & neutral.keys() - NO_DEFAULT - keywords.keys()
         return {**{name: neutral[name] for name in must}, **keywords}
-
-
-def entries(arrays: Arrays) -> dict[str, np.ndarray]:
-    """The arrays that are a module's entries."""
-    return {n: a for n, a in arrays.items() if n != "x" and not n.startswith("cotangent") and a is not None}

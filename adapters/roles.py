@@ -56,6 +56,12 @@ class Roles:
         names = {own: page for page, own in self.keys.items()}
         return {names.get(key, key): value for key, value in entries.items()}
 
+    def renaming(self, mapping: str) -> str:
+        """Python text for what `page` gives for a mapping, itself Python text."""
+        if not self.renamed:
+            return mapping
+        return f"{{ { ({own: page for page, own in self.keys.items()})!r}.get(n, n): v for n, v in {mapping}.items()}}"
+
 
 def find_roles(subject: Modules, stem: str, cls: Any, page: Collection[str], module: Any = None) -> Roles:
     """Return the roles of a class's entries, for the page's keys. `module` is a new one, where there is one already."""

@@ -6,13 +6,16 @@ the arrays, loads them into its state and applies it to x.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 Arrays = Mapping[str, np.ndarray | None]
+# The parts of a case that are no operands of its block: an argument that is passed before the arrays, and arrays that a
+# derivative is taken along. A block of several results has several cotangents, whose names begin alike.
+EQUATION, COTANGENT, TANGENT = "equation", "cotangent", "tangent"
 Constructor = Callable[[Arrays, Mapping[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
@@ -34,9 +37,51 @@ class Signature:
     constants: tuple[str, ...] = ()  # operands that nobody is asked to differentiate by
     of_rank: Mapping[int, str] = field(default_factory=dict)  # x's rank -> the class for it alone; others take the rest
 
+    @property
+    def vjp(self) -> str:
+        """The name of the vjp that a NumPy file may bring beside the function."""
+        return f"{self.function}_vjp"
+
+    @property
+    def vjp_vjp(self) -> str:
+        """The name of the vjp of the vjp."""
+        return f"{self.vjp}_vjp"
+
+    def passed(
+        self, arrays: Mapping[str, Any], arguments: Mapping[str, Any], lacks: Collection[str]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what a function is called with: positional operands and keyword arguments, by name.
+
+        The values may be arrays or, for a script, Python text. What the function `lacks` is left out.
+        """
+        positional = {name: value for name, value in operands(arrays).items() if name not in lacks}
+        keywords = {name: value for name, value in arguments.items() if name not in lacks}
+        if EQUATION in keywords:
+            positional = {EQUATION: keywords.pop(EQUATION), **positional}
+        return positional, keywords
+
+    def asked(self, names: Iterable[str], arrays: Arrays, wanted: Collection[str] | None) -> list[bool]:
+        """Return for each operand whether its gradient is asked for: only where it is present."""
+        return [arrays.get(name) is not None and self.differentiates(name, wanted) for name in names]
+
     def differentiates(self, operand: str, wanted: Collection[str] | None) -> bool:
         """Whether the gradient by an operand is asked for: one of those wanted, and otherwise of all that vary."""
         return operand not in self.constants if wanted is None else operand in wanted
+
+
+def operands(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arrays that are operands of the block, without cotangents and tangents."""
+    return {name: a for name, a in arrays.items() if not name.startswith((COTANGENT, TANGENT))}
+
+
+def cotangents(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cotangents of the results, in order."""
+    return {name: a for name, a in arrays.items() if name.startswith(COTANGENT)}
+
+
+def entries(arrays: Arrays) -> dict[str, np.ndarray]:
+    """Return the arrays that are entries of a module: operands that are present, without its input x."""
+    return {name: a for name, a in operands(arrays).items() if name != "x" and a is not None}
 
 
 def _linear(arrays, arguments):
@@ -92,7 +137,7 @@ _MODULE = ("register_buffer", *_WALKS, "train", "eval", "state_dict", "load_stat
 _SEQUENCE = ("__len__", "__iter__", "__getitem__")
 
 SIGNATURES: dict[str, Signature] = {
-    "einsum": Signature((), {"equation": None}, "einsum"),
+    "einsum": Signature((), {EQUATION: None}, "einsum"),
     "linear": Signature(("x", "weight", "bias"), {}, "linear", ("Linear",), _linear),
     "relu": Signature(("x",), {}, "relu", ("ReLU",)),
     "conv2d": Signature(
@@ -151,5 +196,5 @@ SIGNATURES: dict[str, Signature] = {
     "sgd": Signature((), {"momentum": 0.0, "weight_decay": 0.0}, None, ("SGD",), members=("step", "zero_grad")),
 }
 # what a NumPy function may bring beside it
-VJPS = {f"{s.function}_vjp" for s in SIGNATURES.values() if s.function} | {"batch_norm_vjp_vjp"}
+VJPS = {s.vjp for s in SIGNATURES.values() if s.function} | {SIGNATURES["batch_norm"].vjp_vjp}
 CANONICAL = {name for s in SIGNATURES.values() for name in (s.function, *s.classes) if name} | {"Parameter"}

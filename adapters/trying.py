@@ -181,9 +181,8 @@ def _constructions(subject: Subject, stem: str, name: str) -> Iterator[tuple[Ref
                 with _stage(f"called as {built}(x)"):
                     module(framework.to_native(_filled(shape, dtype.name)))
 
-        lines = [f"layer = construct({name}, {positional!r}, {keywords!r}, np.dtype({dtype.name!r}))"]
-        lines += [] if shape is None else [f"layer(to_native(np.ones({shape}, {dtype.name!r})))"]
-        yield Refusal("", built if shape is None else f"{built}(x{shape})", script=tuple(lines)), act
+        arrays = {} if shape is None else {"x": _filled(shape, dtype.name)}
+        yield Refusal("", f"{built}(x{shape})" if arrays else built, arrays, built=(name, positional, keywords)), act
 
 
 class _Stage(Exception):

@@ -45,7 +45,7 @@ def unsteady(trial: Trial, stem: str, *, gradients: bool = True) -> Record | Non
 def _compared(trial: Trial, stem: str, backward: bool) -> Record | None:
     act: Callable[[Trial, Case], Any] = Trial.gradients if backward else Trial.results
     for case in _cases(trial, stem, backward):
-        subject = replace(trial, calls=[], seen=[])
+        subject = replace(trial, steps=[], seen=[])
         try:
             if trial.form == "class" and not backward:
                 subject = subject.kept(case)
@@ -102,7 +102,7 @@ def _outcomes(subject: Trial, act: Callable[[Trial, Case], Any], case: Case) -> 
     seen: Counter[Any] = Counter()
     computed, waited = time.thread_time() + SECONDS, time.perf_counter() + WAITING
     while seen.total() < CALLS and time.thread_time() < computed and time.perf_counter() < waited:
-        subject.calls, subject.seen = [], []
+        subject.steps, subject.seen = [], []
         try:
             seen[_bits(act(subject, case))] += 1
         except Mismatch as mismatch:

@@ -17,7 +17,7 @@ from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, any_of, booleans, composite, integers, lists, reaches, some_of
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
-from nnspec.conformance.trial.trial import Trial
+from nnspec.conformance.trial.trial import Built, Trial
 from nnspec.reference.linear import linear, linear_vjp
 
 ALL = ("leading", "hidden", "hidden bias", "output", "output bias")
@@ -377,15 +377,14 @@ def test_depth_gradient(subject: Trial, case: Case) -> None:
 
 def has_parameters(subject: Trial, case: Case) -> None:
     """A weight and a bias for each layer, each of which keeps what is loaded into it."""
-    module, page = subject.new("mlp", *case.arguments.values()), keys_of(case)
-    state = subject.entries("mlp", module, page, saved=True)
+    network = Built(subject, subject.new("mlp", *case.arguments.values()), case, keys_of(case))
+    state = network.state(saved=True)
     found = sorted(a.shape for a in state.values())
     wanted = sorted(shape for ins, outs in pairwise(sizes_of(case)) for shape in ((outs, ins), (outs,)))
     if found != wanted:
         raise Mismatch(f"the parameters are of shapes {found}, expected {wanted}")
     loaded = {key: np.full_like(a, n) for n, (key, a) in enumerate(sorted(state.items()))}
-    subject.subject.load("mlp", module, loaded, page)
-    for key, array in subject.entries("mlp", module, page, saved=True).items():
+    for key, array in network.load(loaded).state(saved=True).items():
         subject.expect(array, Expected.exactly(loaded[key]), f"{key}, after all parameters were loaded,")
 
 

@@ -36,7 +36,7 @@ def requirement(identifier: str, cases: Callable[..., Any], **choices: Any) -> C
             try:
                 body(subject, case)
             except Mismatch as mismatch:
-                mismatch.script = mismatch.script or []
+                mismatch.end = mismatch.end or []
                 raise
 
         return pages.requirement(identifier, cases, **{"effort": 10, **choices})(judge)
@@ -119,7 +119,7 @@ def equals_reference(subject: Trial, case: Case) -> None:
     """The one comparison behind every requirement on values."""
 
     def told(mismatch: Mismatch) -> Mismatch:
-        mismatch.script = _script(case, mismatch.expected or expected)
+        mismatch.steps, mismatch.end = [], _script(case, mismatch.expected or expected)
         return mismatch
 
     expected, _ = run(case)

@@ -13,7 +13,8 @@ import numpy as np
 from nnspec.conformance.bounds.arithmetic import CLASSES, Accuracy
 from nnspec.conformance.bounds.rule import Expected, compare, correct
 from nnspec.conformance.formats import STORED
-from nnspec.conformance.trial.record import Call, Mismatch, difference, is_complex
+from nnspec.conformance.trial.record import Mismatch, difference, is_complex
+from nnspec.conformance.trial.steps import Step
 
 Array = np.ndarray
 Told = Callable[[Mismatch], Mismatch]
@@ -29,17 +30,17 @@ class Comparisons:
     worst_case: str = ""
     reached: str = "A"  # the worst class of accuracy that a case needed
     open: tuple[Accuracy, ...] = ()  # the classes that the case may still be in, the best first
-    excluded: tuple[Mismatch, int, int] | None = None  # by class B; how many calls and sightings before it
-    calls: list[Call] = field(default_factory=list)  # of the case
+    excluded: tuple[Mismatch, int, int] | None = None  # by class B; how many steps and sightings before it
+    steps: list[Step] = field(default_factory=list)  # of the case
     seen: list[tuple[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.begin([], [])
 
-    def begin(self, calls: list[Call], seen: list[tuple[str, Any]]) -> None:
+    def begin(self, steps: list[Step], seen: list[tuple[str, Any]]) -> None:
         """Open every class for a new case, which appends to these lists."""
         self.open = tuple(Accuracy(name, self.flushes) for name in ("B", *self.weaker))
-        self.calls, self.seen, self.excluded = calls, seen, None
+        self.steps, self.seen, self.excluded = steps, seen, None
 
     def end(self) -> None:
         """Note the class of a case that is right."""
@@ -50,8 +51,8 @@ class Comparisons:
         """Return the mismatch to report for a case that is wrong: the first result that class B excludes, if any."""
         if self.excluded is None:
             return mismatch
-        first, calls, seen = self.excluded
-        del self.calls[calls:], self.seen[seen:]
+        first, steps, seen = self.excluded
+        del self.steps[steps:], self.seen[seen:]
         return first.with_traceback(None)  # raised in one place, it is one failure to Hypothesis
 
     def expect(self, actual: Array, expected: Expected, what: str, told: Told) -> None:
@@ -115,7 +116,7 @@ class Comparisons:
         if fitting == self.open:
             return
         if self.excluded is None:
-            self.excluded = (mismatch(), len(self.calls), len(self.seen))
+            self.excluded = (mismatch(), len(self.steps), len(self.seen))
         if not fitting:
             raise self.excluded[0]
         self.open = fitting
@@ -144,7 +145,7 @@ class Comparisons:
     def _note(self, actual: Array, expected: Expected, largest: float) -> None:
         """Note how much of its bound a right result takes, and which of the classes A, Bp and B it is in."""
         if largest > self.worst:
-            self.worst, self.worst_case = largest, str(self.calls[-1].case) if self.calls else ""
+            self.worst, self.worst_case = largest, str(self.steps[-1]) if self.steps else ""
         if actual.dtype.name not in STORED or expected.source is not None:
             return
         if self.reached == "A" and not np.array_equal(actual, expected.nearest(actual.dtype), equal_nan=True):

@@ -7,10 +7,8 @@ says `to_native(…)` and `to_numpy(…)`, as the adapter defines them, so that 
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from nnspec.adapters.subject import Lacks
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.source import literal
+from nnspec.conformance.trial.steps import Line, Step, compiled
 from nnspec.conformance.trial.trial import Trial
 
 
@@ -31,25 +30,27 @@ class Program:
         for name in needs:
             if name not in subject.classes:
                 raise Lacks(f"there is no class {name}")
-        self.trial, self.lines = trial, ["import copy"]
         self.names: dict[str, Any] = {"__name__": "program", "np": np, "copy": copy, "nan": np.nan, "inf": np.inf}
         self.names |= callables(subject.framework) | dict(subject.classes)
+        self.trial = trial
+        self.steps: list[Step] = [Line("import copy", self.names)]
 
     def __str__(self) -> str:
-        return "\n".join(self.lines[1:])
+        return "\n".join(map(str, self.steps[1:]))
 
     def run(self, *lines: str) -> Program:
         """Run lines one after the other; what one of them raises is a Mismatch. The program itself."""
         for line in lines:
-            self.lines.append(line)
+            step = Line(line, self.names)
+            self.steps.append(step)
             with self._watched(line):
-                exec(_compiled(line, "exec"), self.names)
+                step.run(self.trial.subject)
         return self
 
     def value(self, expression: str) -> Any:
         """What an expression gives, as it is."""
-        with self._watched(expression):
-            value = eval(_compiled(expression, "eval"), self.names)
+        with self._watched(expression, expression):
+            value = eval(compiled(expression, "eval"), self.names)
         self.trial.seen.append((expression, value))
         return value
 
@@ -96,41 +97,35 @@ class Program:
 
     def refuses(self, *lines: str, kinds: tuple[type[Exception], ...] = (Exception,)) -> None:
         """One of the lines must raise an exception of these kinds."""
-        before, attempt = list(self.lines), "\n".join(lines).replace("\n", "\n    ")
+        before, attempt = list(self.steps), "\n".join(lines).replace("\n", "\n    ")
         expected = " or ".join("an exception" if kind is Exception else kind.__name__ for kind in kinds)
         guarded = f"try:\n    {attempt}\nexcept ({''.join(f'{k.__name__}, ' for k in kinds)}):\n    "
-        script = [*before, f"{guarded}sys.exit(0)", f"sys.exit({f'accepted; expected {expected}'!r})"]
+        end = [f"{guarded}sys.exit(0)", f"sys.exit({f'accepted; expected {expected}'!r})"]
         try:
             self.run(*lines)
         except Mismatch as mismatch:
             if isinstance(mismatch.raised, kinds):
-                self.lines = [*before, f"{guarded}pass"]  # what follows is asked of a subject that has refused it
+                self.steps = [*before, Line(f"{guarded}pass", self.names)]  # further lines follow the refusal
                 return
             mismatch.message = mismatch.message.replace("expected no exception", f"expected {expected}")
-            mismatch.script = script
+            mismatch.steps, mismatch.end = before, end
             raise
-        accepted = self._mismatch(f"{'; '.join(lines)} was accepted; expected {expected}", [])
-        accepted.script = script
+        accepted = self._mismatch(f"{'; '.join(lines)} was accepted; expected {expected}", end)
+        accepted.steps = before
         raise accepted
 
     @contextmanager
-    def _watched(self, text: str) -> Iterator[None]:
+    def _watched(self, text: str, *last: str) -> Iterator[None]:
+        """Around a line or an expression. The script of what it raises ends with `last`, which is no step."""
         try:
             with self.trial.watched(f"{self}\n{text}", "no exception"), theirs():
                 yield
         except Mismatch as mismatch:
-            last = [] if self.lines[-1] == text else [text]
-            told = self._mismatch(f"{text} {mismatch.message}", last)
+            told = self._mismatch(f"{text} {mismatch.message}", [*last])
             told.raised = mismatch.raised
             raise told from None
 
-    def _mismatch(self, message: str, last: list[str], *about: Any) -> Mismatch:
+    def _mismatch(self, message: str, end: list[str], *about: Any) -> Mismatch:
         mismatch = Mismatch(message, *about)
-        mismatch.case, mismatch.script = self, [*self.lines, *last]
+        mismatch.case, mismatch.steps, mismatch.end = str(self), list(self.steps), [*end, "sys.exit(0)"]
         return mismatch
-
-
-@functools.lru_cache(4096)
-def _compiled(text: str, mode: str) -> CodeType:
-    code: CodeType = compile(text, "<nnspec program>", mode)
-    return code

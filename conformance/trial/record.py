@@ -5,31 +5,25 @@ from __future__ import annotations
 import re
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from nnspec import adapters
 from nnspec.adapters.blame import LONGEST, Raised, Unusable, told
 from nnspec.adapters.subject import Unsupported
 from nnspec.conformance.bounds.rule import Expected
-from nnspec.conformance.case import Case
 from nnspec.conformance.system import legible
 
+if TYPE_CHECKING:
+    from nnspec.conformance.trial.steps import Step
+
 LONG = 4096  # an array of more elements is not kept as a whole
-
-
 PLAIN = bool | int | float | str | None
-
-
 COSTLY = 10  # a check of this effort or more reports the first failing case: to look for a smaller one takes too long
-
-
-NUMBER = re.compile(r"(?<![\w.])-?\d+(\.\d*)?(e[-+]?\d+)?")  # but those in names, as of a layer or a dtype
-
-
+NUMBER = re.compile(r"(?<![\w.])-?\d+(\.\d*)?(e[-+]?\d+)?")  # except digits in names, as of a layer or a dtype
 # Folders whose files are no subject.
 OURS = ("<nnspec", str(Path(__file__).parents[1]), str(Path(adapters.__file__).parent))
 
@@ -42,8 +36,9 @@ class Mismatch(AssertionError):
         self.message, self.actual, self.expected = message, actual, expected
         self.holds = holds  # where there is no expected value: what a script asks of `result`, the last one, in Python
         self.case: Any = None  # a Case, or several, or whatever else the check drew
-        self.calls: list[Call] = []
-        self.script: list[str] | None = None  # the lines that reproduce it, where replaying the calls would not
+        self.steps: list[Step] = []  # what was done to the subject
+        # the lines that end its script, where neither `expected` nor `holds` says them; empty: there is no script
+        self.end: list[str] | None = None
         self.raised: BaseException | None = None  # by the subject, in the call that went wrong
         self.sighting: Sighting | None = None
 
@@ -62,20 +57,6 @@ class Mismatch(AssertionError):
 
 class CallFails(Exception):
     """The call that a law starts from fails by itself: other checks judge that, and this one has nothing to go by."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """One thing done to the subject, for the script that replays it: a call, or something to a module between two."""
-
-    case: Case
-    results: tuple[np.ndarray, ...] | None = None  # None: it raised
-    copies: tuple[np.ndarray, ...] = ()  # the results as they were when it returned
-    given: Case | None = None  # the very arrays, where they were handed over and no copies
-    module: Any = None  # what was called, if it was built beforehand
-    step: str = "call"  # or gradient, second, build, mode, load, state, spoil
-    entries: Mapping[str, np.ndarray] = field(default_factory=dict)  # what was loaded or read; the gradients
-    wanted: tuple[str, ...] | None = None  # of a gradient: by these operands alone
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from nnspec.conformance.drawing import Decision
 from nnspec.conformance.requirements import CHECKS, Check, requirements
 from nnspec.conformance.trial.record import (
     COSTLY,
-    Call,
     CallFails,
     Mismatch,
     Outcome,
@@ -31,6 +30,7 @@ from nnspec.conformance.trial.record import (
     parts,
     reason_of,
 )
+from nnspec.conformance.trial.steps import CallFunction, CallModule, New
 from nnspec.conformance.trial.trial import Trial
 
 PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
@@ -114,9 +114,12 @@ def refused(trial: Trial, check: Check, refusal: Refusal) -> Outcome:
     failure = Mismatch(f"{check.stem} {refusal.sentence}")
     if trial.form == "function":
         failure.case = Case(check.stem, dict(refusal.arrays), dict(refusal.arguments))
-        failure.calls = [Call(failure.case)]
+        failure.steps = [CallFunction(failure.case)]
     else:
-        failure.case, failure.script = refusal.call, [*refusal.script, "sys.exit(0)"]
+        assert refusal.built is not None
+        failure.case, failure.steps = refusal.call, [New(*refusal.built, trial.subject.dtypes[0])]
+        if refusal.arrays:
+            failure.steps.append(CallModule(Case(check.stem, dict(refusal.arrays))))
     return Outcome("fail", 1, failure.message, failure, 1)
 
 
@@ -248,7 +251,7 @@ def attempt(trial: Trial, check: Check, case: Any) -> None:
         mismatch = trial.compared.blamed(last)
         wrong = "raised" if mismatch.raised is not None else mismatch.words
         mismatch.sighting = _sighting(trial, case, wrong)
-        mismatch.case, mismatch.calls = mismatch.case or case, trial.calls
+        mismatch.case, mismatch.steps = mismatch.case or case, mismatch.steps or trial.steps
         raise mismatch from None
     trial.compared.end()
 

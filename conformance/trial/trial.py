@@ -10,21 +10,31 @@ from typing import Any
 import numpy as np
 from nnspec.adapters.blame import Raised, Unusable, Watched, watched
 from nnspec.adapters.roles import Roles
-from nnspec.adapters.signatures import SIGNATURES
-from nnspec.adapters.subject import Lacks, Subject, entries, parameters
+from nnspec.adapters.signatures import COTANGENT, SIGNATURES, entries, operands
+from nnspec.adapters.subject import Lacks, Subject, parameters
 from nnspec.conformance.bounds.arithmetic import CLASSES, NARROW, narrows
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Case, as_laid_out
 from nnspec.conformance.requirements import Check
 from nnspec.conformance.trial.comparisons import Comparisons
 from nnspec.conformance.trial.journal import Journal
-from nnspec.conformance.trial.record import (
+from nnspec.conformance.trial.record import CallFails, Mismatch, Outcome, mismatched
+from nnspec.conformance.trial.steps import (
+    Build,
     Call,
-    CallFails,
-    Mismatch,
-    Outcome,
-    is_complex,
-    mismatched,
+    CallFunction,
+    CallModule,
+    Derivatives,
+    DifferentiateFunction,
+    DifferentiateModule,
+    DifferentiateTwice,
+    Load,
+    New,
+    OnCase,
+    ReadState,
+    SetMode,
+    Spoil,
+    Step,
 )
 
 
@@ -38,7 +48,7 @@ class Trial:
     profile: str = "quick"
     seed: int = 0
     journal: Journal | None = None
-    calls: list[Call] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)  # what was done to the subject for the present case
     seen: list[tuple[str, Any]] = field(default_factory=list)  # what the subject gave, or that it raised
     module: Any = None  # where every call is to be one of this module
     compared: Comparisons = None  # type: ignore[assignment]  # made below; every trial that is derived shares it
@@ -59,46 +69,38 @@ class Trial:
 
     def results(self, case: Case, *, as_is: bool = False) -> tuple[np.ndarray, ...]:
         """Call the block; all results. `as_is` hands over the arrays themselves, with the layout that they have."""
-        given = case if as_is else case.map(lambda a: np.array(a))
-        call = Call(case.map(as_laid_out), given=case, module=self.module) if as_is else Call(case, module=self.module)
-        self.calls.append(call)
-        with self.watched(case, "a result"):
-            if self.module is None:
-                results = self.subject.call(case.stem, self.form, given.arrays, given.arguments)
-            else:
-                results = self.subject.apply(case.stem, self.module, given.arrays)
-            if not any(is_complex(a) for a in given.arrays.values()):
-                for result in filter(is_complex, results):
-                    raise Unusable(f"returned an array of dtype {result.dtype}")
-        self.calls[-1] = replace(call, results=results, copies=tuple(np.array(r) for r in results))
-        self.seen.append(("result", self.calls[-1].copies))
+        handed = _handed(case, as_is)
+        if self.form == "function":
+            return self._called(CallFunction(*handed))
+        module = self.do(Build(*handed)) if self.module is None else self.module
+        return self._called(CallModule(*handed, module, SIGNATURES[case.stem].results[1:]))
+
+    def _called(self, call: Call) -> tuple[np.ndarray, ...]:
+        results: tuple[np.ndarray, ...] = self.do(call)
+        self.seen.append(("result", tuple(np.array(result) for result in results)))
         return results
 
     def gradients(
         self, case: Case, *, wanted: tuple[str, ...] | None = None, as_is: bool = False
     ) -> dict[str, np.ndarray]:
-        """Operand -> the gradient by it, for the cotangent among the case's arrays. Arrays are handed over as above."""
-        given = case if as_is else case.map(lambda a: np.array(a))
-        call = Call(case.map(as_laid_out), given=case) if as_is else Call(case)
-        self.calls.append(replace(call, step="gradient", wanted=wanted))
-        with self.watched(case, "gradients"):
-            found = self.subject.gradients(case.stem, self.form, given.arrays, given.arguments, wanted)
+        """Operand -> the gradient for it, for the cotangents among the case's arrays. `as_is` as in `results`."""
+        handed = _handed(case, as_is)
+        if self.form == "function":
+            step: Derivatives = DifferentiateFunction(*handed, wanted)
+        else:
+            step = DifferentiateModule(*handed, self.do(Build(*handed)))
+        found = self.do(step)
         # a parameter that the case does not know, and that the module should not have, is for others to judge
-        present = {n: g for n, g in found.items() if g is not None and n in case.arrays}
-        self.calls[-1] = replace(self.calls[-1], entries=present)
+        present = {name: g for name, g in step.found().items() if name in case.arrays}
         self.seen.append(("gradient", present))
-        operands = [n for n, a in case.arrays.items() if a is not None and not n.startswith("cotangent")]
-        for name in operands:
+        for name in (name for name, a in operands(case.arrays).items() if a is not None):
             if name not in present and (wanted is None or name in wanted) and name in found:
                 raise Mismatch(f"there is no gradient of {name}", holds=f"{name!r} in gradient")
         return present
 
     def second(self, case: Case) -> dict[str, np.ndarray]:
-        """What a function's second derivatives are, for the tangent, and perhaps cotangent, among the case's arrays."""
-        self.calls.append(Call(case, step="second"))
-        with self.watched(case, "second derivatives"):
-            found = self.subject.second(case.stem, case.map(lambda a: np.array(a)).arrays, case.arguments)
-        self.calls[-1] = replace(self.calls[-1], entries=found)
+        """A function's second derivatives, for the tangent, and perhaps the cotangent, among the case's arrays."""
+        found: dict[str, np.ndarray] = self.do(DifferentiateTwice(case))
         self.seen.append(("second derivative", found))
         return found
 
@@ -111,8 +113,7 @@ class Trial:
 
     def spoil(self, result: np.ndarray) -> None:
         """Write NaN into a result that the subject returned."""
-        self.calls.append(Call(self.calls[-1].case, results=(result,), step="spoil"))
-        result[...] = np.nan
+        self.do(Spoil(result))
 
     def kept(self, case: Case) -> Trial:
         """This trial with one module, built from the case, for all calls to come. As it is where that is so already."""
@@ -122,28 +123,21 @@ class Trial:
 
     def build(self, case: Case) -> Built:
         """The block as a module with the case's arrays as its state, for several calls and what lies between them."""
-        self.calls.append(Call(case, step="build"))
-        with self.watched(case, "a module"):
-            native, _ = self.subject.build(case.stem, case.map(np.array).arrays, case.arguments)
-        self.calls[-1] = replace(self.calls[-1], module=native)
-        return Built(self, native, case)
+        return Built(self, self.do(Build(case)), case)
 
     def new(self, stem: str, *positional: Any, **keywords: Any) -> Any:
         """A module as its constructor leaves it; Lacks where that does not have one of the keywords."""
         classes = self.subject.classes
-        cls = next(classes[name] for name in SIGNATURES[stem].classes if name in classes)
-        if missing := keywords.keys() - (parameters(cls) or keywords.keys()):
-            raise Lacks(f"{cls.__name__} has no argument {min(missing)}")
-        keywords = self.subject.completed(stem, cls, keywords)
-        given = [*map(repr, positional), *(f"{n}={v!r}" for n, v in keywords.items())]
-        with self.watched(f"{cls.__name__}({', '.join(given)})", "a module"):
-            return self.subject.framework.construct(cls, positional, keywords, np.dtype(self.dtype))
+        name = next(name for name in SIGNATURES[stem].classes if name in classes)
+        if missing := keywords.keys() - (parameters(classes[name]) or keywords.keys()):
+            raise Lacks(f"{classes[name].__name__} has no argument {min(missing)}")
+        keywords = self.subject.completed(stem, classes[name], keywords)
+        return self.do(New(name, positional, keywords, self.dtype))
 
     def prepare(self, stem: str, module: Any, given: Mapping[str, np.ndarray], training: bool) -> None:
         """Load entries by the page's keys into a module, and put it in training mode or in evaluation mode."""
-        with self.watched("load_state_dict(…)", "a state loaded"):
-            self.subject.load(stem, module, given)
-            self.subject.framework.set_training(module, training)
+        self.do(Load(Case(stem, {}), module, given.keys(), given))
+        self.do(SetMode(Case(stem, {}), module, training=training))
 
     def state(self, module: Any) -> dict[str, np.ndarray]:
         """Own key -> copy, of a module's parameters and saved buffers."""
@@ -157,10 +151,17 @@ class Trial:
 
         `saved` leaves out what is in a role and not saved.
         """
-        with self.watched("state_dict()", "its state"):
-            state = self.subject.state(stem, module, tuple(page), saved=saved)
+        state: dict[str, np.ndarray] = self.do(ReadState(Case(stem, {}), module, tuple(page), saved))
         self.seen.append(("state", state))
         return state
+
+    def do(self, step: Step) -> Any:
+        """Run a step, and add it to the record: what it gave."""
+        self.steps.append(step)
+        with self.watched(step.case if isinstance(step, OnCase) else step.note, step.gives):
+            found = step.run(self.subject)
+        step.done = True
+        return found
 
     @contextmanager
     def watched(self, what: Case | str, expected: str) -> Iterator[None]:
@@ -197,8 +198,8 @@ class Trial:
 
     def begin(self) -> None:
         """Forget what was done and seen in the case before."""
-        self.calls, self.seen = [], []
-        self.compared.begin(self.calls, self.seen)
+        self.steps, self.seen = [], []
+        self.compared.begin(self.steps, self.seen)
 
     def refuses(self, case: Case) -> None:
         """The call must raise, whatever it raises, and return nothing."""
@@ -241,34 +242,20 @@ class Built:
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Call the module; its result."""
         self.case = self.case.but(x=x)
-        self.trial.calls.append(Call(self.case, module=self.native))
-        framework = self.trial.subject.framework
-        with self.trial.watched(self.case, "a result"):
-            result = self.trial.subject.result(self.native, [framework.to_native(np.array(x))])
-        self.trial.calls[-1] = replace(self.trial.calls[-1], results=(result,), copies=(np.array(result),))
-        self.trial.seen.append(("result", self.trial.calls[-1].copies))
-        return result
+        return self.trial._called(CallModule(self.case, None, self.native))[0]
 
     def gradients(self, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
-        """Call the module and take a cotangent back: the gradient of x and, by key, those of its parameters."""
-        self.case = replace(self.case, arrays={**self.case.arrays, "x": x, "cotangent": cotangent})
-        self.trial.calls.append(Call(self.case, module=self.native, step="gradient"))
-        framework = self.trial.subject.framework
-        natives = (framework.to_native(np.array(a)) for a in (x, cotangent))
-        with self.trial.watched(self.case, "gradients"):
-            own = framework.differentiate_module(self.native, *natives)
-            found = self.roles.page(own)
-            present = {n: framework.to_numpy(g) for n, g in found.items() if g is not None}
-        self.trial.calls[-1] = replace(self.trial.calls[-1], entries=present)
-        self.trial.seen.append(("gradient", present))
-        return present
+        """Call the module and run its backward pass: the gradients for x and, by key, for its parameters."""
+        self.case = replace(self.case, arrays={**self.case.arrays, "x": x, COTANGENT: cotangent})
+        step = DifferentiateModule(self.case, None, self.native, self.keys or None)
+        self.trial.do(step)
+        self.trial.seen.append(("gradient", step.found()))
+        return step.found()
 
     def train(self, mode: bool = True) -> Built:
         """Put the module in training mode, or in evaluation mode; itself."""
-        with self.trial.watched("train()" if mode else "eval()", "a change of mode"):
-            self.trial.subject.framework.set_training(self.native, mode)
         self.case = self.case.but(training=mode)
-        self.trial.calls.append(Call(self.case, module=self.native, step="mode"))
+        self.trial.do(SetMode(self.case, self.native, training=mode))
         return self
 
     def eval(self) -> Built:
@@ -278,17 +265,18 @@ class Built:
     def state(self, *, saved: bool = False) -> dict[str, np.ndarray]:
         """Key -> copy, of what it has in the roles of the page's keys, and of what else it saves; `saved`: of nothing
         that it does not save."""
-        with self.trial.watched("state_dict()", "its state"):
-            found = self.trial.subject.state(self.case.stem, self.native, self.page, saved=saved)
-        self.trial.calls.append(Call(self.case, module=self.native, step="state", entries=found))
+        found: dict[str, np.ndarray] = self.trial.do(ReadState(self.case, self.native, self.page, saved))
         self.trial.seen.append(("state", found))
         return found
 
     def load(self, given: Mapping[str, np.ndarray]) -> Built:
         """Put arrays into its parameters and buffers by key; itself."""
-        with self.trial.watched("load_state_dict(…)", "a state loaded"):
-            self.trial.subject.load(self.case.stem, self.native, given, self.page)
-        known = any(call.entries is given for call in self.trial.calls)  # what a module gave, as it is
+        known = any(step.result is given for step in self.trial.steps)  # what a module gave, as it is
         given = given if known else {key: np.array(value) for key, value in given.items()}
-        self.trial.calls.append(Call(self.case, module=self.native, step="load", entries=given))
+        self.trial.do(Load(self.case, self.native, self.page, given))
         return self
+
+
+def _handed(case: Case, as_is: bool) -> tuple[Case, Case | None]:
+    """The case for the record, which the subject cannot write to, and the very arrays that are handed over, if so."""
+    return (case.map(as_laid_out), case) if as_is else (case, None)
