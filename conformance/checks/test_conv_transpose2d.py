@@ -44,8 +44,9 @@ def cases(
     Padding and output padding are at least `least` where they vary; `square` asks for as many outputs as channels.
     """
     vary = tuple(name for name in vary if name not in lacks)
-    axes = [_axis(draw, vary, least, kernels) for _ in range(2)]
-    size, kernel, *pairs = (tuple(pair) for pair in zip(*axes, strict=True))
+    rows = _axis(draw, vary, least, kernels)
+    columns = _axis(draw, vary, least, (rows[1], *kernels))  # kernels are often square
+    size, kernel, *pairs = zip(rows, columns, strict=True)
     groups = draw(integers(1, 3)) if "groups" in vary else 1
     channels = draw(any_of(*([1, 2, 3, 17, 33] if wide else [1, 2, 3])))
     outputs = channels if square else draw(integers(1, 3))

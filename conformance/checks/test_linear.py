@@ -270,11 +270,11 @@ test_gradient_weight = gradient(
     laws_of_gradients.values("weight"),
     "All vectors, along however many leading dimensions, add up.",
     features=FROM_ONE,
-    rows=(1, 2, 3, 17),
+    rows=(1, 2, 3, 17, 17),
 )
 
 
-@requirement("linear.gradient.bias", gradients, needs=("vjp", "bias"), features=FROM_ONE, rows=(1, 2, 3, 17))
+@requirement("linear.gradient.bias", gradients, needs=("vjp", "bias"), features=FROM_ONE, rows=(1, 2, 3, 17, 17))
 def test_gradient_bias(subject: Trial, case: Case) -> None:
     """The sum of a feature's cotangents."""
     if case["bias"] is None:
@@ -454,7 +454,7 @@ def test_reach_corners() -> None:
 
 def test_reach_gradients() -> None:
     """Vectors and four dimensions; more rows than a vector register holds; copies; no features on either side."""
-    wide = gradients(dtype="float32", lacks=frozenset(), features=FROM_ONE, rows=(1, 2, 3, 17))
+    wide = gradients(dtype="float32", lacks=frozenset(), features=FROM_ONE, rows=(1, 2, 3, 17, 17))
     none = gradients(dtype="float32", lacks=frozenset(), of=no_features)
     reaches(wide, lambda c: c["x"].ndim == 1 and c["bias"] is not None)
     reaches(wide, lambda c: c["x"].ndim > 2 and 17 in c["x"].shape)
