@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nnspec.adapters import networks
 from nnspec.adapters.blocks import block_of
 from nnspec.adapters.calling import in_page_order, paired, vjp_in_page_order
 from nnspec.adapters.names import PAGELESS
@@ -56,6 +57,7 @@ def choose(title: str, names: Mapping[str, Any], only: str = "", role: str = "")
         elif callable(names.get(f"{name}_forward")) and callable(names.get(f"{name}_backward")):
             _add_pair(found, sources, name, names, f"{name}_forward", f"{name}_backward")
     _add_declared(title, found, sources, names)
+    _add_networks(title, found, sources, names)
     if only and only not in found:
         if callable(names.get(only)):
             raise SubjectError(f"{title}: {_unknown(only)}")
@@ -114,6 +116,22 @@ def _add_declared(title: str, found: dict[str, Any], sources: dict[str, Source],
         if names[other] is not thing:
             raise SubjectError(f"{title}: {other} and {own} are both declared as {known.stem}; say which, as in :{own}")
         found[name], sources[name] = names[other], Source((other,))
+
+
+def _add_networks(title: str, found: dict[str, Any], sources: dict[str, Source], names: Mapping[str, Any]) -> None:
+    """Add the classes that nnspec makes of `init` and `apply`, but for those that the file itself defines."""
+    if not networks.are_offered(names):
+        return
+    blocks = names.get("NETWORKS", networks.BLOCKS)
+    if not isinstance(blocks, tuple | list | set) or not set(blocks) <= set(networks.BLOCKS):
+        raise SubjectError(f"{title}: NETWORKS = {blocks!r}: expected some of {', '.join(networks.BLOCKS)}")
+    functions = {name: names[name] for name in networks.FUNCTIONS if callable(names.get(name))}
+    given = ", ".join(f"{name}={{}}" for name in functions)
+    made = networks.classes(**functions, blocks=blocks)
+    for name, cls in made.items():
+        if name not in found:
+            text = f"importlib.import_module({networks.__name__!r}).classes({given})[{name!r}]"
+            found[name], sources[name] = cls, Source(tuple(functions), text)
 
 
 def _with_vjps(found: dict[str, Any], sources: dict[str, Source], names: Mapping[str, Any]) -> Chosen:

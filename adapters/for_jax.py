@@ -10,7 +10,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from nnspec.adapters.objects import Objects
+from nnspec.adapters import networks
+from nnspec.adapters.objects import Objects, get, reach
 from nnspec.adapters.subject import Subject
 
 if TYPE_CHECKING:
@@ -106,31 +107,69 @@ class JAX(Objects):
         return jax.jvp(function, tuple(operands), tuple(tangents))[1]
 
     def differentiate_module(self, module: Any, x: Any, cotangent: Any) -> dict[str, Any]:
-        """Return the gradient of x by jax.vjp, and by name that of each attribute that is a floating-point array."""
-        before = dict(vars(module))
-        held = {n: a for n, a in before.items() if isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jnp.floating)}
+        """Return the gradient of x by jax.vjp, and by key that of each parameter.
 
-        def call(x: Any, held: dict[str, Any]) -> Any:
-            vars(module).update(held)
-            return module(x)
-
-        try:
-            _, pullback = jax.vjp(call, x, held)
-        finally:
-            vars(module).update(before)  # what was put there to be traced is of no use afterwards
+        A module without holders of gradients has no marks of what a parameter is: each floating-point array counts.
+        """
+        _, pullback = self.pulled(module, x)
         dx, gradients = pullback(cotangent)
         return {"x": dx, **gradients}
+
+    def backward(self, module: Any, x: Any, cotangent: Any) -> Any:
+        """Return module(x), and add its gradients to the `grad` of each parameter."""
+        y, pullback = self.pulled(module, x)
+        for key, gradient in pullback(cotangent)[1].items():
+            holder = get(*reach(module, key))
+            if self.is_holder(holder):
+                holder.grad = gradient if holder.grad is None else holder.grad + gradient
+        return y
+
+    def pulled(self, module: Any, x: Any) -> tuple[Any, Callable[..., Any]]:
+        """Return module(x) and its pullback. What the call leaves in the module stays there, as after any call."""
+        held = {key: found.kind for key, found in self.held(module).items() if found.kind != "int"}
+        before = {key: self.array_of(get(*reach(module, key))) for key in held}
+        marked = "parameter" in held.values()
+        learnt = {k: a for k, a in before.items() if held[k] == "parameter" or not marked}
+        learnt = {k: a for k, a in learnt.items() if jnp.issubdtype(a.dtype, jnp.floating)}
+
+        def call(x: Any, learnt: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            self.put(module, learnt)
+            y = module(x)
+            return y, {key: self.array_of(get(*reach(module, key))) for key in held}
+
+        after = before
+        try:
+            y, pullback, after = jax.vjp(call, x, learnt, has_aux=True)
+        finally:
+            self.put(module, after)
+        return y, pullback
+
+    def put(self, module: Any, arrays: Mapping[str, Any]) -> None:
+        """Assign JAX arrays as they are, also those that stand for arrays while a function is traced."""
+        for key, array in arrays.items():
+            owner, name = reach(module, key)
+            if self.is_holder(held := get(owner, name)):
+                held.data = array
+            elif hasattr(owner, "__setitem__"):
+                owner[int(name) if name.isdigit() else name] = array
+            else:
+                setattr(owner, name, array)
 
     # -- the subject ---------------------------------------------------------------------------------------------------
 
     def subject(self) -> Subject:
-        """Return the functions of jax_blocks.py, each operation run by itself, as JAX does without jax.jit."""
+        """Return the blocks of jax_blocks.py, each operation run by itself, as JAX does without jax.jit."""
         blocks = importlib.import_module("nnspec.adapters.jax_blocks")
-        return Subject.of(
-            self,
-            functions={name: getattr(blocks, name) for name in BLOCKS},
-            recipe=lambda name: f"from nnspec.adapters.jax_blocks import {name}",
-        )
+        functions = {name: getattr(blocks, name) for name in BLOCKS}
+        made = "networks.classes(jax_blocks.init, jax_blocks.apply)"
+
+        def recipe(name: str) -> str:
+            if name in functions:
+                return f"from nnspec.adapters.jax_blocks import {name}"
+            return f"from nnspec.adapters import jax_blocks, networks\n{name} = {made}[{name!r}]"
+
+        classes = networks.classes(blocks.init, blocks.apply)
+        return Subject.of(self, functions=functions, classes=classes, recipe=recipe)
 
 
 def _version() -> str:

@@ -45,6 +45,7 @@ class JITted(JAX):
         return replace(
             eager,
             functions={name: jitted(function) for name, function in eager.functions.items()},
+            classes={},  # a network as one program takes a minute to compile, for each shape
             recipe=lambda name: (
                 f"from nnspec.adapters import for_jax_jit, jax_blocks\n{name} = for_jax_jit.jitted(jax_blocks.{name})"
             ),

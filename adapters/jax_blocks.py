@@ -3,7 +3,9 @@
 JAX itself refuses most of what is wrong; what it would take otherwise is refused here.
 """
 
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -154,6 +156,86 @@ def global_avg_pool2d(x):
     """(N, C, H, W) -> (N, C)"""
     _require(x.ndim == 4 and 0 not in x.shape[2:], f"(N, C, H, W) with rows and columns, not {x.shape}")
     return jnp.mean(x, (2, 3))
+
+
+# -- networks: pure functions of a state, which is a flat mapping from the pages' keys to arrays ----------------------
+
+
+def init(block: str, sizes: Mapping[str, Any], dtype: Any) -> dict[str, jax.Array]:
+    """The state of a new network: kernels of He's variance for the outputs, norms that change nothing yet."""
+    rng = np.random.default_rng()  # jax.random would compile a program for each shape
+
+    def kernel(*shape: int) -> jax.Array:
+        _require(min(shape) >= 0, f"sizes of at least 0, not {shape}")
+        return jnp.asarray(rng.normal(0, np.sqrt(2 / max(shape[0] * math.prod(shape[2:]), 1)), shape), dtype)
+
+    def dense(name: str, i: int, o: int) -> dict[str, jax.Array]:
+        return {f"{name}.weight": kernel(o, i), f"{name}.bias": jnp.zeros(o, dtype)}
+
+    def normed(name: str, norm: str, o: int, i: int, k: int) -> dict[str, jax.Array]:
+        zeros, ones = jnp.zeros(o, dtype), jnp.ones(o, dtype)
+        vectors = {"weight": ones, "bias": zeros, "running_mean": zeros, "running_var": ones}
+        vectors["num_batches_tracked"] = jnp.zeros((), np.int64)
+        return {f"{name}.weight": kernel(o, i, k, k), **{f"{norm}.{key}": array for key, array in vectors.items()}}
+
+    def residual(name: str, i: int, o: int, stride: int) -> dict[str, jax.Array]:
+        _require(stride >= 1, f"a stride of at least 1, not {stride}")
+        state = {**normed(f"{name}conv1", f"{name}bn1", o, i, 3), **normed(f"{name}conv2", f"{name}bn2", o, o, 3)}
+        return state if (stride, i) == (1, o) else state | normed(f"{name}downsample.0", f"{name}downsample.1", o, i, 1)
+
+    if block == "mlp":
+        widths = (sizes["in_features"], *sizes["hidden_features"], sizes["out_features"])
+        layers = [dense(f"fc{n}", i, o) for n, (i, o) in enumerate(itertools.pairwise(widths), start=1)]
+        return {key: array for layer in layers for key, array in layer.items()}
+    if block == "basic_block":
+        return residual("", sizes["in_channels"], sizes["out_channels"], sizes["stride"])
+    state = normed("conv1", "bn1", 64, sizes["in_channels"], 7)
+    for name, i, o, stride in _resnet34_blocks():
+        state |= residual(name, i, o, stride)
+    return state | dense("fc", 512, sizes["num_classes"])
+
+
+def apply(
+    block: str, state: Mapping[str, jax.Array], x: jax.Array, training: bool, sizes: Mapping[str, Any]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The result of a network, and its state after the call: in training the statistics move."""
+    after = dict(state)
+
+    def normed(x: jax.Array, name: str, norm: str, stride: int, padding: int) -> jax.Array:
+        x = conv2d(x, state[f"{name}.weight"], stride=stride, padding=padding)
+        vectors = [state[f"{norm}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
+        y, mean, var = batch_norm(x, *vectors, training=training)
+        counted = state[f"{norm}.num_batches_tracked"] + training
+        after.update({f"{norm}.running_mean": mean, f"{norm}.running_var": var, f"{norm}.num_batches_tracked": counted})
+        return y
+
+    def residual(x: jax.Array, name: str, stride: int) -> jax.Array:
+        y = relu(normed(x, f"{name}conv1", f"{name}bn1", stride, 1))
+        y = normed(y, f"{name}conv2", f"{name}bn2", 1, 1)
+        if f"{name}downsample.0.weight" in state:
+            x = normed(x, f"{name}downsample.0", f"{name}downsample.1", stride, 0)
+        return relu(y + x)
+
+    if block == "mlp":
+        last = len(sizes["hidden_features"]) + 1
+        for n in range(1, last):
+            x = relu(linear(x, state[f"fc{n}.weight"], state[f"fc{n}.bias"]))
+        return linear(x, state[f"fc{last}.weight"], state[f"fc{last}.bias"]), after
+    if block == "basic_block":
+        return residual(x, "", sizes["stride"]), after
+    x = max_pool2d(relu(normed(x, "conv1", "bn1", 2, 3)), kernel_size=3, stride=2, padding=1)
+    for name, _, _, stride in _resnet34_blocks():
+        x = residual(x, name, stride)
+    return linear(global_avg_pool2d(x), state["fc.weight"], state["fc.bias"]), after
+
+
+def _resnet34_blocks() -> Iterator[tuple[str, int, int, int]]:
+    """The key before a block's entries, its channels, and its stride."""
+    channels = 64
+    for stage, (width, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), start=1):
+        for number in range(blocks):
+            yield f"layer{stage}.{number}.", channels, width, 2 if stage > 1 and number == 0 else 1
+            channels = width
 
 
 def declines(stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]) -> str | None:

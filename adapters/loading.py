@@ -25,6 +25,8 @@ from nnspec.adapters.contract import Adapter
 from nnspec.adapters.declarations import declared
 from nnspec.adapters.detecting import adapter_class, adapter_of, detect, for_files, is_of, made
 from nnspec.adapters.names import adapters, parts, plausible
+from nnspec.adapters.networks import Network
+from nnspec.adapters.objects import Objects
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject, SubjectError
 from nnspec.adapters.trying import Watch, at_once
@@ -230,6 +232,9 @@ def _subject(
     adapter = adapter_for(title, found, names)
     functions, written = functions_of(found)
     classes = {name: cls for name, cls in found.items() if inspect.isclass(cls)}
+    own_modules = getattr(type(adapter), "construct", None) is not Objects.construct
+    if own_modules and any(issubclass(cls, Network) for cls in classes.values()):
+        raise SubjectError(f"{title}: init and apply: {adapter.name} takes modules of its own classes alone")
     if not any(is_of(adapter, cls) for cls in classes.values()):  # such classes are called as the framework calls them
         classes, layered = _callable_classes(classes)
         written |= layered

@@ -1,0 +1,166 @@
+"""Networks in functional style: `init` and `apply`, of which nnspec makes modules."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from nnspec.adapters import SubjectError, load, networks
+
+MLP = """
+    import numpy as np
+
+    NETWORKS = ("mlp",)
+
+    def init(block, sizes, dtype):
+        rng, widths = np.random.default_rng(), (sizes["in_features"], *sizes["hidden_features"], sizes["out_features"])
+        state = {}
+        for n, (i, o) in enumerate(zip(widths, widths[1:]), start=1):
+            state[f"fc{n}.weight"] = rng.normal(0, 1, (o, i)).astype(dtype)
+            state[f"fc{n}.bias"] = np.zeros(o, dtype)
+        return state
+
+    def layers(state, x):
+        passed = [x]
+        for n in range(1, len(state) // 2 + 1):
+            x = np.matmul(passed[-1], state[f"fc{n}.weight"].T) + state[f"fc{n}.bias"]
+            passed.append(np.maximum(x, 0))
+        return passed, x
+
+    def apply(block, state, x, training):
+        if x.ndim == 0 or x.shape[-1] != state["fc1.weight"].shape[1]:
+            raise ValueError("expected as many features as the first layer takes")
+        return layers(state, x)[1], state
+
+    def apply_vjp(block, cotangent, state, x, training):
+        passed, gradients = layers(state, x)[0], {}
+        for n in reversed(range(1, len(passed))):
+            rows = cotangent.reshape(-1, cotangent.shape[-1])
+            before = passed[n - 1]
+            gradients[f"fc{n}.weight"] = rows.T @ before.reshape(-1, before.shape[-1])
+            gradients[f"fc{n}.bias"] = rows.sum(0)
+            cotangent = cotangent @ state[f"fc{n}.weight"]
+            if n > 1:
+                cotangent = np.where(before > 0, cotangent, np.zeros((), cotangent.dtype))
+        return cotangent, gradients
+"""
+JAX = """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    NETWORKS = ("mlp",)
+
+    def init(block, sizes, dtype):
+        widths = (sizes["in_features"], *sizes["hidden_features"], sizes["out_features"])
+        pairs = enumerate(zip(widths, widths[1:]), start=1)
+        rng = np.random.default_rng()
+        return {k: jnp.asarray(rng.normal(0, 1, s), dtype) for n, (i, o) in pairs
+                for k, s in ((f"fc{n}.weight", (o, i)), (f"fc{n}.bias", (o,)))}
+
+    def apply(block, state, x, training):
+        last = len(state) // 2
+        for n in range(1, last + 1):
+            x = jnp.matmul(x, state[f"fc{n}.weight"].T, precision="highest") + state[f"fc{n}.bias"]
+            x = x if n == last else jax.nn.relu(x)
+        return x, state
+"""
+
+
+def norm(block, sizes, dtype):
+    return {"bn1.weight": np.ones(1, dtype), "bn1.running_mean": np.zeros(1, dtype)}
+
+
+def count(block, state, x, training, sizes):
+    return x * sizes["stride"], state | {"bn1.running_mean": state["bn1.running_mean"] + training}
+
+
+def test_a_file_of_functions_conforms_as_a_class(desk):
+    done = desk.check(MLP, "--dtype", "float32", "-n", 0)
+    assert done.code == 0, done.out + done.err
+    assert {(r["block"], r["form"]) for r in done.report["results"]} == {("mlp", "class")}
+    assert "mlp.gradient.first-weight" in done.verdicts("pass")
+
+
+def test_a_mistake_is_named_and_its_script_reproduces_it(desk):
+    mistaken = MLP.replace("passed.append(np.maximum(x, 0))", "passed.append(x)")
+    done = desk.check(mistaken, "--dtype", "float64", "-n", 0)
+    assert "mlp.hidden.relu" in done.verdicts("fail")
+    scripts = {r["requirement"]: r["failure"]["script"] for r in done.report["results"] if r["failure"]}
+    assert desk.run(scripts["mlp.hidden.relu"]).code == 1
+    desk.write("layers.py", MLP)
+    done = desk.run(scripts["mlp.hidden.relu"])
+    assert done.code == 0, done.out + done.err
+
+
+def test_a_library_that_differentiates_needs_no_vjp(desk):
+    pytest.importorskip("jax")
+    subject = load(desk.write("layers.py", JAX))
+    assert subject.framework.name == "jax"
+    x, ones = np.array([[1, -2]], np.float32), np.ones((1, 2), np.float32)
+    layer = {"fc1.weight": np.eye(2, dtype=np.float32), "fc1.bias": np.zeros(2, np.float32)}
+    arrays = {"x": x, **layer, "fc2.weight": ones, "fc2.bias": np.zeros(1, np.float32)}
+    (y,) = subject.call("mlp", "class", arrays, {})
+    assert y.tolist() == [[1]]
+    gradients = subject.gradients("mlp", "class", {**arrays, "cotangent": np.array([[3]], np.float32)}, {})
+    assert gradients["x"].tolist() == [[3, 0]]
+    assert gradients["fc1.weight"].tolist() == [[3, -6], [0, 0]]
+    assert gradients["fc2.bias"].tolist() == [3]
+
+
+def test_modules_have_modes_entries_holders_and_copies():
+    block = networks.classes(norm, count, blocks=("basic_block",))["ResidualBlock"]
+    module = block(1, 1, stride=2, dtype=np.float64)
+    assert module(3.0) == 6
+    assert module.state_dict() == {"bn1.weight": [1], "bn1.running_mean": [1]}
+    other = copy.deepcopy(module)
+    module.eval()
+    module(3.0)
+    assert module.state_dict()["bn1.running_mean"] == [1]
+    assert other.training
+    other(3.0)
+    assert (other.bn1.running_mean, module.bn1.running_mean) == ([2], [1])
+    module.load_state_dict(other.state_dict())
+    assert module.state_dict()["bn1.running_mean"] == [2]
+    assert [key for key, _ in module.named_parameters()] == ["bn1.weight"]
+    assert [holder.grad for holder in module.parameters()] == [None]
+
+
+def test_a_state_with_other_keys_is_refused():
+    module = networks.classes(norm, lambda block, state, x, training: (x, {"bn1.weight": x}))["ResNet34"]()
+    with pytest.raises(KeyError, match=r"bn1\.running_mean: expected a state with the keys that init returned"):
+        module(1.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def init(key, x): pass\ndef apply(params, x): pass",
+        "def init(block, sizes, dtype): pass",
+        "init = apply = 3",
+        "init = apply = print",
+    ],
+)
+def test_other_functions_of_these_names_are_no_networks(desk, text):
+    with pytest.raises(SubjectError, match="none of the names that nnspec checks"):
+        load(desk.write("layers.py", text))
+
+
+def test_a_file_may_have_both_networks_and_classes(desk):
+    text = MLP.replace('NETWORKS = ("mlp",)', "class ResNet34:\n        pass")
+    subject = load(desk.write("layers.py", text))
+    assert not issubclass(subject.classes["ResNet34"], networks.Network)
+    assert issubclass(subject.classes["MLP"], networks.Network)
+
+
+def test_a_framework_whose_modules_are_its_own_objects_is_told(desk):
+    pytest.importorskip("torch")
+    text = MLP.replace("numpy as np", "numpy as np, torch").replace("layers(state, x)[1]", "torch.relu(x)")
+    with pytest.raises(SubjectError, match="init and apply: torch takes modules of its own classes alone"):
+        load(desk.write("layers.py", text))
+
+
+def test_a_network_that_is_unknown_is_told(desk):
+    with pytest.raises(SubjectError, match=r"NETWORKS = \('mpl',\): expected some of mlp, basic_block, resnet34"):
+        load(desk.write("layers.py", MLP.replace('"mlp"', '"mpl"')))
