@@ -115,8 +115,8 @@ def withdrawn() -> dict[str, str]:
     """Identifier that a page used once -> what its section "Withdrawn" says of it: the successor, or the reason."""
     found = {}
     for text in pages().values():
-        section = re.split(r"^## Withdrawn$", text, maxsplit=1, flags=re.M)[1:]
-        for entry in section and TOMBSTONE.finditer(re.split(r"^## ", section[0], maxsplit=1, flags=re.M)[0]):
+        _, _, rest = text.partition("\n## Withdrawn\n")
+        for entry in TOMBSTONE.finditer(rest.partition("\n## ")[0]):
             found[entry["id"]] = " ".join(entry["now"].split())
     return found
 
@@ -223,8 +223,7 @@ REFUSAL_EFFORT = 2.0  # a refusal hardly depends on shapes and values: half as m
 
 def kind(identifier: str) -> str | None:
     """The kind of a requirement; of what no page knows, none."""
-    known = requirements().get(identifier)
-    return known and known.kind
+    return requirements()[identifier].kind if identifier in requirements() else None
 
 
 def requirement(
