@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from nnspec.conformance.bounds.arithmetic import Accuracy
 from nnspec.conformance.bounds.rule import Expected
+from nnspec.conformance.case import Case
 from nnspec.conformance.trial.comparisons import Comparisons
-from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.record import Call, Mismatch
 
 ONE = np.ones(1)
 OFF = np.array([1.25], np.float32)
+FIRST = Call(Case("relu", {}))
 
 
 def allowed_in(*names, value=ONE):
@@ -72,17 +74,17 @@ def test_a_case_is_in_one_class():
 
 
 def test_the_first_result_outside_class_b_is_reported():
-    calls, seen = ["first"], ["seen"]
+    calls, seen = [FIRST], [("result", ONE)]
     comparisons = Comparisons(weaker=("L",))
     comparisons.begin(calls, seen)
     expect(comparisons, OFF, allowed_in("L"), "the first")
-    calls.append("second")
-    seen.append("also")
+    calls.append(Call(Case("relu", {})))
+    seen.append(("result", OFF))
     with pytest.raises(Mismatch, match=r"the first\[0\] is 1.25, expected 1.0 .*allowed 0.125"):
         expect(comparisons, OFF, allowed_in(), "the second")
     other = comparisons.blamed(Mismatch("of another kind"))
     assert other.message.startswith("the first") and other.expected.bound == 0.125
-    assert (calls, seen) == (["first"], ["seen"])
+    assert calls == [FIRST] and seen == [("result", ONE)]
 
 
 def test_without_a_weaker_class_the_mismatch_at_hand_is_reported():
