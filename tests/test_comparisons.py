@@ -83,8 +83,10 @@ def test_the_first_result_outside_class_b_is_reported():
     with pytest.raises(Mismatch, match=r"the first\[0\] is 1.25, expected 1.0 .*allowed 0.125"):
         expect(comparisons, OFF, allowed_in(), "the second")
     other = comparisons.blamed(Mismatch("of another kind"))
-    assert other.message.startswith("the first") and other.expected.bound == 0.125
-    assert calls == [FIRST] and seen == [("result", ONE)]
+    assert other.message.startswith("the first")
+    assert other.expected.bound == 0.125
+    assert calls == [FIRST]
+    assert seen == [("result", ONE)]
 
 
 def test_without_a_weaker_class_the_mismatch_at_hand_is_reported():

@@ -49,7 +49,8 @@ def linear_block(
 
         |ŷ − y| ≤ |ŷ − f(x̂)| + |f(x̂) − f(x)| + |f(x) − y|
 
-    The first and the last term are the rounding of one sum, over |x̂| ≤ |x| + e; the middle term is at most Σ |weight|·e.
+    The first and the last term are the rounding of one sum, over |x̂| ≤ |x| + e.
+    The middle term is at most Σ |weight|·e.
     """
     wide = x.form.wide
 
