@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from nnspec.conformance.bounds.arithmetic import Accuracy
 from nnspec.conformance.bounds.rule import Expected
-from nnspec.conformance.case import Case
 from nnspec.conformance.trial.comparisons import Comparisons
-from nnspec.conformance.trial.record import Call, Mismatch
+from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.steps import Line
 
 ONE = np.ones(1)
 OFF = np.array([1.25], np.float32)
-FIRST = Call(Case("relu", {}))
+FIRST = Line("first()")
 
 
 def allowed_in(*names, value=ONE):
@@ -74,18 +74,18 @@ def test_a_case_is_in_one_class():
 
 
 def test_the_first_result_outside_class_b_is_reported():
-    calls, seen = [FIRST], [("result", ONE)]
+    steps, seen = [FIRST], [("result", ONE)]
     comparisons = Comparisons(weaker=("L",))
-    comparisons.begin(calls, seen)
+    comparisons.begin(steps, seen)
     expect(comparisons, OFF, allowed_in("L"), "the first")
-    calls.append(Call(Case("relu", {})))
+    steps.append(Line("second()"))
     seen.append(("result", OFF))
     with pytest.raises(Mismatch, match=r"the first\[0\] is 1.25, expected 1.0 .*allowed 0.125"):
         expect(comparisons, OFF, allowed_in(), "the second")
     other = comparisons.blamed(Mismatch("of another kind"))
     assert other.message.startswith("the first")
     assert other.expected.bound == 0.125
-    assert calls == [FIRST]
+    assert steps == [FIRST]
     assert seen == [("result", ONE)]
 
 
