@@ -32,7 +32,8 @@ from nnspec.conformance.bounds.rule import Expected, compare
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.report import waivers
 from nnspec.conformance.requirements import CHECKS
-from nnspec.conformance.trial.run import PROFILES, forms
+from nnspec.conformance.trial.run import forms
+from nnspec.conformance.trial.search import PROFILES
 from nnspec.conformance.trial.trial import Trial
 
 

@@ -300,7 +300,7 @@ def check_object(
     """What nnspec.conformance.check does: everything in this process, nothing written."""
     from nnspec.adapters import SubjectError, load
     from nnspec.adapters.names import DTYPES
-    from nnspec.conformance.trial.run import PROFILES
+    from nnspec.conformance.trial.search import PROFILES
 
     blocks, dtypes = ([value] if isinstance(value, str) else value for value in (block, dtype))
     if message := unknown_block(blocks):

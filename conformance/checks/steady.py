@@ -14,14 +14,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from hypothesis import Phase, given, seed, settings
 from nnspec.adapters.blame import noting_interrupts
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Unsupported
 from nnspec.conformance.case import Case, whole
+from nnspec.conformance.drawing import Draw
 from nnspec.conformance.formats import is_floating
 from nnspec.conformance.requirements import CHECKS, requirements
 from nnspec.conformance.trial.record import COSTLY, Mismatch
+from nnspec.conformance.trial.search import rows
 from nnspec.conformance.trial.trial import Trial
 
 CALLS = 150
@@ -66,22 +67,14 @@ def _cases(trial: Trial, stem: str, backward: bool) -> Iterator[Case]:
             continue
         if lacks & {*check.needs} or not check.per_dtype or check.effort >= COSTLY:
             continue
-        strategy = check.drawn(trial.dtype, lacks)
-        drawn: list[Case] = []
-        if not isinstance(strategy, type):  # a state machine has no cases
-            few = settings(settings.get_profile("nnspec-quick"), max_examples=DRAWN, phases=(Phase.generate,))
-            few(seed(0)(given(case=strategy.strategy)(_keeping(drawn))))()
+        decision = check.drawn(trial.dtype, lacks)
+        if isinstance(decision, type):  # a state machine has no cases
+            continue
+        drawn = [decision.make(Draw(row)) for row in rows(0, DRAWN)]
         if found := [case for case in drawn if _is_typical(case, stem, backward)]:
             in_evaluation = {"training": False} if trial.form == "class" and "training" in found[0].arguments else {}
             yield from sorted((whole(case).but(**in_evaluation) for case in found), key=_size, reverse=True)
             return
-
-
-def _keeping(drawn: list[Case]) -> Callable[..., None]:
-    def keep(*, case: Case) -> None:
-        drawn.append(case)
-
-    return keep
 
 
 def _is_typical(case: Any, stem: str, backward: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 import time
@@ -12,13 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis import seed
 from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from nnspec.adapters.blame import KnownDefect, Raised, Unusable, noting_interrupts
 from nnspec.adapters.subject import Lacks, Refusal, Subject, Unsupported
 from nnspec.conformance.case import Case, minimise
-from nnspec.conformance.drawing import Decision
+from nnspec.conformance.drawing import Decision, Draw
 from nnspec.conformance.requirements import CHECKS, Check, requirements
 from nnspec.conformance.trial.record import (
     COSTLY,
@@ -30,24 +31,12 @@ from nnspec.conformance.trial.record import (
     parts,
     reason_of,
 )
+from nnspec.conformance.trial.search import PROFILES, make_smaller, rows, seeded_generators, settings_of
 from nnspec.conformance.trial.steps import CallFunction, CallModule, New
 from nnspec.conformance.trial.trial import Trial
 
-PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
 REMEMBERED = 12  # failing cases that are kept, to be compared with known mistakes
 MORE = 24  # cases that are drawn for the same purpose, right or wrong
-for _name, _cases in PROFILES.items():
-    settings.register_profile(
-        f"nnspec-{_name}",
-        max_examples=_cases,
-        deadline=None,
-        database=None,
-        phases=(Phase.generate, Phase.shrink),
-        report_multiple_bugs=False,
-        print_blob=False,
-        verbosity=Verbosity.quiet,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 @dataclass
@@ -131,42 +120,51 @@ def _supported(trial: Trial, check: Check, simplify: bool) -> Outcome:
     if missing := [name for name in check.needs if name in lacks]:
         return Outcome("unsupported", reason=f"the {trial.form} lacks {', '.join(missing)}")
     limit = max(2, round(PROFILES[trial.profile] / check.effort))
-    strategy = check.drawn(trial.dtype, lacks)
-    if isinstance(strategy, Decision):
-        strategy = strategy.strategy
-    if isinstance(strategy, type):
-        return _machine(trial, check, strategy, limit, simplify)
-    return _cases(trial, check, strategy, limit, simplify)
-
-
-def _profile(trial: Trial, examples: int, simplify: bool) -> settings:
-    profile = settings(settings.get_profile(f"nnspec-{trial.profile}"), max_examples=examples)
-    return profile if simplify else settings(profile, phases=(Phase.generate,))
-
-
-def _cases(trial: Trial, check: Check, strategy: Any, limit: int, simplify: bool) -> Outcome:
-    """Run a check whose strategy draws cases."""
-    tally, draws = Tally(), _draws(trial, check, limit)
-
-    def judge(case: Any) -> None:
-        for number in range(draws):
-            tally.count(lambda case: attempt(trial, check, case), _shuffled(case, number) if number else case)
-
-    profile = _profile(trial, -(-limit // draws), simplify)
+    made = check.drawn(trial.dtype, lacks)
+    if isinstance(made, type):
+        return _machine(trial, check, made, limit, simplify)
     try:
-        profile(seed(seed_of(trial, check))(given(case=strategy)(_keyword_only(judge))))()
+        return _cases(trial, check, made, limit, simplify)
     except Unsupported as declined:
         return _declined(declined)
-    except (Mismatch, Flaky) as error:
-        failure = _failure(error, tally)
-        if simplify and isinstance(error, Mismatch):
-            failure = _smallest(trial, check, failure)
-        if simplify and check.decides:
-            tally.wrong += _more(trial, check, strategy, draws)
-        else:
-            tally.wrong = []
-        return _failed(failure, error, tally)
+
+
+def _cases(trial: Trial, check: Check, decision: Decision[Any], limit: int, simplify: bool) -> Outcome:
+    """Judge random cases, and make the first one that fails smaller."""
+    tally, draws = Tally(), _draws(trial, check, limit)
+    judge = functools.partial(_judged, trial, check, tally, draws=draws)
+    with seeded_generators() as reseed:
+        for row in rows(seed_of(trial, check), -(-limit // draws)):
+            reseed()
+            try:
+                judge(decision.make(Draw(row)))
+            except Mismatch as first:
+                if simplify:
+                    return _smaller(trial, check, decision, draws, tally, row, first)
+                tally.wrong = []
+                return _failed(first, tally)
     return _conclude(tally, limit)
+
+
+def _judged(trial: Trial, check: Check, tally: Tally, case: Any, draws: int) -> None:
+    """Judge a case, and the same case with its data shuffled, `draws` times in all."""
+    for number in range(draws):
+        tally.count(lambda case: attempt(trial, check, case), _shuffled(case, number) if number else case)
+
+
+def _smaller(
+    trial: Trial, check: Check, decision: Decision[Any], draws: int, tally: Tally, row: bytes, first: Mismatch
+) -> Outcome:
+    """Return the outcome of a check whose case of this row failed: with the smallest case, and what others showed."""
+    failure, flaky = first, True
+    try:
+        make_smaller(decision, row, functools.partial(_judged, trial, check, tally, draws=draws))
+    except (Mismatch, Flaky) as error:
+        failure, flaky = _failure(error, tally), isinstance(error, Flaky)
+    if not flaky:
+        failure = _smallest(trial, check, failure)
+    tally.wrong = tally.wrong + _more(trial, check, decision, draws) if check.decides else []
+    return _failed(failure, tally, flaky=flaky)
 
 
 def _machine(trial: Trial, check: Check, strategy: type, limit: int, simplify: bool) -> Outcome:
@@ -182,7 +180,7 @@ def _machine(trial: Trial, check: Check, strategy: type, limit: int, simplify: b
 
     machine: Any = seed(seed_of(trial, check))(begin)
     try:
-        run_state_machine_as_test(machine, settings=_profile(trial, limit, simplify))
+        run_state_machine_as_test(machine, settings=settings_of(limit, simplify))
     except Unsupported as declined:
         return _declined(declined)
     except (Mismatch, Flaky) as error:
@@ -191,7 +189,7 @@ def _machine(trial: Trial, check: Check, strategy: type, limit: int, simplify: b
             failure = _smallest(trial, check, failure)
         if not simplify:  # machines begun, the last one twice: Hypothesis repeats it
             tally.failed_at = max(1, tally.judged - 1)
-        return _failed(failure, error, tally)
+        return _failed(failure, tally, flaky=isinstance(error, Flaky))
     return _conclude(tally, limit)
 
 
@@ -210,8 +208,8 @@ def _failure(error: Mismatch | Flaky, tally: Tally) -> Mismatch:
     return failure
 
 
-def _failed(failure: Mismatch, error: Mismatch | Flaky, tally: Tally) -> Outcome:
-    if isinstance(error, Flaky):
+def _failed(failure: Mismatch, tally: Tally, *, flaky: bool = False) -> Outcome:
+    if flaky:
         failure.message += " (and not every time: the same case also gave another result)"
     outcome = Outcome("fail", tally.judged, failure.message, failure, tally.failed_at)
     return replace(outcome, unsupported=tally.unsupported, known_defects=tally.defects, seen=tally.wrong)
@@ -284,17 +282,15 @@ def _draws(trial: Trial, check: Check, limit: int) -> int:
     return 1 if not trial.subject.compiles_per_shape or not check.shuffles else math.ceil(math.sqrt(limit))
 
 
-def _more(trial: Trial, check: Check, strategy: Any, draws: int) -> list[Sighting]:
+def _more(trial: Trial, check: Check, decision: Decision[Any], draws: int) -> list[Sighting]:
     """Return what is seen in some more cases, right or wrong."""
     found: list[Sighting] = []
-
-    def look(case: Any) -> None:
-        for number in range(draws):
-            with suppress(Unsupported, CallFails):
-                found.append(sight(trial, check, _shuffled(case, number) if number else case))
-
-    once = settings(settings.get_profile("nnspec-quick"), max_examples=-(-MORE // draws), phases=(Phase.generate,))
-    once(seed(seed_of(trial, check) + 1)(given(case=strategy)(_keyword_only(look))))()
+    for row in rows(seed_of(trial, check) + 1, -(-MORE // draws)):
+        with suppress(Unsupported):
+            case = decision.make(Draw(row))
+            for number in range(draws):
+                with suppress(Unsupported, CallFails):
+                    found.append(sight(trial, check, _shuffled(case, number) if number else case))
     return found
 
 
@@ -326,13 +322,6 @@ def _shuffled(case: Any, number: int) -> Any:
     if isinstance(case, tuple):
         return tuple(_shuffled(one, number) for one in case)
     return case.shuffled(number) if isinstance(case, Case) else case
-
-
-def _keyword_only(judge: Callable[[Any], None]) -> Callable[..., None]:
-    def test(*, case: Case) -> None:
-        judge(case)
-
-    return test
 
 
 def forms(subject: Subject, check: Check) -> tuple[str, ...]:
