@@ -1,4 +1,4 @@
-"""A case: arrays and arguments by name, how arrays lie in memory, and how a failing case is made smaller."""
+"""A case: arrays and arguments by name, the layout of each array in memory, and how a failing case is made smaller."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Case:
     stem: str
     arrays: dict[str, Any]  # each an Array, or None where it is absent
     arguments: dict[str, Any] = field(default_factory=dict)
+    layouts: dict[str, str] = field(default_factory=dict)  # array -> its layout, a key of LAYOUTS; else contiguous
 
     def __getitem__(self, name: str) -> Any:
         return self.arrays[name] if name in self.arrays else self.arguments[name]
@@ -37,6 +38,18 @@ class Case:
         """The same case with every array changed."""
         return replace(self, arrays={n: None if a is None else change(a) for n, a in self.arrays.items()})
 
+    def lying(self, layout: str, *names: str) -> Case:
+        """The same case with these arrays, or all, in another layout when they are handed over."""
+        present = [n for n, a in self.arrays.items() if a is not None and (not names or n in names)]
+        return replace(self, layouts={**self.layouts, **dict.fromkeys(present, layout)})
+
+    def arranged(self) -> Case:
+        """The same case with fresh arrays that lie in memory as `layouts` says."""
+        arrays = {
+            n: None if a is None else LAYOUTS.get(self.layouts.get(n, ""), np.array)(a) for n, a in self.arrays.items()
+        }
+        return replace(self, arrays=arrays, layouts={})
+
     def shuffled(self, seed: int) -> Case:
         """The same case with the elements of each array in another order: the same shapes, and legal where it was.
 
@@ -49,7 +62,8 @@ class Case:
         return self.map(shuffle)
 
     def __str__(self) -> str:
-        arrays = [f"{n}=None" if a is None else f"{n}{a.shape}" for n, a in self.arrays.items()]
+        lies = {n: f" {layout}" for n, layout in self.layouts.items()}
+        arrays = [f"{n}=None" if a is None else f"{n}{a.shape}{lies.get(n, '')}" for n, a in self.arrays.items()]
         return f"{self.stem}({', '.join(arrays + [f'{n}={v!r}' for n, v in self.arguments.items()])})"
 
 
@@ -117,7 +131,10 @@ LAYOUTS: dict[str, Callable[[Array], Array]] = {
 
 
 def minimise(case: Case, fails: Callable[[Case], bool], calls: int = 200) -> Case:
-    """Set blocks of the data to zero, then single values to 1, while the case still fails; at most `calls` tries."""
+    """Make arrays contiguous, set blocks of the data to zero, then single values to 1, while the case still fails.
+
+    At most `calls` cases are tried.
+    """
     for smaller in _simplifications(case):
         if calls <= 0:
             break
@@ -130,6 +147,7 @@ def minimise(case: Case, fails: Callable[[Case], bool], calls: int = 200) -> Cas
 
 
 def _simplifications(case: Case) -> Iterator[Callable[[Case], Case | None]]:
+    yield from (_contiguous(name) for name in case.layouts)
     for name, array in case.arrays.items():
         if array is None or not is_floating(array.dtype):
             continue
@@ -141,6 +159,10 @@ def _simplifications(case: Case) -> Iterator[Callable[[Case], Case | None]]:
         for name, array in case.arrays.items():
             if array is not None and is_floating(array.dtype):
                 yield from (_setting(name, slice(i, i + 1), value) for i in range(array.size))
+
+
+def _contiguous(name: str) -> Callable[[Case], Case | None]:
+    return lambda case: replace(case, layouts={n: layout for n, layout in case.layouts.items() if n != name})
 
 
 def _setting(name: str, where: slice, value: float) -> Callable[[Case], Case | None]:

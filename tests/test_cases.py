@@ -168,6 +168,19 @@ def test_a_copy_keeps_a_stride_of_zero():
     assert np.array_equal(laid_out(np.array(a), (0, 8)), a)
 
 
+def test_a_case_is_handed_over_in_its_layouts():
+    plain = Case("conv2d", {"x": np.arange(120.0).reshape(2, 3, 4, 5), "weight": np.ones((2, 3)), "bias": None})
+    assert plain.arranged()["x"].flags.c_contiguous
+    lying = plain.lying("channels last", "x")
+    assert lying["x"].flags.c_contiguous
+    assert str(lying) == "conv2d(x(2, 3, 4, 5) channels last, weight(2, 3), bias=None)"
+    arranged = lying.but(weight=np.zeros((2, 3))).arranged()
+    assert arranged["x"].strides == LAYOUTS["channels last"](plain["x"]).strides
+    assert arranged["weight"].flags.c_contiguous
+    assert np.array_equal(arranged["x"], plain["x"])
+    assert {*plain.lying("negative strides").layouts} == {"x", "weight"}
+
+
 # -- smaller -----------------------------------------------------------------------------------------------------------
 
 
@@ -194,6 +207,12 @@ def test_not_a_number_that_matters_is_kept():
     small = minimise(case(x=[3.5, np.nan]), lambda c: bool(np.isnan(c["x"]).any()))
     assert np.isnan(small["x"][1])
     assert small["x"][0] == 0
+
+
+def test_a_layout_stays_where_it_matters():
+    large = case(x=np.ones((2, 2)), weight=np.ones((2, 2))).lying("reversed axes")
+    small = minimise(large, lambda c: not c.arranged()["x"].flags.c_contiguous)
+    assert small.layouts == {"x": "reversed axes"}
 
 
 def test_tries_are_bounded():

@@ -80,8 +80,7 @@ def leaves_operands(subject: Trial, case: Case, _judge: Judge) -> None:
 def ignores_layout(subject: Trial, case: Case, judge: Judge) -> None:
     """A cotangent that lies otherwise in memory gives what its contiguous copy gives, each within the bound."""
     cotangent = case["cotangent"]
-    arranged = {layout: case.but(cotangent=arrange(cotangent)) for layout, arrange in LAYOUTS.items()}
-    _agree(subject, case, judge, "the cotangent", arranged)
+    _agree(subject, case, judge, "the cotangent", {layout: case.lying(layout, "cotangent") for layout in LAYOUTS})
     if cotangent.size:  # as the gradient of a sum is: one number, repeated by strides of 0
         first = np.broadcast_to(cotangent.flat[0], cotangent.shape)
         repeated = {"one number repeated by a stride of 0": case.but(cotangent=first)}
@@ -97,14 +96,13 @@ def ignores_layout_of_all(subject: Trial, case: Case, judge: Judge) -> None:
 
 def ignores_layout_of_operands(subject: Trial, case: Case, judge: Judge) -> None:
     """The same where every operand lies as the cotangent does."""
-    arranged = {layout: case.map(arrange) for layout, arrange in LAYOUTS.items()}
-    _agree(subject, case, judge, "operands and cotangent", arranged)
+    _agree(subject, case, judge, "operands and cotangent", {layout: case.lying(layout) for layout in LAYOUTS})
 
 
 def _agree(subject: Trial, case: Case, judge: Judge, which: str, layouts: Mapping[str, Case]) -> None:
     plain, expected = presumed(subject, case), judge(case)
     for layout, arranged in layouts.items():
-        gradients = subject.gradients(arranged, as_is=True)
+        gradients = subject.gradients(arranged, as_is=not arranged.layouts)
         for name, rule in expected.items():
             what = f"with {which} laid out as {layout}, the gradient of {name}"
             subject.expect(_by(gradients, name), own(_by(plain, name), rule), what)

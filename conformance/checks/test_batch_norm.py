@@ -678,7 +678,7 @@ test_input_unchanged = law("batch_norm.input.unchanged", laws.leaves_operands, v
 @requirement("batch_norm.input.layout", cases, vary=READ_EITHER_WAY, ranks=ANY, channels=(2, 3), effort=4)
 def test_input_layout(subject: Trial, case: Case) -> None:
     """Every layout gives what the contiguous copy gives, each within the bound."""
-    arranged = {layout: case.map(arrange) for layout, arrange in LAYOUTS.items()}
+    arranged = {layout: case.lying(layout).arranged() for layout in LAYOUTS}
     arranged["its first image, repeated by a stride of 0"] = case.but(x=np.broadcast_to(case["x"][:1], case["x"].shape))
     for layout, other in arranged.items():
         contiguous = again(subject, other.map(np.ascontiguousarray))
@@ -1011,7 +1011,7 @@ def test_gradient_thin_layout(subject: Trial, case: Case) -> None:
 )
 def test_gradient_vector_layout(subject: Trial, case: Case) -> None:
     """Every second element of a longer vector, and its reverse, beside an x in each layout."""
-    gradients_ignore_layout(subject, {layout: case.map(arrange) for layout, arrange in LAYOUTS.items()})
+    gradients_ignore_layout(subject, {layout: case.lying(layout).arranged() for layout in LAYOUTS})
 
 
 def gradients_ignore_layout(subject: Trial, arranged: dict[str, Case]) -> None:

@@ -279,4 +279,6 @@ class Built:
 
 def _handed(case: Case, as_is: bool) -> tuple[Case, Case | None]:
     """The case for the record, which the subject cannot write to, and the very arrays that are handed over, if so."""
+    if case.layouts:
+        case, as_is = case.arranged(), True
     return (case.map(as_laid_out), case) if as_is else (case, None)
