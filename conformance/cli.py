@@ -20,11 +20,12 @@ import math
 import os
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
+from nnspec.conformance.options import parser
 from nnspec.conformance.report.verdicts import CONFORMS, DEVIATES, HARNESS, INTERRUPTED, MISUSE
+from nnspec.conformance.system import streams
 
 if TYPE_CHECKING:
     from nnspec.conformance.session import Session
@@ -33,126 +34,18 @@ if TYPE_CHECKING:
 PYTEST_INTERRUPTED = 2
 
 
-def parser() -> argparse.ArgumentParser:
-    """The arguments of every command."""
-    from nnspec.adapters.names import adapters
-
-    top = argparse.ArgumentParser(
-        prog="nnspec", description="Does an implementation of a neural-network block do what the specification says?"
-    )
-    top.add_argument("--version", action="store_true", help="print the version and stop")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND")
-
-    check = commands.add_parser(
-        "check", help="judge an implementation", description="Judge an implementation. A file that is given is run."
-    )
-    check.add_argument(
-        "subject",
-        help=f"{', '.join(adapters())}, a file (my_layers.py) or a module that can be imported (my_package.layers), "
-        "or one name in it (my_layers.py:Conv2d)",
-    )
-    check.add_argument(
-        "--as",
-        dest="role",
-        metavar="BLOCK",
-        help="judge that one name as this block, whatever it is called (my_layers.py:MyConv --as conv2d)",
-    )
-    _add_options(check)
-
-    matrix = commands.add_parser(
-        "matrix",
-        help="judge several implementations, and write one table",
-        description="Judge several implementations. Writes matrix.md, and report.json with all of their reports.",
-    )
-    matrix.add_argument("subject", nargs="+", help="as for check")
-    _add_options(matrix)
-
-    explain = commands.add_parser("explain", help="a requirement, its reference lines, its check and its faults")
-    explain.add_argument("identifier", help="such as conv2d.stride.step, or a part of it")
-
-    listing = commands.add_parser("list", help="the blocks, their names and their requirements")
-    listing.add_argument("block", nargs="?", help="list the requirements of this block")
-
-    power = commands.add_parser("power", help="how many of the known faults the checks find")
-    power.add_argument("--profile", default="ci", choices=("quick", "ci", "deep"))
-    power.add_argument("--seeds", type=int, default=1, metavar="N", help="try seeds 0 … N − 1 (default: 1)")
-    power.add_argument("--block", action="append", metavar="BLOCK")
-    power.add_argument("-n", "--workers", type=int, default=None, metavar="N", help="worker processes")
-    power.add_argument("--json", metavar="PATH", help="write the score here too, requirement by requirement")
-    power.add_argument(
-        "--page", metavar="PATH", help="write the table into this page, between <!-- score --> and <!-- /score -->"
-    )
-    return top
-
-
-def _add_options(command: argparse.ArgumentParser) -> None:
-    """What is judged, how thoroughly, and where it is written."""
-    from nnspec.adapters.names import DTYPES, adapters
-
-    command.add_argument("--block", action="append", metavar="BLOCK", help="check this block alone (may be repeated)")
-    command.add_argument(
-        "--profile",
-        default="quick",
-        choices=("quick", "ci", "deep"),
-        help="20, 100 or 1000 cases per check (default: quick)",
-    )
-    command.add_argument(
-        "--dtype",
-        action="append",
-        metavar="DTYPE",
-        choices=DTYPES,
-        help=f"{', '.join(DTYPES)}; may be repeated (default: float32 and float64)",
-    )
-    command.add_argument("--seed", type=int, default=0, help="the same seed gives the same cases (default: 0)")
-    command.add_argument(
-        "--framework",
-        metavar="ADAPTER",
-        choices=list(adapters()),
-        help="whose arrays a file works on, where it does not tell",
-    )
-    command.add_argument("--device", metavar="DEVICE", help="where the framework makes its arrays, such as cuda or cpu")
-    command.add_argument("--waivers", metavar="PATH", help="a TOML file of known deviations; strict: none may pass")
-    command.add_argument(
-        "--json", metavar="PATH", help="where to write the report (default: OUT/report.json); -: to standard output"
-    )
-    command.add_argument(
-        "--out",
-        metavar="FOLDER",
-        default="nnspec-report",
-        help="folder for the log of results, the report and the scripts (default: nnspec-report)",
-    )
-    command.add_argument(
-        "--resume", action="store_true", help="go on with the run whose log is in OUT, and run only what is missing"
-    )
-    command.add_argument(
-        "--timeout", type=float, default=30.0, metavar="SECONDS", help="after which a call counts as hung (default: 30)"
-    )
-    command.add_argument(
-        "--memory", type=float, default=4.0, metavar="GIB", help="that a worker process may take (default: 4)"
-    )
-    command.add_argument(
-        "-n",
-        "--workers",
-        type=int,
-        default=None,
-        metavar="N",
-        help="worker processes (default: one per core, at most 8); "
-        "0: none, and no protection from a subject that aborts or hangs",
-    )
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:
-        _mend_streams()
+        streams.mend()
         return _run(arguments)
     except KeyboardInterrupt:
         return signals.exit_code()
     except Exception:
-        _tell(traceback.format_exc(), sys.stderr)
+        streams.tell(traceback.format_exc(), sys.stderr)
         return HARNESS
     finally:
-        _flush()
+        streams.flush()
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -171,57 +64,9 @@ def _run(arguments: list[str] | None) -> int:
         return _alone(command, options) if getattr(options, "workers", None) == 0 else command(options)
 
 
-# -- what is printed ---------------------------------------------------------------------------------------------------
-
-
-def _mend_streams() -> None:
-    """Have standard streams that take any text, where the caller closed them, too."""
-    if None in (sys.stdout, sys.stderr):
-        while os.open(os.devnull, os.O_RDWR) < 2:  # else the next file that is opened is taken for one of them
-            pass
-        nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  as long as the process lives
-        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
-    for stream in (sys.stdout, sys.stderr):
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="backslashreplace")
-
-
-def _tell(text: str, stream: TextIO | None = None) -> bool:
-    """Print. A reader that has seen enough, such as `head`, is no failure; another one is told, and returns False."""
-    stream = stream or sys.stdout
-    try:
-        stream.write(text)
-        stream.flush()
-    except BrokenPipeError:
-        _mute(stream)
-    except OSError as error:
-        _mute(stream)
-        if stream is not sys.stderr:
-            _misuse(f"standard output: {error.strerror}")
-        return False
-    return True
-
-
-def _mute(stream: TextIO) -> None:
-    """Send what is still to be written nowhere; else Python would fail once more when it ends."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            _mute(stream)
-        except ValueError:  # closed
-            pass
-
-
 def _misuse(message: str, code: int = MISUSE) -> int:
-    from nnspec.conformance.system.legible import legible
-
-    _tell(f"nnspec: {legible(message)}\n", sys.stderr)
+    """Print a message on standard error, and return the exit code."""
+    streams.complain(message)
     return code
 
 
@@ -268,10 +113,10 @@ def _deliver(
             folder.write(report, path)
         except BrokenPipeError:
             if to_stdout:
-                _mute(sys.stdout)
+                streams.mute(sys.stdout)
         except OSError as error:
             if to_stdout:
-                _mute(sys.stdout)
+                streams.mute(sys.stdout)
             kept = f"; all results are in {log}" if log else ""
             return folder.because("standard output" if to_stdout else shown, error) + kept
         return ""
@@ -279,7 +124,7 @@ def _deliver(
     late = to_stdout or last
     trouble = "" if late else write()
     stream = sys.stderr if to_stdout else sys.stdout
-    _tell(rendered(lambda console: show(console, "not written" if trouble else shown), stream), stream)
+    streams.tell(rendered(lambda console: show(console, "not written" if trouble else shown), stream), stream)
     trouble = write() if late else trouble
     if trouble:
         _misuse(trouble)
@@ -444,7 +289,7 @@ def _explain(options: argparse.Namespace) -> int:
     text = explain(options.identifier)
     if text is None:
         return _misuse(no_such_requirement(options.identifier))
-    return CONFORMS if _tell(f"{text}\n") else HARNESS
+    return CONFORMS if streams.tell(f"{text}\n") else HARNESS
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -454,7 +299,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.block and (message := unknown_block([options.block])):
         return _misuse(message)
     text = requirements_of(options.block) if options.block else overview()
-    return CONFORMS if _tell(f"{text}\n") else HARNESS
+    return CONFORMS if streams.tell(f"{text}\n") else HARNESS
 
 
 def _power(options: argparse.Namespace) -> int:
@@ -479,7 +324,7 @@ def _power(options: argparse.Namespace) -> int:
     if options.json:
         _deliver(score, options.json, options.json, lambda console, _: show_power(score, console))
     else:
-        _tell(rendered(lambda console: show_power(score, console), sys.stdout))
+        streams.tell(rendered(lambda console: show_power(score, console), sys.stdout))
     if options.page:
         write_into(Path(options.page), score)
     return CONFORMS if score["killed"] == score["runs"] else DEVIATES

@@ -1,0 +1,113 @@
+"""The commands and options of the command line."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    from nnspec.adapters.names import adapters
+
+    top = argparse.ArgumentParser(
+        prog="nnspec", description="Does an implementation of a neural-network block do what the specification says?"
+    )
+    top.add_argument("--version", action="store_true", help="print the version and stop")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+
+    check = commands.add_parser(
+        "check", help="judge an implementation", description="Judge an implementation. A file that is given is run."
+    )
+    check.add_argument(
+        "subject",
+        help=f"{', '.join(adapters())}, a file (my_layers.py) or a module that can be imported (my_package.layers), "
+        "or one name in it (my_layers.py:Conv2d)",
+    )
+    check.add_argument(
+        "--as",
+        dest="role",
+        metavar="BLOCK",
+        help="judge that one name as this block, whatever it is called (my_layers.py:MyConv --as conv2d)",
+    )
+    add_options_of_judging(check)
+
+    matrix = commands.add_parser(
+        "matrix",
+        help="judge several implementations, and write one table",
+        description="Judge several implementations. Writes matrix.md, and report.json with all of their reports.",
+    )
+    matrix.add_argument("subject", nargs="+", help="as for check")
+    add_options_of_judging(matrix)
+
+    explain = commands.add_parser("explain", help="a requirement, its reference lines, its check and its faults")
+    explain.add_argument("identifier", help="such as conv2d.stride.step, or a part of it")
+
+    listing = commands.add_parser("list", help="the blocks, their names and their requirements")
+    listing.add_argument("block", nargs="?", help="list the requirements of this block")
+
+    power = commands.add_parser("power", help="how many of the known faults the checks find")
+    power.add_argument("--profile", default="ci", choices=("quick", "ci", "deep"))
+    power.add_argument("--seeds", type=int, default=1, metavar="N", help="try seeds 0 … N − 1 (default: 1)")
+    power.add_argument("--block", action="append", metavar="BLOCK")
+    power.add_argument("-n", "--workers", type=int, default=None, metavar="N", help="worker processes")
+    power.add_argument("--json", metavar="PATH", help="write the score here too, requirement by requirement")
+    power.add_argument(
+        "--page", metavar="PATH", help="write the table into this page, between <!-- score --> and <!-- /score -->"
+    )
+    return top
+
+
+def add_options_of_judging(command: argparse.ArgumentParser) -> None:
+    """Add the options of a command that judges: what, how thoroughly, and where the report goes."""
+    from nnspec.adapters.names import DTYPES, adapters
+
+    command.add_argument("--block", action="append", metavar="BLOCK", help="check this block alone (may be repeated)")
+    command.add_argument(
+        "--profile",
+        default="quick",
+        choices=("quick", "ci", "deep"),
+        help="20, 100 or 1000 cases per check (default: quick)",
+    )
+    command.add_argument(
+        "--dtype",
+        action="append",
+        metavar="DTYPE",
+        choices=DTYPES,
+        help=f"{', '.join(DTYPES)}; may be repeated (default: float32 and float64)",
+    )
+    command.add_argument("--seed", type=int, default=0, help="the same seed gives the same cases (default: 0)")
+    command.add_argument(
+        "--framework",
+        metavar="ADAPTER",
+        choices=list(adapters()),
+        help="whose arrays a file works on, where it does not tell",
+    )
+    command.add_argument("--device", metavar="DEVICE", help="where the framework makes its arrays, such as cuda or cpu")
+    command.add_argument("--waivers", metavar="PATH", help="a TOML file of known deviations; strict: none may pass")
+    command.add_argument(
+        "--json", metavar="PATH", help="where to write the report (default: OUT/report.json); -: to standard output"
+    )
+    command.add_argument(
+        "--out",
+        metavar="FOLDER",
+        default="nnspec-report",
+        help="folder for the log of results, the report and the scripts (default: nnspec-report)",
+    )
+    command.add_argument(
+        "--resume", action="store_true", help="go on with the run whose log is in OUT, and run only what is missing"
+    )
+    command.add_argument(
+        "--timeout", type=float, default=30.0, metavar="SECONDS", help="after which a call counts as hung (default: 30)"
+    )
+    command.add_argument(
+        "--memory", type=float, default=4.0, metavar="GIB", help="that a worker process may take (default: 4)"
+    )
+    command.add_argument(
+        "-n",
+        "--workers",
+        type=int,
+        default=None,
+        metavar="N",
+        help="worker processes (default: one per core, at most 8); "
+        "0: none, and no protection from a subject that aborts or hangs",
+    )
