@@ -32,6 +32,13 @@ class Unsupported(Exception):
     """Raise it in a subject for a call that it does not claim to do; the case is counted and shown, not failed."""
 
 
+class Lacks(Unsupported):
+    """Raised by nnspec where the subject has no such class, argument, member, dtype, form or backward pass.
+
+    Such a lack excuses the requirement. A plain `Unsupported` only declines a case.
+    """
+
+
 class KnownDefect(Unsupported):
     """A call that is not made, because a defect of the framework itself would end the process."""
 

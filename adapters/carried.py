@@ -11,7 +11,6 @@ from typing import Any
 
 from nnspec.adapters import calling
 from nnspec.adapters.contract import Adapter
-from nnspec.adapters.subject import Lacks
 
 PACKAGE = __package__
 # the methods that programs may call
@@ -41,15 +40,12 @@ def sources(adapter: Adapter, text: str) -> list[str]:
 
 
 def callables(adapter: Any) -> dict[str, Callable[..., Any]]:
-    """Return what programs may call of an adapter, by name. A method that the adapter has not raises Lacks."""
+    """Return what programs may call of an adapter, by name. A call of an absent method raises Lacks."""
 
-    def lacking(name: str) -> Callable[..., Any]:
-        def lacks(*given: Any) -> Any:
-            raise Lacks(f"{adapter.name} has no {name}")
+    def calling(name: str) -> Callable[..., Any]:
+        return lambda *given: getattr(adapter, name)(*given)
 
-        return lacks
-
-    return {name: getattr(adapter, name, None) or lacking(name) for name in IN_PROGRAMS}
+    return {name: calling(name) for name in IN_PROGRAMS}
 
 
 def functions(adapter: Adapter) -> dict[str, Callable[..., Any]]:

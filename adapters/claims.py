@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from nnspec.adapters.blame import KnownDefect, Unsupported
+from nnspec.adapters.blame import KnownDefect, Lacks
 from nnspec.adapters.contract import Adapter
 from nnspec.adapters.roles import Roles
 from nnspec.adapters.signatures import EQUATION, SIGNATURES, Arrays, Signature
@@ -18,13 +18,6 @@ from nnspec.adapters.signatures import EQUATION, SIGNATURES, Arrays, Signature
 FORMS = ("function", "class")
 NO_DEFAULT = frozenset({"kernel_size", EQUATION})  # arguments that the pages give no default
 DERIVATIVES = ("vjp", "vjp of vjp", "jvp")  # what `Subject.lacks` tells of beside operands and arguments
-
-
-class Lacks(Unsupported):
-    """Raised by nnspec where the subject has no such class, argument, member, dtype, form or backward pass.
-
-    Such a lack excuses the requirement. A plain `Unsupported` only declines a case.
-    """
 
 
 class SubjectError(Exception):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
+from nnspec.adapters.blame import Lacks
 from nnspec.adapters.derivatives import Derivatives
 
 if TYPE_CHECKING:
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-class _Absent:
+class Absent(Lacks, AttributeError):
+    """An adapter has no such method: `hasattr` is False, and a check that calls the method is unsupported."""
+
+
+class _Optional:
     """A method of the contract that an adapter has only where it defines it."""
 
     def __init__(self, method: Callable[..., Any]) -> None:
@@ -31,12 +36,12 @@ class _Absent:
         self.name = name
 
     def __get__(self, adapter: Any, owner: type) -> Any:
-        raise AttributeError(f"{owner.__name__} has no {self.name}", name=self.name, obj=adapter)
+        raise Absent(f"{owner.__name__} has no {self.name}")
 
 
 def optional(method: Method) -> Method:
     """Mark a method of the contract as optional: `hasattr` is False for an adapter that does not define it."""
-    return cast(Method, _Absent(method))
+    return cast(Method, _Optional(method))
 
 
 class Adapter(Derivatives):

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from nnspec.adapters.blame import Unsupported, theirs
-from nnspec.adapters.claims import NO_DEFAULT, Claims, Lacks, parameters, required
+from nnspec.adapters.blame import Lacks, Unsupported, theirs
+from nnspec.adapters.claims import NO_DEFAULT, Claims, parameters, required
 from nnspec.adapters.roles import COUNT, Roles, find_roles, has
 from nnspec.adapters.signatures import SIGNATURES, Arrays, entries
 
@@ -78,6 +78,7 @@ class Modules(Claims):
         page = {key for key in given if not key.endswith(COUNT)} if page is None else page
         known, name = self.roles(stem, type(module), page, module), type(module).__name__
         if absent := [key for key in known.absent if key in given]:
+            # no Lacks: a layer whose weight cannot be found is not judged, and must not count as conforming
             raise Unsupported(f"{name} has no state entry in the role of {absent[0]}")
         try:
             self.framework.load_entries(module, known.own(given))

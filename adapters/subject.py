@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-from nnspec.adapters.blame import Unsupported, Unusable, theirs
-from nnspec.adapters.claims import DERIVATIVES, FORMS, Lacks, Refusal, SubjectError, parameters
+from nnspec.adapters.blame import Lacks, Unsupported, Unusable, theirs
+from nnspec.adapters.claims import DERIVATIVES, FORMS, Refusal, SubjectError, parameters
 from nnspec.adapters.modules import Modules
 from nnspec.adapters.signatures import COTANGENT, SIGNATURES, TANGENT, Arrays, cotangents, entries, operands
 
