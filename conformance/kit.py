@@ -82,7 +82,7 @@ class Probe:
         """Return the subject, a linear layer of integers, and its entries."""
         subject, _ = self.layer("linear")
         entries = {"weight": integers(dtype, 4, 3), "bias": integers(dtype, 4)}
-        module, _ = subject.build("linear", {"x": integers(dtype, 2, 3), **entries}, {})
+        module = subject.build("linear", {"x": integers(dtype, 2, 3), **entries}, {})
         return subject, module, entries
 
 
