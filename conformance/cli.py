@@ -71,7 +71,7 @@ def _misuse(message: str, code: int = MISUSE) -> int:
 
 
 def _alone(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
-    """Run in one child process: a subject that ends it must not pass for one that conforms."""
+    """Run a command in one child process, so that a subject that ends the process does not seem to conform."""
     from nnspec.conformance.system import processes
 
     before = _log_begun(options)
@@ -99,7 +99,7 @@ def _log_begun(options: argparse.Namespace) -> int | None:
 def _deliver(
     report: dict[str, Any], path: str, shown: str, show: Callable[[Console, str], None], log: Path | None = None
 ) -> None:
-    """Write a report and show it. A failure to do so is told; the exit code is that of the verdict all the same.
+    """Write a report and show it. If that fails, say so; the exit code stays the one of the verdict.
 
     A file is written first. A device or a pipe may block or belong to the reader of the verdict: it comes last.
     """
@@ -131,7 +131,7 @@ def _deliver(
 
 
 def cores() -> int:
-    """How many processes are worth starting."""
+    """Return how many worker processes to start by default."""
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
@@ -152,7 +152,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace, report: dict[str, Any], log: Path | None, path: str | None = None) -> None:
-    """Write the report of `check` where it belongs, and show it."""
+    """Write the report of `check` to its path and show it."""
     from nnspec.conformance.report.terminal import show
     from nnspec.conformance.system import folder
 
@@ -200,7 +200,7 @@ def _matrix(options: argparse.Namespace) -> int:
 
 
 def _save(what: dict[str, Any] | str, path: Path, log: Path | None = None) -> None:
-    """Write a report, or a page; tell a failure."""
+    """Write a report or a page. Print a message if that fails."""
     from nnspec.conformance.system import folder
 
     try:
@@ -210,7 +210,7 @@ def _save(what: dict[str, Any] | str, path: Path, log: Path | None = None) -> No
 
 
 def _refused(options: argparse.Namespace, subjects: list[str]) -> str | None:
-    """What to say of options that cannot be meant, and of places where nothing can be run."""
+    """Return what is wrong with the options, the system or the working directory; None if nothing is."""
     from nnspec.adapters.names import plausible
     from nnspec.conformance.requirements import unknown_block
 
@@ -237,7 +237,7 @@ def _refused(options: argparse.Namespace, subjects: list[str]) -> str | None:
 
 
 def _judge(options: argparse.Namespace, subject: str, out: str, json: str) -> tuple[int, Session | str]:
-    """Run the checks of one subject: the session with its report; or an exit code, and why there is no report."""
+    """Run the checks of one subject. Return the session with its report, or an exit code and a message."""
     from nnspec.conformance import session
     from nnspec.conformance.report.terminal import Progress
     from nnspec.conformance.system import folder, printed
@@ -274,7 +274,7 @@ def _judge(options: argparse.Namespace, subject: str, out: str, json: str) -> tu
 
 
 def exit_code(report: dict[str, Any]) -> int:
-    """What a report means to whoever called."""
+    """Return the exit code for a report."""
     if report["interrupted"]:
         return signals.exit_code()
     if report["errors"]:

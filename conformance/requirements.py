@@ -79,7 +79,7 @@ class Requirement:
 
     @property
     def untestable(self) -> bool:
-        """Whether the page says why no check can enforce it."""
+        """Whether the page gives a reason why no check can enforce it."""
         return bool(re.search(r"^Untestable: ", self.body, re.M))
 
 
@@ -145,14 +145,14 @@ def foundations(identifier: str) -> frozenset[str]:
 
 
 def unknown_block(blocks: Iterable[str] | None) -> str | None:
-    """What to say of the first block that has no page."""
+    """Return what is wrong with the first block that has no page, or None."""
     known = list(dict.fromkeys(r.stem for r in requirements().values()))
     unknown = [block for block in blocks or () if block not in known]
     return f"{unknown[0]}: expected one of {', '.join(known)}" if unknown else None
 
 
 def unknown_declaration(subject: Subject) -> str | None:
-    """What to say of the first requirement that a subject declares something about, and may not."""
+    """Return what is wrong with the first declaration that a subject may not make, or None."""
     known = requirements()
     for pattern in subject.unsupported:
         if not any(fnmatchcase(identifier, pattern) for identifier in known):
@@ -213,7 +213,7 @@ class Check:
 
     @property
     def decides(self) -> bool:
-        """Whether to fail it is not to conform: of a *must* alone, and of what no page knows."""
+        """Whether a subject that fails it does not conform: so for a *must*, and for what no page has."""
         return self.identifier not in requirements() or requirements()[self.identifier].level == "must"
 
 
@@ -222,7 +222,7 @@ REFUSAL_EFFORT = 2.0  # a refusal hardly depends on shapes and values: half as m
 
 
 def kind(identifier: str) -> str | None:
-    """The kind of a requirement; of what no page knows, none."""
+    """Return the kind of a requirement; None for an identifier that no page has."""
     return requirements()[identifier].kind if identifier in requirements() else None
 
 

@@ -1,1 +1,1 @@
-"""What is told of a run: verdicts, findings, causes, pictures, scripts, tables and files."""
+"""The report of a run: verdicts, findings, causes, pictures, scripts, tables and files."""

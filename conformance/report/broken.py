@@ -149,7 +149,7 @@ def _command(report: Record, entry: Record) -> str:
 
 
 def _short(values: Any, indent: int) -> str:
-    """Nested lists as a matrix, row under row, and cut where they grow long."""
+    """Return nested lists as a matrix, one row a line, at most 12 lines."""
     if not isinstance(values, list):
         return _number(values)
     text = _rows(values, indent)

@@ -47,7 +47,7 @@ class Cause:
 
 
 def causes(check: Check, outcome: Outcome) -> list[Cause]:
-    """The faults that explain all that was seen of a failing check, its own before others."""
+    """Return the faults that explain everything seen of a failing check, the faults of its requirement first."""
     failing = outcome.failure.sighting if outcome.failure else None
     if failing is None:  # a state machine, which has no cases
         return []
@@ -62,12 +62,12 @@ def causes(check: Check, outcome: Outcome) -> list[Cause]:
 
 
 def _only_raised(sighting: Sighting) -> bool:
-    """Whether an exception is all that was seen of the subject."""
+    """Return whether the subject did nothing but raise an exception."""
     return sighting.wrong == "raised" and all(what.startswith("raised") for what, _ in sighting.seen)
 
 
 def _candidates(check: Check) -> list[Fault]:
-    """The faults that break a requirement: its own, and others of the block."""
+    """Return the faults that break a requirement: its own first, then others of the block."""
     name = check.identifier.partition(".")[2]
     breaking = {key for key, names in broken_by_faults().items() if {name, f"{name}!"} & {*names}}
     found = [f for f in catalogue().values() if f.key in breaking or f.requirement == check.identifier]
@@ -90,7 +90,7 @@ class _Seen:
     actual: Sighting
 
     def explained_by(self, fault: Subject) -> bool:
-        """Whether the check sees the same of a fault, step by step, and has the same to say in the end."""
+        """Return whether the check sees the same of a fault at each step, and the same failure at the end."""
         made = self.sight(fault)
         if made is None or made.wrong != self.actual.wrong or len(made.seen) != len(self.actual.seen):
             return False
@@ -118,7 +118,7 @@ class _Seen:
         }
 
     def sight(self, subject: Subject) -> Sighting | None:
-        """What the check sees of a subject, in the same form where it has that; None where it cannot judge it."""
+        """Return what the check sees of a subject, in the same form if it has one; None if it cannot be judged."""
         own = subject.forms(self.check.stem)
         if self.actual.form == "function" and "function" not in own:  # a mistake in a class is none in a function
             return None
@@ -132,13 +132,13 @@ class _Seen:
 
     @functools.cached_property
     def right(self) -> dict[Step, Any]:
-        """What is seen of the reference."""
+        """What the check sees of the reference, by step."""
         made = self.sight(reference())
         return dict(_steps(made)) if made else {}
 
 
 def _steps(sighting: Sighting) -> list[tuple[Step, Any]]:
-    """What was seen, by what it is and how often that has been seen before."""
+    """Return what was seen, by its name and by how often that name came before."""
     counts: Counter[str] = Counter()
     found = []
     for name, value in sighting.seen:
@@ -148,7 +148,7 @@ def _steps(sighting: Sighting) -> list[tuple[Step, Any]]:
 
 
 def _near(made: Array, actual: Array, right: Array | None) -> bool:
-    """Equal but for roundings, or else sixteen times nearer than the right result, as seen by the largest element."""
+    """Return whether two arrays are equal up to rounding, or 16 times nearer to each other than to the right one."""
     if (made.shape, made.dtype) != (actual.shape, actual.dtype):
         return False
     if not is_floating(actual.dtype):
@@ -160,7 +160,7 @@ def _near(made: Array, actual: Array, right: Array | None) -> bool:
 
 
 def _apart(a: Array, b: Array) -> float:
-    """The largest difference of two elements; infinite where one is not finite, and not the same as the other."""
+    """Return the largest difference of two elements; infinity if one of two unequal elements is not finite."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore"):

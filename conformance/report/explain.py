@@ -1,4 +1,4 @@
-"""What is known of a requirement: its page, the lines of the reference, its check and its faults."""
+"""The text of `nnspec explain` and `nnspec list`: page, reference lines, check and faults of a requirement."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nnspec.conformance.requirements import Requirement, pages, requirements
 
 
 def overview() -> str:
-    """The blocks, the names that a subject gives them, and how many requirements each has."""
+    """Return a line for each block: how many requirements it has, and the names that a subject gives it."""
     from nnspec.adapters.signatures import SIGNATURES
 
     lines = []
@@ -22,13 +22,13 @@ def overview() -> str:
 
 
 def requirements_of(stem: str) -> str:
-    """Return identifier, level, mark and sentence of each requirement of a block."""
+    """Return identifier, level, mark, kind and sentence of each requirement of a block."""
     found = [r for r in requirements().values() if r.stem == stem]
     return "\n".join(map(_in_a_line, found))
 
 
 def explain(identifier: str) -> str | None:
-    """One requirement in full; where only a part of an identifier is given, all that contain it, in a line each."""
+    """Return one requirement in full; for a part of an identifier, a line for each requirement that contains it."""
     known = requirements()
     if identifier in known:
         return _in_full(known[identifier])
@@ -52,7 +52,7 @@ def _in_full(requirement: Requirement) -> str:
 
 
 def reference_sites(requirement: Requirement) -> list[str]:
-    """file:line  code, of each line of the reference that cites the requirement."""
+    """Return `file:line  code` of each line of the reference that cites the requirement."""
     mark = f"[{requirement.identifier}]"
     text = resources.files("nnspec.reference").joinpath(f"{requirement.stem}.py").read_text("utf-8")
     found = [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1) if mark in line]
@@ -60,7 +60,7 @@ def reference_sites(requirement: Requirement) -> list[str]:
 
 
 def check_sites(requirement: Requirement) -> list[str]:
-    """file:line of the check of a requirement."""
+    """Return `file:line` of the check of a requirement."""
     file = checks.file(requirement.stem)
     text = file.read_text("utf-8")
     lines = enumerate(text.splitlines(), start=1)

@@ -1,4 +1,4 @@
-"""The order of findings: of several requirements that one mistake breaks, the one that it is a mistake in comes first.
+"""The order of findings: the requirement that a mistake is about comes before those that the mistake also breaks.
 
 Each fault of the catalogue has been put to all checks of its block, and broken.json says which of them it breaks, with
 a `!` behind a requirement where it is the shape of a result that is wrong. A finding comes the earlier the better the
@@ -27,7 +27,7 @@ Broken = Mapping[str, Collection[str]]  # fault -> the requirements that it brea
 
 
 def findings(records: Iterable[Record]) -> list[Record]:
-    """What failed, the most telling first, block by block: those that others are made of before them.
+    """Return what failed, block by block, basic blocks first, and in a block the most probable cause first.
 
     What a likely cause is a mistake in comes before all others of its block.
     """
@@ -68,17 +68,17 @@ class Suspect:
 
     @property
     def requirement(self) -> str:
-        """What it is a mistake in."""
+        """The requirement that the mistake is about."""
         return self.fault.partition("/")[0]
 
     @property
     def likely(self) -> bool:
-        """Whether it explains at least half of what is broken; else other mistakes may have to do with it too."""
+        """Whether it explains at least half of what is broken; otherwise there may be other mistakes."""
         return 2 * self.explained >= self.broken
 
 
 def suspects(records: Iterable[Record]) -> list[list[Suspect]]:
-    """The known mistakes that explain most broken requirements of a block, then those that explain most of the rest, …
+    """Return the known mistakes that explain most broken requirements of a block, then most of the rest, and so on.
 
     Each form of a block is looked at by itself. The mistakes of one list explain the same: any of them may be it. A
     mistake in a requirement that has passed is none.
@@ -120,13 +120,13 @@ def _tells(cause: Mapping[str, Any], block: str, bad: Iterable[Record]) -> bool:
 
 
 def sign(entry: Record) -> str:
-    """What of a failed record the order goes by: the requirement's name, and whether it is about a shape."""
+    """Return the requirement's name without the block, with a ! if the shape of a result is wrong."""
     name, failure = entry["requirement"].partition(".")[2], entry["failure"]
     return f"{name}!" if failure and failure["misshapen"] else name
 
 
 def ranked(block: str, signs: Collection[str], known: Broken) -> list[str]:
-    """The broken requirements of a block, without its name, the most probable culprit first."""
+    """Return the broken requirements of a block, without its name, the most probable cause first."""
     faults = {key: broken for key, broken in known.items() if block_of(key) == block}
     often = {i: sum(i in broken for broken in faults.values()) / max(1, len(faults)) for i in signs}
 

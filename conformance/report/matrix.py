@@ -18,13 +18,13 @@ SCHEMA = "urn:nnspec:matrix:2"  # the $id of matrix.schema.json
 
 
 def merge(reports: Sequence[Record], failures: dict[str, str]) -> Record:
-    """The reports side by side; `failures` says of each subject that could not be judged why."""
+    """Return the reports side by side; `failures` gives the reason for each subject that could not be judged."""
     conforms = bool(reports) and not failures and all(r["conforms"] for r in reports)
     return {"schema": SCHEMA, "conforms": conforms, "subjects": list(reports), "failures": failures}
 
 
 def markdown(matrix: Record) -> str:
-    """The matrix as a page of Markdown: the table, what is waived and why, and what failed."""
+    """Return the matrix as a page of Markdown: the table, waived results with reasons, and failures."""
     parts = ["# Conformance", "", *_table(matrix["subjects"]), "", *_legend(matrix["subjects"])]
     parts += _waived(matrix["subjects"]) + _failed(matrix["subjects"]) + _unjudged(matrix["subjects"])
     if matrix["failures"]:
@@ -33,13 +33,13 @@ def markdown(matrix: Record) -> str:
 
 
 def show(page: str, path: Path, report: str, console: Console) -> None:
-    """The page for a person, and where it is."""
+    """Print the page, and where it was written."""
     console.print(page, markup=False)
     console.print(f"written: {path}, {report}", markup=False)
 
 
 def folders(subjects: Iterable[str]) -> dict[str, str]:
-    """A folder of its own for each subject, named after it."""
+    """Return a folder name for each subject, made from the subject's name."""
     found: dict[str, str] = {}
     for subject in dict.fromkeys(subjects):
         name = re.sub(r"[^A-Za-z0-9-]+", "_", subject)
@@ -138,5 +138,5 @@ def _unjudged(reports: Sequence[Record]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """What a subject says, in one line and without a meaning in Markdown or HTML."""
+    """Return a subject's text in one line, escaped for Markdown and HTML."""
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

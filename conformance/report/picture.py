@@ -1,4 +1,4 @@
-"""A result with two dimensions or more as a picture of text: what was expected, what came, and where they differ."""
+"""Pictures of wrong results as text: expected elements, actual elements, and where they differ."""
 
 from __future__ import annotations
 

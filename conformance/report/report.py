@@ -43,7 +43,7 @@ def key(check: Check, form: str, dtype: str) -> Record:
 
 
 def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outcome) -> Record:
-    """An outcome as plain data, ready for JSON and for another process."""
+    """Return an outcome as plain data, for JSON and for another process."""
     lacks, difference = subject.lacks(check.stem, form), subject.differs.get(check.identifier)
     entry = key(check, form, dtype) | {
         "verdict": outcome.verdict,
@@ -77,7 +77,7 @@ def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outco
 
 
 def plain(value: Any) -> Any:
-    """Arrays as nested lists; numbers that JSON does not know as strings; arrays too long to read as their shape."""
+    """Return a value for JSON: arrays as nested lists or, if long, as their shape; NaN and infinities as strings."""
     if isinstance(value, np.ndarray | np.generic):
         array = np.asarray(value)
         if array.size > 2000:
@@ -112,7 +112,7 @@ def _under(entry: Record) -> Record:
 
 
 def untrue(records: Iterable[Record]) -> list[Record]:
-    """The records, where a check passes in every form and dtype though DIFFERS names it, as failures."""
+    """Return the records. A check that passes in every form and dtype although DIFFERS names it becomes a failure."""
     records = list(records)
     differ = {r["requirement"] for r in records if r["differs"] and r["verdict"] not in ("pass", "unsupported")}
     return [
@@ -124,7 +124,7 @@ def untrue(records: Iterable[Record]) -> list[Record]:
 
 
 def waived(entry: Record, waivers: Iterable[Waiver], subject: str) -> Record:
-    """The record in the light of the waivers: a failure that one covers is waived, a pass that one covers fails."""
+    """Return the record after waivers: a failure that a waiver covers is waived, a pass that it covers fails."""
     waiver = find(waivers, subject, entry["requirement"], entry["form"], entry["dtype"])
     if waiver is None or entry["verdict"] not in ("pass", *BAD):
         return entry
@@ -134,7 +134,7 @@ def waived(entry: Record, waivers: Iterable[Waiver], subject: str) -> Record:
 
 
 def _passes(entry: Record, though: str) -> Record:
-    """A pass that was declared to be none, as a failure."""
+    """Return a pass that contradicts a declaration, as a failure."""
     message = f"the check passes, though {though}"
     about = {"call": f"the declaration about {entry['requirement']}", "arrays": {}, "arguments": {}}
     nothing = dict.fromkeys(("actual", "expected", "bound", "script")) | {"misshapen": False, "causes": []}
@@ -142,7 +142,7 @@ def _passes(entry: Record, though: str) -> Record:
 
 
 def plain_case(case: Any) -> Any:
-    """A case as plain data: arrays with dtype, shape and values; arguments; and the call in one line."""
+    """Return a case as plain data: the call in one line, arrays with dtype, shape and values, and arguments."""
     if isinstance(case, Case):
         arrays = {
             n: None if a is None else {"dtype": a.dtype.name, "shape": list(a.shape), "values": plain(a)}
@@ -155,13 +155,13 @@ def plain_case(case: Any) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """What the verdicts were reached with, beside what the subject brings."""
+    """Return the versions of Python, nnspec and its dependencies."""
     known = {name: metadata.version(name) for name in ("nnspec", "numpy", "hypothesis", "pytest")}
     return {"python": platform.python_version(), **known}
 
 
 def assemble(run: Record, records: Iterable[Record], errors: Iterable[str] = ()) -> Record:
-    """The whole report. Records come in the order of the pages, whatever order they were reached in."""
+    """Return the whole report, with its records in the order of the pages."""
     order = {identifier: n for n, identifier in enumerate(requirements())}
     ordered = sorted(untrue(records), key=lambda r: (order[r["requirement"]], r["form"], r["dtype"]))
     counts = Counter(r["verdict"] for r in ordered)
@@ -185,7 +185,7 @@ def with_consequences(records: list[Record]) -> list[Record]:
 
 
 def musts(records: Iterable[Record]) -> Record:
-    """How many *musts* apply, and how many of them were judged: each identifier once, whatever its forms and dtypes."""
+    """Count the *musts* that apply and those that were judged, each identifier once for all forms and dtypes."""
     found: dict[str, list[Verdict]] = defaultdict(list)
     for entry in records:
         if entry["level"] == "must":

@@ -20,13 +20,13 @@ from rich.table import Table
 
 
 def bar() -> Bar:
-    """A bar on standard error, which leaves nothing behind."""
+    """Return a progress bar on standard error, which is erased at the end."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Bar(*columns, console=Console(stderr=True), transient=True)
 
 
 class Progress:
-    """A bar on standard error while checks run; nothing where that is not a terminal."""
+    """A progress bar on standard error while checks run; nothing if standard error is no terminal."""
 
     def __init__(self, subject: str) -> None:
         self._bar = bar()
@@ -43,7 +43,7 @@ class Progress:
             self._bar.stop()
 
     def advance(self, done: int, planned: int, record: Record | None) -> None:
-        """One check more is done."""
+        """Count one more finished check."""
         self._failed += bool(record and record["verdict"] in BAD)
         text = f"{record['block']}" if record else ""
         text += f", [red]{self._failed} failed[/]" if self._failed else ""
@@ -58,7 +58,7 @@ def rendered(show: Callable[[Console], None], stream: TextIO) -> str:
 
 
 def show(report: Record, path: str, console: Console) -> None:
-    """The whole report for a person: the table, the findings, and how it was reached."""
+    """Print the whole report: the table, the findings, and how the run was made."""
     console.print(f"[italic]nnspec check {escape(report['subject'])}[/]: {_judged(report['musts'])}")
     if count := only_refusals(report["results"]):
         console.print(f"[bold]right except for refusals[/]: {missing(count)}, and nothing else is broken")
@@ -71,7 +71,7 @@ def show(report: Record, path: str, console: Console) -> None:
 
 
 def _unsteady(report: Record, console: Console) -> None:
-    """Tell first of results that differ from call to call: any verdict on such a block may be chance."""
+    """Print first which results differ from call to call: each verdict on such a block may be chance."""
     for entry in report["unsteady"]:
         where = f"{entry['block']} ({entry['form']} {entry['dtype']})"
         console.print(f"[bold red]{where}: {escape(entry['message'])}[/]")
@@ -115,12 +115,12 @@ def _cell(entries: list[Record]) -> str:
 
 
 def _shown(entry: Record) -> str:
-    """The column of a record: a *should* that is not met counts apart from a failure."""
+    """Return the verdict to count: a *should* that is not met is no failure."""
     return "should" if entry["verdict"] == "fail" and entry["level"] != "must" else entry["verdict"]
 
 
 def _unjudged(report: Record, console: Console) -> None:
-    """The *musts* that still have to be judged, by the reason why they were not, and the line that would mend it."""
+    """Print the *musts* that were not judged, by reason, with the declaration that would excuse them."""
     groups = unjudged(report["results"])
     if groups:
         count = len(report["musts"]["not judged"])
@@ -163,31 +163,31 @@ def _footer(report: Record, path: str, console: Console) -> None:
     _known_defects(report, console)
     for block, form, held in sorted({(r["block"], r["form"], ", ".join(r["held"])) for r in report["results"]}):
         if held:
-            console.print(f"{block} as a {form} does not take {held}: held neutral, and not judged")
+            console.print(f"{block} as a {form} does not take {held}: left at the default and not tested")
     for incident in report.get("incidents", []):
         console.print(f"note: {escape(incident)}")
     _errors(report, console)
     if report["interrupted"]:
         console.print(f"[bold]interrupted[/]: {report['finished']} of {report['planned']} checks were done")
     if not report["results"]:
-        console.print("nothing could be checked, which shows nothing")
+        console.print("nothing could be checked")
     console.print(f"report: {escape(path)}")
     console.print(_conclusion(report))
 
 
 def _errors(report: Record, console: Console) -> None:
-    """Tell what failed in nnspec or an adapter; what failed alike in several checks, once."""
+    """Print what failed in nnspec or an adapter; the same failure in several checks once."""
     alike: dict[str, list[str]] = defaultdict(list)
     for error in report["errors"]:
         alike[error.rstrip().rpartition("\n")[2]].append(error)
     for first, *others in alike.values():
         console.print(f"[bold red]nnspec itself failed:[/] {escape(first.rstrip())}")
         if others:
-            console.print(f"  and likewise in {len(others)} more check{'s' if len(others) > 1 else ''}")
+            console.print(f"  and in the same way in {len(others)} more check{'s' if len(others) > 1 else ''}")
 
 
 def _known_defects(report: Record, console: Console) -> None:
-    """Tell which calls were not made for a defect of the framework: it is no finding against the subject."""
+    """Print which calls nnspec did not make because of a defect of the framework; they are no findings."""
     defects = Counter[tuple[str, str]]()
     for entry in report["results"]:
         defects.update({(entry["block"], defect): n for defect, n in entry["known_defects"].items()})
@@ -197,7 +197,7 @@ def _known_defects(report: Record, console: Console) -> None:
 
 
 def _accuracy(report: Record, console: Console) -> None:
-    """How many results are in each class of accuracy, and which of them are in a weaker one than B."""
+    """Print how many results are in each class of accuracy, and which are in a weaker class than B."""
     reached: dict[str, list[str]] = defaultdict(list)
     for entry in report["results"]:
         if entry["accuracy"]:
@@ -225,7 +225,7 @@ def _conclusion(report: Record) -> str:
 
 
 def _except(report: Record) -> str:
-    """What a reader should know beside."""
+    """Return how many results conform only by a declaration, a waiver or a known defect."""
     totals = report["totals"]
     short = [f"{totals[v]} {v}" for v in ("differs by design", "waived", "known defect", "unsupported") if totals[v]]
     return f" ({', '.join(short)})" if short else ""

@@ -1,4 +1,4 @@
-"""The *musts* that had to be judged and were not: by reason, with the line of a file that would declare it."""
+"""The *musts* that were not judged, by reason, each with the line of a file that would declare it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Group:
 
 
 def unjudged(records: Iterable[Record]) -> list[Group]:
-    """The groups, the largest first."""
+    """Return the groups, the largest first."""
     musts = [r for r in records if r["level"] == "must"]
     groups: dict[tuple[str, str, bool], dict[str, None]] = defaultdict(dict)
     for entry in musts:
@@ -41,7 +41,7 @@ def unjudged(records: Iterable[Record]) -> list[Group]:
 
 
 def _declaration(musts: Collection[Record], lost: Collection[str], reason: str) -> str:
-    """The shortest line that declares just what was lost: dtypes, gradients, or requirements with their reason."""
+    """Return the shortest line that declares what was not judged: dtypes, gradients, or requirements with a reason."""
     kept = {r["dtype"] for r in musts if VERDICTS[r["verdict"]].judged}
     if kept and all(r["dtype"] not in kept for r in musts if r["requirement"] in lost and VERDICTS[r["verdict"]].open):
         return f"DTYPES = {tuple(sorted(kept))}"
@@ -57,7 +57,7 @@ def _quoted(text: str) -> str:
 
 
 def _patterns(lost: Collection[str], known: Collection[str]) -> list[str]:
-    """What was lost; `block.topic.*` stands for a topic of which nothing else is known."""
+    """Return the requirements, with `block.topic.*` for a topic of which all are lost."""
     found: dict[str, None] = {}
     for name in lost:
         topic = name.rpartition(".")[0] + "."

@@ -12,7 +12,7 @@ CONFORMS, DEVIATES, MISUSE, HARNESS, INTERRUPTED = 0, 1, 2, 3, 130
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a verdict means, and what a *must* with it does to the exit code."""
+    """The meaning of a verdict, and its effect on the exit code if a *must* gets it."""
 
     meaning: str
     judged: bool = True  # the requirement counts as judged
@@ -66,7 +66,7 @@ def failed(records: Iterable[Record]) -> list[Record]:
 
 
 def table() -> str:
-    """Both tables in Markdown, as the pages show them."""
+    """Return both tables in Markdown, as the pages show them."""
     lines = ["| verdict | meaning | judged | exit code 0 |", "| --- | --- | --- | --- |"]
     for name, verdict in VERDICTS.items():
         judged = "yes" if verdict.judged else "need not be" if verdict.excused else "no"

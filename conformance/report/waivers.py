@@ -1,4 +1,4 @@
-"""Known deviations: which failures of which subject are expected, and why. They are strict: none outlives its cause.
+"""Waivers: expected failures of a subject, with a reason. A waiver is strict: it fails when its failure is gone.
 
 A waiver is a table in a TOML file:
 
@@ -42,7 +42,7 @@ class Waiver:
     dtype: str = ""
 
     def covers(self, subject: str, requirement: str, form: str, dtype: str) -> bool:
-        """Whether a result of this subject is what the waiver speaks of."""
+        """Return whether the waiver covers a result of this subject."""
         narrowed = self.form in ("", form) and self.dtype in ("", dtype)
         return narrowed and self.requirement == requirement and fnmatchcase(subject, self.subject)
 
@@ -55,7 +55,7 @@ NEEDED = ("subject", "requirement", "reason")
 
 
 def load(path: str | Path | None) -> list[Waiver]:
-    """The waivers that ship with nnspec, for the subjects that ship with it, and those of a file.
+    """Return the waivers that ship with nnspec, and those of a file.
 
     Raises WaiverError for a file that is missing, malformed, or names a requirement that there is not.
     """
@@ -70,7 +70,7 @@ def load(path: str | Path | None) -> list[Waiver]:
 
 
 def find(waivers: Iterable[Waiver], subject: str, requirement: str, form: str, dtype: str) -> Waiver | None:
-    """The first waiver that covers a result."""
+    """Return the first waiver that covers a result, or None."""
     return next((w for w in waivers if w.covers(subject, requirement, form, dtype)), None)
 
 
