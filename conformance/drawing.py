@@ -83,6 +83,11 @@ def any_of(*values: T) -> Decision[T]:
     return Decision(lambda draw: values[draw.below(len(values))])
 
 
+def dimension(*small: int) -> Decision[int]:
+    """A size of an axis or a number of windows. Every block draws its sizes here, now from a few small ones."""
+    return any_of(*small)
+
+
 def one_of(*decisions: Decision[T]) -> Decision[T]:
     """What one of the decisions gives."""
     return Decision(lambda draw: draw(decisions[draw.below(len(decisions))]))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks.cases import data
-from nnspec.conformance.drawing import Draw, any_of, booleans, composite, integers
+from nnspec.conformance.drawing import Draw, any_of, booleans, composite, dimension, integers
 
 ALL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "count_include_pad", "divisor_override")
 MORE_OFTEN = any_of(False, True, True)
@@ -41,11 +41,11 @@ def pools(
     """
     vary = tuple(name for name in vary if name not in lacks)
     ceil_mode = "ceil_mode" not in lacks and (ending != "any" or ("ceil_mode" in vary and draw(MORE_OFTEN)))
-    rows = draw(any_of(*kernels))
-    kernel = (rows, draw(any_of(*kernels)) if "kernel_size" in vary else rows)
+    rows = draw(dimension(*kernels))
+    kernel = (rows, draw(dimension(*kernels)) if "kernel_size" in vary else rows)
     axes = [_axis(draw, k, vary, ending, ceil_mode, "stride" not in lacks) for k in kernel]
     size, stride, padding, dilation = (tuple(pair) for pair in zip(*axes, strict=True))
-    many = (1, 1) if max(kernel) > 9 else (draw(integers(batch, 3)), draw(any_of(*channels)))
+    many = (1, 1) if max(kernel) > 9 else (draw(dimension(*range(batch, 4))), draw(dimension(*channels)))
     values = draw(data(dtype, ("integers", "normal")))
     arguments = {
         "kernel_size": _as_int(kernel),
@@ -79,7 +79,7 @@ def _axis(
         "any": (1 - s if ceil_mode else 0, s - 1),  # below 0: the first window hangs over already
     }[ending]
     span, fewest = d * (k - 1) + 1 - 2 * p, d if p else 1
-    more, overhang = draw(integers(0, 3)) * s + draw(integers(*left_over)), min(s - 1, span - fewest)
+    more, overhang = (draw(dimension(1, 2, 3, 4)) - 1) * s + draw(integers(*left_over)), min(s - 1, span - fewest)
     if ceil_mode and ending in ("any", "extra") and overhang > 0 and draw(any_of(False, False, True)):
         more = -draw(integers(1, overhang))  # one window, larger than the padded image
     n = span + more

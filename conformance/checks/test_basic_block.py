@@ -15,7 +15,7 @@ from nnspec.conformance.case import Case
 from nnspec.conformance.checks import laws, laws_of_gradients
 from nnspec.conformance.checks.cases import Data, altered, data, with_cotangent
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, integers, reaches
+from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, reaches
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -42,16 +42,16 @@ def cases(
     that every norm sees more than one value.
     """
     stride = draw(any_of(*([1] if "stride" in lacks else strides)))
-    inputs = draw(integers(1, 3))
-    outputs = inputs if channels == "same" else draw(integers(1, 3))
+    inputs = draw(dimension(1, 2, 3))
+    outputs = inputs if channels == "same" else draw(dimension(1, 2, 3))
     if channels == "other" and outputs == inputs:
         outputs = inputs % 3 + 1
-    size = [(draw(integers(1, 4)) - 1) * stride + 1 + draw(integers(0, stride - 1)) for _ in range(2)]
+    size = [(draw(dimension(1, 2, 3, 4)) - 1) * stride + 1 + draw(integers(0, stride - 1)) for _ in range(2)]
     training = draw(any_of(*modes))
     values = draw(data(dtype))
     sign = (lambda a: a) if signed else np.abs
 
-    arrays = {"x": sign(values.inputs(draw(integers(2 if training else batch, 3)), inputs, *size))}
+    arrays = {"x": sign(values.inputs(draw(dimension(*range(2 if training else batch, 4))), inputs, *size))}
     shapes = {"1": (outputs, inputs, 3, 3), "2": (outputs, outputs, 3, 3)}
     for number, shape in shapes.items():
         arrays[f"conv{number}.weight"] = sign(values.weights(*shape))

@@ -14,7 +14,7 @@ from nnspec.conformance.case import LAYOUTS, Case
 from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import data, specials, with_cotangent
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, integers, reaches
+from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, reaches
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
@@ -51,8 +51,8 @@ def cases(
     ranks = ranks or ((4,) if 4 in there else (2, 3))
     rank = draw(any_of(*([r for r in ranks if r in there] or ranks)))
     training = "training" not in lacks and draw(any_of(*modes))
-    c = draw(any_of(*channels))
-    size = any_of(c) if c in sizes and draw(any_of(False, False, True)) else any_of(*sizes)
+    c = draw(dimension(*channels))
+    size = any_of(c) if c in sizes and draw(any_of(False, False, True)) else dimension(*sizes)
     images, *image = (draw(size) for axis in range(rank) if axis != 1)
     images = max(batch, images, 2 if training and np.prod(image) == 1 else 1)
     values = draw(data(dtype, kinds))

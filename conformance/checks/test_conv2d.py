@@ -13,7 +13,7 @@ from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import altered, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.convolutions import below, channels, gradients_by, rank
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, integers, pairs, reaches
+from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, pairs, reaches
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -46,12 +46,12 @@ def cases(
     kernel = as_pair(draw(pairs(1, 3)))
     size = []
     for k, s, p, d in zip(kernel, as_pair(stride), as_pair(padding), as_pair(dilation), strict=True):
-        windows, left_over = draw(integers(1, 4)), draw(integers(0, s - 1))
+        windows, left_over = draw(dimension(1, 2, 3, 4)), draw(integers(0, s - 1))
         size.append(max(1, (windows - 1) * s + d * (k - 1) + 1 - 2 * p + left_over))
-    channels = draw(any_of(*([1, 2, 3, 17, 33] if wide else [1, 2, 3])))
-    outputs = draw(integers(1, 3))
+    channels = draw(dimension(*([1, 2, 3, 17, 33] if wide else [1, 2, 3])))
+    outputs = draw(dimension(1, 2, 3))
     values = draw(data(dtype))
-    x = values.inputs(draw(integers(batch, 3)), groups * channels, *size)
+    x = values.inputs(draw(dimension(*range(batch, 4))), groups * channels, *size)
     weight = values.weights(groups * outputs, channels, *kernel)
     bias = values.offsets(groups * outputs) if "bias" in vary and draw(booleans()) else None
     arguments = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}

@@ -13,7 +13,7 @@ from nnspec.conformance.checks import laws, laws_of_gradients
 from nnspec.conformance.checks.cases import KINDS, Data, altered, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.convolutions import below, channels, gradients_by, rank
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, integers, one_of, reaches
+from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, one_of, reaches
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -48,10 +48,10 @@ def cases(
     columns = _axis(draw, vary, least, (rows[1], *kernels))  # kernels are often square
     size, kernel, *pairs = zip(rows, columns, strict=True)
     groups = draw(integers(1, 3)) if "groups" in vary else 1
-    channels = draw(any_of(*([1, 2, 3, 17, 33] if wide else [1, 2, 3])))
-    outputs = channels if square else draw(integers(1, 3))
+    channels = draw(dimension(*([1, 2, 3, 17, 33] if wide else [1, 2, 3])))
+    outputs = channels if square else draw(dimension(1, 2, 3))
     values = draw(data(dtype, kinds))
-    x = values.inputs(draw(integers(batch, 3)), groups * channels, *size)
+    x = values.inputs(draw(dimension(*range(batch, 4))), groups * channels, *size)
     weight = _weight(values, groups, channels, outputs, kernel)
     bias = values.offsets(groups * outputs) if "bias" in vary and draw(booleans()) else None
     arguments = {name: p[0] if p[0] == p[1] else p for name, p in zip(PAIRS, pairs, strict=True)}
@@ -62,13 +62,13 @@ def _axis(
     draw: Draw, vary: tuple[str, ...], least: int, kernels: tuple[int, ...]
 ) -> tuple[int, int, int, int, int, int]:
     """Size, kernel size, stride, padding, output padding and dilation of one axis."""
-    k = draw(any_of(*kernels))
+    k = draw(dimension(*kernels))
     s = draw(integers(1 + least, 3)) if "stride" in vary else 1
     d = draw(integers(1, 3)) if "dilation" in vary else 1
     p = draw(integers(least, 2)) if "padding" in vary else 0
     e = draw(integers(min(least, max(s, d) - 1), max(s, d) - 1)) if "output_padding" in vary else 0
     taken_off = 2 * p - d * (k - 1) - e  # so many rows of the image's own must be left, and one more
-    return max(draw(integers(1, 3)), -(-taken_off // s) + 1), k, s, p, e, d
+    return max(draw(dimension(1, 2, 3)), -(-taken_off // s) + 1), k, s, p, e, d
 
 
 def _weight(values: Data, groups: int, channels: int, outputs: int, kernel: tuple[int, ...]) -> Array:

@@ -23,6 +23,7 @@ from nnspec.conformance.drawing import (
     any_of,
     booleans,
     composite,
+    dimension,
     integers,
     lists,
     permutations,
@@ -70,7 +71,7 @@ def cases(
     shapes: list[dict[str, tuple[int, ...]]] = [{} for _ in range(count)]  # label (or "...") -> sizes in this operand
     output: list[str] = []
     for role in [role for role, bounds in roles.items() for _ in range(draw(integers(*bounds)))]:
-        a, size = next(labels), draw(any_of(*sizes))
+        a, size = next(labels), draw(dimension(*sizes))
         several = 1 if count == 1 else draw(integers(2, count)) if role in SHARED else 1
         owners = draw(permutations(range(count)))[:several]
         ones = _ones(draw, owners, rarely) if role in broadcast else []

@@ -12,7 +12,7 @@ from nnspec.conformance.case import Case
 from nnspec.conformance.checks import laws, laws_of_gradients
 from nnspec.conformance.checks.cases import data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.drawing import Decision, any_of, composite, integers, reaches, tuples
+from nnspec.conformance.drawing import Decision, any_of, composite, dimension, reaches, tuples
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -30,7 +30,7 @@ def cases(
     batch: int = 1,
 ):
     """Images of all sizes; nothing else is to be chosen."""
-    shape = draw(integers(batch, 3)), *(draw(any_of(*n)) for n in (channels, sides, sides))
+    shape = draw(dimension(*range(batch, 4))), *(draw(dimension(*n)) for n in (channels, sides, sides))
     return Case("global_avg_pool2d", {"x": draw(data(dtype, ("integers", "normal"))).inputs(*shape)})
 
 

@@ -12,7 +12,7 @@ from nnspec.conformance.case import Case
 from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import altered, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.drawing import Decision, Draw, any_of, composite, integers, lists, reaches
+from nnspec.conformance.drawing import Decision, Draw, any_of, composite, dimension, integers, lists, reaches
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
@@ -37,9 +37,9 @@ def cases(
 
     Sizes are often equal, weights square: where all sizes differ, an axis taken for another only raises.
     """
-    inputs = draw(any_of(*features))
-    outputs = draw(any_of(inputs, *features))
-    sizes = any_of(*[*rows, *(n for n in (inputs, outputs, outputs) if n < 5)])
+    inputs = draw(dimension(*features))
+    outputs = draw(dimension(inputs, *features))
+    sizes = dimension(*[*rows, *(n for n in (inputs, outputs, outputs) if n < 5)])
     if "leading" in vary:
         leading = tuple(draw(lists(sizes, min_size=batch > 1, max_size=3)))
         leading = leading and (max(batch, leading[0]), *leading[1:])

@@ -14,7 +14,17 @@ from nnspec.conformance.case import Case
 from nnspec.conformance.checks import laws, laws_of_gradients
 from nnspec.conformance.checks.cases import KINDS, data, with_cotangent
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.drawing import Decision, any_of, booleans, composite, integers, lists, reaches, some_of
+from nnspec.conformance.drawing import (
+    Decision,
+    any_of,
+    booleans,
+    composite,
+    dimension,
+    integers,
+    lists,
+    reaches,
+    some_of,
+)
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Built, Trial
@@ -41,13 +51,13 @@ def cases(
     Where the signs of the hidden layers are not free, no sum is negative and the rectifier has nothing to do; where
     those of the output are not, neither has the result. Sizes are often equal: exchanged layers then show in values.
     """
-    inputs = draw(any_of(*features))
-    sizes = [inputs, *(draw(any_of(inputs, *features)) for _ in range(draw(any_of(*depth)) + 1))]
+    inputs = draw(dimension(*features))
+    sizes = [inputs, *(draw(dimension(inputs, *features)) for _ in range(draw(any_of(*depth)) + 1))]
     if "leading" in vary:
-        leading = tuple(draw(lists(integers(1, 4), min_size=batch > 1, max_size=3)))
+        leading = tuple(draw(lists(dimension(1, 2, 3, 4), min_size=batch > 1, max_size=3)))
         leading = leading and (max(batch, leading[0]), *leading[1:])
     else:
-        leading = (draw(integers(batch, 3)),)
+        leading = (draw(dimension(*range(batch, 4))),)
     values = draw(data(dtype, kinds))
     x = values.inputs(*leading, inputs)
     arrays = {"x": x if "hidden" in vary else abs(x)}

@@ -11,7 +11,7 @@ from nnspec.conformance.case import Array, Case
 from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import data
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.drawing import Draw, any_of, booleans, composite, integers, lists, reaches, some_of
+from nnspec.conformance.drawing import Draw, any_of, booleans, composite, dimension, integers, lists, reaches, some_of
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
@@ -30,7 +30,7 @@ def cases(
     batch: int = 1,
 ):
     """An array of values of both signs, with as many axes as `axes` says and no size below `smallest`."""
-    shape = draw(lists(integers(smallest, 4), min_size=axes[0], max_size=axes[1]))
+    shape = draw(lists(dimension(*range(smallest, 5)), min_size=axes[0], max_size=axes[1]))
     values = draw(data(dtype, ("integers", "normal")))
     return Case("relu", {"x": values.inputs(*([max(batch, shape[0]), *shape[1:]] if shape else ()))})
 
