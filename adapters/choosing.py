@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,10 +30,17 @@ class Source:
             text = self.expression.format(*(f"subject[{own!r}]" for own in self.names))
             return f"{run}\n{name} = {text}"
         module = getattr(names[self.names[0]], "__module__", None)
-        known = all(own.isidentifier() for own in self.names) and module != "__main__"
+        known = module != "__main__" and all(_is_in(module, own, names[own]) for own in self.names)
+        if not known and not all(own.isidentifier() for own in self.names):
+            return f"# define {name} here: {', '.join(self.names)}"
         lines = f"from {module} import {', '.join(self.names)}" if known else f"# define {', '.join(self.names)} here"
         text = self.expression.format(*self.names)
         return lines if text == name else f"{lines}\n{name} = {text}"
+
+
+def _is_in(module: str | None, name: str, thing: Any) -> bool:
+    """Whether a script can import a thing from a module by a name: an instance has the module of its class."""
+    return getattr(sys.modules.get(module or ""), name, None) is thing
 
 
 Chosen = tuple[dict[str, Any], dict[str, Source]]

@@ -211,11 +211,11 @@ def _from_object(thing: Any, block: str | None, adapter_for: AdapterFor) -> Subj
     elif isinstance(thing, Mapping):
         names, title = dict(thing), "a mapping"
     elif callable(thing):
-        title = getattr(thing, "__name__", repr(thing))
+        title = getattr(thing, "__name__", f"an instance of {type(thing).__name__}")
         names, role = {title: thing}, block or ""
         only = title if role else ""
     else:
-        names, title = {n: getattr(thing, n) for n in dir(thing)}, repr(thing)
+        names, title = {n: getattr(thing, n) for n in dir(thing)}, f"an instance of {type(thing).__name__}"
     found, sources = choose(title, names, only, role)
     return _subject(title, found, names, sources, None, adapter_for)
 

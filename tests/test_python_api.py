@@ -60,6 +60,38 @@ def test_a_failure_carries_its_script(desk):
     compile(failure["script"], "script", "exec")
 
 
+class Blocks:
+    """An instance whose method is a block."""
+
+    def relu(self, x):
+        return np.maximum(x, 0) + (x > 3)
+
+
+class Steep:
+    """An instance that is itself a block."""
+
+    def __init__(self, slope):
+        self.slope = slope
+
+    def __call__(self, x):
+        return self.slope * np.maximum(x, 0)
+
+
+@pytest.mark.parametrize(("thing", "block"), [(Blocks(), None), (Steep(2), "relu")])
+def test_an_instance_is_judged_like_a_module(desk, thing, block):
+    report = desk.valid(check(thing, block=block, dtype="float32"))
+    assert report["subject"] == f"an instance of {type(thing).__name__}"
+    assert report["totals"]["fail"] > 0
+    assert report["errors"] == []
+    assert passed(check(Steep(1), block="relu", dtype="float32"))
+    script = next(r["failure"]["script"] for r in report["results"] if r["verdict"] == "fail")
+    relu = getattr(thing, "relu", thing)  # the script says where it is to be defined
+    for function, right in ((relu, False), (Steep(1), True)):
+        with pytest.raises(SystemExit) as end:
+            exec(compile(script, "script", "exec", dont_inherit=True), {"__name__": "script", "relu": function})
+        assert (end.value.code == 0) is right
+
+
 def test_the_report_is_that_of_the_command_line(desk):
     done = desk.nnspec("check", "reference", "--block", "relu", "--dtype", "float32", "-n", 1)
     assert (

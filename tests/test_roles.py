@@ -270,3 +270,40 @@ def test_programs_load_by_the_names_of_the_class():
 
     subject = load({"Linear": Affine, "Sequential": nn.Sequential, "ReLU": nn.ReLU})
     assert Trial(subject, "class", "float32").run(CHECKS["sequential.call.current"]).verdict == "pass"
+
+
+class OwnNames(nn.Module):
+    def __init__(self, inputs, outputs, bias=True):
+        super().__init__()
+        self.kernel = nn.Parameter(torch.zeros(outputs, inputs))
+        self.offset = nn.Parameter(torch.zeros(outputs)) if bias else None
+
+    def forward(self, x):
+        return F.linear(x, self.kernel, self.offset)
+
+
+class ConstantOffset(OwnNames):
+    def forward(self, x):
+        return F.linear(x, self.kernel, self.offset.detach())
+
+
+@pytest.mark.parametrize(
+    "requirement",
+    [
+        "module.copy.gradients",
+        "module.gradient.shared",
+        "module.life.equals-model",
+        "sgd.zero-grad.afresh",
+        "sgd.training.equals-model",
+    ],
+)
+def test_networks_are_judged_whatever_a_layer_calls_its_parameters(requirement):
+    names = ("Module", "Parameter", "Sequential", "ReLU", "BatchNorm1d")
+    others = {name: getattr(nn, name) for name in names} | {"SGD": torch.optim.SGD}
+    check = CHECKS[requirement]
+    right, wrong = (load(others | {"Linear": cls}) for cls in (OwnNames, ConstantOffset))
+    outcome = Trial(right, "class", "float32").run(check)
+    assert (outcome.verdict, outcome.unsupported) == ("pass", {})
+    failure = Trial(wrong, "class", "float32").run(check).failure
+    assert ".offset." in failure.message
+    assert "kernel" in reproduce(wrong, check, "class", "float32", failure)

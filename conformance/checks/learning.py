@@ -9,8 +9,10 @@ terms, and does not depend on their order.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,10 @@ from nnspec.conformance.drawing import Draw, any_of, booleans, composite, intege
 from nnspec.conformance.trial.programs import Program
 from nnspec.conformance.trial.source import literal
 from nnspec.conformance.trial.trial import Trial
+from nnspec.reference.linear import Linear
 
 LAYERS = ("Sequential", "Linear", "ReLU")
 SHAPES = {"first": {"weight": (2, 2), "bias": (2,)}, "head": {"weight": (1, 2), "bias": (1,)}}
-NAMES = [f"{layer}.{name}" for layer, shapes in SHAPES.items() for name in shapes]
 BUILD = """\
 def build():
     layer = lambda inputs, outputs: construct(Linear, (inputs, outputs), {{}}, np.dtype("{dtype}"))
@@ -36,7 +38,7 @@ SHARED = (
     ("net = Sequential(Sequential(first), ReLU(), first, ReLU(), head)",),
     (
         'tied = construct(Linear, (2, 2), {{}}, np.dtype("{dtype}"))',
-        "tied.weight, tied.bias = first.weight, first.bias",
+        "tied.{weight}, tied.{bias} = first.{weight}, first.{bias}",
         "net = Sequential(first, ReLU(), tied, head)",
     ),
 )
@@ -53,8 +55,9 @@ class Pair:
     """A program on the subject, and the same one on the reference."""
 
     def __init__(self, trial: Trial, *needs: str) -> None:
-        self.program = networks(trial, *needs)
-        self.model = Program(Trial(reference_subject(), "class", trial.dtype))
+        self.program, reference = networks(trial, *needs), reference_subject()
+        classes = {**reference.classes, "Linear": _with_names(*own_names(trial).items())}
+        self.model = Program(Trial(replace(reference, classes=classes), "class", trial.dtype))
 
     def run(self, *lines: str) -> Pair:
         """Run lines on both; the pair itself."""
@@ -77,9 +80,38 @@ def networks(trial: Trial, *needs: str) -> Program:
     for name in LAYERS:
         if not set(classes[name].__mro__) & set(classes["Module"].__mro__) - {object}:
             raise Lacks(f"{name} is no Module")
-    if trial.subject.roles("linear", classes["Linear"], ("weight", "bias")).renamed:  # by which programs reach them
-        raise Lacks("Linear has no entries weight and bias")
+    own_names(trial)
     return program
+
+
+def own_names(trial: Trial) -> dict[str, str]:
+    """The attributes of the subject's Linear that are its weight and its bias, by which programs reach them."""
+    names = dict(trial.subject.roles("linear", trial.subject.classes["Linear"], ("weight", "bias")).keys)
+    moved = {own for page, own in names.items() if own != page}
+    if len(names) < 2 or moved & names.keys() or not all(own.isidentifier() for own in names.values()):
+        raise Lacks("Linear has no attributes that are its weight and its bias")
+    return names
+
+
+def learnt(trial: Trial) -> list[str]:
+    """Expressions for the parameters of `first` and `head`."""
+    return [f"{layer}.{name}" for layer in SHAPES for name in own_names(trial).values()]
+
+
+@functools.cache
+def _with_names(*names: tuple[str, str]) -> type[Linear]:
+    """The reference's layer, whose weight and bias are the attributes of these names."""
+
+    class Named(Linear):
+        pass
+
+    def set_own(layer: Linear, value: Any, *, own: str) -> None:
+        setattr(layer, own, value)
+
+    for page, own in names:
+        if own != page:
+            setattr(Named, page, property(operator.attrgetter(own), functools.partial(set_own, own=own)))
+    return Named
 
 
 @dataclass(frozen=True)
@@ -90,20 +122,20 @@ class Learning:
     batches: tuple[tuple[Array, Array], ...]
     numbers: dict[str, float] = field(default_factory=dict)
 
-    def lines(self, dtype: str) -> list[str]:
+    def lines(self, trial: Trial) -> list[str]:
         """The lines that make `first`, `head`, and `net` of them."""
-        lines = []
+        lines, dtype, names = [], trial.dtype, own_names(trial)
         for layer, entries in self.entries.items():
             outputs, inputs = entries["weight"].shape
             lines.append(f'{layer} = construct(Linear, ({inputs}, {outputs}), {{}}, np.dtype("{dtype}"))')
-            lines.append(f"load_entries({layer}, {mapping(entries, literal)})")
+            lines.append(f"load_entries({layer}, {mapping({names[k]: a for k, a in entries.items()}, literal)})")
         return [*lines, "net = Sequential(first, ReLU(), head)"]
 
-    def build(self, dtype: str, *between: str) -> list[str]:
+    def build(self, trial: Trial, *between: str) -> list[str]:
         """The lines that define build(), for networks with further layers in the middle, and a `net` of the entries."""
-        places = {"first": 0, "head": 1 + len(between)}
-        entries = {f"{places[n]}.{k}": a for n, layer in self.entries.items() for k, a in layer.items()}
-        define = BUILD.format(dtype=dtype, between=", ".join(between))
+        places, names = {"first": 0, "head": 1 + len(between)}, own_names(trial)
+        entries = {f"{places[n]}.{names[k]}": a for n, layer in self.entries.items() for k, a in layer.items()}
+        define = BUILD.format(dtype=trial.dtype, between=", ".join(between))
         return [define, "net = build()", f"load_entries(net, {mapping(entries, literal)})"]
 
     @property

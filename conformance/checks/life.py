@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from nnspec.adapters.subject import parameters
 from nnspec.conformance.case import Array
-from nnspec.conformance.checks.learning import FORGET, Pair, differentiates
+from nnspec.conformance.checks.learning import FORGET, Pair, differentiates, own_names
 from nnspec.conformance.checks.trees import mapping, native
 from nnspec.conformance.trial.source import literal
 from nnspec.conformance.trial.trial import Trial
@@ -41,9 +41,8 @@ class Net(Module):
         y, to_head = self.head.vjp(x)
         return y, lambda c: to_body(to_twin(to_head(c)))"""
 MASK = '\n        self.register_buffer("mask", to_native(np.zeros(1)), persistent=False)'
-LINEAR = {"body.0.weight": (2, 2), "body.0.bias": (2,), "head.weight": (1, 2), "head.bias": (1,)}
-HOLDERS = [f"{net}.{key}".replace(".0.", "[0].") for net in ("net", "old") for key in LINEAR]
-FOUND = f"[None if p.grad is None else to_numpy(p.grad).tolist() for p in ({', '.join(HOLDERS)})]"
+LINEAR = {("body.0", "weight"): (2, 2), ("body.0", "bias"): (2,), ("head", "weight"): (1, 2), ("head", "bias"): (1,)}
+FOUND = "[None if p.grad is None else to_numpy(p.grad).tolist() for p in ({})]"
 MODULES = ("net", "net.body", "net.body[0]", "net.body[1]", "net.head")
 GRADIENTS = "for p in net.parameters(): p.grad = p.data * 0 + {}"
 # Three rows of ±1, weights of at most P: activations up to 3P, with a shared body 7P², outputs up to 15P³, gradients
@@ -66,6 +65,9 @@ class Life(RuleBasedStateMachine):
         self.trial, self.pair = trial, Pair(trial)
         self.program, self.model = self.pair.program, self.pair.model
         classes = trial.subject.classes
+        names = own_names(trial)
+        self.shapes = {f"{layer}.{names[name]}": shape for (layer, name), shape in LINEAR.items()}
+        self.holders = [f"{net}.{key}".replace(".0.", "[0].") for net in ("net", "old") for key in self.shapes]
         self.trains, self.learns = "SGD" in classes, differentiates(trial)
         self.zeroes = not self.lacks("sgd", "zero_grad")
         self.lenient = "strict" in (parameters(classes["Module"].load_state_dict) or {"strict"})
@@ -86,7 +88,7 @@ class Life(RuleBasedStateMachine):
         self.norm = norm and "BatchNorm1d" in self.trial.subject.classes
         construct = f'construct(BatchNorm1d, (2,), {{}}, np.dtype("{dtype}"))' if self.norm else "None"
         mask = "" if "register_buffer" in lacks("module", "class") else MASK
-        values = {key: rng.integers(-3, 4, shape).astype(dtype) for key, shape in LINEAR.items()}
+        values = {key: rng.integers(-3, 4, shape).astype(dtype) for key, shape in self.shapes.items()}
         twin = "self.body" if shared else "None"
         self.pair.run(NET.format(dtype=dtype, norm=construct, twin=twin, mask=mask), "net = old = Net()")
         self.pair.run(f"load_entries(net, {mapping(values, literal)})", f"net.{mode}()")
@@ -204,7 +206,7 @@ class Life(RuleBasedStateMachine):
     def load_part(self, data: st.DataObject) -> None:
         """Return to it with some of the parameters alone."""
         number = data.draw(st.integers(0, self.saved - 1))
-        keys = data.draw(st.lists(st.sampled_from(sorted(LINEAR)), unique=True))
+        keys = data.draw(st.lists(st.sampled_from(sorted(self.shapes)), unique=True))
         self.pair.run(f"net.load_state_dict({{k: saved{number}[k] for k in {keys}}}, strict=False)")
 
     @rule()
@@ -237,7 +239,7 @@ class Life(RuleBasedStateMachine):
     def zero(self) -> None:
         """Gradients are none or zeros; from here on they are none."""
         self.pair.run("sgd.zero_grad()")
-        for holder in HOLDERS[: len(LINEAR)]:
+        for holder in self.holders[: len(self.shapes)]:
             self.program.holds(f"{holder}.grad is None or not np.any(to_numpy({holder}.grad))")
         self.pair.run(FORGET)
 
@@ -251,11 +253,12 @@ class Life(RuleBasedStateMachine):
         modules = (*MODULES, *(["net.norm"] if self.norm else []))
         modes = [f"{m}.training" for m in (*modules, *(m.replace("net", "old", 1) for m in modules))]
         self.program.equals(f"[{', '.join(modes)}]", self.model.value(f"[{', '.join(modes)}]"))
-        if self.program.value(FOUND) != self.model.value(FOUND):
-            self.pair.same(*(f"{holder}.grad" for holder in HOLDERS))
+        found = FOUND.format(", ".join(self.holders))
+        if self.program.value(found) != self.model.value(found):
+            self.pair.same(*(f"{holder}.grad" for holder in self.holders))
         for name in ("net", "old"):
             state, expected = self.program.value(f"state({name})"), self.model.value(f"state({name})")
-            expected = {key: expected[key] for key in LINEAR} | (self.watched if name == "net" else {})
+            expected = {key: expected[key] for key in self.shapes} | (self.watched if name == "net" else {})
             for key, array in expected.items():
                 if key not in state or not np.array_equal(state[key], array):
                     self.program.gives(f"{name}.state_dict()[{key!r}]", array)

@@ -10,7 +10,6 @@ from nnspec.adapters.subject import Lacks, parameters
 from nnspec.conformance.case import Array
 from nnspec.conformance.checks.learning import (
     FORGET,
-    NAMES,
     SHARED,
     Learning,
     Pair,
@@ -18,8 +17,10 @@ from nnspec.conformance.checks.learning import (
     gradients,
     learning,
     learnings,
+    learnt,
     networks,
     norm,
+    own_names,
 )
 from nnspec.conformance.checks.life import life
 from nnspec.conformance.checks.trees import ALL, Entry, Tree, gives_state, mapping, native, trees
@@ -676,7 +677,7 @@ def test_load_lenient(subject: Trial, case: tuple[Tree, list[str]]) -> None:
 @requirement("module.load.same-future", learnings, passes=(3, 5), rows=(2, 2), needs=(*LOADS, "train", "eval"))
 def test_load_same_future(subject: Trial, case: Learning) -> None:
     """One pass in training, a new network with the state, then passes through both, in training and in evaluation."""
-    program = networks(subject, "BatchNorm1d").run(*case.build(subject.dtype, norm(subject.dtype), "ReLU()"))
+    program = networks(subject, "BatchNorm1d").run(*case.build(subject, norm(subject.dtype), "ReLU()"))
     (first, _), *batches = case.batches
     program.run(f"net({native(first)})", "new = build()", "new.load_state_dict(copy.deepcopy(net.state_dict()))")
     for number, (x, _) in enumerate(batches):
@@ -753,12 +754,12 @@ def test_copy_ties(subject: Trial, case: Tree) -> None:
 def test_copy_gradients(subject: Trial, case: Learning) -> None:
     """A pass through the original, then one through the copy, then again one through the original."""
     learning(subject)
-    pair, (first, second, third) = Pair(subject).run(*case.lines(subject.dtype)), case.batches
+    pair, (first, second, third) = Pair(subject).run(*case.lines(subject)), case.batches
     pair.run(backward(first), "copied = copy.deepcopy(net)", FORGET.replace("net", "copied"))
     of_copy = gradients("copied", pair.model.value("[key for key, _ in net.named_parameters()]"))
     for line in (backward(second, "copied"), backward(third)):
         pair.run(line)
-        pair.same(*(f"{name}.grad" for name in NAMES), *of_copy)
+        pair.same(*(f"{name}.grad" for name in learnt(subject)), *of_copy)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------
@@ -767,10 +768,10 @@ def test_copy_gradients(subject: Trial, case: Learning) -> None:
 def same_gradients(subject: Trial, case: Learning, *lines: str) -> None:
     """After each pass every parameter has the gradient that the reference has, where these lines were run before."""
     learning(subject)
-    pair = Pair(subject).run(*case.lines(subject.dtype), *lines)
+    pair = Pair(subject).run(*case.lines(subject), *lines)
     for batch in case.batches:
         pair.run(f"y = {backward(batch)}")
-        pair.same("y", *(f"{name}.grad" for name in NAMES))
+        pair.same("y", *(f"{name}.grad" for name in learnt(subject)))
 
 
 @requirement("module.gradient.accumulates", learnings, passes=(2, 3), dtypes=LONG)
@@ -788,7 +789,7 @@ def with_sharing(draw, **choices: Any):
 @requirement("module.gradient.shared", with_sharing, passes=(1, 2), dtypes=LONG, per_dtype=False)
 def test_gradient_shared(subject: Trial, case: tuple[Learning, tuple[str, ...]]) -> None:
     """A layer that stands in two places, and two layers that have a parameter in common."""
-    same_gradients(subject, case[0], *(line.format(dtype=subject.dtype) for line in case[1]))
+    same_gradients(subject, case[0], *(line.format(dtype=subject.dtype, **own_names(subject)) for line in case[1]))
 
 
 def _gets_zeros(subject: Trial, case: Learning) -> None:
@@ -804,11 +805,11 @@ def test_gradient_unused(subject: Trial, case: Learning) -> None:
 def _unused(subject: Trial, case: Learning, holds: str) -> None:
     """Expect that something holds of the parameters that a backward pass does not use."""
     learning(subject)
-    program = networks(subject).run(*case.lines(subject.dtype), "net.unused = Parameter(to_native(np.ones(2)))")
+    program = networks(subject).run(*case.lines(subject), "net.unused = Parameter(to_native(np.ones(2)))")
     program.run(f'first.side = construct(Linear, (2, 2), {{}}, np.dtype("{subject.dtype}"))')
     for batch in case.batches:
         program.run(backward(batch))
-        for name in ("net.unused", "first.side.weight", "first.side.bias"):
+        for name in ("net.unused", *(f"first.side.{own}" for own in own_names(subject).values())):
             program.holds(holds.format(name))
 
 
@@ -842,7 +843,7 @@ def test_gradient_buffers_constant(subject: Trial, case: tuple[Learning, bool, b
     """Passes in training, there and back or only there; then one more, beside a new network with the same state."""
     network, evaluates, back = case
     learning(subject, "BatchNorm1d")
-    program = networks(subject).run(*network.build(subject.dtype, norm(subject.dtype)))
+    program = networks(subject).run(*network.build(subject, norm(subject.dtype)))
     *earlier, last = network.batches
     for batch in earlier:
         program.run(backward(batch) if back else f"net({native(batch[0])})")

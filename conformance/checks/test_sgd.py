@@ -13,8 +13,18 @@ from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.bounds.sgd import moved
 from nnspec.conformance.case import Array
 from nnspec.conformance.checks.cases import data
-from nnspec.conformance.checks.learning import FORGET, Learning, Pair, backward, learning, learnings, networks, norm
-from nnspec.conformance.checks.learning import NAMES as LEARNT
+from nnspec.conformance.checks.learning import (
+    FORGET,
+    Learning,
+    Pair,
+    backward,
+    learning,
+    learnings,
+    learnt,
+    networks,
+    norm,
+    own_names,
+)
 from nnspec.conformance.drawing import any_of, booleans, composite, integers, lists, permutations, reaches
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.programs import Program
@@ -245,9 +255,10 @@ def test_parameters_without_gradient(subject: Trial, case: Training) -> None:
 def test_parameters_unused(subject: Trial, case: Learning) -> None:
     """Given to the optimiser with those that learn: a parameter that no pass uses, and a layer that none calls."""
     learning(subject)
-    program = networks(subject).run(*case.lines(subject.dtype), "net.unused = Parameter(to_native(np.ones(2)))")
+    program = networks(subject).run(*case.lines(subject), "net.unused = Parameter(to_native(np.ones(2)))")
     program.run(f'first.side = construct(Linear, (2, 2), {{}}, np.dtype("{subject.dtype}"))')
-    resting = {name: program.array(f"{name}.data") for name in ("net.unused", "first.side.weight", "first.side.bias")}
+    unused = ("net.unused", *(f"first.side.{own}" for own in own_names(subject).values()))
+    resting = {name: program.array(f"{name}.data") for name in unused}
     program.run(f"sgd = SGD(net.parameters(), {case.arguments})")
     for batch in case.batches:
         program.run(backward(batch), "sgd.step()")
@@ -371,7 +382,7 @@ def test_buffers_unmoved(subject: Trial, case: Training) -> None:
 def test_buffers_statistics(subject: Trial, case: Learning) -> None:
     """A network that learns, beside one that has its parameters loaded and is only called on the same batches."""
     learning(subject, "BatchNorm1d")
-    program = networks(subject).run(*case.build(subject.dtype, norm(subject.dtype)), "called = copy.deepcopy(net)")
+    program = networks(subject).run(*case.build(subject, norm(subject.dtype)), "called = copy.deepcopy(net)")
     owned = program.value("[key for key, _ in net.named_parameters()]")
     buffers = [key for key in program.value("state(net)") if key not in owned]
     program.run(f"sgd = SGD(net.parameters(), {case.arguments})")
@@ -422,10 +433,10 @@ def test_zero_grad_keeps_velocity(subject: Trial, case: Training) -> None:
 def test_zero_grad_afresh(subject: Trial, case: Learning) -> None:
     """Passes, and zero_grad before each of them."""
     learning(subject)
-    pair = Pair(subject, "SGD").run(*case.lines(subject.dtype), f"sgd = SGD(net.parameters(), {case.arguments})")
+    pair = Pair(subject, "SGD").run(*case.lines(subject), f"sgd = SGD(net.parameters(), {case.arguments})")
     for batch in case.batches:
         pair.run("sgd.zero_grad()", backward(batch))
-        pair.same(*(f"{name}.grad" for name in LEARNT))
+        pair.same(*(f"{name}.grad" for name in learnt(subject)))
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -442,10 +453,10 @@ def test_training_equals_model(subject: Trial, case: tuple[Learning, bool]) -> N
     """Twice a pass there and back and a step; in between the gradients are zeroed, or kept and added to."""
     learning(subject)
     network, zeroes = case
-    pair = Pair(subject, "SGD").run(*network.lines(subject.dtype), f"sgd = SGD(net.parameters(), {network.arguments})")
+    pair = Pair(subject, "SGD").run(*network.lines(subject), f"sgd = SGD(net.parameters(), {network.arguments})")
     for batch in network.batches:
         pair.run(*(["sgd.zero_grad()"] if zeroes else []), f"y = {backward(batch)}", "sgd.step()")
-        pair.same("y", *(f"{name}.data" for name in LEARNT))
+        pair.same("y", *(f"{name}.data" for name in learnt(subject)))
 
 
 @requirement("sgd.training.resumes", learnings, passes=(3, 5), rows=(2, 2), vary=ALL)
@@ -459,7 +470,7 @@ def test_training_resumes(subject: Trial, case: Learning) -> None:
     stateful = hasattr(classes["SGD"], "state_dict") and hasattr(classes["SGD"], "load_state_dict")
     if not stateful:  # then the velocities cannot be had
         case = replace(case, numbers={n: v for n, v in case.numbers.items() if n != "momentum"})
-    program = networks(subject).run(*case.build(dtype, *between), f"sgd = SGD(net.parameters(), {case.arguments})")
+    program = networks(subject).run(*case.build(subject, *between), f"sgd = SGD(net.parameters(), {case.arguments})")
     earlier, later = case.batches[:2], case.batches[2:]
     for batch in earlier:
         program.run(backward(batch), "sgd.step()", FORGET)
