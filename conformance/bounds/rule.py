@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -118,14 +118,20 @@ def compare(
         return error, ~(same | (error <= bound)), ratio
 
 
-def by_class(run: Callable[[Accuracy], Mapping[str, Expected]]) -> dict[str, Expected]:
-    """Return what a computation of values and bounds expects, by key; run it again for each accuracy that is needed."""
+def by_class(
+    run: Callable[[Accuracy], Mapping[str, Expected]], values: Mapping[str, Array] | None = None
+) -> dict[str, Expected]:
+    """Return what a computation of values and bounds expects, by key; run it again for each accuracy that is needed.
+
+    `values` are the values alone, where these cost less: the computation then runs for results that need a bound only.
+    """
     run = functools.cache(run)
 
     def bound(key: str) -> Bound:
         return lambda accuracy: run(accuracy)[key].under(accuracy)
 
-    return {key: replace(expected, bound=bound(key)) for key, expected in run(CLASS_B).items()}
+    values = {key: expected.value for key, expected in run(CLASS_B).items()} if values is None else values
+    return {key: Expected(value, bound(key)) for key, value in values.items()}
 
 
 # -- sums of products --------------------------------------------------------------------------------------------------

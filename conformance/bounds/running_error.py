@@ -61,8 +61,10 @@ def linear_block(
     value = apply(x.value, lambda a: a, wide, bias)
     magnitude = apply(x.largest, np.abs, np.float64, bias)
     terms = np.rint(apply(x.largest != 0, lambda a: a != 0, np.float64, bias))
-    carried = apply(x.error, np.abs, np.float64, None)
-    carried *= 1 + 2 * terms * 2.0**-53  # this is itself a sum of rounded products
+    carried = np.zeros(value.shape)
+    if x.error.any():
+        # this is itself a sum of rounded products
+        carried = apply(x.error, np.abs, np.float64, None) * (1 + 2 * terms * 2.0**-53)
     operands = [a for a in (x.value, weight, bias) if a is not None]
     rounds = ~exact(operands, terms, magnitude, x.form) | (carried > 0)
     return Approximate(value, carried + rounds * sum_bound(terms, magnitude, x.form), x.form)
@@ -76,8 +78,10 @@ def bilinear_block(function: Callable[..., Array], x: Approximate, y: Approximat
     value = function(x.value.astype(x.form.wide), y.value.astype(x.form.wide))
     magnitude = function(x.largest, y.largest)
     terms = np.rint(function((x.largest != 0).astype(np.float64), (y.largest != 0).astype(np.float64)))
-    carried = function(x.error, y.largest) + function(np.abs(x.value).astype(np.float64), y.error)
-    carried *= 1 + 4 * terms * 2.0**-53
+    carried = np.zeros(value.shape)
+    if x.error.any() or y.error.any():
+        carried = function(x.error, y.largest) + function(np.abs(x.value).astype(np.float64), y.error)
+        carried = carried * (1 + 4 * terms * 2.0**-53)
     rounds = ~exact([x.value, y.value], terms, magnitude, x.form) | (carried > 0)
     return Approximate(value, carried + rounds * sum_bound(terms, magnitude, x.form), x.form)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -96,9 +97,10 @@ def run(case: Case, **keeping: Any) -> tuple[Expected, dict[str, Expected]]:
 
 def moved(subject: Trial, case: Case, state: Mapping[str, Array], what: str) -> None:
     """The statistics of the norms, however a norm keeps its averages; `what` is said of them."""
-    keys = [*run(case)[1]]
-    ways = (run(case, momentum=momentum, biased=biased)[1].values() for momentum, biased in KEEPING)
-    laws.follows(subject, [state[key] for key in keys], map(list, ways), [f"{key}, {what}," for key in keys])
+    statistics = run(case)[1]
+    others = (run(case, momentum=momentum, biased=biased)[1] for momentum, biased in KEEPING[1:])
+    ways = (list(way.values()) for way in chain([statistics], others))
+    laws.follows(subject, [state[key] for key in statistics], ways, [f"{key}, {what}," for key in statistics])
 
 
 law = Laws(cases, lambda case: run(case)[0])

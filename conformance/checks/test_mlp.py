@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from nnspec.adapters.subject import Lacks
-from nnspec.conformance.bounds.arithmetic import CLASS_B, Accuracy
+from nnspec.conformance.bounds.arithmetic import CLASS_B, Accuracy, wide
 from nnspec.conformance.bounds.rule import Expected, by_class
 from nnspec.conformance.bounds.running_error import Approximate, bilinear_block, linear_block, relu, relu_vjp
 from nnspec.conformance.case import Case
@@ -29,6 +29,9 @@ from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Built, Trial
 from nnspec.reference.linear import linear, linear_vjp
+from nnspec.reference.mlp import mlp
+from nnspec.reference.relu import relu as reference_relu
+from nnspec.reference.relu import relu_vjp as reference_relu_vjp
 
 ALL = ("leading", "hidden", "hidden bias", "output", "output bias")
 
@@ -91,7 +94,13 @@ def way(case: Case, accuracy: Accuracy = CLASS_B) -> tuple[list[Approximate], li
 
 def expected(case: Case) -> Expected:
     """What the reference's blocks give in a row, with the error that each may hand on to the next."""
-    return by_class(lambda accuracy: {"y": way(case, accuracy)[1][-1].expected})["y"]
+    exact = _wide(case)
+    value = mlp(exact["x"], *(parameter for layer in layers(exact) for parameter in layer))
+    return by_class(lambda accuracy: {"y": way(case, accuracy)[1][-1].expected}, {"y": value})["y"]
+
+
+def _wide(case: Case) -> Case:
+    return case.map(lambda a: a.astype(wide(a.dtype)))
 
 
 law = Laws(cases, expected)
@@ -305,7 +314,21 @@ def expected_gradients(case: Case) -> dict[str, Expected]:
         gradients["x"] = back
         return {operand: gradient.expected for operand, gradient in gradients.items()}
 
-    return by_class(under)
+    return by_class(under, plain_gradients(_wide(case)))
+
+
+def plain_gradients(case: Case) -> dict[str, np.ndarray]:
+    """The gradients by operand, by the reference's blocks, without their errors."""
+    given, sums = [case["x"]], []
+    for weight, bias in layers(case):
+        sums.append(linear(given[-1], weight, bias))
+        given.append(reference_relu(sums[-1]))
+    back, found = case["cotangent"], {}
+    for n, (weight, bias) in reversed(list(enumerate(layers(case), start=1))):
+        back, found[f"fc{n}.weight"], found[f"fc{n}.bias"] = linear_vjp(back, given[n - 1], weight, bias)
+        if n > 1:
+            back = reference_relu_vjp(back, sums[n - 2])
+    return {**found, "x": back}
 
 
 gradient = Laws(gradients, expected_gradients, needs=("vjp",))
