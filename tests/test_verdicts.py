@@ -20,6 +20,8 @@ DECLINING = """
     def linear(x, weight, bias=None):
         if bias is not None:
             raise Unsupported("no bias yet")
+        if weight.ndim != 2:
+            raise ValueError("weight: expected two dimensions")
         return x @ weight.T
 """
 NAN = """

@@ -18,6 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+WIDTH = 200  # of a table at most: a terminal may fold its lines, but no column is cut
+
 
 def bar() -> Bar:
     """Return a progress bar on standard error, which is erased at the end."""
@@ -53,14 +55,16 @@ class Progress:
 def rendered(show: Callable[[Console], None], stream: TextIO) -> str:
     """Return what `show` prints on a console, as it would look on a stream."""
     page = io.StringIO()
-    show(Console(file=page, force_terminal=stream.isatty() or None, highlight=False, soft_wrap=True))
+    terminal = stream.isatty() or None
+    show(Console(file=page, force_terminal=terminal, highlight=False, soft_wrap=True, width=WIDTH))
     return page.getvalue()
 
 
 def show(report: Record, path: str, console: Console) -> None:
     """Print the whole report: the table, the findings, and how the run was made."""
     console.print(f"[italic]nnspec check {escape(report['subject'])}[/]: {_judged(report['musts'])}")
-    if count := only_refusals(report["results"]):
+    count = only_refusals(report["results"])
+    if count and not report["musts"]["not judged"]:
         console.print(f"[bold]right except for refusals[/]: {missing(count)}, and nothing else is broken")
     _unsteady(report, console)
     if report["results"]:
