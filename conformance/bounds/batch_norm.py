@@ -1,7 +1,7 @@
-"""The verdict rule of batch norm: what a call must result in, and how far from it a correct one may round.
+"""The verdict rule of batch norm: the expected results of a call, and their bounds.
 
-Per channel, over its n values: μ the mean, d = x − μ, v the mean of d², s = 1 / √(v + eps). What the subject has in
-place of x may itself be off, where blocks come before it: by e at most, element by element.
+Per channel, over its n values: μ is the mean, d = x − μ, v the mean of d², s = 1 / √(v + eps). Where other blocks come
+first, the subject's x may differ from the reference's x: by e at most, element by element.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nnspec.reference.batch_norm import batch_norm_vjp_vjp
 
 DEFAULTS = {"training": False, "momentum": 0.1, "eps": 1e-5}
 PARAMETERS = ("weight", "bias")
-ROOM = 8  # roundings, a few for each value and each level of a tree of partial sums, beside the n of the sum itself
+ROOM = 8  # roundings beside the n of the sum itself: a few for each value and each level of a tree of partial sums
 
 
 def expected(case: Case, off: Array | float = 0.0, *, biased: bool = False) -> tuple[Expected, Expected, Expected]:
@@ -85,7 +85,7 @@ def _evaluation(a: dict[str, Array], e: Array, eps: float, dtype: Any) -> Expect
 
 @dataclass(frozen=True)
 class _Off:
-    """How far a correct call may be from the statistics of a batch."""
+    """The errors that a correct call may have in the statistics of a batch."""
 
     q: float  # a sum of n terms in any order is off by q times the sum of their absolute values
     mu: Array
@@ -94,7 +94,7 @@ class _Off:
 
 
 class _Batch:
-    """The statistics of a batch, laid along its channels, where x may be off by e."""
+    """The statistics of a batch, one per channel in the layout of x, where x may be off by e."""
 
     def __init__(self, x: Array, e: Array, eps: float, dtype: Any) -> None:
         self.x, self.e, self.eps, self.dtype = x, e, eps, dtype
@@ -163,12 +163,12 @@ def _moved(running: Array, new: Array, off: Callable[[_Off], Array], momentum: f
 
 
 def _summing(n: int, form: Arithmetic) -> float:
-    """A sum of n terms, in any order, is off by this times the sum of their absolute values; and stored."""
+    """Return the error of a stored sum of n terms in any order, relative to the sum of their absolute values."""
     return float((n + ROOM + 4 * np.log2(n)) * (form.u + form.u_wide) + form.extra)
 
 
 def _along(a: dict[str, Array], name: str) -> Array:
-    """A vector of one value per channel laid along axis 1 of x; an absent one as what it stands for."""
+    """Return a vector of one value per channel, laid along axis 1 of x; its default where it is absent."""
     vector = a[name] if a.get(name) is not None else np.full(a["x"].shape[1], float(name == "weight"))
     return vector.reshape(-1, *(1 for _ in a["x"].shape[2:]))
 
@@ -178,7 +178,7 @@ def _axes(x: Array) -> tuple[int, ...]:
 
 
 def _mean(values: Array, x: Array) -> Array:
-    """Of the values of each channel of x, laid along axis 1."""
+    """Return the mean of the values of each channel of x, laid along axis 1."""
     return np.broadcast_to(values, x.shape).mean(_axes(x), keepdims=True)
 
 

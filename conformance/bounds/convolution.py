@@ -1,14 +1,14 @@
 """The bound of class C: convolutions that transform image and kernel, multiply, and transform back.
 
-Winograd's and Fourier's algorithms mix the elements of a tile, so that an element may be off by what the largest of its
-neighbours is worth, however small it is itself. Their errors are bounded in norms: with C channels summed over, each of
-them at most max|x_c| in the image and Σ|w_c| in the kernel,
+Winograd's and Fourier's algorithms mix the elements of a tile, so that the error of an element is relative to the
+largest of its neighbours, however small the element itself is. Their errors are bounded in norms: with C channels
+summed over, each of them at most max|x_c| in the image and Σ|w_c| in the kernel,
 
     |ŷ − y| ≤ 64·u·√(C + 8)·Σ_c max|x_c|·Σ|w_c|
 
 The form is that of such bounds (Higham 2002, chapter 24, for Fourier's); the factors are measured and not proved:
-benchmarks/numerics.py holds F(2, 3), F(4, 3) and a Fourier transform to them. The bound is for subjects that say that
-they compute so, and for no others. Gradients are convolutions as well: of cotangent and kernel, of image and cotangent.
+benchmarks/numerics.py holds F(2, 3), F(4, 3) and a Fourier transform to them. The bound applies only to subjects that
+declare the class. Gradients are convolutions as well: of cotangent and kernel, of image and cotangent.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """The bounds of a mean, and of its gradient.
 
-A sum of n terms, added in any order, is off by at most (n − 1)·u·Σ|x| (Jeannerod and Rump 2013), whatever n is. What
-follows is a division by d, one rounding, or a product with the rounded 1/d, two: ((n + 1)·u + 2n·u²)·Σ|x|/|d| in all.
+A sum of n terms, added in any order, is off by at most (n − 1)·u·Σ|x| (Jeannerod and Rump 2013), for every n. Then
+comes a division by d, one rounding, or a product with the rounded 1/d, two: ((n + 1)·u + 2n·u²)·Σ|x|/|d| in all.
 Scaling every element by 1/d first and adding then is a sum of n products with one operand off by u: (n + 1)·u + n·u²,
 within the same bound. Zeros add no error and are not counted; what underflows is off by η/2.
 
-On the way back every window hands each of its elements a share g/d, and an element adds up the shares of the n windows
-that cover it. A share is one division, off by u, or a product with the rounded 1/d, off by 2u + u². A sum of n of them
-is then off by at most (n − 1)·u times their sizes, which adds up to ((n + 1)·u + 2n·u²)·Σ|g/d|: the same bound.
+In the backward pass every window passes to each of its elements a share g/d, and an element adds up the shares of the
+n windows that cover it. A share is one division, off by u, or a product with the rounded 1/d, off by 2u + u². A sum of
+n of them is then off by at most (n − 1)·u times their sizes. Together this is ((n + 1)·u + 2n·u²)·Σ|g/d|: the same
+bound.
 
 Where d is a power of two, scaling is exact unless it underflows, and so is a sum that has room in the mantissa, or a
 single term. Shares of several such d lie on the grid of the largest.

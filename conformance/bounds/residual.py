@@ -1,6 +1,6 @@
 """Running error analysis of residual blocks and of ResNet-34, as spec/basic_block.md and spec/resnet34.md draw them.
 
-Beside what running_error.py has: max pool, and the mean over an image.
+This file adds max pool and the mean over an image to the functions of running_error.py.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from nnspec.reference.max_pool2d import max_pool2d
 from nnspec.reference.windows import pad, scatter, windows
 
 Entries = Mapping[str, Any]  # each an Array or, of a convolution, Copies
-# How norms that are told nothing keep their averages: the batch's weight, and whether its variance has divisor n. The
-# page's own comes first; checks that are about something else accept each.
+# How norms may keep their averages by default: the batch's weight, and whether its variance has divisor n. The page's
+# own convention comes first; checks that are about something else accept each.
 KEEPING = tuple((momentum, biased) for momentum in (0.1, 0.01) for biased in (False, True))
 
 
@@ -38,8 +38,8 @@ class Run:
     momentum: float = 0.1  # of the norms
     biased: bool = False  # whether running variances are those with divisor n
     accuracy: Accuracy = CLASS_B  # that of the errors
-    of_kernels: Collection[str] | None = None  # the convolutions whose kernels' gradients are wanted, if not all are
-    gradients: dict[str, Expected] = field(default_factory=dict)  # of the parameters, after a way back
+    of_kernels: Collection[str] | None = None  # the convolutions whose kernels get gradients; None: all
+    gradients: dict[str, Expected] = field(default_factory=dict)  # of the parameters, after a backward pass
 
     def convolution(self, x: Approximate, name: str, stride: int = 1, padding: int = 0) -> Approximate:
         """(N, C, H, W) -> (N, O, OH, OW)"""
@@ -49,7 +49,7 @@ class Run:
         return linear_block(functools.partial(_conv2d, stride=stride, padding=padding), x, kernels)
 
     def norm(self, x: Approximate, name: str) -> Approximate:
-        """Batch norm, by the statistics that the state has, or, in training, by those of x."""
+        """Batch norm, with the statistics of the state or, in training mode, with those of x."""
         operands = {key: self.entries[f"{name}.{key}"] for key in ("weight", "bias", "running_mean", "running_var")}
         arguments = {"training": self.training, "momentum": self.momentum}
         call = Case("batch_norm", {"x": x.value, **operands}, arguments)
@@ -79,12 +79,12 @@ class Run:
             x = self.block(x, name, stride)
         return linear_block(linear, mean_of_image(x), self.entries["fc.weight"], self.entries["fc.bias"])
 
-    # -- and back: from the cotangent of a result to that of x; what a parameter gets is noted ------------------------
+    # -- backward: from the cotangent of a result to the gradient of x; gradients of parameters are noted -------------
 
     def convolution_vjp(
         self, cotangent: Approximate, x: Approximate, name: str, stride: int = 1, padding: int = 0
     ) -> Approximate:
-        """Both gradients are sums of products: of the cotangent with the kernels, and with x."""
+        """Both gradients are sums of products: of the cotangent and the kernels, and of the cotangent and x."""
         kernels = self.entries[f"{name}.weight"]
 
         def vjp(g: Array, x: Array, weight: Array) -> Any:
@@ -100,7 +100,7 @@ class Run:
         return linear_block(lambda g, w, _: vjp(g, like_x.astype(g.dtype), w)[0], cotangent, kernels)
 
     def norm_vjp(self, cotangent: Approximate, x: Approximate, name: str) -> Approximate:
-        """In training mean and variance are functions of x, in evaluation they are constants."""
+        """In training mode mean and variance are functions of x, in evaluation mode they are constants."""
         operands = {key: self.entries[f"{name}.{key}"] for key in ("weight", "bias", "running_mean", "running_var")}
         arrays = {"x": x.value, **operands, "cotangent": cotangent.value}
         call = Case("batch_norm", arrays, {"training": self.training})
@@ -110,7 +110,7 @@ class Run:
         return Approximate(of_x.value, np.asarray(of_x.bound), x.form)
 
     def block_vjp(self, cotangent: Approximate, x: Approximate, name: str = "", stride: int = 1) -> Approximate:
-        """A residual block: the cotangent that the last relu lets through goes back both ways."""
+        """A residual block: the last relu passes its gradient to the branch and to the shortcut."""
         first = self.convolution(x, f"{name}conv1", stride, 1)
         inner = self.norm(first, f"{name}bn1")
         second = self.convolution(relu(inner), f"{name}conv2", 1, 1)
@@ -153,7 +153,7 @@ def _conv2d(x: Array, weight: Array, bias: None, **hyper: Any) -> Array:
 
 
 def _copied(x: Approximate, kernels: Copies, stride: int, padding: int) -> Approximate:
-    """A convolution whose kernels have one value each, a power of two: it rounds nothing."""
+    """A convolution whose kernels have one nonzero element each, a power of two. It rounds nothing."""
 
     def copy(a: Array, values: Array) -> Array:
         view = windows(pad(a, (padding, padding)), kernels.shape[2:], (stride, stride), (1, 1))
@@ -166,7 +166,7 @@ def _copied(x: Approximate, kernels: Copies, stride: int, padding: int) -> Appro
 def _copied_back(
     cotangent: Approximate, shape: tuple[int, ...], kernels: Copies, stride: int, padding: int
 ) -> Approximate:
-    """The gradient of x: an element gets something from each kernel, at most, that copies its channel."""
+    """The gradient of x: each kernel that copies an element's channel adds at most one term."""
     _, c, h, w = shape
     *_, oh, ow = cotangent.value.shape
 
@@ -191,7 +191,7 @@ def _copied_back(
 
 
 def max_pool(x: Approximate) -> Approximate:
-    """The stem's: a maximum is no further off than the element of its window that is furthest off."""
+    """The stem's max pool: the error of a maximum is at most the largest error in its window."""
     pool = functools.partial(max_pool2d, kernel_size=3, stride=2, padding=1)
     return Approximate(pool(x.value), pool(x.error), x.form)
 
@@ -205,7 +205,10 @@ def mean_of_image(x: Approximate) -> Approximate:
 
 
 def max_pool_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
-    """To the largest of each window; where errors leave it open which that is, from nothing to all to each of them."""
+    """Pass the gradient to the largest element of each window.
+
+    Where errors leave several candidates, each may get any part of it.
+    """
     n, c, h, w = x.value.shape
     low, high = (np.pad(a, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf) for a in _ends(x))
     low, high = (windows(a, (3, 3), (2, 2), (1, 1)) for a in (low, high))
@@ -230,7 +233,7 @@ def _ends(x: Approximate) -> tuple[Array, Array]:
 
 
 def mean_of_image_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
-    """Every pixel gets its share: two divisions, or a product with the rounded 1/n."""
+    """Each pixel gets an equal share: two divisions, or a product with the rounded 1/n."""
     form = x.form
     share, error = (np.broadcast_to(a[:, :, None, None], x.value.shape) for a in (cotangent.value, cotangent.error))
     n = x.value.shape[2] * x.value.shape[3]

@@ -1,4 +1,4 @@
-"""How far a parameter may be from where exact steps would have moved it.
+"""The bound of a parameter after steps of sgd, against exact steps.
 
 One step is d = g + λ·p, v' = μ·v + d, p' = p − η·v'. Whatever the order (products may be taken apart and put together
 otherwise, as where η is kept in the velocity), no term passes more than seven roundings: two of the numbers η, μ, λ may

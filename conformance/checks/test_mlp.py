@@ -323,7 +323,8 @@ def plain_gradients(case: Case) -> dict[str, np.ndarray]:
     for weight, bias in layers(case):
         sums.append(linear(given[-1], weight, bias))
         given.append(reference_relu(sums[-1]))
-    back, found = case["cotangent"], {}
+    back: Any = case["cotangent"]
+    found: dict[str, Any] = {}
     for n, (weight, bias) in reversed(list(enumerate(layers(case), start=1))):
         back, found[f"fc{n}.weight"], found[f"fc{n}.bias"] = linear_vjp(back, given[n - 1], weight, bias)
         if n > 1:
