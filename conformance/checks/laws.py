@@ -96,6 +96,19 @@ def equals_reference(subject: Trial, case: Case, judge: Judge) -> None:
     subject.expect(subject(case), judge(case))
 
 
+def has_shape(shape: Callable[[Any], tuple[int, ...]]) -> Law:
+    """The law that the result has the shape that `shape` gives for a case."""
+
+    @law()
+    def result_has_shape(subject: Trial, case: Case, _judge: Judge) -> None:
+        actual, expected = subject(case).shape, shape(case)
+        if actual != expected:
+            message = f"the result has shape {actual}, expected {expected}"
+            raise Mismatch(message, holds=f"result.shape == {expected}")
+
+    return result_has_shape
+
+
 @law()
 def refuses(subject: Trial, case: Case, _judge: Judge) -> None:
     """The call raises an exception."""

@@ -12,6 +12,7 @@ import numpy as np
 from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks.cases import data
 from nnspec.conformance.drawing import Draw, any_of, booleans, composite, dimension, integers
+from nnspec.reference.windows import output_size, pooled_size
 
 ALL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "count_include_pad", "divisor_override")
 MORE_OFTEN = any_of(False, True, True)
@@ -90,6 +91,16 @@ def _axis(
 
 def _as_int(pair: tuple[int, ...]) -> int | tuple[int, ...]:
     return pair[0] if pair[0] == pair[1] else pair
+
+
+def output_shape(case: Case) -> tuple[int, ...]:
+    """(N, C, OH, OW), by the page's formula."""
+    kernel, padding, dilation = (as_pair(case.arguments.get(n, 1)) for n in ("kernel_size", "padding", "dilation"))
+    stride = kernel if case["stride"] is None else as_pair(case["stride"])
+    pairs = (case["x"].shape[2:], kernel, stride, padding, dilation)
+    rows, columns = stride
+    size = pooled_size(*pairs, (rows - 1, columns - 1)) if case["ceil_mode"] else output_size(*pairs)
+    return *case["x"].shape[:2], *size
 
 
 @composite

@@ -17,6 +17,7 @@ from nnspec.conformance.checks.pools import (
     below,
     broken,
     calls_in_turn,
+    output_shape,
     pools,
     rank,
     too_large_a_window,
@@ -24,10 +25,8 @@ from nnspec.conformance.checks.pools import (
 )
 from nnspec.conformance.drawing import Decision, composite, reaches
 from nnspec.conformance.requirements import CHECKS, requirement
-from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.avg_pool2d import avg_pool2d, avg_pool2d_vjp
-from nnspec.reference.windows import output_size, pooled_size
 
 STEM = "avg_pool2d"
 cases = partial(pools, stem=STEM)
@@ -181,12 +180,15 @@ test_divisor_overhang = law(
 )
 
 
-@requirement(
-    "avg_pool2d.ceil-mode.last-window", cases, vary=("stride",), ending="extra", kernels=(2, 3, 4), needs="ceil_mode"
+test_ceil_mode_last_window = law(
+    "avg_pool2d.ceil-mode.last-window",
+    laws.has_shape(output_shape),
+    "One row and one column of windows more; their values are judged by the divisor's requirements.",
+    vary=("stride",),
+    ending="extra",
+    kernels=(2, 3, 4),
+    needs="ceil_mode",
 )
-def test_ceil_mode_last_window(subject: Trial, case: Case) -> None:
-    """One row and one column of windows more; their values are judged by the divisor's requirements."""
-    _has_shape(subject, case)
 
 
 @requirement("avg_pool2d.ceil-mode.exact", cases, vary=("stride", "padding"), ending="exact", needs="ceil_mode")
@@ -228,24 +230,12 @@ def test_range_ends(subject: Trial, case: Case) -> None:
 # -- results and operands ----------------------------------------------------------------------------------------------
 
 
-def _has_shape(subject: Trial, case: Case) -> None:
-    stride = case["kernel_size"] if case["stride"] is None else case["stride"]
-    kernel_size, stride, padding = map(as_pair, (case["kernel_size"], stride, case["padding"]))
-    size = case["x"].shape[2:]
-    if case["ceil_mode"]:
-        size = pooled_size(size, kernel_size, stride, padding, (1, 1), (stride[0] - 1, stride[1] - 1))
-    else:
-        size = output_size(size, kernel_size, stride, padding, (1, 1))
-    shape, actual = (*case["x"].shape[:2], *size), subject(case).shape
-    if actual != shape:
-        message = f"the result has shape {actual}, expected {shape}"
-        raise Mismatch(message, holds=f"result.shape == {shape}")
-
-
-@requirement("avg_pool2d.output.size", cases, vary=("kernel_size", "stride", "padding"))
-def test_output_size(subject: Trial, case: Case) -> None:
-    """As many rows and columns as windows fit."""
-    _has_shape(subject, case)
+test_output_size = law(
+    "avg_pool2d.output.size",
+    laws.has_shape(output_shape),
+    "As many rows and columns as windows fit.",
+    vary=("kernel_size", "stride", "padding"),
+)
 
 
 test_output_dtype = law("avg_pool2d.output.dtype", laws.keeps_dtype)
@@ -273,7 +263,7 @@ def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
 def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> Decision[Case]:
     """A pool and a cotangent of its result."""
     pool = cases(dtype=dtype, lacks=lacks, **choices)
-    return with_cotangent(pool, lambda case: avg_pool2d(case["x"], **case.arguments).shape)
+    return with_cotangent(pool, output_shape)
 
 
 def expected_gradients(case: Case) -> dict[str, Expected]:

@@ -220,13 +220,11 @@ def test_law_adjoint(subject: Trial, case: Case) -> None:
 # -- results and operands ----------------------------------------------------------------------------------------------
 
 
-@requirement("conv_transpose2d.output.size", cases)
-def test_output_size(subject: Trial, case: Case) -> None:
-    """As large as the copies reach, less padding, and more output padding."""
-    shape, actual = output_shape(case), subject(case).shape
-    if actual != shape:
-        message = f"the result has shape {actual}, expected {shape}"
-        raise Mismatch(message, holds=f"result.shape == {shape}")
+test_output_size = law(
+    "conv_transpose2d.output.size",
+    laws.has_shape(output_shape),
+    "As large as the copies reach, less padding, and more output padding.",
+)
 
 
 test_output_dtype = law("conv_transpose2d.output.dtype", laws.keeps_dtype)

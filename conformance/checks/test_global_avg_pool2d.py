@@ -87,13 +87,11 @@ def test_range_ends(subject: Trial, case: Case) -> None:
 # -- results and operands ----------------------------------------------------------------------------------------------
 
 
-@requirement("global_avg_pool2d.output.size", cases)
-def test_output_size(subject: Trial, case: Case) -> None:
-    """(N, C), where they are 1 as well."""
-    shape, actual = case["x"].shape[:2], subject(case).shape
-    if actual != shape:
-        message = f"the result has shape {actual}, expected {shape}"
-        raise Mismatch(message, holds=f"result.shape == {shape}")
+test_output_size = law(
+    "global_avg_pool2d.output.size",
+    laws.has_shape(lambda case: case["x"].shape[:2]),
+    "(N, C), where they are 1 as well.",
+)
 
 
 test_output_dtype = law("global_avg_pool2d.output.dtype", laws.keeps_dtype)

@@ -162,13 +162,12 @@ def test_range_ends(subject: Trial, case: Case) -> None:
 # -- results and operands ----------------------------------------------------------------------------------------------
 
 
-@requirement("linear.output.size", cases, features=FROM_ONE)
-def test_output_size(subject: Trial, case: Case) -> None:
-    """The leading dimensions, then O."""
-    actual, shape = subject(case).shape, (*case["x"].shape[:-1], len(case["weight"]))
-    if actual != shape:
-        message = f"the result has shape {actual}, expected {shape}"
-        raise Mismatch(message, holds=f"result.shape == {shape}")
+test_output_size = law(
+    "linear.output.size",
+    laws.has_shape(lambda case: (*case["x"].shape[:-1], len(case["weight"]))),
+    "The leading dimensions, then O.",
+    features=FROM_ONE,
+)
 
 
 test_output_dtype = law("linear.output.dtype", laws.keeps_dtype)

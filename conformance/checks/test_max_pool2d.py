@@ -17,6 +17,7 @@ from nnspec.conformance.checks.pools import (
     below,
     broken,
     calls_in_turn,
+    output_shape,
     pools,
     rank,
     too_large_a_window,
@@ -27,7 +28,6 @@ from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.max_pool2d import max_pool2d, max_pool2d_vjp
-from nnspec.reference.windows import output_size
 
 STEM = "max_pool2d"
 cases = partial(pools, stem=STEM)
@@ -239,16 +239,12 @@ test_arguments_together = law(
 # -- results and operands ----------------------------------------------------------------------------------------------
 
 
-@requirement("max_pool2d.output.size", cases, vary=("kernel_size", "stride", "padding", "dilation"))
-def test_output_size(subject: Trial, case: Case) -> None:
-    """As many rows and columns as windows fit."""
-    stride = case["kernel_size"] if case["stride"] is None else case["stride"]
-    pairs = (case["kernel_size"], stride, case["padding"], case["dilation"])
-    shape = (*case["x"].shape[:2], *output_size(case["x"].shape[2:], *map(as_pair, pairs)))
-    actual = subject(case).shape
-    if actual != shape:
-        message = f"the result has shape {actual}, expected {shape}"
-        raise Mismatch(message, holds=f"result.shape == {shape}")
+test_output_size = law(
+    "max_pool2d.output.size",
+    laws.has_shape(output_shape),
+    "As many rows and columns as windows fit.",
+    vary=("kernel_size", "stride", "padding", "dilation"),
+)
 
 
 test_output_dtype = law("max_pool2d.output.dtype", laws.keeps_dtype)
@@ -290,7 +286,7 @@ test_call_stateless = law(
 def gradients(*, dtype: str, lacks: frozenset[str], change: Change = _without_ties, **choices: Any) -> Decision[Case]:
     """A pool and a cotangent of its result; without ties, unless a check asks for them."""
     drawn = cases(dtype=dtype, lacks=lacks, change=change, **choices)
-    return with_cotangent(drawn, lambda case: expected(case).value.shape)
+    return with_cotangent(drawn, output_shape)
 
 
 def expected_gradients(case: Case) -> dict[str, Expected]:

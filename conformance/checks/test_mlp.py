@@ -227,13 +227,12 @@ test_leading_any = law(
 # -- results and operands ----------------------------------------------------------------------------------------------
 
 
-@requirement("mlp.output.size", cases, features=(1, 2, 3))
-def test_output_size(subject: Trial, case: Case) -> None:
-    """The leading dimensions, then O."""
-    actual, shape = subject(case).shape, (*case["x"].shape[:-1], outputs(case))
-    if actual != shape:
-        message = f"the result has shape {actual}, expected {shape}"
-        raise Mismatch(message, holds=f"result.shape == {shape}")
+test_output_size = law(
+    "mlp.output.size",
+    laws.has_shape(lambda case: (*case["x"].shape[:-1], outputs(case))),
+    "The leading dimensions, then O.",
+    features=(1, 2, 3),
+)
 
 
 test_output_dtype = law("mlp.output.dtype", laws.keeps_dtype)

@@ -128,13 +128,13 @@ def test_integer_value(subject: Trial, case: Case) -> None:
 # -- results and operands ----------------------------------------------------------------------------------------------
 
 
-@requirement("relu.output.size", cases, smallest=0, axes=(0, 5))
-def test_output_size(subject: Trial, case: Case) -> None:
-    """The input's shape, from no axes to five, with elements and without."""
-    actual = subject(case).shape
-    if actual != case["x"].shape:
-        message = f"the result has shape {actual}, expected {case['x'].shape}"
-        raise Mismatch(message, holds=f"result.shape == {case['x'].shape}")
+test_output_size = law(
+    "relu.output.size",
+    laws.has_shape(lambda case: case["x"].shape),
+    "The input's shape, from no axes to five, with elements and without.",
+    smallest=0,
+    axes=(0, 5),
+)
 
 
 test_output_dtype = law("relu.output.dtype", laws.keeps_dtype)
