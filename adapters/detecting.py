@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from nnspec.adapters.choosing import functions_of
@@ -17,15 +18,24 @@ DEFAULT = "numpy"  # where nothing in a file tells
 
 
 def adapter_class(name: str) -> type[Adapter]:
-    """Return an adapter's class, which does not import its framework."""
-    found: type[Adapter] = adapters()[name].load()
-    return found
+    """Return an adapter's class, which should not import its framework. Raises SubjectError as `made` does."""
+    with _explaining(name):
+        found: type[Adapter] = adapters()[name].load()
+        return found
 
 
 def made(name: str, profile: str) -> Adapter:
     """Return an adapter by its name; it imports its framework. Raises SubjectError where that is not installed."""
+    cls = adapter_class(name)
+    with _explaining(name):
+        return cls(profile)
+
+
+@contextmanager
+def _explaining(name: str) -> Iterator[None]:
+    """Say what to install where an adapter does not find its framework."""
     try:
-        return adapter_class(name)(profile)
+        yield
     except ModuleNotFoundError as error:
         how = extra_of(name)
         raise SubjectError(f"subject {name!r} needs the package {error.name!r}{how and f': {how}'}") from None
@@ -33,8 +43,11 @@ def made(name: str, profile: str) -> Adapter:
 
 def for_files() -> dict[str, type[Adapter]]:
     """Return the adapters of frameworks that a file may work on; NumPy comes last, since other files use it too."""
-    found = {name: adapter_class(name) for name in adapters()}
-    named = {name: cls for name, cls in found.items() if cls.packages}
+    named: dict[str, type[Adapter]] = {}
+    for name in adapters():
+        with suppress(SubjectError):  # the framework is not installed, so that no file here works on it
+            if (cls := adapter_class(name)).packages:
+                named[name] = cls
     return dict(sorted(named.items(), key=lambda item: (item[0] == DEFAULT, item[0])))
 
 

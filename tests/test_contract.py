@@ -68,7 +68,9 @@ def tiny(desk):
     installed = desk.folder / "tiny-1.0.dist-info"
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n", "utf-8")
-    (installed / "entry_points.txt").write_text("[nnspec.adapters]\ntiny = tiny_adapter:Tiny\n", "utf-8")
+    entries = "tiny = tiny_adapter:Tiny\nhalf = half_adapter:Half [all]\n"
+    (installed / "entry_points.txt").write_text(f"[nnspec.adapters]\n{entries}", "utf-8")
+    desk.write("half_adapter.py", "import no_such_framework")
     desk.environment["PYTHONPATH"] = str(desk.folder)
     return desk
 
@@ -93,6 +95,15 @@ def test_a_file_on_an_installed_adapter_is_recognised_and_its_scripts_stand_alon
     assert "def is_memory(value):" in text
     assert "from nnspec" not in text
     assert tiny.run(script).code == 1
+
+
+def test_an_adapter_without_its_framework_says_what_to_install_and_disturbs_no_file(tiny):
+    done = tiny.nnspec("check", "half", "-n", 0)
+    assert done.code == 2
+    assert done.err == "nnspec: subject 'half' needs the package 'no_such_framework': pip install 'tiny[all]'\n"
+    assert (
+        tiny.check("import numpy as np\ndef relu(x): return np.maximum(x, 0)", "--dtype", "float32", "-n", 0).code == 0
+    )
 
 
 def test_an_absent_method_is_a_lack():

@@ -61,12 +61,14 @@ def test_wrong_declaration_exits_2_and_names_the_file(desk):
 
 def test_values_for_all_blocks_and_for_one():
     names = {"DTYPES": {"relu": "float32"}, "ACCURACY": ("T", "L"), "GRADIENTS": {"conv2d": False}}
+    names |= {"FLUSHES": True, "STRIDED": {"relu": False}, "COMPILES_PER_SHAPE": {"conv2d": True}}
     fields = declared(names, "a test")
     assert fields["accuracy"] == ("T", "L")
     assert fields["of_block"] == {
-        "relu": {"dtypes": ("float32",), "further_dtypes": ()},
-        "conv2d": {"differentiable": False},
+        "relu": {"dtypes": ("float32",), "further_dtypes": (), "strided": False},
+        "conv2d": {"differentiable": False, "compiles_per_shape": True},
     }
+    assert fields["flushes"] is True
 
 
 def test_reason_may_have_a_link():
