@@ -146,6 +146,9 @@ def below(name: str, legal: int) -> Breakage:
     return how
 
 
+NEGATIVE_PADDING: dict[str, Any] = {"how": below("padding", 0), "vary": (), "needs": "padding"}
+
+
 def too_much_padding(draw: Draw, case: Case, lacks: frozenset[str]) -> Case:
     """More than half of the dilated window, on one axis or both; a little, or as much as the window."""
     kernel, dilation = as_pair(case["kernel_size"]), as_pair(case.arguments.get("dilation", 1))

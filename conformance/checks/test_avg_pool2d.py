@@ -14,6 +14,7 @@ from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import not_finite_somewhere, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
+    NEGATIVE_PADDING,
     below,
     broken,
     calls_in_turn,
@@ -327,14 +328,9 @@ test_refuses_kernel_size = refusal(
 test_refuses_stride = refusal(
     "avg_pool2d.refuses.stride", laws.refuses, "0 and below.", how=below("stride", 1), vary=(), needs="stride"
 )
+CROPS = {"crops": alternatives.crops(expected)}
 test_refuses_padding = refusal(
-    "avg_pool2d.refuses.padding",
-    laws.refuses,
-    "Below 0.",
-    how=below("padding", 0),
-    vary=(),
-    needs="padding",
-    alternatives={"crops": alternatives.crops(expected)},
+    "avg_pool2d.refuses.padding", laws.refuses, "Below 0.", **NEGATIVE_PADDING, alternatives=CROPS
 )
 test_refuses_padding_half = refusal(
     "avg_pool2d.refuses.padding-half",

@@ -13,6 +13,7 @@ from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import data, specials, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
+    NEGATIVE_PADDING,
     Change,
     below,
     broken,
@@ -446,14 +447,9 @@ test_refuses_kernel_size = refusal(
 test_refuses_stride = refusal(
     "max_pool2d.refuses.stride", laws.refuses, "0 and below.", how=below("stride", 1), vary=(), needs="stride"
 )
+CROPS = {"crops": alternatives.crops(expected)}
 test_refuses_padding = refusal(
-    "max_pool2d.refuses.padding",
-    laws.refuses,
-    "Below 0.",
-    how=below("padding", 0),
-    vary=(),
-    needs="padding",
-    alternatives={"crops": alternatives.crops(expected)},
+    "max_pool2d.refuses.padding", laws.refuses, "Below 0.", **NEGATIVE_PADDING, alternatives=CROPS
 )
 test_refuses_padding_half = refusal(
     "max_pool2d.refuses.padding-half",
