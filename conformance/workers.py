@@ -289,6 +289,7 @@ class Workers:
 
     def _crash(self, worker: Worker, nodeid: str) -> dict[str, Any] | None:
         from nnspec.conformance.report import report, waivers
+        from nnspec.conformance.trial.record import Mismatch, Outcome
 
         raw = journal.raw(worker.journal)
         _, entry, case = journal.parse(raw)
@@ -298,31 +299,11 @@ class Workers:
             return None
         identifier, form, dtype = entry["check"]
         option = self.config.getoption
-        record = report.key(_check(identifier), form, dtype) | {
-            "verdict": "timeout" if worker.ended_for == "time" else "crash",
-            "reason": f"the call {what}",
-            "cases": 0,
-            "unsupported": {},
-            "known_defects": {},
-            "held": [],
-            "seconds": round(time.monotonic() - entry["since"], 3),
-            "worst_error_over_bound": 0.0,
-            "worst_case": None,
-            "accuracy": None,
-            "declared": [],
-            "differs": None,
-            "alternative": None,
-            "failure": {
-                "message": f"the call {what}: {entry['text']}",
-                "case": report.plain_case(case) if case else {"call": entry["text"], "arrays": {}, "arguments": {}},
-                "actual": None,
-                "expected": None,
-                "bound": None,
-                "script": None,
-                "misshapen": False,
-                "causes": [],
-            },
-        }
+        failure = Mismatch(f"the call {what}: {entry['text']}")
+        failure.case = case or entry["text"]
+        verdict, seconds = "timeout" if worker.ended_for == "time" else "crash", time.monotonic() - entry["since"]
+        outcome = Outcome(verdict, reason=f"the call {what}", failure=failure, seconds=seconds)
+        record = report.record(_check(identifier), None, form, dtype, outcome)
         if case is not None:
             self.session.log.keep_crash(key(record), raw)
         return dict(legible(report.waived(record, waivers.load(option("nnspec_waivers")), option("nnspec_subject"))))

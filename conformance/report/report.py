@@ -42,10 +42,14 @@ def key(check: Check, form: str, dtype: str) -> Record:
     }
 
 
-def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outcome) -> Record:
-    """Return an outcome as plain data, for JSON and for another process."""
-    lacks, difference = subject.lacks(check.stem, form), subject.differs.get(check.identifier)
-    entry = key(check, form, dtype) | {
+def record(check: Check, subject: Subject | None, form: str, dtype: str, outcome: Outcome) -> Record:
+    """Return an outcome as plain data, for JSON and for another process.
+
+    `subject` is None in a process that has not loaded the subject, and so does not know its claims.
+    """
+    lacks = subject.lacks(check.stem, form) if subject else frozenset()
+    difference, failure = subject.differs.get(check.identifier) if subject else None, outcome.failure
+    return key(check, form, dtype) | {
         "verdict": outcome.verdict,
         "reason": outcome.reason,
         "cases": outcome.cases,
@@ -56,24 +60,22 @@ def record(check: Check, subject: Subject, form: str, dtype: str, outcome: Outco
         "worst_error_over_bound": round(outcome.worst, 4),
         "worst_case": outcome.worst_case or None,
         "accuracy": outcome.accuracy or None,
-        "declared": list(subject.accuracy),
+        "declared": list(subject.accuracy) if subject else [],
         "differs": str(difference) if difference else None,
         "alternative": difference.alternative or None if difference else None,
-        "failure": None,
-    }
-    failure = outcome.failure
-    if failure is not None:
-        entry["failure"] = {
+        "failure": None
+        if failure is None
+        else {
             "message": failure.message,
             "case": plain_case(failure.case),
             "actual": None if failure.actual is None else plain(failure.actual),
             "expected": None if failure.expected is None else plain(failure.expected.value),
             "bound": None if failure.expected is None else plain(failure.expected.within().astype(np.float64)),
-            "script": reproduce(subject, check, form, dtype, failure) or None,
+            "script": (reproduce(subject, check, form, dtype, failure) or None) if subject else None,
             "misshapen": failure.misshapen,
-            "causes": [asdict(cause) for cause in causes(check, outcome)] if check.decides else [],
-        }
-    return entry
+            "causes": [asdict(cause) for cause in causes(check, outcome)] if subject and check.decides else [],
+        },
+    }
 
 
 def plain(value: Any) -> Any:
