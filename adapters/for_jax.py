@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -126,16 +127,16 @@ class JAX(Objects):
 
     def pulled(self, module: Any, x: Any) -> tuple[Any, Callable[..., Any]]:
         """Return module(x) and its pullback. What the call leaves in the module stays there, as after any call."""
-        held = {key: found.kind for key, found in self.held(module).items() if found.kind != "int"}
-        before = {key: self.array_of(get(*reach(module, key))) for key in held}
-        marked = "parameter" in held.values()
-        learnt = {k: a for k, a in before.items() if held[k] == "parameter" or not marked}
-        learnt = {k: a for k, a in learnt.items() if jnp.issubdtype(a.dtype, jnp.floating)}
+        entries = self.arrays_in(module)
+        before = {key: self.array_of(entry) for key, entry in entries.items()}
+        learnt = {key: a for key, a in before.items() if jnp.issubdtype(a.dtype, jnp.floating)}
+        if any(hasattr(entry, "grad") for entry in entries.values()):
+            learnt = {key: a for key, a in learnt.items() if hasattr(entries[key], "grad")}
 
         def call(x: Any, learnt: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             self.put(module, learnt)
             y = module(x)
-            return y, {key: self.array_of(get(*reach(module, key))) for key in held}
+            return y, {key: self.array_of(get(*reach(module, key))) for key in entries}
 
         after = before
         try:
@@ -144,12 +145,31 @@ class JAX(Objects):
             self.put(module, after)
         return y, pullback
 
+    def arrays_in(self, module: Any) -> dict[str, Any]:
+        """Return path -> array, or holder of one, in a module and in the objects, lists and mappings below it."""
+        found: dict[str, Any] = {}
+        seen: set[int] = set()
+        pending = [("", module)]
+        while pending:
+            before, owner = pending.pop(0)
+            if id(owner) in seen:
+                continue
+            seen.add(id(owner))
+            members = dict(enumerate(owner)) if isinstance(owner, list | tuple) else owner
+            for name, value in list((members if isinstance(members, dict) else vars(members)).items()):
+                plain = inspect.isroutine(value) or inspect.isclass(value) or inspect.ismodule(value)
+                if isinstance(self.array_of(value), jax.Array):
+                    found[f"{before}{name}"] = value
+                elif isinstance(value, list | tuple | dict) or (hasattr(value, "__dict__") and not plain):
+                    pending.append((f"{before}{name}.", value))
+        return found
+
     def put(self, module: Any, arrays: Mapping[str, Any]) -> None:
         """Assign JAX arrays as they are, also those that stand for arrays while a function is traced."""
         for key, array in arrays.items():
             owner, name = reach(module, key)
-            if self.is_holder(held := get(owner, name)):
-                held.data = array
+            if self.is_holder(before := get(owner, name)):
+                before.data = array
             elif hasattr(owner, "__setitem__"):
                 owner[int(name) if name.isdigit() else name] = array
             else:

@@ -7,6 +7,11 @@ import copy
 import numpy as np
 import pytest
 from nnspec.adapters import SubjectError, load, networks
+from nnspec.conformance.checks import load_checks
+from nnspec.conformance.report.script import reproduce
+from nnspec.conformance.requirements import CHECKS
+from nnspec.conformance.trial.run import run
+from nnspec.conformance.trial.trial import Trial
 
 MLP = """
     import numpy as np
@@ -107,6 +112,19 @@ def test_a_library_that_differentiates_needs_no_vjp(desk):
     assert gradients["x"].tolist() == [[3, 0]]
     assert gradients["fc1.weight"].tolist() == [[3, -6], [0, 0]]
     assert gradients["fc2.bias"].tolist() == [3]
+
+
+def test_a_script_of_a_gradient_stands_alone(desk):
+    pytest.importorskip("jax")
+    mistaken = JAX.replace('+ state[f"fc{n}.bias"]', '+ jax.lax.stop_gradient(state[f"fc{n}.bias"])')
+    load_checks()
+    check, subject = CHECKS["mlp.gradient.second-bias"], load(desk.write("layers.py", mistaken))
+    outcome = run(Trial(subject, "class", "float64"), check)
+    script = desk.write("script.py", reproduce(subject, check, "class", "float64", outcome.failure))
+    assert desk.run(script).code == 1
+    desk.write("layers.py", JAX)
+    done = desk.run(script)
+    assert done.code == 0, done.out + done.err
 
 
 def test_modules_have_modes_entries_holders_and_copies():
