@@ -124,7 +124,7 @@ def _top(module: str) -> str:
 
 
 class Watched:
-    """A framework as a check uses it: the same functions, and what fails in them is put down to who is to blame."""
+    """An adapter as a check uses it: the same methods, and each failure is the subject's or the adapter's."""
 
     def __init__(self, framework: Any) -> None:
         self.framework = framework
@@ -138,7 +138,7 @@ class Watched:
             return function(*given, **keywords)
 
     def to_native(self, array: np.ndarray) -> Any:
-        """The framework's own array. The subject has no part in it, so that whatever fails is not its failure."""
+        """Return the framework's own array. No code of the subject runs, so that a failure is not the subject's."""
         try:
             return self.framework.to_native(array)
         except BaseException as error:
@@ -146,7 +146,7 @@ class Watched:
             raise
 
     def to_numpy(self, value: Any) -> np.ndarray:
-        """What the subject returned, as NumPy's array. Unusable for anything but an array of numbers."""
+        """Return the subject's result as a NumPy array. Unusable for anything but an array of numbers."""
         try:
             array = self.framework.to_numpy(value)
         except TypeError as error:  # how an adapter says that this is none of its arrays
@@ -158,11 +158,11 @@ class Watched:
         return usable(array)
 
     def state(self, module: Any) -> dict[str, np.ndarray]:
-        """Key -> copy, of the module's parameters and saved buffers. Unusable where one is no array of numbers."""
+        """Return key -> copy, of the module's parameters and saved buffers. Unusable if one is no array of numbers."""
         return {key: usable(array) for key, array in self._calling(self.framework.state, module).items()}
 
     def read(self, module: Any, key: str) -> np.ndarray:
-        """A copy of one entry of the module. KeyError where there is none; Unusable where it is no array of numbers."""
+        """Return a copy of one entry of the module. KeyError if it is absent; Unusable if it is no array of numbers."""
         return usable(self._calling(self.framework.read, module, key))
 
 
@@ -173,7 +173,7 @@ def watched(framework: Any) -> Watched:
 
 
 def usable(array: np.ndarray) -> np.ndarray:
-    """The array itself. Unusable where its elements are no numbers, or where it is too large to be copied."""
+    """Return the array itself. Unusable if its elements are no numbers, or if it is too large to be copied."""
     if array.dtype.kind not in "biufc" and array.dtype.name not in DTYPES:
         raise Unusable(f"returned an array of dtype {str(array.dtype)[:80]}")
     if array.nbytes > LARGEST:

@@ -75,7 +75,7 @@ def bind(function: Callable[..., Any], stem: str, before: int = 0) -> Binding | 
 
 
 def _by_name(own: Mapping[str, Parameter], stem: str) -> dict[str, str]:
-    """Operand -> the parameter that bears its name, or another name of it."""
+    """Return operand -> the parameter with its name, or with a common alias."""
     others = BATCH_NORM if stem == "batch_norm" else ALIASES
     operands = SIGNATURES[stem].operands
     chosen = {name: name for name in operands if name in own}
@@ -92,7 +92,7 @@ def _by_name(own: Mapping[str, Parameter], stem: str) -> dict[str, str]:
 
 
 def _by_position(own: Mapping[str, Parameter], chosen: Mapping[str, str], stem: str) -> dict[str, str]:
-    """The other operands, in the page's order -> the parameters that are left and may be operands."""
+    """Return the other operands, in the page's order -> the remaining parameters that may be operands."""
     taken = {*chosen.values(), *SIGNATURES[stem].arguments, *OTHERS}
     left = [n for n, p in own.items() if n not in taken and p.kind is not Parameter.KEYWORD_ONLY and _is_free(p)]
     return dict(zip((name for name in SIGNATURES[stem].operands if name not in chosen), left, strict=False))

@@ -25,7 +25,7 @@ class Source:
     expression: str = "{}"
 
     def lines(self, name: str, thing: Any, names: Mapping[str, Any], run: str | None) -> str:
-        """The lines of a script that define `name`; `run` are those that run the file, None where there is no file."""
+        """Return the lines of a script that define `name`; `run` are those that run the file, None without a file."""
         if run is not None:
             text = self.expression.format(*(f"subject[{own!r}]" for own in self.names))
             return f"{run}\n{name} = {text}"
@@ -80,7 +80,7 @@ def choose(title: str, names: Mapping[str, Any], only: str = "", role: str = "")
 
 
 def _as(title: str, names: Mapping[str, Any], only: str, role: str) -> Chosen:
-    """One function or class as the block that the user named."""
+    """Return one function or class as the block that the user named."""
     thing, found, sources = names[only], dict[str, Any](), dict[str, Source]()
     if role not in SIGNATURES:  # a name, such as BatchNorm1d
         if role[0].isupper() is not inspect.isclass(thing):
@@ -180,7 +180,7 @@ def functions_of(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, st
 
 
 def _unknown(name: str) -> str:
-    """What to say of a function or class whose name is not one of nnspec's."""
+    """Return the message for a function or class whose name nnspec does not know."""
     if name in PAGELESS:
         return f"there is no page for {name}; the blocks are {', '.join(SIGNATURES)}"
     known = {canonical.lower(): canonical for canonical in sorted(CANONICAL)}
@@ -192,7 +192,7 @@ def _unknown(name: str) -> str:
 
 
 def _nearest(names: Mapping[str, Any]) -> str:
-    """A name that was probably meant, or some names that are known."""
+    """Return the name that was probably meant, or some known names, as the end of a message."""
     known = {canonical.lower(): canonical for canonical in sorted(CANONICAL)}
     for name, value in names.items():
         close = difflib.get_close_matches(name.lower(), known, 1, 0.85) if name not in PAGELESS else []

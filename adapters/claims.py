@@ -96,20 +96,20 @@ class Claims:
 
     @property
     def known_dtypes(self) -> tuple[str, ...]:
-        """All that it can be judged in."""
+        """Return all dtypes in which the subject can be checked."""
         return (*self.dtypes, *self.further_dtypes)
 
     def within(self, stem: str) -> Self:
-        """This subject as it declares itself for one block."""
+        """Return this subject with the claims that it makes for one block."""
         return replace(self, **self.of_block[stem]) if stem in self.of_block else self
 
     def declines_all(self, identifier: str) -> str | None:
-        """The reason for which the subject declares a requirement to be unsupported, if it does."""
+        """Return why the subject declares a requirement to be unsupported; None if it does not."""
         found = (reason for pattern, reason in self.unsupported.items() if fnmatchcase(identifier, pattern))
         return next(found, None)
 
     def forms(self, stem: str) -> tuple[str, ...]:
-        """In which forms this subject has a block: none, one or both of "function" and "class"."""
+        """Return the forms in which this subject has a block: none, one or both of "function" and "class"."""
         signature = SIGNATURES[stem]
         has = {
             "function": signature.function in self.functions,
@@ -118,7 +118,7 @@ class Claims:
         return tuple(form for form in FORMS if has[form])
 
     def lacks(self, stem: str, form: str) -> frozenset[str]:
-        """The operands and arguments of a block that the callable's signature does not have; members, and classes.
+        """Return the operands and arguments of a block that the callable's signature lacks; members, and classes.
 
         Among them "vjp", where nothing differentiates the block, "vjp of vjp", where nothing does so twice, and "jvp",
         where derivatives are not carried forward; and "default of stride", where every call must say the stride.
@@ -163,7 +163,7 @@ class Claims:
             raise KnownDefect(defect)
 
     def class_of(self, stem: str, arrays: Arrays) -> str:
-        """The name of the class that a call of a block would build."""
+        """Return the name of the class that a call of a block builds."""
         cls = self._class(SIGNATURES[stem], arrays)
         return next(name for name, known in self.classes.items() if known is cls)
 
@@ -180,12 +180,12 @@ class Claims:
 
 
 def parameters(function: Callable[..., Any]) -> frozenset[str] | None:
-    """The names of a callable's parameters; None where it takes any keyword or does not tell."""
+    """Return the names of a callable's parameters; None if it takes any keyword or has no signature."""
     return (_known if isinstance(function, Hashable) else _parameters)(function)[0]
 
 
 def required(function: Callable[..., Any]) -> frozenset[str]:
-    """The names of a callable's parameters that can be passed by keyword and have no default."""
+    """Return the names of a callable's parameters that can be passed by keyword and have no default."""
     return (_known if isinstance(function, Hashable) else _parameters)(function)[1]
 
 

@@ -1,4 +1,4 @@
-"""From what a user names to a Subject: a framework, a file, a module or an object."""
+"""Load a subject: an adapter, a file, a module or an object."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _import(folder: str, name: str) -> types.ModuleType:
 
 
 def _package(path: Path) -> tuple[str, str] | None:
-    """The folder and the dotted name by which a file with relative imports can be imported; None for any other file."""
+    """Return the folder and dotted name by which a file with relative imports is imported; None for any other file."""
     try:
         nodes = list(ast.walk(ast.parse(path.read_bytes())))
     except (SyntaxError, ValueError):
@@ -228,7 +228,7 @@ def _subject(
     run: str | None,
     adapter_for: AdapterFor,
 ) -> Subject:
-    """The subject of these functions and classes. `run`: lines of a script that make all names of the file known."""
+    """Return the subject of these functions and classes. `run`: the lines of a script that run the file."""
     adapter = adapter_for(title, found, names)
     functions, written = functions_of(found)
     classes = {name: cls for name, cls in found.items() if inspect.isclass(cls)}
@@ -259,7 +259,7 @@ def _subject(
 
 
 def _callable_classes(classes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The classes, those that have `forward` and `backward` adapted, and how a script adapts them."""
+    """Return the classes, with those that have `forward` and `backward` adapted, and how a script adapts them."""
     layers = {name for signature in SIGNATURES.values() if signature.operands for name in signature.classes}
     chosen = [name for name, cls in classes.items() if name in layers and is_from_scratch(cls)]
     adapted = {name: from_scratch(classes[name]) for name in chosen}

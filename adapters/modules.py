@@ -42,7 +42,7 @@ class Modules(Claims):
                 raise kind(f"{type(module).__name__} always has a {name}")
 
     def apply(self, stem: str, module: Any, arrays: Arrays) -> tuple[np.ndarray, ...]:
-        """One call of a module that has the arrays' entries; what the block's signature says that a call results in."""
+        """Call a module that has the arrays' entries; return the results that the block's signature names."""
         y, further = self.result(module, self.inputs(arrays)), SIGNATURES[stem].results[1:]
         state = self.state(stem, module, entries(arrays)) if further else {}
         if missing := [key for key in further if key not in state]:
@@ -50,7 +50,7 @@ class Modules(Claims):
         return (y, *(state[key] for key in further))
 
     def result(self, module: Any, operands: Sequence[Any]) -> np.ndarray:
-        """What one call of a module gives."""
+        """Call a module; return its result."""
         with theirs():
             y = module(*operands)
         return self.framework.to_numpy(y)
@@ -58,14 +58,14 @@ class Modules(Claims):
     # -- entries of a module, by the page's keys -----------------------------------------------------------------------
 
     def roles(self, stem: str, cls: Any, page: Collection[str], module: Any = None) -> Roles:
-        """Which entries of a class have the roles that the page calls so. `module`: a new one, where there is one."""
+        """Return the roles of a class's entries, for the page's keys. `module`: a new one, if there is one already."""
         found = self._roles.get(key := (cls, frozenset(page)))
         if found is None:
             found = self._roles[key] = find_roles(self, stem, cls, page, module)
         return found
 
     def known_roles(self, stem: str, arrays: Arrays) -> Roles:
-        """The same for the class of a call with these arrays."""
+        """Return the roles for the class that a call with these arrays builds."""
         return self.roles(stem, self._class(SIGNATURES[stem], arrays), entries(arrays))
 
     def load(
@@ -86,7 +86,7 @@ class Modules(Claims):
             raise Unsupported(f"{name} has no state entry {key}") from None
 
     def state(self, stem: str, module: Any, page: Collection[str], *, saved: bool = False) -> dict[str, np.ndarray]:
-        """Key -> copy, of a module's entries: those in a role by the page's key, others that it saves by their own.
+        """Return key -> copy, of a module's entries: by the page's key if they have a role, else by their own key.
 
         `saved` leaves out what is in a role and yet not part of what the module saves.
         """
@@ -104,13 +104,13 @@ class Modules(Claims):
         return found | {key: array for key, array in others.items() if key in roleless}
 
     def inputs(self, arrays: Arrays) -> list[Any]:
-        """What a module is called on: native arrays."""
+        """Return the native arrays that a module is called with."""
         return [self.to_native(x) for n, x in arrays.items() if n == "x" and x is not None]
 
     def constructor(
         self, stem: str, arrays: Arrays, arguments: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any], bool]:
-        """How a block is built as a module: positional and keyword arguments of its class, and the mode."""
+        """Return the positional and keyword arguments of the class for a block, and whether it is in training mode."""
         positional, keywords = SIGNATURES[stem].constructor(arrays, arguments)
         training = keywords.pop("training", arguments.get("training", True))
         cls = self._class(SIGNATURES[stem], arrays)
@@ -119,7 +119,7 @@ class Modules(Claims):
         return positional, self.completed(stem, cls, accepted_keywords), training
 
     def completed(self, stem: str, cls: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
-        """The keywords for a class's constructor, with neutral values of the others that it must be given."""
+        """Return the keywords for a class's constructor, with neutral values for other keywords that it requires."""
         neutral = {**SIGNATURES[stem].arguments, "bias": True, "affine": True, "track_running_stats": True}
         must = required(cls) & neutral.keys() - NO_DEFAULT - keywords.keys()
         return {**{name: neutral[name] for name in must}, **keywords}

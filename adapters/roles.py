@@ -48,11 +48,11 @@ class Roles:
         return any(page != own for page, own in self.keys.items())
 
     def own(self, entries: Mapping[str, Any]) -> dict[str, Any]:
-        """Entries under the class's own keys. A key that has no role stays as it is."""
+        """Return entries under the class's own keys. A key that has no role stays as it is."""
         return {self.keys.get(key, key): value for key, value in entries.items()}
 
     def page(self, entries: Mapping[str, Any]) -> dict[str, Any]:
-        """Entries under the page's keys. An entry that has no role keeps its own key."""
+        """Return entries under the page's keys. An entry that has no role keeps its own key."""
         names = {own: page for page, own in self.keys.items()}
         return {names.get(key, key): value for key, value in entries.items()}
 
@@ -90,7 +90,7 @@ def has(subject: Modules, module: Any, key: str) -> bool:
 
 
 def _beside(key: str, name: str) -> str:
-    """The key of another entry of the same layer."""
+    """Return the key of another entry of the same layer."""
     return key.removesuffix(key.rpartition(".")[2]) + name
 
 
@@ -110,7 +110,7 @@ class Probe:
 
     @classmethod
     def of(cls, subject: Modules, stem: str, made: Any, page: Collection[str]) -> Probe:
-        """A module of the class `made` that should have these entries of the page."""
+        """Return a module of the class `made` that should have these entries of the page."""
         from nnspec.adapters.for_reference import subject as reference
 
         dtype, rng = np.dtype(subject.dtypes[0]), np.random.default_rng(0)
@@ -126,12 +126,12 @@ class Probe:
         return cls(subject, stem, module, x, arrays, right)
 
     def run(self, training: bool) -> np.ndarray:
-        """What the module computes."""
+        """Call the module; return its result."""
         self.subject.framework.set_training(self.module, training)
         return self.subject.result(self.module, [self.subject.framework.to_native(self.x.copy())])
 
     def keys(self) -> Keys:
-        """The roles: of the assignments that are possible the first that agrees with the reference, else the first."""
+        """Return the first of the possible assignments that agrees with the reference, else the first."""
         first: Keys | None = None
         for keys in itertools.islice(self.assignments(), max(2, TRIED // max(1, len(self.arrays)))):
             first = keys if first is None else first
@@ -152,7 +152,7 @@ class Probe:
         return bool(away <= float(ml_dtypes.finfo(self.right.dtype).eps) ** 0.5 * np.abs(self.right).max())
 
     def assignments(self) -> Iterator[Keys]:
-        """The assignments that shapes allow, the likely ones first."""
+        """Yield the assignments that shapes allow, the likely ones first."""
         own = self.subject.framework.held(self.module)
         shapes = {key: array.shape for key, array in self.arrays.items()}
         place = {owner: n for n, owner in enumerate(self.order(own))}
@@ -165,7 +165,7 @@ class Probe:
         yield from (named | keys for keys in by_shape(others, free))
 
     def order(self, own: Mapping[str, Held]) -> list[int]:
-        """The identities of the objects that hold something, in the order in which they run."""
+        """Return the identities of the objects that hold arrays, in the order in which they run."""
         owners, seen = {id(held.owner) for held in own.values()}, dict[int, None]()
 
         def note(frame: types.FrameType, event: str, _: Any) -> None:
@@ -186,7 +186,7 @@ class Probe:
         return list(seen)
 
     def count(self, page: str, keys: Keys) -> str | None:
-        """The own key of a norm's count of batches: the number beside its variance that training raises by one."""
+        """Return the own key of a norm's count of batches: the number beside its variance that training raises by 1."""
         variance = _beside(page, STATISTICS[1])
         if has(self.subject, self.module, page):
             return page
@@ -205,7 +205,7 @@ class Probe:
 
 
 def _shapes(stem: str, page: Collection[str], is_1d: bool) -> tuple[Shape, dict[str, Shape]]:
-    """The shape of x, and those of the entries; the sizes of a layer differ, so that shapes tell much."""
+    """Return the shapes of x and of the entries. The sizes of a layer differ, so that shapes tell entries apart."""
     image, (o, c) = (2, 2, 5, 5), (3, 2)
     found: tuple[Shape, dict[str, Shape]]
     if stem == "linear":
@@ -299,7 +299,7 @@ def by_layer(shapes: Mapping[str, Shape], own: Mapping[str, Held]) -> Iterator[K
 
 
 def _kind(page: Sequence[str], own: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """What two layers have in common that are to be assigned alike."""
+    """Return the entry names of two layers; pairs of layers with equal names are assigned alike."""
     return tuple(key.rpartition(".")[2] for key in page), tuple(key.rpartition(".")[2] for key in own)
 
 
@@ -308,7 +308,7 @@ def _layers(keys: Iterable[str], layer: Callable[[str], Any]) -> list[list[str]]
 
 
 def _layers_of(own: Mapping[str, Held]) -> list[list[str]]:
-    """The entries by the object that holds them; where that has several kernels, each with what follows it."""
+    """Group the entries by the object that holds them; split an object with several kernels before each kernel."""
     found: list[list[str]] = []
     for keys in _layers(own, lambda key: id(own[key].owner)):
         layer: list[str] = []
@@ -324,7 +324,7 @@ def _layers_of(own: Mapping[str, Held]) -> list[list[str]]:
 def _matched(
     page: list[list[str]], own: list[list[str]], shapes: Mapping[str, Shape], held: Mapping[str, Held]
 ) -> list[tuple[list[str], list[str]]] | None:
-    """For each of the page's layers one of the class's; None where one has no counterpart."""
+    """Return for each of the page's layers one of the class's; None if a layer has no counterpart."""
     largest = [max((held[key].shape for key in layer), key=len) for layer in own]
     free, last, found = list(range(len(own))), -1, []
     for layer in page:

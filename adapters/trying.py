@@ -1,4 +1,4 @@
-"""Small typical calls: whether a function or class can be called at all, and on which library's arrays it works."""
+"""Small typical calls, which tell whether a function or class can be called, and on which library's arrays."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def works(subject: Subject, stem: str, watch: Watch = at_once) -> bool:
 
 
 def _first(attempts: Iterator[tuple[Refusal, Callable[[], Any]]], watch: Watch) -> Refusal | None:
-    """The first of several attempts, if in each of them the subject's own code raises."""
+    """Return the first of several attempts, if the subject's own code raises in each of them."""
     refusals = []
     for attempt, act in attempts:
         try:
@@ -199,5 +199,5 @@ def _stage(what: str) -> Iterator[None]:
 
 
 def _filled(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """Positive numbers that are not all equal: a variance must not be negative."""
+    """Return positive numbers that are not all equal: a variance must not be negative."""
     return (1 + np.arange(math.prod(shape)).reshape(shape) % 3).astype(dtype)
