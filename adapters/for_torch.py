@@ -63,7 +63,7 @@ class Torch(Objects):
         """Return a tensor over the same memory; torch has no negative strides, so that those are copied."""
         if any(stride < 0 for stride in array.strides) or not array.flags.writeable:
             array = array.copy()
-        if array.dtype.name == "bfloat16":  # which NumPy itself does not know
+        if array.dtype.kind == "V":  # bfloat16, which NumPy itself does not know; to ask for its name takes longer
             tensor = torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
         else:
             tensor = torch.from_numpy(array)

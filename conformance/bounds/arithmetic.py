@@ -91,15 +91,15 @@ class Accuracy:
 
     def of(self, dtype: Any) -> Arithmetic:
         """Return the arithmetic on operands of a dtype or of its name."""
-        return _allowed(self, dtype if isinstance(dtype, str) else np.dtype(dtype).name)
+        return _allowed(self, dtype)
 
 
 CLASS_B = Accuracy()
 
 
 @functools.cache
-def _allowed(accuracy: Accuracy, dtype: str) -> Arithmetic:
-    form = _OF_CLASS_B[dtype]
+def _allowed(accuracy: Accuracy, dtype: Any) -> Arithmetic:
+    form = _OF_CLASS_B[np.dtype(dtype).name]
     if accuracy.flushes:
         # a product below the smallest normal number loses at most that number, and so does the sum that it is a term
         # of; no operand that a check draws is subnormal
