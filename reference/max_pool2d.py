@@ -3,7 +3,25 @@
 import numpy as np
 from nnspec.reference.arguments import Array, Pair, like, pair, rank
 from nnspec.reference.module import Module, Pullback
-from nnspec.reference.windows import pad, pooled_size, windows
+from nnspec.reference.windows import Layout, pooled_size
+
+
+def definition(
+    x: Array,
+    *,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+) -> Array:
+    """Return the maximum of every window, as `max_pool2d` does: the formula, in a form that is short and slow.
+
+    x has shape (N, C, H, W) and the result (N, C, OH, OW). Raises ValueError as `max_pool2d` does.
+    """
+    layout = _layout(x, kernel_size, stride, padding, dilation, ceil_mode)
+    windows = layout.windows(x, _least(x.dtype))  # (N, C, KH, KW, OH, OW)
+    return windows.max(axis=(2, 3))
 
 
 def max_pool2d(
@@ -15,33 +33,24 @@ def max_pool2d(
     dilation: Pair = 1,
     ceil_mode: bool = False,
 ) -> Array:
-    """x (N, C, H, W) -> (N, C, OH, OW), in x's dtype, floating-point or integer.
+    """Return the maximum of every window.
 
-    Raises ValueError for whatever the page refuses (`max_pool2d.refuses.*`).
+    x has shape (N, C, H, W) and a floating-point or integer dtype; the result has shape (N, C, OH, OW) and x's dtype.
+    Raises ValueError for arguments that the page refuses (`max_pool2d.refuses.*`).
+
+    By construction: max_pool2d.window.all-padding, max_pool2d.value.minus-infinity, max_pool2d.arguments.together,
+    max_pool2d.batch.independent, max_pool2d.channel.independent, max_pool2d.batch.empty, max_pool2d.input.unchanged,
+    max_pool2d.input.layout, max_pool2d.call.stateless.
     """
-    # [max_pool2d.input.unchanged] [max_pool2d.input.layout] x is only read, through NumPy's strides;
-    # [max_pool2d.call.stateless] nothing is kept
-    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = _check(x, kernel_size, stride, padding, dilation)
-    n, c, h, w = x.shape
-    # [max_pool2d.ceil-mode.last-window] stride − 1 more rows hold one more window, and not a whole one too many:
-    # [max_pool2d.ceil-mode.exact] none where the windows fit exactly
-    overhang = (sh - 1, sw - 1) if ceil_mode else (0, 0)
-    # [max_pool2d.output.size] [max_pool2d.refuses.window] [max_pool2d.ceil-mode.dropped]
-    oh, ow = pooled_size((h, w), (kh, kw), (sh, sw), (ph, pw), (dh, dw), overhang)
-    # [max_pool2d.padding.never-wins] [max_pool2d.window.all-padding] no element is less than this,
-    # [max_pool2d.dtype.integer] and x's dtype can hold it
-    least = np.iinfo(x.dtype).min if x.dtype.kind in "iu" else -np.inf
-    # [max_pool2d.kernel.rows-columns] [max_pool2d.stride.step] [max_pool2d.dilation.gap]: together they lay the windows
-    # [max_pool2d.arguments.together] of the padded image
-    view = windows(pad(x, (ph, pw), least, overhang), (kh, kw), (sh, sw), (dh, dw))[..., :oh, :ow]
-    y = np.empty((n, c, oh, ow), x.dtype)  # [max_pool2d.output.dtype] [max_pool2d.output.fresh]
-    # One image at a time, so that it stays in the processor's cache: [max_pool2d.batch.independent] no image sees
-    # another, [max_pool2d.channel.independent] and no channel
-    for image, out in zip(view, y, strict=True):  # [max_pool2d.batch.empty]
-        # [max_pool2d.output.value] [max_pool2d.value.minus-infinity] the largest so far, from the first element on
+    layout = _layout(x, kernel_size, stride, padding, dilation, ceil_mode)
+    windows = layout.windows(x, _least(x.dtype))
+    y = np.empty((*x.shape[:2], *layout.output_size), x.dtype)  # [max_pool2d.output.dtype] [max_pool2d.output.fresh]
+    # One image at a time, so that it stays in the processor's cache. The maximum runs over whole images, one kernel
+    # element after the other, because NumPy's reductions over short axes are several times slower.
+    for image, out in zip(windows, y, strict=True):
         out[...] = image[:, 0, 0]
-        for i, j in np.ndindex(kh, kw):  # a whole image per step is much faster than image.max over short axes
-            np.maximum(out, image[:, i, j], out=out)  # [max_pool2d.nan.propagates] be it the first or the second
+        for i, j in np.ndindex(layout.kernel_size):
+            np.maximum(out, image[:, i, j], out=out)  # [max_pool2d.output.value] [max_pool2d.nan.propagates]
     return y
 
 
@@ -55,77 +64,96 @@ def max_pool2d_vjp(
     dilation: Pair = 1,
     ceil_mode: bool = False,
 ) -> Array:
-    """cotangent (N, C, OH, OW) of the result -> the gradient of x.
+    """Return the gradient of x: each window passes its cotangent to the first, row by row, of its largest elements.
 
-    Each window hands its cotangent to the first element, row by row, that is its maximum. Raises ValueError as
-    `max_pool2d` does, and for a cotangent of another shape.
+    The cotangent of the result has shape (N, C, OH, OW); the gradient has x's shape and the cotangent's dtype. Raises
+    ValueError as `max_pool2d` does, and for a cotangent of another shape.
+
+    By construction: max_pool2d.gradient.ceil-mode, max_pool2d.gradient.unchanged, max_pool2d.gradient.layout,
+    max_pool2d.gradient.batch, max_pool2d.gradient.empty, max_pool2d.gradient.special.
     """
     chosen = first_maxima(x, kernel_size, stride, padding, dilation, ceil_mode)
-    return handed_back(cotangent, chosen, x.shape)
+    return pass_to(chosen, cotangent, x.shape)
 
 
 def first_maxima(
     x: Array, kernel_size: Pair, stride: Pair | None, padding: Pair, dilation: Pair, ceil_mode: bool
 ) -> Array:
-    """(N, C, OH, OW): where in its channel, row by row, each window has its first maximum; x.size if in the padding."""
-    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = _check(x, kernel_size, stride, padding, dilation)
-    n, c, h, w = x.shape
-    overhang = (sh - 1, sw - 1) if ceil_mode else (0, 0)  # [max_pool2d.gradient.ceil-mode]
-    oh, ow = pooled_size((h, w), (kh, kw), (sh, sw), (ph, pw), (dh, dw), overhang)
+    """Return the place of the first maximum of every window, as an array of integers of shape (N, C, OH, OW).
 
-    def view(images: Array, border: float) -> Array:
-        padded = pad(images, (ph, pw), border, overhang)
-        return windows(padded, (kh, kw), (sh, sw), (dh, dw))[..., :oh, :ow]
-
-    # where in its channel each element of each window lies, the windows side by side, [max_pool2d.gradient.padding]
-    places = view(np.arange(h * w).reshape(1, 1, h, w), x.size).reshape(kh * kw, oh * ow)
-    inside = (places < h * w).argmax(0).reshape(oh, ow)  # of each window, the first element that is no padding
+    A place is an index into the flattened channel, row·W + column. x.size stands for a place in the padding, which
+    only a window without any element of x has.
+    """
+    layout = _layout(x, kernel_size, stride, padding, dilation, ceil_mode)
+    (n, c, h, w), (kh, kw), (oh, ow) = x.shape, layout.kernel_size, layout.output_size
+    # The place of each element of each window: the windows of an image whose elements are their own places.
+    places = layout.windows(np.arange(h * w).reshape(1, 1, h, w), x.size).reshape(kh * kw, oh * ow)
+    inside = (places < h * w).argmax(0).reshape(oh, ow)  # for each window the first element outside the padding
     maxima = np.empty((n, c, oh, ow), places.dtype)
-    # [max_pool2d.gradient.unchanged] x is only read, [max_pool2d.gradient.layout] through its strides
-    for image, out in zip(x, maxima, strict=True):  # [max_pool2d.gradient.batch]
-        elements = view(image[None], -np.inf)[0]  # (C, KH, KW, OH, OW)
+    for image, out in zip(x, maxima, strict=True):
+        elements = layout.windows(image[None], -np.inf)[0]  # (C, KH, KW, OH, OW)
         largest = np.full((c, oh, ow), -np.inf, x.dtype)
-        # which of its elements each window chooses: [max_pool2d.gradient.minus-infinity] at first no padding
+        # The number k = i·KW + j of the element that each window chooses so far. It starts outside the padding, since
+        # −∞ in the image is not greater than −∞ in the padding: [max_pool2d.gradient.minus-infinity]
+        # [max_pool2d.gradient.padding]
         chosen = np.full((c, oh, ow), inside, np.min_scalar_type(kh * kw))
         for k, (i, j) in enumerate(np.ndindex(kh, kw)):
-            element = np.ascontiguousarray(elements[:, i, j])  # it is read twice
-            # [max_pool2d.gradient.ties] a later element must be larger; its k is larger too, and so there is no need of
-            # slow writes under a mask
+            element = np.ascontiguousarray(elements[:, i, j])  # one copy, because both lines below read it
+            # k grows, so that the maximum of the numbers is the last one that was strictly larger. This is faster
+            # than writing under a mask.
             np.maximum(chosen, np.multiply(element > largest, k, dtype=chosen.dtype), out=chosen)
+            # [max_pool2d.gradient.ties] an equal element is not greater, and the first one stays chosen
             np.maximum(largest, element, out=largest)
         out[...] = np.take_along_axis(places, chosen.reshape(c, oh * ow), 0).reshape(c, oh, ow)
     return maxima
 
 
-def handed_back(cotangent: Array, chosen: Array, shape: tuple[int, ...]) -> Array:
-    """The gradient of an x of that shape: to the elements chosen, and to no other. [max_pool2d.gradient.x]"""
+def pass_to(chosen: Array, cotangent: Array, shape: tuple[int, ...]) -> Array:
+    """Return an array of x's shape: the sum of the cotangents of the windows that chose each element, or 0.
+
+    `chosen` comes from `first_maxima`. Raises ValueError for a cotangent of another shape than `chosen`.
+    """
     like("cotangent", cotangent, chosen.shape)
     n, c, h, w = shape
     size = n * c * h * w
-    # one place more, behind the last image: [max_pool2d.gradient.all-padding] what gets there is dropped
-    dx = np.zeros(size + 1, cotangent.dtype)  # [max_pool2d.gradient.empty]
-    at = chosen + h * w * np.arange(n * c).reshape(
-        n, c, 1, 1
-    )  # [max_pool2d.gradient.channel] [max_pool2d.gradient.special]
-    # [max_pool2d.gradient.overlap] one may be chosen often
-    np.add.at(dx, np.minimum(at, size).ravel(), cotangent.ravel())
+    # One more place, behind the last image, takes the cotangents of windows that lie in the padding and is cut off
+    # at the end: [max_pool2d.gradient.all-padding]
+    dx = np.zeros(size + 1, cotangent.dtype)
+    first = h * w * np.arange(n * c).reshape(n, c, 1, 1)  # where each channel begins: [max_pool2d.gradient.channel]
+    at = np.minimum(chosen + first, size)
+    # `dx[at] += cotangent` would keep only one of several windows: [max_pool2d.gradient.overlap]
+    np.add.at(dx, at.ravel(), cotangent.ravel())  # [max_pool2d.gradient.x]
     return dx[:-1].reshape(shape)  # [max_pool2d.gradient.like-operand]
 
 
-def _check(x, kernel_size, stride, padding, dilation):
+def _least(dtype: np.dtype) -> float:
+    """Return the least value of the dtype, −∞ or the smallest integer. [max_pool2d.padding.never-wins]"""
+    return np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf  # [max_pool2d.dtype.integer]
+
+
+def _layout(x: Array, kernel_size: Pair, stride: Pair | None, padding: Pair, dilation: Pair, ceil_mode: bool) -> Layout:
+    """Return where the windows lie. Raises ValueError for arguments that the page refuses."""
     rank("x", x, 4)  # [max_pool2d.refuses.rank]
     kernel_size = pair("kernel_size", kernel_size, 1)  # [max_pool2d.refuses.kernel-size]
-    # [max_pool2d.stride.default] [max_pool2d.refuses.stride]
-    stride = kernel_size if stride is None else pair("stride", stride, 1)
+    if stride is None:
+        stride = kernel_size  # [max_pool2d.stride.default]
+    stride = pair("stride", stride, 1)  # [max_pool2d.refuses.stride]
     padding = pair("padding", padding, 0)  # [max_pool2d.refuses.padding]
     dilation = pair("dilation", dilation, 1)  # [max_pool2d.refuses.dilation]
     if any(p > k // 2 for p, k in zip(padding, kernel_size, strict=True)):  # [max_pool2d.refuses.padding-half]
         raise ValueError(f"padding={padding}: expected at most half of kernel_size={kernel_size}")
-    return kernel_size, stride, padding, dilation
+    (sh, sw), size = stride, x.shape[2:]
+    # stride − 1 more rows at the bottom give room for the window that begins in the image and reaches beyond it, and
+    # for no window that fits without them: [max_pool2d.ceil-mode.last-window] [max_pool2d.ceil-mode.exact]
+    overhang = (sh - 1, sw - 1) if ceil_mode else (0, 0)
+    # [max_pool2d.output.size] [max_pool2d.refuses.window] [max_pool2d.ceil-mode.dropped]
+    output_size = pooled_size(size, kernel_size, stride, padding, dilation, overhang)
+    # [max_pool2d.kernel.rows-columns] [max_pool2d.stride.step] [max_pool2d.dilation.gap]
+    return Layout(kernel_size, stride, padding, dilation, overhang, output_size)
 
 
 class MaxPool2d(Module):
-    """The largest element of every window."""
+    """The maximum of every window, as a layer without parameters."""
 
     def __init__(
         self,
@@ -141,13 +169,13 @@ class MaxPool2d(Module):
         self.dilation, self.ceil_mode = dilation, ceil_mode
 
     def forward(self, x: Array) -> Array:
-        """(N, C, H, W) -> (N, C, OH, OW)"""
+        """Return the maxima (N, C, OH, OW) of images x (N, C, H, W)."""
         return max_pool2d(x, **self._arguments())
 
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
-        """forward(x), and its pullback, for which each window's choice is kept."""
+        """Return forward(x) and its pullback, which remembers the element that each window chose."""
         chosen = first_maxima(x, **self._arguments())
-        return self.forward(x), lambda cotangent: handed_back(cotangent, chosen, x.shape)
+        return self.forward(x), lambda cotangent: pass_to(chosen, cotangent, x.shape)
 
     def _arguments(self):
         names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")

@@ -1,19 +1,22 @@
 """Windows over an image, shared by convolution and pooling. Sizes are pairs: rows first, columns second."""
 
+from typing import NamedTuple
+
 import numpy as np
 from nnspec.reference.arguments import Array
 from numpy.lib.stride_tricks import sliding_window_view
 
 
 def pad(x: Array, padding: tuple[int, int], value: float = 0, overhang: tuple[int, int] = (0, 0)) -> Array:
-    """(N, C, H, W) -> (N, C, H + 2·PH + EH, W + 2·PW + EW), the border filled with `value`.
+    """Return images x (N, C, H, W) with a border of `value`: (N, C, H + 2·PH + EH, W + 2·PW + EW).
 
-    The overhang (EH, EW) lies at the bottom and on the right alone.
+    padding (PH, PW) is added on both sides, overhang (EH, EW) at the bottom and on the right only. Without a border
+    the result is x itself.
     """
     (ph, pw), (eh, ew), (n, c, h, w) = padding, overhang, x.shape
     if ph == pw == eh == ew == 0:
         return x
-    # np.pad takes ten times as long on small images
+    # This is ten times as fast as np.pad on small images.
     padded = np.full((n, c, h + 2 * ph + eh, w + 2 * pw + ew), value, x.dtype)
     padded[:, :, ph : ph + h, pw : pw + w] = x
     return padded
@@ -27,9 +30,9 @@ def output_size(
     dilation: tuple[int, int],
     overhang: tuple[int, int] = (0, 0),
 ) -> tuple[int, int]:
-    """How many windows fit: floor((size + 2·padding + overhang − dilation·(kernel_size − 1) − 1) / stride) + 1.
+    """Return how many windows fit: floor((size + 2·padding + overhang − dilation·(kernel_size − 1) − 1) / stride) + 1.
 
-    Raises ValueError where not even one window fits in the padded input.
+    Raises ValueError if no window fits in the padded input.
     """
     extent = [d * (k - 1) + 1 for k, d in zip(kernel_size, dilation, strict=True)]
     padded = [n + 2 * p + e for n, p, e in zip(size, padding, overhang, strict=True)]
@@ -51,9 +54,9 @@ def pooled_size(
     dilation: tuple[int, int],
     overhang: tuple[int, int],
 ) -> tuple[int, int]:
-    """How many windows a pool has: those that fit when the overhang is added and that begin before the far padding.
+    """Return how many windows a pool has: windows that fit and that begin before the padding at the far end.
 
-    An overhang of stride − 1 turns the floor of `output_size` into a ceiling. Raises ValueError where no window fits.
+    An overhang of stride − 1 turns the floor of `output_size` into a ceiling. Raises ValueError if no window fits.
     """
     fitting = output_size(size, kernel_size, stride, padding, dilation, overhang)
     # Windows begin at multiples of the stride; -(-a // b) is a / b rounded up.
@@ -70,21 +73,39 @@ def windows(
     *,
     writeable: bool = False,
 ) -> Array:
-    """(N, C, H, W) -> a view (N, C, KH, KW, OH, OW): element (i, j) of every window, without a copy."""
+    """Return a view (N, C, KH, KW, OH, OW) of images x (N, C, H, W): [:, :, i, j] is element (i, j) of every window."""
     (kh, kw), (sh, sw), (dh, dw) = kernel_size, stride, dilation
     view = sliding_window_view(x, (dh * (kh - 1) + 1, dw * (kw - 1) + 1), axis=(2, 3), writeable=writeable)
     return view[:, :, ::sh, ::sw, ::dh, ::dw].transpose(0, 1, 4, 5, 2, 3)
 
 
-def scatter(columns: Array, onto: Array, stride: tuple[int, int], dilation: tuple[int, int]) -> None:
-    """Add columns (N, C, KH, KW, OH, OW) to onto (N, C, H, W), each where `windows` would read it: the adjoint of that.
+class Layout(NamedTuple):
+    """Where the windows of a pool lie. Each field is a pair: rows first, columns second."""
 
-    More windows may fit in `onto` than there are columns; they are the last ones, and get nothing.
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    overhang: tuple[int, int]
+    output_size: tuple[int, int]
+
+    def windows(self, images: Array, border: float) -> Array:
+        """Return a view (N, C, KH, KW, OH, OW) of images (N, C, H, W) that are padded with `border`."""
+        oh, ow = self.output_size
+        padded = pad(images, self.padding, border, self.overhang)
+        return windows(padded, self.kernel_size, self.stride, self.dilation)[..., :oh, :ow]
+
+
+def scatter(columns: Array, onto: Array, stride: tuple[int, int], dilation: tuple[int, int]) -> None:
+    """Add columns (N, C, KH, KW, OH, OW) to the elements of `onto` (N, C, H, W) that `windows` reads them from.
+
+    This is the adjoint of `windows`. If more windows fit in `onto` than there are columns, the last ones get nothing.
     """
     n, c, kh, kw, oh, ow = columns.shape
     (sh, sw), (dh, dw) = stride, dilation
-    for j in range(kw):  # windows overlap, but element (i, j) of one is never element (i, j) of another
-        # rows first: where they are next to each other, an image is one long addition and not many short ones
+    # Windows overlap, but two windows never have the same element (i, j): one addition serves all windows.
+    for j in range(kw):
+        # Rows first: with a stride of 1 each addition is over one contiguous block, and not over many short rows.
         rows = np.zeros((n, c, onto.shape[2], ow), onto.dtype)
         for i in range(kh):
             rows[:, :, i * dh : i * dh + sh * oh : sh][:, :, :oh] += columns[:, :, i, j]

@@ -10,12 +10,11 @@ import pytest
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import catalogue
-from nnspec.conformance.report.explain import reference_sites
+from nnspec.conformance.report.explain import citations, reference_sites
 from nnspec.conformance.requirements import CHECKS, HEADING, OTHER_PAGES, foundations, pages, requirements
 
 STEMS = sorted(SIGNATURES)
 KNOWN = requirements()
-CITED = re.compile(r"# (?:[^#\n]*?)\[([a-z0-9_]+(?:\.[a-z0-9-]+)+)\]")
 SHARED = {"__init__", "module", "arguments", "windows"}  # files of the reference that several stems share
 
 
@@ -91,8 +90,19 @@ def test_requirements_say_what_they_bind_and_what_goes_wrong(stem):
 
 @pytest.mark.parametrize("stem", sorted(files("reference")))
 def test_what_the_reference_cites_exists(stem):
-    cited = CITED.findall(files("reference")[stem])
-    nothing(sorted(set(cited) - set(KNOWN)), "cited, but on no page")
+    cited = {identifier for identifier, *_ in citations(f"{stem}.py")}
+    nothing(sorted(cited - set(KNOWN)), "cited, but on no page")
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_what_holds_by_construction_is_listed_at_the_end_of_a_docstring(stem):
+    for docstring in re.findall(r'"""(.*?)"""', files("reference")[stem], re.S):
+        _, _, listed = docstring.partition("By construction:")
+        found = re.findall(r"\S+", listed.rstrip(" .\n"))
+        identifiers = [word.rstrip(",") for word in found]
+        nothing([i for i in identifiers if i not in KNOWN or KNOWN[i].stem != stem], "listed, but not on this page")
+        nothing([i for i, n in Counter(identifiers).items() if n > 1], "listed twice")
+        nothing([word for word in found[:-1] if not word.endswith(",")], "words of a list without a comma")
 
 
 def test_what_checks_and_faults_cite_exists():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from functools import cache
 from importlib import resources
 
 from nnspec.conformance import checks
@@ -52,11 +54,29 @@ def _in_full(requirement: Requirement) -> str:
 
 
 def reference_sites(requirement: Requirement) -> list[str]:
-    """Return `file:line  code` of each line of the reference that cites the requirement."""
-    mark = f"[{requirement.identifier}]"
-    text = resources.files("nnspec.reference").joinpath(f"{requirement.stem}.py").read_text("utf-8")
-    found = [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1) if mark in line]
-    return [f"reference/{requirement.stem}.py:{n}  {line}" for n, line in found]
+    """Return `file:line  code` of each place of the reference that meets the requirement."""
+    file = f"{requirement.stem}.py"
+    return [f"reference/{file}:{n}  {code}" for i, n, code in citations(file) if i == requirement.identifier]
+
+
+@cache
+def citations(file: str) -> list[tuple[str, int, str]]:
+    """Return (identifier, line, code) for each requirement that a file of the reference cites, in the file's order.
+
+    A line cites the requirements whose identifiers stand on it in brackets. A function or a class cites those that the
+    last paragraph of its docstring lists: "By construction: `id`, `id`."
+    """
+    text = resources.files("nnspec.reference").joinpath(file).read_text("utf-8")
+    found = [
+        (identifier, n, line.strip())
+        for n, line in enumerate(text.splitlines(), start=1)
+        for identifier in re.findall(r"\[(\w+\.[a-z0-9-]+\.[a-z0-9-]+)\]", line)
+    ]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            _, _, listed = (ast.get_docstring(node) or "").partition("By construction: ")
+            found += [(i, node.lineno, f"{node.name}, by construction") for i in re.findall(r"[\w.-]+\w", listed)]
+    return sorted(found, key=lambda citation: citation[1])
 
 
 def check_sites(requirement: Requirement) -> list[str]:
@@ -78,4 +98,4 @@ def _faults(requirement: Requirement) -> list[str]:
     return [f"{f.key}: {f.mistake}{f' ({f.origin})' * bool(f.origin)}" for f in found]
 
 
-__all__ = ["check_sites", "explain", "overview", "pages", "reference_sites", "requirements_of"]
+__all__ = ["check_sites", "citations", "explain", "overview", "pages", "reference_sites", "requirements_of"]

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from nnspec.reference.max_pool2d import MaxPool2d, max_pool2d, max_pool2d_vjp
+from nnspec.reference.max_pool2d import MaxPool2d, definition, max_pool2d, max_pool2d_vjp
 
 
 def starts(size, kernel_size, stride, padding, dilation, ceil_mode):
@@ -49,6 +49,22 @@ def test_equals_loops(seed):
             max_pool2d(x, **hyper)
     else:
         np.testing.assert_array_equal(max_pool2d(x, **hyper), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int8, np.uint16])
+@pytest.mark.parametrize("seed", range(50))
+def test_equals_its_definition(seed, dtype):
+    x, hyper = random_case(np.random.default_rng(seed))
+    x = np.abs(x).astype(dtype)
+    if dtype == np.float32:
+        x[x > 90] = np.nan
+    try:
+        expected = definition(x, **hyper)
+    except ValueError:
+        with pytest.raises(ValueError, match="kernel_size"):
+            max_pool2d(x, **hyper)
+    else:
+        np.testing.assert_array_equal(max_pool2d(x, **hyper), expected, strict=True)
 
 
 def vjp_by_loops(cotangent, x, kernel_size, stride, padding, dilation, ceil_mode):
