@@ -6,6 +6,36 @@ from nnspec.reference.module import Module, Parameter, Pullback, pullback
 from nnspec.reference.windows import output_size, pad, scatter, windows
 from numpy.typing import DTypeLike
 
+# The fast forms copy windows as columns of a matrix, and few at a time, so that the columns and their product stay in
+# the processor's cache. COLUMNS is about how many elements of one image are copied at once: in float32, twice as many
+# take 1.4 times as long on an image of 64 × 112 × 112, and fewer gain nothing. Of small images, as many are taken at
+# once as have PIXELS windows together: single images of 4 × 3 × 3 take five times as long, and more gain a few percent.
+COLUMNS = 2**19
+PIXELS = 400
+
+
+def definition(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Array:
+    """Return the convolution, as `conv2d` does: the formula, in a form that is short and slow.
+
+    Shapes and errors are those of `conv2d`.
+    """
+    strides, paddings, dilations = _check(x, weight, bias, stride, padding, dilation, groups)
+    (n, _, h, w), (o, cg, kh, kw) = x.shape, weight.shape
+    oh, ow = output_size((h, w), (kh, kw), strides, paddings, dilations)
+    view = windows(pad(x, paddings), (kh, kw), strides, dilations).reshape(n, groups, cg, kh, kw, oh, ow)
+    kernels = weight.reshape(groups, o // groups, cg, kh, kw)
+    y = np.einsum("gocij,ngcijrs->ngors", kernels, view).reshape(n, o, oh, ow)
+    return y if bias is None else y + bias[:, None, None]
+
 
 def conv2d(
     x: Array,
@@ -17,32 +47,32 @@ def conv2d(
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Array:
-    """x (N, C, H, W), weight (O, C/groups, KH, KW), bias (O,) -> (N, O, OH, OW), in x's dtype.
+    """Return the convolution of images with kernels.
 
-    Raises ValueError for whatever the page refuses (`conv2d.refuses.*`).
+    x has shape (N, C, H, W), weight (O, C/groups, KH, KW) and bias (O,); the result has shape (N, O, OH, OW) and x's
+    dtype. Raises ValueError for arguments that the page refuses (`conv2d.refuses.*`).
+
+    By construction: conv2d.arguments.together, conv2d.batch.independent, conv2d.batch.empty, conv2d.special.value,
+    conv2d.special.groups, conv2d.range.ends, conv2d.input.unchanged, conv2d.input.layout, conv2d.call.stateless.
     """
-    # [conv2d.input.unchanged] [conv2d.input.layout] operands are only read, by NumPy's own rules;
-    # [conv2d.call.stateless] nothing is kept
-    (sh, sw), (ph, pw), (dh, dw) = _check(x, weight, bias, stride, padding, dilation, groups)
+    strides, paddings, dilations = _check(x, weight, bias, stride, padding, dilation, groups)
     (n, c, h, w), (o, cg, kh, kw) = x.shape, weight.shape
     # [conv2d.output.size] [conv2d.refuses.window]
-    oh, ow = output_size((h, w), (kh, kw), (sh, sw), (ph, pw), (dh, dw))
-    # [conv2d.padding.zeros] zeros on both sides; then [conv2d.stride.step] every stride-th window
-    # of [conv2d.dilation.gap] every dilation-th row and column: [conv2d.arguments.together] none asks about another
-    view = windows(pad(x, (ph, pw)), (kh, kw), (sh, sw), (dh, dw))  # (N, C, KH, KW, OH, OW)
+    oh, ow = output_size((h, w), (kh, kw), strides, paddings, dilations)
+    padded = pad(x, paddings)  # [conv2d.padding.zeros]
+    # [conv2d.stride.step] [conv2d.dilation.gap]
+    view = windows(padded, (kh, kw), strides, dilations)  # (N, C, KH, KW, OH, OW)
     kernels = weight.reshape(groups, o // groups, cg * kh * kw)
     y = np.empty((n, groups, o // groups, oh * ow), x.dtype)  # [conv2d.output.dtype] [conv2d.output.fresh]
-    # The windows are copied as columns of a matrix, so few rows of a large image at a time that they stay in the
-    # processor's cache. [conv2d.batch.independent] each image has its own columns, [conv2d.batch.empty] be there none;
-    # [conv2d.special.value] each window has its own, and [conv2d.range.ends] nothing is added to its sum
-    rows = max(1, 2**19 // (c * kh * kw * ow))
+    rows = max(1, COLUMNS // (c * kh * kw * ow))
     for images in _batches(n, oh * ow):
         for r in range(0, oh, rows):
             some = view[images, ..., r : r + rows, :]
+            # One column for each window, with the elements in the order in which a kernel is stored; one matrix for
+            # each group, of its own channels: [conv2d.kernel.orientation] [conv2d.groups.block-diagonal]
             columns = some.transpose(1, 2, 3, 0, 4, 5).reshape(groups, cg * kh * kw, -1)
-            # [conv2d.output.value] [conv2d.kernel.orientation] the sum over C, KH and KW is a matrix product
-            # [conv2d.groups.block-diagonal] [conv2d.special.groups] of group g's kernels with group g's channels only
-            product = (kernels @ columns).reshape(groups, o // groups, len(some), -1)
+            product = kernels @ columns  # the sum over C, KH and KW: [conv2d.output.value]
+            product = product.reshape(groups, o // groups, len(some), -1)
             y[images, ..., r * ow : (r + rows) * ow] = product.transpose(2, 0, 1, 3)
     y = y.reshape(n, o, oh, ow)
     if bias is not None:
@@ -61,14 +91,16 @@ def conv2d_vjp(
     dilation: Pair = 1,
     groups: int = 1,
 ) -> tuple[Array, Array, Array | None]:
-    """cotangent (N, O, OH, OW) of the result -> the gradients of x, weight and bias, each like its operand.
+    """Return the gradients of x, weight and bias, each like its operand; None for an absent bias.
 
-    That of an absent bias is None. Raises ValueError as `conv2d` does, and for a cotangent of another shape.
+    The cotangent of the result has shape (N, O, OH, OW). Raises ValueError as `conv2d` does, and for a cotangent of
+    another shape.
+
+    By construction: conv2d.gradient.batch, conv2d.gradient.special, conv2d.gradient.unchanged, conv2d.gradient.layout.
     """
     strides, paddings, dilations = _check(x, weight, bias, stride, padding, dilation, groups)
     size = output_size(x.shape[2:], weight.shape[2:], strides, paddings, dilations)
     like("cotangent", cotangent, (len(x), len(weight), *size))
-    # [conv2d.gradient.unchanged] operands and cotangent are only read, [conv2d.gradient.layout] by NumPy's own rules
     dx = gradient_of_x(cotangent, x.shape, weight, strides, paddings, dilations, groups)
     dweight = gradient_of_weight(cotangent, x, weight.shape, strides, paddings, dilations, groups)
     dbias = None if bias is None else cotangent.sum((0, 2, 3))  # [conv2d.gradient.bias]
@@ -78,26 +110,32 @@ def conv2d_vjp(
 def gradient_of_x(
     cotangent: Array, shape: tuple[int, ...], weight: Array, stride: Rows, padding: Rows, dilation: Rows, groups: int
 ) -> Array:
-    """Of x, which has this shape. y = kernels @ columns, so kernelsᵀ times y's cotangent is that of the columns."""
+    """Return the gradient of an x of this shape.
+
+    As result = kernels @ columns, the gradient of the columns is kernelsᵀ @ cotangent. `scatter` adds it up over the
+    windows that an element of x is in.
+    """
     (n, c, h, w), (o, cg, kh, kw), (oh, ow), (ph, pw) = shape, weight.shape, cotangent.shape[2:], padding
     kernels = weight.reshape(groups, o // groups, cg * kh * kw).swapaxes(1, 2)
     padded = np.zeros((n, c, h + 2 * ph, w + 2 * pw), cotangent.dtype)
-    for images in _batches(n, oh * ow):  # [conv2d.gradient.batch]
+    for images in _batches(n, oh * ow):
         dy = cotangent[images].swapaxes(0, 1).reshape(groups, o // groups, -1)
         columns = (kernels @ dy).reshape(c, kh, kw, -1, oh, ow).transpose(3, 0, 1, 2, 4, 5)
-        # [conv2d.gradient.x] [conv2d.gradient.special] an element gets something from each of its windows, and no other
-        scatter(columns, padded[images], stride, dilation)
-    # [conv2d.gradient.like-operand] what fell on the padding is nobody's, and what no window reached stays 0
+        scatter(columns, padded[images], stride, dilation)  # [conv2d.gradient.x]
+    # Drop the gradient of the padding. Elements in no window keep 0: [conv2d.gradient.like-operand]
     return padded[:, :, ph : ph + h, pw : pw + w]
 
 
 def gradient_of_weight(
     cotangent: Array, x: Array, shape: tuple[int, ...], stride: Rows, padding: Rows, dilation: Rows, groups: int
 ) -> Array:
-    """Of the weight, which has this shape. y = kernels @ columns, so y's cotangent times columnsᵀ is the kernels'."""
+    """Return the gradient of a weight of this shape.
+
+    As result = kernels @ columns, the gradient of the kernels is cotangent @ columnsᵀ.
+    """
     (o, cg, kh, kw), (oh, ow) = shape, cotangent.shape[2:]
     view = windows(pad(x, padding), (kh, kw), stride, dilation)[..., :oh, :ow]
-    kernels = np.zeros((groups, o // groups, cg * kh * kw), x.dtype)  # [conv2d.gradient.empty]
+    kernels = np.zeros((groups, o // groups, cg * kh * kw), x.dtype)  # stays 0 without images: [conv2d.gradient.empty]
     for images in _batches(len(x), oh * ow):
         columns = view[images].transpose(1, 2, 3, 0, 4, 5).reshape(groups, cg * kh * kw, -1)
         dy = cotangent[images].swapaxes(0, 1).reshape(groups, o // groups, -1)
@@ -105,13 +143,14 @@ def gradient_of_weight(
     return kernels.reshape(shape)
 
 
-def _batches(n, pixels):
-    """Few images at a time keep the columns small; so many small ones that the product is worth its start."""
-    images = max(1, 400 // pixels)
+def _batches(n: int, pixels: int) -> list[slice]:
+    """Return slices that cut n images, with `pixels` windows each, into batches of about PIXELS windows."""
+    images = max(1, PIXELS // pixels)
     return [slice(i, i + images) for i in range(0, n, images)]
 
 
 def _check(x, weight, bias, stride, padding, dilation, groups):
+    """Return stride, padding and dilation as pairs. Raises ValueError for arguments that the page refuses."""
     rank("x", x, 4)  # [conv2d.refuses.rank]
     rank("weight", weight, 4)
     stride = pair("stride", stride, 1)  # [conv2d.refuses.stride]
@@ -127,7 +166,10 @@ def _check(x, weight, bias, stride, padding, dilation, groups):
 
 
 class Conv2d(Module):
-    """Convolution with its own weight and bias, both drawn from U(−1/√fan_in, 1/√fan_in), fan_in = C/groups·KH·KW."""
+    """A convolution with its own weight and bias.
+
+    Both are drawn from U(−1/√fan_in, 1/√fan_in), where fan_in = C/groups·KH·KW.
+    """
 
     def __init__(
         self,
@@ -155,11 +197,11 @@ class Conv2d(Module):
         self.bias = Parameter(rng.uniform(-limit, limit, out_channels).astype(dtype)) if bias else None
 
     def forward(self, x: Array) -> Array:
-        """(N, C, H, W) -> (N, O, OH, OW)"""
+        """Return the convolution (N, O, OH, OW) of images x (N, C, H, W)."""
         return conv2d(x, self.weight.data, None if self.bias is None else self.bias.data, **self._arguments())
 
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
-        """forward(x), and its pullback."""
+        """Return forward(x) and its pullback."""
         return self.forward(x), pullback(conv2d_vjp, x, self.weight, self.bias, **self._arguments())
 
     def _arguments(self):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from nnspec.reference.conv2d import Conv2d, conv2d
+from nnspec.reference.conv2d import Conv2d, conv2d, definition
 
 
 def by_loops(x, weight, bias, stride, padding, dilation, groups):
@@ -36,6 +36,15 @@ def random_case(rng):
 def test_equals_loops(seed):
     x, weight, bias, hyper = random_case(np.random.default_rng(seed))
     np.testing.assert_array_equal(conv2d(x, weight, bias, **hyper), by_loops(x, weight, bias, **hyper))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+@pytest.mark.parametrize("seed", range(50))
+def test_equals_its_definition(seed, dtype):
+    x, weight, bias, hyper = random_case(np.random.default_rng(seed))
+    x, weight, bias = (a.astype(dtype) for a in (x, weight, bias))
+    np.testing.assert_array_equal(conv2d(x, weight, bias, **hyper), definition(x, weight, bias, **hyper), strict=True)
+    np.testing.assert_array_equal(conv2d(x, weight, **hyper), definition(x, weight, **hyper), strict=True)
 
 
 @pytest.mark.parametrize("seed", range(50))

@@ -213,7 +213,6 @@ def test_jax_agrees(name, subject):
     everything, alone = (
         bridge.differentiate(
             function,
-            None,
             [*op.equation, *given],
             op.arguments,
             [False] * len(op.equation) + [a is not None and w for a, w in zip(given, wanted, strict=True)],
