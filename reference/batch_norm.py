@@ -1,4 +1,4 @@
-"""Batch normalisation: each channel brought to mean 0, variance 1, then scaled and shifted. Page: spec/batch_norm.md"""
+"""Batch normalisation: bring each channel to mean 0 and variance 1, then scale and shift. Page: spec/batch_norm.md"""
 
 from typing import Any
 
@@ -6,6 +6,38 @@ import numpy as np
 from nnspec.reference.arguments import Array, length, like, rank
 from nnspec.reference.module import Buffer, Module, Parameter, Pullback, pullback
 from numpy.typing import DTypeLike
+
+
+def definition(
+    x: Array,
+    running_mean: Array | None,
+    running_var: Array | None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    *,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Array, Array | None, Array | None]:
+    """Return y and the new running mean and variance, as `batch_norm` does: the formula of the page, step by step.
+
+    Shapes and errors are those of `batch_norm`.
+    """
+    n = _check(x, running_mean, running_var, weight, bias, training, eps)
+    if n == 0:
+        return x.copy(), running_mean, running_var
+    axes = _all_but_channels(x)
+    mean: Any = x.mean(axes) if training else running_mean
+    var: Any = x.var(axes) if training else running_var
+    y = (x - _along_channels(mean, x)) / np.sqrt(_along_channels(var, x) + eps)
+    if weight is not None:
+        y = y * _along_channels(weight, x)
+    if bias is not None:
+        y = y + _along_channels(bias, x)
+    if training and running_mean is not None and running_var is not None:
+        running_mean = (1 - momentum) * running_mean + momentum * mean
+        running_var = (1 - momentum) * running_var + momentum * (var * n / (n - 1))
+    return y, running_mean, running_var
 
 
 def batch_norm(
@@ -19,45 +51,44 @@ def batch_norm(
     momentum: float = 0.1,  # [batch_norm.defaults.momentum]
     eps: float = 1e-5,  # [batch_norm.defaults.eps]
 ) -> tuple[Array, Array | None, Array | None]:
-    """x (N, C), (N, C, L) or (N, C, H, W), all else (C,) -> y like x, and the running mean and variance after the call.
+    """Return the normalised x, and the running mean and variance after the call.
 
-    Nothing is written to: in training the statistics returned are new, in evaluation they are those that came in.
-    Raises ValueError for whatever the page refuses (`batch_norm.refuses.*`).
+    x has shape (N, C), (N, C, L) or (N, C, H, W), and y has x's shape and dtype; all others have shape (C,). In
+    training mode the running statistics returned are new arrays, in evaluation mode they are the arguments. Raises
+    ValueError for arguments that the page refuses (`batch_norm.refuses.*`).
+
+    By construction: batch_norm.arguments.together, batch_norm.output.size, batch_norm.channel.independent,
+    batch_norm.nan.own-channel, batch_norm.eval.row-independent, batch_norm.eval.special, batch_norm.input.unchanged,
+    batch_norm.input.layout.
     """
     n = _check(x, running_mean, running_var, weight, bias, training, eps)
-    if training and n == 0:  # [batch_norm.batch.empty] no values, no statistics: whatever was known stays
+    if training and n == 0:  # [batch_norm.batch.empty]
         return x.copy(), running_mean, running_var
-    axes = (0, *range(2, x.ndim))  # [batch_norm.axes.rank-2] [batch_norm.axes.rank-3] [batch_norm.axes.rank-4]
-    channel_axis = (-1, *(1 for _ in x.shape[2:]))  # the shape that lays (C,) along axis 1, [batch_norm.input.layout]
+    mean: Any = running_mean  # [batch_norm.eval.frozen]
+    var: Any = running_var
     if training:
+        axes = _all_but_channels(x)
         wide = x.dtype if running_mean is None else running_mean.dtype  # [batch_norm.dtype.mixed]
         mean = x.mean(axes, dtype=wide)  # [batch_norm.train.mean]
-        # [batch_norm.train.variance] divisor n; [batch_norm.train.offset] [batch_norm.train.constant] from what is left
-        # once the mean is off, for mean(x²) − mean² would cancel, even below zero
-        var = np.square(x - mean.reshape(channel_axis)).mean(axes)
-    elif running_mean is None or running_var is None:  # [batch_norm.refuses.absent]
-        raise ValueError("running_mean and running_var: expected both, or training=True")
-    else:
-        mean, var = (
-            running_mean,
-            running_var,
-        )  # [batch_norm.eval.frozen] [batch_norm.eval.row-independent] [batch_norm.eval.special]
-    # [batch_norm.arguments.together] (x − mean) · scale + bias as x · scale + (bias − mean · scale): a pass over x less
+        # The mean of squared differences, and not mean(x²) − mean², which cancels and may even be negative:
+        # [batch_norm.train.variance] [batch_norm.train.offset] [batch_norm.train.constant]
+        var = np.square(x - _along_channels(mean, x)).mean(axes)
+    # (x − mean) · scale + bias, computed as x · scale + (bias − mean · scale): one pass over x less.
     scale = 1 / np.sqrt(var + eps)  # [batch_norm.eps.inside-root]
     if weight is not None:
         scale *= weight  # [batch_norm.weight.scales]
     shift = -mean * scale
     if bias is not None:
         shift += bias  # [batch_norm.bias.shifts]
-    y = x * scale.reshape(channel_axis)  # [batch_norm.output.fresh] [batch_norm.input.unchanged]
-    y += shift.reshape(channel_axis)  # [batch_norm.channel.independent] [batch_norm.nan.own-channel]
-    y = y.astype(x.dtype, copy=False)  # [batch_norm.output.dtype] [batch_norm.output.size]
+    y = x * _along_channels(scale, x)  # [batch_norm.output.fresh]
+    y += _along_channels(shift, x)
+    y = y.astype(x.dtype, copy=False)  # [batch_norm.output.dtype]
     if not training or running_mean is None or running_var is None:
         return y, running_mean, running_var  # [batch_norm.eval.unchanged] [batch_norm.statistics.absent]
     # [batch_norm.momentum.weighs-new] [batch_norm.running-mean.update]
     new_mean = (1 - momentum) * running_mean + momentum * mean
-    # [batch_norm.running-var.update] the running variance takes the one with divisor n − 1
-    new_var = (1 - momentum) * running_var + momentum * (var * n / (n - 1))
+    unbiased = var * n / (n - 1)  # [batch_norm.running-var.update]
+    new_var = (1 - momentum) * running_var + momentum * unbiased
     return y, new_mean, new_var
 
 
@@ -73,48 +104,45 @@ def batch_norm_vjp(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> tuple[Array, Array | None, Array | None, Array | None, Array | None]:
-    """Cotangent of y, or of all three results -> the gradients of x, running_mean, running_var, weight and bias.
+    """Return the gradients of x, running_mean, running_var, weight and bias; None for an absent operand.
 
-    That of an absent operand is None. Raises ValueError as `batch_norm` does, and for a cotangent of another shape.
+    The cotangent is that of y, like x, or a tuple of those of the three results, where None stands for zeros. Raises
+    ValueError as `batch_norm` does, and for a cotangent of another shape.
+
+    By construction: batch_norm.gradient.layout, batch_norm.gradient.channel, batch_norm.gradient.special,
+    batch_norm.gradient.eval-row-independent, batch_norm.gradient.unchanged.
     """
     n = _check(x, running_mean, running_var, weight, bias, training, eps)
     g, g_mean, g_var = cotangent if isinstance(cotangent, tuple) else (cotangent, None, None)
     g = np.zeros(x.shape, x.dtype) if g is None else g
     g_mean, g_var = (np.zeros(x.shape[1], x.dtype) if a is None else a for a in (g_mean, g_var))
     like("cotangent", g, x.shape)
-    axes = (0, *range(2, x.ndim))  # [batch_norm.gradient.axes]
-
-    def along(vector: Array) -> Array:
-        return vector.reshape(-1, *(1 for _ in x.shape[2:]))
-
-    if not training and (running_mean is None or running_var is None):
-        raise ValueError("running_mean and running_var: expected both, or training=True")
-    batch = training and n > 0  # else the statistics of the result do not come from x, [batch_norm.gradient.empty]
+    axes = _all_but_channels(x)  # [batch_norm.gradient.axes]
+    # Without elements the results do not depend on x: [batch_norm.gradient.empty]
+    batch = training and n > 0
     mean: Any = x.mean(axes) if batch else running_mean
-    d = x - along(
-        mean
-    )  # [batch_norm.gradient.layout] [batch_norm.gradient.channel] [batch_norm.gradient.special] by axes and elements
+    d = x - _along_channels(mean, x)
     var: Any = np.square(d).mean(axes) if batch else running_var  # [batch_norm.gradient.offset]
     scale = 1 / np.sqrt(var + eps)  # [batch_norm.gradient.eps] [batch_norm.gradient.constant]
-    normal = d * along(scale)  # y = normal · weight + bias
+    normal = d * _along_channels(scale, x)  # y = normal · weight + bias
     slope = scale if weight is None else weight * scale  # [batch_norm.gradient.affine-absent]
-    # [batch_norm.gradient.bias] [batch_norm.gradient.weight] [batch_norm.gradient.eval-weight]
-    dbias, dweight = g.sum(axes), (g * normal).sum(axes)
-    # [batch_norm.gradient.eval-x] [batch_norm.gradient.eval-row-independent] [batch_norm.gradient.unchanged]
-    dx = along(slope) * g
+    dbias = g.sum(axes)  # [batch_norm.gradient.bias]
+    dweight = (g * normal).sum(axes)  # [batch_norm.gradient.weight] [batch_norm.gradient.eval-weight]
+    dx = _along_channels(slope, x) * g  # [batch_norm.gradient.eval-x]
     if batch:
-        # [batch_norm.gradient.x] mean and variance depend on x: they take away the mean of g, and its part along x
-        dx -= along(slope) * (along(dbias / n) + normal * along(dweight / n))
-        # the statistics that are returned hold momentum of the batch's, that of the variance with divisor n − 1
-        dx += along(momentum * g_mean / n) + along(momentum * g_var * 2 / (n - 1)) * d
+        # Mean and variance depend on x; subtract the mean of g, and the part of g along x: [batch_norm.gradient.x]
+        along_x = _along_channels(dbias / n, x) + normal * _along_channels(dweight / n, x)
+        dx -= _along_channels(slope, x) * along_x
+        # The new running statistics contain momentum · mean and momentum · var · n / (n − 1).
+        dx += _along_channels(momentum * g_mean / n, x) + _along_channels(momentum * g_var * 2 / (n - 1), x) * d
         g_mean, g_var = (1 - momentum) * g_mean, (1 - momentum) * g_var
-    elif not training:  # [batch_norm.gradient.running] they are operands of y, and returned as they are
+    elif not training:
+        # y depends on the running statistics, which are also results, unchanged: [batch_norm.gradient.running]
         g_mean = g_mean - slope * dbias
         g_var = g_var - slope * scale / 2 * dweight  # d scale / d var = −scale³ / 2
     operands = zip((running_mean, running_var, weight, bias), (g_mean, g_var, dweight, dbias), strict=True)
     dmean, dvar, dweight, dbias = (None if a is None else da for a, da in operands)
-    # [batch_norm.gradient.like-operand]
-    return dx.astype(x.dtype, copy=False), dmean, dvar, dweight, dbias
+    return dx.astype(x.dtype, copy=False), dmean, dvar, dweight, dbias  # [batch_norm.gradient.like-operand]
 
 
 def batch_norm_vjp_vjp(
@@ -130,15 +158,16 @@ def batch_norm_vjp_vjp(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> tuple[Array, Array, Array | None, Array | None, Array | None, Array | None]:
-    """The gradients of Σ tangent · (gradient of x), by cotangent, x, running_mean, running_var, weight and bias.
+    """Return the gradients of Σ tangent · (gradient of x) for cotangent, x, running_mean, running_var, weight and bias.
 
-    `tangent` and `cotangent` are like x. Gradients of absent operands are None. Raises ValueError as `batch_norm_vjp`.
+    `tangent` and `cotangent` are like x. Gradients of absent operands are None. Raises ValueError as `batch_norm_vjp`
+    does.
     """
     settings: Any = {"training": training, "momentum": momentum, "eps": eps}
-    # [batch_norm.gradient.second] the gradient of x is linear in the cotangent, by a matrix that is its own transpose
+    # The gradient of x is linear in the cotangent, and its matrix is symmetric: [batch_norm.gradient.second]
     dcotangent, *_ = batch_norm_vjp(tangent, x, running_mean, running_var, weight, bias, **settings)
-    by_x, *_ = batch_norm_vjp(cotangent, x, running_mean, running_var, **settings)  # the gradient but for the weight
-    axes = (0, *range(2, x.ndim))
+    by_x, *_ = batch_norm_vjp(cotangent, x, running_mean, running_var, **settings)  # without the factor weight
+    axes = _all_but_channels(x)
     w: Any = 1 if weight is None else weight
     dweight: Any = (tangent * by_x).sum(axes)
     dx: Any = np.zeros_like(x)
@@ -152,17 +181,28 @@ def batch_norm_vjp_vjp(
         scale = 1 / np.sqrt(mean(np.square(d)) + eps)
         normal = d * scale
         part_t, part_g = mean(normal * tangent), mean(normal * cotangent)
-        t = tangent - mean(tangent) - normal * part_t  # what mean and variance leave of the one and of the other
+        # tangent and cotangent without their means and their parts along x
+        t = tangent - mean(tangent) - normal * part_t
         g = cotangent - mean(cotangent) - normal * part_g
         dx = part_t * g + part_g * t + normal * mean(cotangent * t)
-        dx *= -np.square(scale) * np.reshape(w, (-1, *(1 for _ in x.shape[2:])))
-    elif running_var is not None:  # the slope is weight · scale, and d scale / d var = −scale³ / 2
+        dx *= -np.square(scale) * _along_channels(np.asarray(w), x)
+    elif running_var is not None:  # gradient of x = weight · scale · cotangent, and d scale / d var = −scale³ / 2
         dvar = -w * dweight / (2 * (running_var + eps))
     return dcotangent, dx, dmean, dvar, None if weight is None else dweight, dbias
 
 
+def _all_but_channels(x: Array) -> tuple[int, ...]:
+    """Return the axes of x but axis 1. [batch_norm.axes.rank-2] [batch_norm.axes.rank-3] [batch_norm.axes.rank-4]"""
+    return (0, *range(2, x.ndim))
+
+
+def _along_channels(vector: Array, x: Array) -> Array:
+    """Return a vector (C,) in the shape (C, 1, …) that broadcasts along axis 1 of x."""
+    return vector.reshape(-1, *(1 for _ in x.shape[2:]))
+
+
 def _check(x, running_mean, running_var, weight, bias, training, eps):
-    """Refuse what the page refuses; the number of values per channel."""
+    """Return the number of values per channel. Raises ValueError for arguments that the page refuses."""
     if x.ndim < 2:  # [batch_norm.refuses.rank]
         raise ValueError(f"x of shape {x.shape}: expected at least 2 dimensions, not {x.ndim}")
     c = x.shape[1]
@@ -172,6 +212,8 @@ def _check(x, running_mean, running_var, weight, bias, training, eps):
     length("bias", bias, c)  # [batch_norm.refuses.bias]
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var: expected both or neither")
+    if running_mean is None and not training:  # [batch_norm.refuses.absent]
+        raise ValueError("running_mean and running_var: expected both, or training=True")
     if eps <= 0:  # [batch_norm.refuses.eps]
         raise ValueError(f"eps={eps}: expected more than 0")
     n = x.shape[0] * int(np.prod(x.shape[2:]))
@@ -181,6 +223,8 @@ def _check(x, running_mean, running_var, weight, bias, training, eps):
 
 
 class _BatchNorm(Module):
+    """Batch normalisation of arrays whose number of dimensions is among `ranks`."""
+
     ranks: tuple[int, ...]
 
     def __init__(
@@ -191,7 +235,7 @@ class _BatchNorm(Module):
         affine: bool = True,
         *,
         dtype: DTypeLike = np.float32,
-        rng: np.random.Generator | None = None,  # as every module with parameters; nothing here is drawn
+        rng: np.random.Generator | None = None,  # unused: every module with parameters takes it
     ) -> None:
         super().__init__()
         self.eps, self.momentum = eps, momentum
@@ -204,10 +248,13 @@ class _BatchNorm(Module):
         self.num_batches_tracked = Buffer(np.array(0))
 
     def forward(self, x: Array) -> Array:
-        """Like x; in training the buffers move as well, and they are all that is kept. [batch_norm.call.stateless]"""
+        """Return the normalised x. In training mode, also update the buffers.
+
+        By construction: batch_norm.mode.round-trip, batch_norm.call.stateless.
+        """
         rank("x", x, *self.ranks)  # [batch_norm.refuses.module-rank]
         momentum = self.momentum
-        if momentum is None:  # [batch_norm.momentum.cumulative] the plain mean of all batches so far
+        if momentum is None:  # the mean of all batches so far: [batch_norm.momentum.cumulative]
             momentum = 1 / (int(self.num_batches_tracked.data) + 1)
         y, self.running_mean.data[...], self.running_var.data[...] = batch_norm(
             x,
@@ -215,7 +262,7 @@ class _BatchNorm(Module):
             self.running_var.data,
             None if self.weight is None else self.weight.data,
             None if self.bias is None else self.bias.data,
-            training=self.training,  # [batch_norm.mode.switch] [batch_norm.mode.round-trip] nothing else has a say
+            training=self.training,  # [batch_norm.mode.switch]
             momentum=momentum,
             eps=self.eps,
         )
@@ -223,25 +270,27 @@ class _BatchNorm(Module):
         return y
 
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
-        """forward(x), and its pullback, which does not touch the statistics. [batch_norm.gradient.statistics]"""
-        # in evaluation they are those of this call, whatever moves them before the pullback is used
+        """Return forward(x) and its pullback, which uses the mode and, in evaluation, the statistics of this call.
+
+        By construction: batch_norm.gradient.statistics.
+        """
+        training = self.training  # [batch_norm.gradient.mode]
         statistics = self.running_mean.data.copy(), self.running_var.data.copy()
 
         def vjp(cotangent: Array, x: Array, weight: Array | None, bias: Array | None) -> tuple[Array | None, ...]:
             dx, _, _, *others = batch_norm_vjp(cotangent, x, *statistics, weight, bias, training=training, eps=self.eps)
             return dx, *others
 
-        training = self.training  # [batch_norm.gradient.mode] that of this call
         return self.forward(x), pullback(vjp, x, self.weight, self.bias)
 
 
 class BatchNorm1d(_BatchNorm):
-    """Batch normalisation of (N, C) or (N, C, L), with weight, bias and running statistics of its own."""
+    """Batch normalisation of (N, C) or (N, C, L), with its own weight, bias and running statistics."""
 
     ranks = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
-    """Batch normalisation of images (N, C, H, W), with weight, bias and running statistics of its own."""
+    """Batch normalisation of images (N, C, H, W), with its own weight, bias and running statistics."""
 
     ranks = (4,)

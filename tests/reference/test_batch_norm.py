@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from nnspec.reference.batch_norm import BatchNorm1d, BatchNorm2d, batch_norm
+from nnspec.reference.batch_norm import BatchNorm1d, BatchNorm2d, batch_norm, definition
 
 SHAPES = [(5, 3), (3, 3), (4, 3, 2), (3, 3, 3), (2, 3, 4, 5), (3, 3, 3, 3), (1, 3, 1, 2), (2, 1, 1, 1)]
 
@@ -52,6 +52,30 @@ def test_evaluation_is_exact_where_the_roots_are(shape):
         assert y[index] == (x[index] - mean[c]) / 2 * weight[c] + bias[c]
     np.testing.assert_array_equal(same_mean, mean)
     np.testing.assert_array_equal(same_var, var)
+
+
+@pytest.mark.parametrize("absent", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 2), (1, 3, 2, 2), (4, 3, 2, 2), (0, 3)])
+def test_equals_its_definition_where_nothing_is_rounded(shape, training, absent):
+    """Each four values of a channel are its mean and 3, −1, −1, −1: their variance is 3, and with eps its root is 2."""
+    _, mean, _, weight, bias = random_case(0, shape)
+    n = int(np.prod(shape)) // 3
+    deviations = np.random.default_rng(0).permuted(np.tile([3.0, -1, -1, -1], (3, n // 4)), axis=1)
+    x = (mean[:, None] + deviations).reshape(3, shape[0], *shape[2:]).swapaxes(0, 1)
+    operands = (x, mean, np.full(3, 3.0), *((None, None) if absent else (weight, bias)))
+    arguments = {"training": training, "momentum": 0.25, "eps": 1.0}
+    for fast, expected in zip(batch_norm(*operands, **arguments), definition(*operands, **arguments), strict=True):
+        np.testing.assert_array_equal(fast, expected, strict=True)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("training", [False, True])
+def test_differs_from_its_definition_by_rounding_alone(shape, training):
+    operands = random_case(3, shape)
+    arguments = {"training": training, "momentum": 0.25, "eps": 0.5}
+    for fast, expected in zip(batch_norm(*operands, **arguments), definition(*operands, **arguments), strict=True):
+        assert_near(fast, expected)
 
 
 @pytest.mark.parametrize("training", [False, True])
