@@ -418,7 +418,8 @@ class ReadState(OnModule):
         if self.saved and hasattr(self.module, "state_dict"):  # whatever it saves
             yield f"{name} = {roles.renaming(f'state({layer})')}"
             return
-        own = roles.own({key: key for key in self.result or ()})
+        # of entries without a role, a right module may have none
+        own = roles.own({key: key for key in self.result or () if key in roles.keys})
         yield f"{name} = {mapped({page: f'read({layer}, {key!r})' for key, page in own.items()})}"
 
     def names(self, number: int) -> dict[str, np.ndarray]:
