@@ -13,7 +13,7 @@ FAULTS = [f for f in catalogue().values() if f.decides]
 
 
 def test_every_fault_has_been_measured_and_breaks_its_own_requirement():
-    """`python benchmarks/naming.py --write --block B` puts those that are missing into faults/broken.json."""
+    """`python benchmarks/quality/naming.py --write --block B` puts those that are missing into faults/broken.json."""
     assert {f.key for f in FAULTS} == KNOWN.keys()
     breaks = {key: {name.rstrip("!") for name in names} for key, names in KNOWN.items()}
     assert [f.key for f in FAULTS if f.requirement.partition(".")[2] not in breaks[f.key]] == []

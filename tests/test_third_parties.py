@@ -1,4 +1,4 @@
-"""Correct implementations pass, in whatever way they compute. All of their blocks: benchmarks/third_parties.py"""
+"""Correct implementations pass, however they compute. All of their blocks: benchmarks/quality/third_parties.py"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One seed of benchmarks/numerics.py: honest ways to compute pass in their class, impostors are seen."""
+"""One seed of benchmarks/quality/numerics.py: honest ways to compute pass in their class, impostors are seen."""
 
 from __future__ import annotations
 

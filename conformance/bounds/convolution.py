@@ -7,8 +7,8 @@ summed over, each of them at most max|x_c| in the image and Σ|w_c| in the kerne
     |ŷ − y| ≤ 64·u·√(C + 8)·Σ_c max|x_c|·Σ|w_c|
 
 The form is that of such bounds (Higham 2002, chapter 24, for Fourier's); the factors are measured and not proved:
-benchmarks/numerics.py holds F(2, 3), F(4, 3) and a Fourier transform to them. The bound applies only to subjects that
-declare the class. Gradients are convolutions as well: of cotangent and kernel, of image and cotangent.
+benchmarks/quality/numerics.py compares F(2, 3), F(4, 3) and a Fourier transform with them. The bound applies only to
+subjects that declare the class. Gradients are convolutions as well: of cotangent and kernel, of image and cotangent.
 """
 
 from __future__ import annotations

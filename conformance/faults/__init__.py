@@ -97,7 +97,7 @@ def origins() -> dict[str, dict[str, Any]]:
 
 @functools.cache
 def broken_by_faults() -> dict[str, list[str]]:
-    """Fault -> the requirements of its block that it breaks, as `benchmarks/naming.py --write` measures it.
+    """Fault -> the requirements of its block that it breaks, as `benchmarks/quality/naming.py --write` measures it.
 
     Without the name of the block; and with a ! where it is a shape that is wrong.
     """

@@ -1,4 +1,4 @@
-"""The verdicts and the exit codes: one table for the report, the command line, spec/conventions.md and the README."""
+"""The verdicts and the exit codes: one table for the report, the command line and spec/conventions.md."""
 
 from __future__ import annotations
 

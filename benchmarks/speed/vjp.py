@@ -1,7 +1,7 @@
 """The gradients of ResNet-34's convolutions and max pool, float32, one image: CPU time, reference ÷ torch, one thread.
 
-    python benchmarks/vjp.py           with OpenBLAS as the environment sets it
-    python benchmarks/vjp.py --both    that, and once more with the kernels that OpenBLAS chooses by itself
+    python benchmarks/speed/vjp.py           with OpenBLAS as the environment sets it
+    python benchmarks/speed/vjp.py --both    that, and once more with the kernels that OpenBLAS chooses by itself
 
 Each convolution counts as often as the network has it. Exit status 1 if a ratio is above its bar. Beside each stands
 the ratio of the matrix products alone: what no amount of work on the rest could better. Of the max pool there are two

@@ -1,6 +1,6 @@
 """Whether correct implementations pass: the files of tests/third_parties, each with many seeds.
 
-    python benchmarks/third_parties.py [--seeds 20] [--profile quick] [-n WORKERS] [FILE.py ...]
+    python benchmarks/quality/third_parties.py [--seeds 20] [--profile quick] [-n WORKERS] [FILE.py ...]
 
 Each file is judged as a user's own, and what it fails is the suite's mistake or its own. The table has, for each
 file, its blocks; how many requirements passed with every seed; how many of a *should* were not met with some seed; how
@@ -26,7 +26,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-FOLDER = Path(__file__).parent.parent / "tests" / "third_parties"
+FOLDER = Path(__file__).parents[2] / "tests" / "third_parties"
 WRONG = ("fail", "crash", "timeout", "blocked")
 HEADINGS = ("file", "blocks", "passed", "should not met", "unsupported", "cases", "failures")
 

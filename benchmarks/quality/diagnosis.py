@@ -1,6 +1,6 @@
 """How often the likely cause that a report names is right: each fault of the catalogue is put to its own check.
 
-    python benchmarks/diagnosis.py [--block BLOCK]…
+    python benchmarks/quality/diagnosis.py [--block BLOCK]…
 
 Named alone: it, and nothing else. Tied: it, and others that give the same in every call that was looked at. First: it
 stands before all others. None: no cause is named, as for what depends on all that was called before, and for the lives

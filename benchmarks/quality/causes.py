@@ -1,6 +1,6 @@
 """What whole reports say is the likely cause: of known mistakes, of mistakes that nobody knew, and of two made at once.
 
-    python benchmarks/causes.py [--known N] [--unknown N] [--pairs N] [--block BLOCK]…
+    python benchmarks/quality/causes.py [--known N] [--unknown N] [--pairs N] [--block BLOCK]…
 
 Faults are drawn at random, of any block but resnet34, whose checks would take minutes for each. All checks of the block
 are put to the subject in float32, and what counts are the three causes, at most, that a report begins with, and whether

@@ -1,6 +1,6 @@
 """Whether a correct subject ever falls outside its class, and how much of the bounds it uses.
 
-    python benchmarks/soundness.py torch --outputs 50000
+    python benchmarks/quality/soundness.py torch --outputs 50000
 
 An output is an array that a check compares with what the specification says, where that allows for rounding. All
 checks of all blocks are run, at `quick` if nothing is said, seed after seed, until there are as many outputs of a

@@ -1,6 +1,6 @@
 """Whether the verdict rule is sound and sharp: honest ways to compute must pass, and impostors must be seen.
 
-    python benchmarks/numerics.py --seeds 20
+    python benchmarks/quality/numerics.py --seeds 20
 
 A run is the checks of values below, at `quick`, with one seed. The table says in how many runs something was called
 wrong: by nnspec, and by the rules that others use, on the very same results. For the honest ways above the line that

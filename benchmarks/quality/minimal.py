@@ -1,6 +1,6 @@
 """How small the reported cases are: for each fault of the catalogue, the case that its own check reports.
 
-    python benchmarks/minimal.py [--block BLOCK]…
+    python benchmarks/quality/minimal.py [--block BLOCK]…
 
 Counted are the elements of the input (of the first operand), and the arguments that have another value than their
 neutral one although the check would still fail with that: what a reader must think about, and need not have. Of blocks

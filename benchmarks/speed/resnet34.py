@@ -1,7 +1,7 @@
 """The forward pass of ResNet-34 in evaluation: CPU time of the reference ÷ torch, on one thread.
 
-    python benchmarks/resnet34.py           with OpenBLAS as the environment sets it
-    python benchmarks/resnet34.py --both    that, and once more with the kernels that OpenBLAS chooses by itself
+    python benchmarks/speed/resnet34.py           with OpenBLAS as the environment sets it
+    python benchmarks/speed/resnet34.py --both    that, and once more with the kernels that OpenBLAS chooses by itself
 
 Exit status 1 if a ratio is above its bar. Beside each stands the ratio of the matrix products alone: what no amount of
 work on the rest could better.

@@ -1,6 +1,6 @@
 """Whether every line of the checks is needed: each is left out or weakened in turn, and some fault must then survive.
 
-    python benchmarks/mutation.py [--file conformance/checks/laws.py]… [--every N]
+    python benchmarks/quality/mutation.py [--file conformance/checks/laws.py]… [--every N]
 
 What is tried, one at a time: a statement left out, an exception not raised, a loop that does nothing, a strategy that
 always gives its first value, an argument that a check no longer varies. For a change within one check the faults of its
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHARED = (
     *(f"checks/{name}" for name in ("cases", "laws", "laws_of_gradients", "learning", "life", "pools", "trees")),
     *(f"bounds/{name}" for name in ("residual", "wiring")),

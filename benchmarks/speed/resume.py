@@ -1,6 +1,6 @@
 """What SIGKILL costs: a run is killed at 5 to 95 % of its time, goes on, and must come to the report of an uncut run.
 
-    python benchmarks/resume.py [SUBJECT] [--block BLOCK]
+    python benchmarks/speed/resume.py [SUBJECT] [--block BLOCK]
 
 Without a subject it judges a file with two faults, slow enough that starting takes a small part of the time. Prints
 how many results each killed run had kept, and ends with 1 where a report differs from that of the uncut run, or where

@@ -1,6 +1,6 @@
 """How long the command line takes to start where only NumPy is needed: `nnspec list`, from the shell and back.
 
-    python benchmarks/start.py
+    python benchmarks/speed/start.py
 
 Prints the median of nine runs and ends with 1 where it is above the bar.
 """

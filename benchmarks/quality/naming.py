@@ -1,12 +1,12 @@
 """Whether a single mistake is named first: for every fault, where its own requirement stands among those it breaks.
 
-    python benchmarks/naming.py
+    python benchmarks/quality/naming.py
 
 By what conformance/faults/broken.json says that each fault breaks, and twice: as findings are ordered for a user, and
 with the fault in question left out of what is known, as for a mistake that nobody has thought of. Exit status 1 if
 fewer than 99, or 95, of 100 are among the first three findings.
 
-    python benchmarks/naming.py --write [--block B] [--new]
+    python benchmarks/quality/naming.py --write [--block B] [--new]
 
 puts the faults to all checks of their block first, at `quick` in float32, and writes down what they break: needed where
 faults, checks or cases have changed. All blocks take about an hour on two cores; --new leaves those that are in the
@@ -35,7 +35,7 @@ from nnspec.conformance.trial.record import Outcome
 from nnspec.conformance.trial.run import forms
 from nnspec.conformance.trial.trial import Trial
 
-FILE = Path(__file__).parent.parent / "conformance" / "faults" / "broken.json"
+FILE = Path(__file__).parents[2] / "conformance" / "faults" / "broken.json"
 
 
 def broken_by(key: str) -> tuple[str, list[str]]:

@@ -1,6 +1,6 @@
 """How many plain forward mistakes the public tests of other suites would see, beside what this suite sees.
 
-    python benchmarks/peers.py [--list] [--all]
+    python benchmarks/quality/peers.py [--list] [--all]
 
 needs `pip install onnx torch expecttest`, the last for the test cases that torch carries along. 35 faults of the
 catalogue, each a single mistake that a person makes, are put to
