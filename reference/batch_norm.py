@@ -120,6 +120,9 @@ def batch_norm_vjp(
     axes = _all_but_channels(x)  # [batch_norm.gradient.axes]
     # Without elements the results do not depend on x: [batch_norm.gradient.empty]
     batch = training and n > 0
+    if not batch and (running_mean is None or running_var is None):
+        of_weight, of_bias = (None if a is None else np.zeros_like(a) for a in (weight, bias))
+        return np.zeros_like(x), None, None, of_weight, of_bias
     mean: Any = x.mean(axes) if batch else running_mean
     d = x - _along_channels(mean, x)
     var: Any = np.square(d).mean(axes) if batch else running_var  # [batch_norm.gradient.offset]

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from nnspec.reference.batch_norm import BatchNorm1d, BatchNorm2d, batch_norm, definition
+from nnspec.reference.batch_norm import BatchNorm1d, BatchNorm2d, batch_norm, batch_norm_vjp, definition
 
 SHAPES = [(5, 3), (3, 3), (4, 3, 2), (3, 3, 3), (2, 3, 4, 5), (3, 3, 3, 3), (1, 3, 1, 2), (2, 1, 1, 1)]
 
@@ -116,6 +116,14 @@ def test_a_batch_of_nothing_keeps_the_statistics(shape):
     y, new_mean, new_var = batch_norm(np.ones(shape), mean, var, training=True)
     assert y.shape == shape
     np.testing.assert_array_equal([new_mean, new_var], [mean, var])
+
+
+def test_an_empty_batch_without_statistics_has_gradients_of_zero():
+    x, weight = np.ones((0, 2, 3)), np.ones(2)
+    dx, dmean, dvar, dweight, dbias = batch_norm_vjp(x, x, None, None, weight, None, training=True)
+    assert dx.shape == x.shape
+    assert dmean is dvar is dbias is None
+    np.testing.assert_array_equal(dweight, [0, 0])
 
 
 @pytest.mark.parametrize("momentum", [0.1, 1.0, 0.0, None])
