@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from nnspec.reference.einsum import einsum, parse
+from nnspec.reference.einsum import definition, einsum, parse
 
 
 def by_loops(terms, output, *operands):
@@ -56,6 +56,15 @@ def test_equals_loops(seed):
     terms, output, operands, dots = random_case(np.random.default_rng(seed))
     y = einsum(equation_of(terms, output, dots), *operands)
     np.testing.assert_array_equal(y, by_loops(terms, output, *operands), strict=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.complex128])
+@pytest.mark.parametrize("seed", range(100))
+def test_equals_its_definition(seed, dtype):
+    terms, output, operands, dots = random_case(np.random.default_rng(seed))
+    operands = [x.astype(dtype) for x in operands]
+    for equation in (equation_of(terms, output, dots), equation_of(terms, output, dots).partition("->")[0]):
+        np.testing.assert_array_equal(einsum(equation, *operands), definition(equation, *operands), strict=True)
 
 
 @pytest.mark.parametrize("seed", range(300))
