@@ -5,7 +5,7 @@ import itertools
 import ml_dtypes
 import numpy as np
 import pytest
-from nnspec.reference.avg_pool2d import AvgPool2d, avg_pool2d
+from nnspec.reference.avg_pool2d import AvgPool2d, avg_pool2d, definition
 
 
 def starts(size, kernel_size, stride, padding, ceil_mode):
@@ -54,6 +54,20 @@ def test_equals_loops(seed):
             avg_pool2d(x, **hyper)
     else:
         np.testing.assert_array_equal(avg_pool2d(x, **hyper), expected)  # one rounding, in the division
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("seed", range(50))
+def test_equals_its_definition(seed, dtype):
+    x, hyper = random_case(np.random.default_rng(seed))
+    x = x.astype(dtype)
+    try:
+        expected = definition(x, **hyper)
+    except ValueError:
+        with pytest.raises(ValueError, match="kernel_size"):
+            avg_pool2d(x, **hyper)
+    else:
+        np.testing.assert_array_equal(avg_pool2d(x, **hyper), expected, strict=True)
 
 
 @pytest.mark.parametrize("seed", range(100))
