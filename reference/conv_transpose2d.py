@@ -1,4 +1,4 @@
-"""Transposed convolution: what convolution sends back to its input. Page: spec/conv_transpose2d.md"""
+"""Transposed convolution: the gradient of a convolution for its input. Page: spec/conv_transpose2d.md"""
 
 import numpy as np
 from nnspec.reference.arguments import Array, Pair, length, like, pair, rank
@@ -6,6 +6,36 @@ from nnspec.reference.conv2d import conv2d, gradient_of_weight
 from nnspec.reference.module import Module, Parameter, Pullback, pullback
 from nnspec.reference.windows import scatter
 from numpy.typing import DTypeLike
+
+
+def definition(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    output_padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Array:
+    """Return the transposed convolution, as `conv_transpose2d` does: the formula, in a form that is short and slow.
+
+    Shapes and errors are those of `conv_transpose2d`.
+    """
+    arguments = _check(x, weight, bias, stride, padding, output_padding, dilation, groups)
+    (sh, sw), (ph, pw), _, (dh, dw) = arguments
+    (n, c, h, w), (_, og, kh, kw) = x.shape, weight.shape
+    oh, ow = _output_size((h, w), (kh, kw), *arguments)
+    kernels = weight.reshape(groups, c // groups, og, kh, kw)
+    whole = np.zeros((n, og * groups, oh + 2 * ph, ow + 2 * pw), x.dtype)
+    for r, s in np.ndindex(h, w):  # every pixel adds the kernels, times its channels, to the elements around it
+        pixel = x[:, :, r, s].reshape(n, groups, c // groups)
+        stamp = np.einsum("ngc,gcoij->ngoij", pixel, kernels).reshape(n, og * groups, kh, kw)
+        rows, columns = np.arange(kh) * dh + r * sh, np.arange(kw) * dw + s * sw
+        whole[:, :, rows[:, None], columns] += stamp
+    y = whole[:, :, ph : ph + oh, pw : pw + ow]
+    return y if bias is None else y + bias[:, None, None]
 
 
 def conv_transpose2d(
@@ -19,33 +49,34 @@ def conv_transpose2d(
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Array:
-    """x (N, C, H, W), weight (C, O/groups, KH, KW), bias (O,) -> (N, O, OH, OW), in x's dtype.
+    """Return the transposed convolution of images with kernels.
 
-    Raises ValueError for whatever the page refuses (`conv_transpose2d.refuses.*`).
+    x has shape (N, C, H, W), weight (C, O/groups, KH, KW) and bias (O,); the result has shape (N, O, OH, OW) and x's
+    dtype. Raises ValueError for arguments that the page refuses (`conv_transpose2d.refuses.*`).
+
+    By construction: conv_transpose2d.arguments.together, conv_transpose2d.batch.independent,
+    conv_transpose2d.batch.empty, conv_transpose2d.special.value, conv_transpose2d.special.groups,
+    conv_transpose2d.range.ends, conv_transpose2d.law.adjoint, conv_transpose2d.output.fresh,
+    conv_transpose2d.input.unchanged, conv_transpose2d.input.layout, conv_transpose2d.call.stateless.
     """
-    # [conv_transpose2d.input.unchanged] [conv_transpose2d.input.layout] operands are only read, by NumPy's own rules;
-    # [conv_transpose2d.call.stateless] nothing is kept
-    (sh, sw), (ph, pw), (eh, ew), (dh, dw) = _check(x, weight, bias, stride, padding, output_padding, dilation, groups)
+    arguments = _check(x, weight, bias, stride, padding, output_padding, dilation, groups)
+    strides, (ph, pw), _, dilations = arguments
     (n, c, h, w), (_, og, kh, kw) = x.shape, weight.shape
     o = og * groups
-    oh, ow = _output_size((h, w), (kh, kw), (sh, sw), (ph, pw), (eh, ew), (dh, dw))
-    # [conv_transpose2d.output-padding.computed] rows that padding crops are computed too: output_padding keeps some
+    oh, ow = _output_size((h, w), (kh, kw), *arguments)
+    # With the rows and columns that padding removes again: [conv_transpose2d.output-padding.computed]
     whole = np.zeros((n, o, oh + 2 * ph, ow + 2 * pw), x.dtype)  # [conv_transpose2d.output.dtype]
-    # [conv_transpose2d.kernel.channels] weight's first axis is x's, and is summed over
+    # The first axis of weight belongs to x, and is summed over: [conv_transpose2d.kernel.channels]
     kernels = weight.reshape(groups, c // groups, og * kh * kw).swapaxes(1, 2)
     images = x.reshape(n, groups, c // groups, h * w)
-    # One image at a time keeps the columns small; [conv_transpose2d.batch.independent] no image sees another.
-    for k in range(n):  # [conv_transpose2d.batch.empty]
-        # [conv_transpose2d.output.value] every element of x times every element of the kernel, summed over C,
-        # [conv_transpose2d.groups.block-diagonal] group g's kernels with group g's channels only, be they NaN:
-        # [conv_transpose2d.special.groups]
+    for k in range(n):  # one image at a time keeps the columns small
+        # A matrix product for each group: [conv_transpose2d.output.value] [conv_transpose2d.groups.block-diagonal]
         columns = (kernels @ images[k]).reshape(1, o, kh, kw, h, w)
-        # [conv_transpose2d.special.value] [conv_transpose2d.range.ends] only what an element itself has part in is
-        # [conv_transpose2d.kernel.orientation] [conv_transpose2d.law.adjoint] added where convolution would read them,
-        # [conv_transpose2d.stride.step] stride apart, [conv_transpose2d.dilation.gap] the kernel spread by dilation
-        scatter(columns, whole[k : k + 1], (sh, sw), (dh, dw))
-    # [conv_transpose2d.padding.crop] PH rows off above and below; [conv_transpose2d.output-padding.far-end]
-    y = whole[:, :, ph : ph + oh, pw : pw + ow]  # [conv_transpose2d.arguments.together] [conv_transpose2d.output.fresh]
+        # Add each element where a convolution would read it: [conv_transpose2d.kernel.orientation]
+        # [conv_transpose2d.stride.step] [conv_transpose2d.dilation.gap]
+        scatter(columns, whole[k : k + 1], strides, dilations)
+    # [conv_transpose2d.padding.crop] [conv_transpose2d.output-padding.far-end]
+    y = whole[:, :, ph : ph + oh, pw : pw + ow]
     if bias is not None:
         y += bias[:, None, None]  # [conv_transpose2d.bias.per-channel]
     return y
@@ -63,20 +94,23 @@ def conv_transpose2d_vjp(
     dilation: Pair = 1,
     groups: int = 1,
 ) -> tuple[Array, Array, Array | None]:
-    """cotangent (N, O, OH, OW) of the result -> the gradients of x, weight and bias, each like its operand.
+    """Return the gradients of x, weight and bias, each like its operand; None for an absent bias.
 
-    That of an absent bias is None. Raises ValueError as `conv_transpose2d` does, and for a cotangent of another shape.
+    The cotangent of the result has shape (N, O, OH, OW). Raises ValueError as `conv_transpose2d` does, and for a
+    cotangent of another shape.
+
+    By construction: conv_transpose2d.gradient.batch, conv_transpose2d.gradient.special,
+    conv_transpose2d.gradient.empty, conv_transpose2d.gradient.unchanged, conv_transpose2d.gradient.layout.
     """
     arguments = _check(x, weight, bias, stride, padding, output_padding, dilation, groups)
     (n, _, h, w), (_, og, kh, kw) = x.shape, weight.shape
     like("cotangent", cotangent, (n, og * groups, *_output_size((h, w), (kh, kw), *arguments)))
-    # [conv_transpose2d.gradient.unchanged] [conv_transpose2d.gradient.layout] all is only read, as NumPy does
-    # The adjoint of the adjoint: convolution takes the cotangent back to x. With output_padding it may have room for
-    # more windows than x has elements; those are the last ones, and nobody's.
-    # [conv_transpose2d.gradient.x] [conv_transpose2d.gradient.batch] [conv_transpose2d.gradient.special]
-    dx = conv2d(cotangent, weight, stride=stride, padding=padding, dilation=dilation, groups=groups)[:, :, :h, :w]
-    # <conv2d(g, weight), x> is what both blocks have in common: its gradient by weight is the weight's in either
-    # [conv_transpose2d.gradient.weight] [conv_transpose2d.gradient.empty]
+    # The adjoint of the adjoint of a convolution is the convolution. With output_padding more windows may fit than x
+    # has elements; drop the last ones, which no element belongs to.
+    dx = conv2d(cotangent, weight, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    dx = dx[:, :, :h, :w]  # [conv_transpose2d.gradient.x]
+    # Σ conv2d(g, weight) · x = Σ g · conv_transpose2d(x, weight), so that both have one gradient for weight:
+    # [conv_transpose2d.gradient.weight]
     strides, paddings, _, dilations = arguments
     dweight = gradient_of_weight(x, cotangent, weight.shape, strides, paddings, dilations, groups)
     dbias = None if bias is None else cotangent.sum((0, 2, 3))  # [conv_transpose2d.gradient.bias]
@@ -84,7 +118,9 @@ def conv_transpose2d_vjp(
 
 
 def _output_size(size, kernel_size, stride, padding, output_padding, dilation):
-    oh, ow = (  # [conv_transpose2d.output.size]
+    """Return (OH, OW). Raises ValueError if one of them is below 1."""
+    # [conv_transpose2d.output.size]
+    oh, ow = (
         (n - 1) * s - 2 * p + d * (k - 1) + e + 1
         for n, k, s, p, e, d in zip(size, kernel_size, stride, padding, output_padding, dilation, strict=True)
     )
@@ -94,6 +130,7 @@ def _output_size(size, kernel_size, stride, padding, output_padding, dilation):
 
 
 def _check(x, weight, bias, stride, padding, output_padding, dilation, groups):
+    """Return stride, padding, output_padding and dilation as pairs. Raises ValueError for what the page refuses."""
     rank("x", x, 4)  # [conv_transpose2d.refuses.rank]
     rank("weight", weight, 4)
     stride = pair("stride", stride, 1)  # [conv_transpose2d.refuses.stride]
@@ -102,8 +139,8 @@ def _check(x, weight, bias, stride, padding, output_padding, dilation, groups):
     # [conv_transpose2d.refuses.dilation] [conv_transpose2d.refuses.dilation-zero]
     dilation = pair("dilation", dilation, 1)
     limit = tuple(map(max, stride, dilation))
+    # [conv_transpose2d.refuses.output-padding-limit]
     if any(e >= most for e, most in zip(output_padding, limit, strict=True)):
-        # [conv_transpose2d.refuses.output-padding-limit]
         raise ValueError(f"output_padding={output_padding}: expected less than stride or dilation, so below {limit}")
     (_, channels, _, _), (c, og, _, _) = x.shape, weight.shape
     if groups < 1 or c % groups:  # [conv_transpose2d.refuses.groups]
@@ -115,9 +152,9 @@ def _check(x, weight, bias, stride, padding, output_padding, dilation, groups):
 
 
 class ConvTranspose2d(Module):
-    """Transposed convolution with its own weight and bias, both drawn from U(−1/√fan_in, 1/√fan_in).
+    """A transposed convolution with its own weight and bias.
 
-    Here fan_in = O/groups·KH·KW, that of the convolution whose adjoint this is.
+    Both are drawn from U(−1/√fan_in, 1/√fan_in), where fan_in = O/groups·KH·KW.
     """
 
     def __init__(
@@ -148,11 +185,11 @@ class ConvTranspose2d(Module):
         self.bias = Parameter(rng.uniform(-limit, limit, out_channels).astype(dtype)) if bias else None
 
     def forward(self, x: Array) -> Array:
-        """(N, C, H, W) -> (N, O, OH, OW)"""
+        """Return the transposed convolution (N, O, OH, OW) of images x (N, C, H, W)."""
         return conv_transpose2d(x, self.weight.data, None if self.bias is None else self.bias.data, **self._arguments())
 
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
-        """forward(x), and its pullback."""
+        """Return forward(x) and its pullback."""
         return self.forward(x), pullback(conv_transpose2d_vjp, x, self.weight, self.bias, **self._arguments())
 
     def _arguments(self):

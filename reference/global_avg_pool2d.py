@@ -6,44 +6,48 @@ from nnspec.reference.module import Module, Pullback, pullback
 
 
 def global_avg_pool2d(x: Array) -> Array:
-    """x (N, C, H, W) -> (N, C), in x's dtype.
+    """Return the mean of every channel of every image.
 
-    Raises ValueError for an x of another rank and for images without elements (`global_avg_pool2d.refuses.*`).
+    x has shape (N, C, H, W); the result has shape (N, C) and x's dtype. Raises ValueError for an x of another rank and
+    for images without elements (`global_avg_pool2d.refuses.*`).
+
+    By construction: global_avg_pool2d.image.any-size, global_avg_pool2d.output.size, global_avg_pool2d.output.fresh,
+    global_avg_pool2d.batch.independent, global_avg_pool2d.batch.empty, global_avg_pool2d.channel.independent,
+    global_avg_pool2d.special.value, global_avg_pool2d.range.ends, global_avg_pool2d.input.unchanged,
+    global_avg_pool2d.input.layout, global_avg_pool2d.call.stateless.
     """
-    # [global_avg_pool2d.input.unchanged] [global_avg_pool2d.input.layout] x is only read, through NumPy's strides;
-    # [global_avg_pool2d.call.stateless] nothing is kept
     rank("x", x, 4)  # [global_avg_pool2d.refuses.rank]
     if 0 in x.shape[2:]:  # [global_avg_pool2d.image.empty]
         raise ValueError(f"x of shape {x.shape}: expected H and W of at least 1")
-    # [global_avg_pool2d.output.value] [global_avg_pool2d.image.any-size] over all of H and W, whatever they are;
-    # [global_avg_pool2d.batch.independent] [global_avg_pool2d.batch.empty] not over N,
-    # [global_avg_pool2d.channel.independent] [global_avg_pool2d.special.value] and not over C;
-    # [global_avg_pool2d.range.ends] and nothing is added to the sum;
-    # [global_avg_pool2d.output.size] no axis of size 1 stays; [global_avg_pool2d.sum.wide] halves are summed in float32
-    y = x.mean(axis=(2, 3), dtype=np.result_type(x, np.float32))  # [global_avg_pool2d.output.fresh]
+    wide = np.result_type(x, np.float32)  # [global_avg_pool2d.sum.wide]
+    y = x.mean(axis=(2, 3), dtype=wide)  # [global_avg_pool2d.output.value]
     return y.astype(x.dtype, copy=False)  # [global_avg_pool2d.output.dtype]
 
 
 def global_avg_pool2d_vjp(cotangent: Array, x: Array) -> Array:
-    """cotangent (N, C) of the result -> the gradient of x: every pixel gets the same share of its channel's."""
+    """Return the gradient of x: every pixel gets the same share of the cotangent of its channel.
+
+    The cotangent of the result has shape (N, C); the gradient is like x. Raises ValueError for an x of another rank
+    and for a cotangent of another shape.
+
+    By construction: global_avg_pool2d.gradient.batch, global_avg_pool2d.gradient.channel,
+    global_avg_pool2d.gradient.special, global_avg_pool2d.gradient.empty, global_avg_pool2d.gradient.unchanged,
+    global_avg_pool2d.gradient.layout.
+    """
     rank("x", x, 4)
     n, c, h, w = x.shape
     like("cotangent", cotangent, (n, c))
-    # [global_avg_pool2d.gradient.unchanged] [global_avg_pool2d.gradient.layout] the cotangent is only read;
-    # [global_avg_pool2d.gradient.x] [global_avg_pool2d.gradient.channel] each pixel gets a share of its own channel's
-    # cotangent, [global_avg_pool2d.gradient.batch] in its own image: [global_avg_pool2d.gradient.special] of no other
-    share = (cotangent / (h * w)).astype(x.dtype, copy=False)
-    # [global_avg_pool2d.gradient.like-operand] [global_avg_pool2d.gradient.empty]
-    return np.repeat(share, h * w, axis=1).reshape(x.shape)
+    share = (cotangent / (h * w)).astype(x.dtype, copy=False)  # [global_avg_pool2d.gradient.x]
+    return np.repeat(share, h * w, axis=1).reshape(x.shape)  # [global_avg_pool2d.gradient.like-operand]
 
 
 class GlobalAvgPool2d(Module):
-    """The mean of every channel."""
+    """The mean of every channel, as a layer without parameters."""
 
     def forward(self, x: Array) -> Array:
-        """(N, C, H, W) -> (N, C)"""
+        """Return the means (N, C) of images x (N, C, H, W)."""
         return global_avg_pool2d(x)
 
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
-        """forward(x), and its pullback."""
+        """Return forward(x) and its pullback."""
         return self.forward(x), pullback(global_avg_pool2d_vjp, x)

@@ -9,41 +9,47 @@ from numpy.typing import DTypeLike
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """x (..., I), weight (O, I), bias (O,) -> (..., O), in x's dtype.
+    """Return the product of the last axis of x with each row of the weight, plus the bias.
 
-    Raises ValueError for whatever the page refuses (`linear.refuses.*`).
+    x has shape (..., I), weight (O, I) and bias (O,); the result has shape (..., O) and x's dtype. Raises ValueError
+    for arguments that the page refuses (`linear.refuses.*`). This is the formula, and fast enough as it stands.
+
+    By construction: linear.output.size, linear.output.dtype, linear.output.fresh, linear.arguments.together,
+    linear.leading.any, linear.batch.independent, linear.batch.empty, linear.features.zero, linear.features.one,
+    linear.special.value, linear.range.ends, linear.input.unchanged, linear.input.layout, linear.call.stateless.
     """
-    # [linear.input.unchanged] [linear.input.layout] [linear.call.stateless] operands are only read; nothing is kept
     _check(x, weight, bias)
-    # [linear.output.value] [linear.weight.orientation] every row of weight meets the last axis of x,
-    # [linear.leading.any] [linear.output.size] whatever comes before it:
-    # [linear.special.value] [linear.batch.independent] row by row, [linear.batch.empty] none at all,
-    # [linear.features.zero] or rows of nothing
-    # [linear.features.one] weight stays a matrix, be it of one row or one column
-    y = x @ weight.T  # [linear.output.dtype] [linear.output.fresh] a product is never a view
+    y = x @ weight.T  # [linear.output.value] [linear.weight.orientation]
     if bias is not None:
-        y += bias  # [linear.bias.per-feature] [linear.arguments.together] [linear.range.ends] nothing is added beside
+        y += bias  # [linear.bias.per-feature]
     return y
 
 
 def linear_vjp(
     cotangent: Array, x: Array, weight: Array, bias: Array | None = None
 ) -> tuple[Array, Array, Array | None]:
-    """cotangent (..., O) of the result -> the gradients of x, weight and bias, each like its operand; None for None."""
+    """Return the gradients of x, weight and bias, each like its operand; None for an absent bias.
+
+    The cotangent of the result has shape (..., O). Raises ValueError as `linear` does, and for a cotangent of another
+    shape.
+
+    By construction: linear.gradient.batch, linear.gradient.empty, linear.gradient.special,
+    linear.gradient.like-operand, linear.gradient.unchanged, linear.gradient.layout.
+    """
     _check(x, weight, bias)
     like("cotangent", cotangent, (*x.shape[:-1], len(weight)))
-    # [linear.gradient.unchanged] operands and cotangent are only read, [linear.gradient.layout] by NumPy's own rules
-    dx = cotangent @ weight  # [linear.gradient.x] [linear.gradient.batch] [linear.gradient.special] row by row
-    # Every row of x met the same weight and the same bias: their gradients are sums over all rows,
-    # [linear.gradient.empty] be there none. [linear.gradient.features-zero] A −1 has no answer where a size is 0.
+    dx = cotangent @ weight  # [linear.gradient.x]
+    # All rows of x share weight and bias, whose gradients are sums over all rows. Their number is computed, because
+    # reshape cannot infer a −1 if another size is 0: [linear.gradient.features-zero]
     n = math.prod(x.shape[:-1])
     rows = cotangent.reshape(n, len(weight))
     dweight = rows.T @ x.reshape(n, x.shape[-1])  # [linear.gradient.weight]
     dbias = None if bias is None else rows.sum(0)  # [linear.gradient.bias]
-    return dx, dweight, dbias  # [linear.gradient.like-operand]
+    return dx, dweight, dbias
 
 
 def _check(x, weight, bias):
+    """Raise ValueError for arguments that the page refuses."""
     if x.ndim == 0:  # [linear.refuses.rank]
         raise ValueError("x of shape (): expected at least 1 dimension")
     rank("weight", weight, 2)
@@ -74,9 +80,9 @@ class Linear(Module):
         self.bias = Parameter(rng.uniform(-limit, limit, out_features).astype(dtype)) if bias else None
 
     def forward(self, x: Array) -> Array:
-        """(..., I) -> (..., O)"""
+        """Return the products (..., O) of x (..., I)."""
         return linear(x, self.weight.data, None if self.bias is None else self.bias.data)
 
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
-        """forward(x), and its pullback."""
+        """Return forward(x) and its pullback."""
         return self.forward(x), pullback(linear_vjp, x, self.weight, self.bias)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from nnspec.reference.conv2d import conv2d
-from nnspec.reference.conv_transpose2d import ConvTranspose2d, conv_transpose2d
+from nnspec.reference.conv_transpose2d import ConvTranspose2d, conv_transpose2d, definition
 
 
 def by_loops(x, weight, bias, stride, padding, output_padding, dilation, groups):
@@ -38,6 +38,17 @@ def random_case(rng):
 def test_equals_loops(seed):
     x, weight, bias, hyper = random_case(np.random.default_rng(seed))
     np.testing.assert_array_equal(conv_transpose2d(x, weight, bias, **hyper), by_loops(x, weight, bias, **hyper))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+@pytest.mark.parametrize("seed", range(50))
+def test_equals_its_definition(seed, dtype):
+    x, weight, bias, hyper = random_case(np.random.default_rng(seed))
+    x, weight, bias = (a.astype(dtype) for a in (x, weight, bias))
+    fast, expected = (f(x, weight, bias, **hyper) for f in (conv_transpose2d, definition))
+    np.testing.assert_array_equal(fast, expected, strict=True)
+    fast, expected = (f(x, weight, **hyper) for f in (conv_transpose2d, definition))
+    np.testing.assert_array_equal(fast, expected, strict=True)
 
 
 @pytest.mark.parametrize("seed", range(50))
