@@ -1,8 +1,8 @@
-"""How cases are drawn: Hypothesis draws a row of bytes, and decisions are made from one byte after another.
+"""How cases are drawn: from a row of random bytes. Each decision reads the next byte or two.
 
-To draw each decision from Hypothesis takes longer than to call the subject. A row of bytes is one draw, and Hypothesis
-makes each byte of a failing case as small as it can: a smaller byte is an earlier choice, and 0 is the first choice.
-The same bytes give the same decisions for each dtype. What is written here reads as Hypothesis's own strategies do.
+To draw each decision from Hypothesis takes longer than to call the subject. A smaller byte is an earlier choice, and 0
+is the first choice, so that a failing case becomes smaller as its bytes do. The same bytes give the same decisions for
+each dtype. Decisions are written as Hypothesis's strategies are.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
-
-from hypothesis import strategies as st
 
 LENGTH = 80  # bytes of a case: more than its decisions take
 
@@ -40,6 +38,30 @@ class Draw:
 
 
 @dataclass(frozen=True)
+class Made:
+    """A decision that was made: the bytes that it read, and the number below the limit that they gave."""
+
+    begin: int
+    end: int
+    limit: int
+    value: int
+
+
+class Recording(Draw):
+    """Bytes, and which decision reads which of them."""
+
+    def __init__(self, values: bytes) -> None:
+        super().__init__(values)
+        self.decided: list[Made] = []
+
+    def below(self, limit: int) -> int:
+        """Return a whole number from 0 to limit − 1, and note the decision."""
+        begin, value = self.used, super().below(limit)
+        self.decided.append(Made(begin, self.used, limit, value))
+        return value
+
+
+@dataclass(frozen=True)
 class Decision(Generic[T]):
     """A decision, or several, that `make` makes."""
 
@@ -48,14 +70,6 @@ class Decision(Generic[T]):
     def map(self, change: Callable[[T], Any]) -> Decision[Any]:
         """Return the decision whose result is changed."""
         return Decision(lambda draw: change(self.make(draw)))
-
-    @property
-    def strategy(self) -> st.SearchStrategy[T]:
-        """The Hypothesis strategy of what it decides on."""
-        return _BYTES.map(lambda values: self.make(Draw(values)))
-
-
-_BYTES = st.binary(min_size=LENGTH, max_size=LENGTH)
 
 
 def composite(function: Callable[..., T]) -> Callable[..., Decision[T]]:

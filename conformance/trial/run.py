@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import math
 import time
@@ -31,7 +30,7 @@ from nnspec.conformance.trial.record import (
     parts,
     reason_of,
 )
-from nnspec.conformance.trial.search import PROFILES, make_smaller, rows, seeded_generators, settings_of
+from nnspec.conformance.trial.search import CALLS, PROFILES, rows, seeded_generators, settings_of, smallest
 from nnspec.conformance.trial.steps import CallFunction, CallModule, New
 from nnspec.conformance.trial.trial import Trial
 
@@ -50,7 +49,6 @@ class Tally:
     unsupported: Counter[str] = field(default_factory=Counter)
     defects: Counter[str] = field(default_factory=Counter)  # known, of the framework
     failing_calls: Counter[str] = field(default_factory=Counter)  # calls that a law starts from and that fail
-    last: Mismatch | None = None
     wrong: list[Sighting] = field(default_factory=list)
 
     def count(self, judge: Callable[[Any], None], case: Any) -> None:
@@ -70,7 +68,6 @@ class Tally:
             self.failing_calls[str(reason)] += 1
         except Mismatch as mismatch:
             self.failed_at = self.failed_at or self.judged + 1
-            self.last = mismatch
             if len(self.wrong) < REMEMBERED and mismatch.sighting:
                 self.wrong.append(mismatch.sighting)
             raise
@@ -132,39 +129,46 @@ def _supported(trial: Trial, check: Check, simplify: bool) -> Outcome:
 def _cases(trial: Trial, check: Check, decision: Decision[Any], limit: int, simplify: bool) -> Outcome:
     """Judge random cases, and make the first one that fails smaller."""
     tally, draws = Tally(), _draws(trial, check, limit)
-    judge = functools.partial(_judged, trial, check, tally, draws=draws)
     with seeded_generators() as reseed:
-        for row in rows(seed_of(trial, check), -(-limit // draws)):
+
+        def judge(row: bytes) -> None:
             reseed()
+            case = decision.make(Draw(row))
+            for number in range(draws):  # the same case, its data shuffled
+                tally.count(lambda case: attempt(trial, check, case), _shuffled(case, number) if number else case)
+
+        for row in rows(seed_of(trial, check), -(-limit // draws)):
             try:
-                judge(decision.make(Draw(row)))
+                judge(row)
             except Mismatch as first:
-                if simplify:
-                    return _smaller(trial, check, decision, draws, tally, row, first)
-                tally.wrong = []
-                return _failed(first, tally)
+                if not simplify:
+                    tally.wrong = []
+                    return _failed(first, tally)
+                failure, steady = _smaller(decision, row, judge, first, CALLS // draws)
+                if steady:
+                    failure = _smallest(trial, check, failure)
+                tally.wrong = tally.wrong + _more(trial, check, decision, draws) if check.decides else []
+                return _failed(failure, tally, flaky=not steady)
     return _conclude(tally, limit)
 
 
-def _judged(trial: Trial, check: Check, tally: Tally, case: Any, draws: int) -> None:
-    """Judge a case, and the same case with its data shuffled, `draws` times in all."""
-    for number in range(draws):
-        tally.count(lambda case: attempt(trial, check, case), _shuffled(case, number) if number else case)
-
-
 def _smaller(
-    trial: Trial, check: Check, decision: Decision[Any], draws: int, tally: Tally, row: bytes, first: Mismatch
-) -> Outcome:
-    """Return the outcome of a check whose case of this row failed: with the smallest case, and what others showed."""
-    failure, flaky = first, True
-    try:
-        make_smaller(decision, row, functools.partial(_judged, trial, check, tally, draws=draws))
-    except (Mismatch, Flaky) as error:
-        failure, flaky = _failure(error, tally), isinstance(error, Flaky)
-    if not flaky:
-        failure = _smallest(trial, check, failure)
-    tally.wrong = tally.wrong + _more(trial, check, decision, draws) if check.decides else []
-    return _failed(failure, tally, flaky=flaky)
+    decision: Decision[Any], row: bytes, judge: Callable[[bytes], None], first: Mismatch, calls: int
+) -> tuple[Mismatch, bool]:
+    """Return the mismatch of the smallest case, and if both the case of the row and the smallest one fail again."""
+    found = [first]
+
+    def fails(row: bytes) -> bool:
+        with suppress(Unsupported):
+            try:
+                judge(row)
+            except Mismatch as mismatch:
+                found.append(mismatch)
+                return True
+        return False
+
+    steady = fails(row) and fails(smallest(decision, row, fails, calls))
+    return found[-1], steady
 
 
 def _machine(trial: Trial, check: Check, strategy: type, limit: int, simplify: bool) -> Outcome:
@@ -184,7 +188,7 @@ def _machine(trial: Trial, check: Check, strategy: type, limit: int, simplify: b
     except Unsupported as declined:
         return _declined(declined)
     except (Mismatch, Flaky) as error:
-        failure = _failure(error, tally)
+        failure = _failure(error)
         if simplify and isinstance(error, Mismatch):
             failure = _smallest(trial, check, failure)
         if not simplify:  # machines begun, the last one twice: Hypothesis repeats it
@@ -197,12 +201,11 @@ def _declined(declined: Unsupported) -> Outcome:
     return Outcome("unsupported" if isinstance(declined, Lacks) else "not run", reason=reason_of(declined))
 
 
-def _failure(error: Mismatch | Flaky, tally: Tally) -> Mismatch:
-    """Return the Mismatch that ended a run. Raises what is no result of the subject's."""
+def _failure(error: Mismatch | Flaky) -> Mismatch:
+    """Return the Mismatch that ended a machine. Raises the error if it is no result of the subject's."""
     if isinstance(error, Mismatch):
         return error
-    of_machine = [e for e in getattr(error, "exceptions", ()) if isinstance(e, Mismatch)]
-    failure = tally.last or next(iter(of_machine), None)
+    failure = next((e for e in getattr(error, "exceptions", ()) if isinstance(e, Mismatch)), None)
     if failure is None:
         raise error
     return failure

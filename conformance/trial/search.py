@@ -1,7 +1,7 @@
-"""The rows of bytes that the cases of a check are made from, and how Hypothesis makes a failing row smaller.
+"""The rows of bytes that the cases of a check are made from, and how a failing row is made smaller.
 
 Rows are drawn at random, which takes no time. Hypothesis would take as long to draw a row as a framework takes to
-compute the case. It is called only if a case fails.
+compute the case. It draws the steps of state machines only.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
-from hypothesis.database import ExampleDatabase, choices_to_bytes
-from nnspec.conformance.drawing import LENGTH, Decision
+from hypothesis import HealthCheck, Phase, Verbosity, settings
+from nnspec.conformance.drawing import LENGTH, Decision, Made, Recording
 
 PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
+CALLS = 400  # cases that are tried to make a failing one smaller
 SETTINGS = settings(
     deadline=None,
     database=None,
@@ -41,34 +41,42 @@ def rows(seeded: int, count: int) -> Iterator[bytes]:
         yield source.randbytes(LENGTH)
 
 
-def make_smaller(decision: Decision[Any], row: bytes, judge: Callable[[Any], None]) -> None:
-    """Judge the case of a row that fails, and smaller cases. Raises what the smallest failing case raises.
+def smallest(decision: Decision[Any], row: bytes, fails: Callable[[bytes], bool], calls: int = CALLS) -> bytes:
+    """Return the row of a failing case in which no single decision can be an earlier choice.
 
-    Hypothesis finds the row in its database, as if it had failed in an earlier run.
+    At most `calls` cases are tried, and no row twice.
     """
+    tried = {row}
+    at = since = 0  # the decision to make smaller, and the number of decisions that were tried since the last success
+    while since < len(decided := _decided(decision, row)):
+        at %= len(decided)
+        for smaller in _smaller(row, decided, at):
+            if smaller not in tried:
+                if len(tried) > calls:
+                    return row
+                tried.add(smaller)
+                if fails(smaller):
+                    row, since = smaller, -1
+                    break
+        at, since = at + 1, since + 1
+    return row
 
-    def test(*, case: Any) -> None:
-        judge(case)
 
-    found = settings(SETTINGS, database=_Known(row), phases=(Phase.reuse, Phase.shrink))
-    found(seed(0)(given(case=decision.strategy)(test)))()
+def _smaller(row: bytes, decided: list[Made], at: int) -> Iterator[bytes]:
+    """Yield the row with smaller values of one decision, the smallest first."""
+    made = decided[at]
+    for value in sorted({0, 1, 2, made.value // 2, made.value - 1}):
+        if 0 <= value < made.value:
+            size = made.end - made.begin
+            least = -(-(value << 8 * size) // made.limit)  # the least bytes that give this value
+            yield row[: made.begin] + least.to_bytes(size, "big") + row[made.end :]
 
 
-class _Known(ExampleDatabase):
-    """A database of Hypothesis that holds one row, whatever it is asked for."""
-
-    def __init__(self, row: bytes) -> None:
-        super().__init__()
-        self._saved = choices_to_bytes([row])
-
-    def fetch(self, key: bytes) -> Iterator[bytes]:
-        yield self._saved
-
-    def save(self, key: bytes, value: bytes) -> None:
-        """Keep nothing: no other run needs it."""
-
-    def delete(self, key: bytes, value: bytes) -> None:
-        """Keep the row."""
+def _decided(decision: Decision[Any], row: bytes) -> list[Made]:
+    """Return the decisions that a row makes."""
+    draw = Recording(row)
+    decision.make(draw)
+    return [made for made in draw.decided if made.end <= len(row)]
 
 
 @contextmanager
