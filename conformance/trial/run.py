@@ -252,7 +252,9 @@ def attempt(trial: Trial, check: Check, case: Any) -> None:
         mismatch = trial.compared.blamed(last)
         wrong = "raised" if mismatch.raised is not None else mismatch.words
         mismatch.sighting = _sighting(trial, case, wrong)
-        mismatch.case, mismatch.steps = mismatch.case or case, mismatch.steps or trial.steps
+        mismatch.case = mismatch.case or case
+        if not mismatch.end:  # an end that says all that is to be done needs no steps before it
+            mismatch.steps = mismatch.steps or trial.steps
         raise mismatch from None
     trial.compared.end()
 
