@@ -1,4 +1,4 @@
-"""The residual block of ResNet-18 and -34: two convolutions, and a shortcut round them. Page: spec/basic_block.md"""
+"""The residual block of ResNet-18 and ResNet-34: two convolutions and a shortcut. Page: spec/basic_block.md"""
 
 from typing import Any
 
@@ -13,7 +13,11 @@ from numpy.typing import DTypeLike
 
 
 class ResidualBlock(Module):
-    """relu(branch(x) + shortcut(x)); the shortcut is x itself wherever the branch keeps its shape."""
+    """relu(branch(x) + shortcut(x)), where the shortcut is x itself if the branch keeps its shape.
+
+    By construction: basic_block.refuses.channels, basic_block.refuses.stride, basic_block.refuses.rank,
+    basic_block.parameters.count, basic_block.state.complete, basic_block.mode.train, basic_block.mode.eval.
+    """
 
     def __init__(
         self,
@@ -26,37 +30,42 @@ class ResidualBlock(Module):
     ) -> None:
         super().__init__()
         made: dict[str, Any] = {"dtype": dtype, "rng": rng or np.random.default_rng()}
-        # [basic_block.branch.value] [basic_block.stride.first] [basic_block.stride.once] the first strides alone;
-        # [basic_block.refuses.stride] [basic_block.refuses.channels] [basic_block.refuses.rank] a convolution does;
-        # [basic_block.parameters.count] no biases, for the norms bring theirs
+        # Only the first convolution has the stride: [basic_block.stride.first] [basic_block.stride.once]
+        # The convolutions have no bias, because the norms after them have one.
         self.conv1 = Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False, **made)
-        # [basic_block.branch.norms] [basic_block.mode.train] [basic_block.mode.eval] each with its own statistics
+        # Each norm has its own statistics: [basic_block.branch.norms]
         self.bn1 = BatchNorm2d(out_channels, **made)
         self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1, bias=False, **made)
         self.bn2 = BatchNorm2d(out_channels, **made)
         if stride == 1 and in_channels == out_channels:
             self.downsample = None  # [basic_block.shortcut.identity]
         else:
-            # [basic_block.projection.channels] [basic_block.projection.stride] every stride-th pixel, other channels,
-            # [basic_block.projection.norm] a norm of its own; [basic_block.state.complete] [basic_block.output.dtype]
+            # [basic_block.projection.channels] [basic_block.projection.stride] [basic_block.projection.norm]
             self.downsample = Sequential(
                 Conv2d(in_channels, out_channels, 1, stride, bias=False, **made),
                 BatchNorm2d(out_channels, **made),
             )
 
     def forward(self, x: Array) -> Array:
-        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))"""
-        # Of the parts' making: [basic_block.batch.independent] [basic_block.batch.empty] [basic_block.input.layout]
-        # [basic_block.call.stateless]
+        """Return images (N, out_channels, ceil(H / stride), ceil(W / stride)) of images x (N, in_channels, H, W).
+
+        By construction: basic_block.shortcut.negative, basic_block.output.dtype, basic_block.output.fresh,
+        basic_block.batch.independent, basic_block.batch.empty, basic_block.input.layout, basic_block.call.stateless.
+        """
         y = relu(self.bn1(self.conv1(x)))  # [basic_block.relu.inner]
-        y = self.bn2(self.conv2(y))
-        # [basic_block.relu.none-before-add] [basic_block.shortcut.negative] both may be negative;
-        # y is ours to add to, and x is not: [basic_block.input.unchanged]
+        y = self.bn2(self.conv2(y))  # no ReLU here: [basic_block.branch.value] [basic_block.relu.none-before-add]
+        # Add to y, a new array, and not to x: [basic_block.input.unchanged]
         y += x if self.downsample is None else self.downsample(x)
-        return relu(y)  # [basic_block.relu.after-add] [basic_block.output.fresh]
+        return relu(y)  # [basic_block.relu.after-add]
 
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
-        """forward(x), and its pullback: x gets what comes back through both ways."""
+        """Return forward(x) and its pullback, which adds the gradients of branch and shortcut.
+
+        By construction: basic_block.gradient.train, basic_block.gradient.eval, basic_block.gradient.stride,
+        basic_block.gradient.batch, basic_block.gradient.empty, basic_block.gradient.parameters,
+        basic_block.gradient.like-operand, basic_block.gradient.buffers, basic_block.gradient.statistics,
+        basic_block.gradient.unchanged, basic_block.gradient.layout.
+        """
         first, through_conv1 = self.conv1.vjp(x)
         first, through_bn1 = self.bn1.vjp(first)
         second, through_conv2 = self.conv2.vjp(relu(first))
@@ -65,12 +74,7 @@ class ResidualBlock(Module):
         total = second + shortcut
 
         def pull(cotangent: Array) -> Array:
-            # [basic_block.gradient.unchanged] [basic_block.gradient.layout] relu's gives an array of our own
             cotangent = relu_vjp(cotangent, total)  # [basic_block.gradient.last-relu]
-            # each part knows its way: [basic_block.gradient.train] [basic_block.gradient.eval]
-            # [basic_block.gradient.stride] [basic_block.gradient.batch] [basic_block.gradient.empty],
-            # adds to its parameters' gradients, [basic_block.gradient.parameters] [basic_block.gradient.like-operand]
-            # and leaves its buffers alone: [basic_block.gradient.buffers] [basic_block.gradient.statistics]
             of_first = relu_vjp(through_conv2(through_bn2(cotangent)), first)  # [basic_block.gradient.inner-relu]
             # [basic_block.gradient.shortcut] [basic_block.gradient.projection]
             of_shortcut = cotangent if through_shortcut is None else through_shortcut(cotangent)

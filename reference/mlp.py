@@ -12,9 +12,10 @@ from numpy.typing import DTypeLike
 
 
 def mlp(x: Array, *parameters: Array) -> Array:
-    """x (..., I), then the weight (H, I) and the bias (H,) of each layer in order -> (..., O), in x's dtype.
+    """Return linear layers of x with a ReLU between each two of them. This is the formula.
 
-    Raises ValueError for any operand that `linear` refuses.
+    x has shape (..., I). For each layer in order, `parameters` has a weight, (H, I) for the first, and a bias, (H,).
+    The result has shape (..., O) and x's dtype. Raises ValueError for operands that `linear` refuses.
     """
     weights, biases = parameters[::2], parameters[1::2]
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
@@ -23,7 +24,10 @@ def mlp(x: Array, *parameters: Array) -> Array:
 
 
 class MLP(Module):
-    """Linear layers `fc1`, `fc2`, … with a ReLU between each two of them."""
+    """Linear layers `fc1`, `fc2`, … with a ReLU between each two of them.
+
+    By construction: mlp.refuses.sizes, mlp.refuses.hidden-sizes, mlp.init.distinct.
+    """
 
     def __init__(
         self,
@@ -35,30 +39,33 @@ class MLP(Module):
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
-        rng = rng or np.random.default_rng()  # one for all layers, which would otherwise begin alike
+        rng = rng or np.random.default_rng()  # one generator for all layers, so that they differ
         hidden = [*hidden_features] if isinstance(hidden_features, Iterable) else [hidden_features]
         sizes = [in_features, *hidden, out_features]  # [mlp.depth.any] [mlp.depth.none]
         self.depth = len(hidden)
         # [mlp.parameters.complete] [mlp.depth.distinct] [mlp.parameters.names] [mlp.depth.names]
-        # [mlp.refuses.sizes] [mlp.refuses.hidden-sizes] [mlp.init.distinct]
         for n, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
             setattr(self, f"fc{n}", Linear(inputs, outputs, dtype=dtype, rng=rng))
         self.relu = ReLU()
 
     def forward(self, x: Array) -> Array:
-        """(..., I) -> (..., O)"""
-        # As Linear and ReLU do: [mlp.refuses.rank] [mlp.refuses.features] [mlp.leading.any] [mlp.batch.empty]
-        # [mlp.batch.independent] [mlp.input.layout] [mlp.input.unchanged] [mlp.call.stateless]
+        """Return the output (..., O) of the last layer for x (..., I).
+
+        By construction: mlp.arguments.together, mlp.refuses.rank, mlp.refuses.features, mlp.leading.any,
+        mlp.hidden.bias, mlp.depth.bias, mlp.output.bias, mlp.output.size, mlp.output.dtype, mlp.output.fresh,
+        mlp.batch.empty, mlp.batch.independent, mlp.input.layout, mlp.input.unchanged, mlp.call.stateless.
+        """
         *hidden, last = self._stack()
-        for layer in hidden:  # [mlp.hidden.bias] [mlp.depth.bias]
+        for layer in hidden:
             x = self.relu(layer(x))  # [mlp.hidden.relu] [mlp.depth.activated]
-        # [mlp.output.value] [mlp.output.bias] [mlp.arguments.together] [mlp.output.size] [mlp.output.dtype]
-        return last(x)  # [mlp.output.fresh] [mlp.output.linear] nothing follows the last layer
+        return last(x)  # nothing follows the last layer: [mlp.output.value] [mlp.output.linear]
 
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
-        """Return forward(x) and its pullback, which runs the pullbacks of the layers, the last one first."""
-        # As Linear's and ReLU's: [mlp.gradient.like-operand] [mlp.gradient.layout] [mlp.gradient.unchanged]
-        # [mlp.gradient.batch] [mlp.gradient.empty]
+        """Return forward(x) and its pullback, which runs the pullbacks of the layers, the last one first.
+
+        By construction: mlp.gradient.like-operand, mlp.gradient.batch, mlp.gradient.empty, mlp.gradient.layout,
+        mlp.gradient.unchanged.
+        """
         *hidden, last = self._stack()
         pullbacks = []
         for layer in hidden:

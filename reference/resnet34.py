@@ -19,7 +19,14 @@ POOL: dict[str, Any] = {"kernel_size": 3, "stride": 2, "padding": 1}
 
 
 class ResNet34(Module):
-    """Images to one score per class. `width` channels leave the stem: 64 in ResNet-34, fewer in a small likeness."""
+    """ResNet-34, which gives images one score for each class.
+
+    The stem has `width` output channels: 64 in ResNet-34, fewer in a small version for tests.
+
+    By construction: resnet34.refuses.channels, resnet34.refuses.rank, resnet34.output.dtype,
+    resnet34.parameters.count, resnet34.state.complete, resnet34.state.shapes, resnet34.mode.train,
+    resnet34.mode.eval.
+    """
 
     def __init__(
         self,
@@ -32,13 +39,13 @@ class ResNet34(Module):
     ) -> None:
         super().__init__()
         rng = rng or np.random.default_rng()
-        made: dict[str, Any] = {"dtype": dtype, "rng": rng}  # [resnet34.output.dtype]
+        made: dict[str, Any] = {"dtype": dtype, "rng": rng}
 
         def stage(in_channels: int, out_channels: int, blocks: int, stride: int) -> Sequential:
             first = ResidualBlock(in_channels, out_channels, stride, **made)
             return Sequential(first, *(ResidualBlock(out_channels, out_channels, **made) for _ in range(blocks - 1)))
 
-        # [resnet34.stem.value] [resnet34.in-channels.respected] [resnet34.refuses.channels] [resnet34.refuses.rank]
+        # [resnet34.stem.value] [resnet34.in-channels.respected]
         self.conv1 = Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False, **made)
         self.bn1 = BatchNorm2d(width, **made)
         # [resnet34.stages.lengths] [resnet34.stages.channels] [resnet34.stages.stride]
@@ -46,27 +53,30 @@ class ResNet34(Module):
         self.layer2 = stage(width, 2 * width, blocks=4, stride=2)
         self.layer3 = stage(2 * width, 4 * width, blocks=6, stride=2)
         self.layer4 = stage(4 * width, 8 * width, blocks=3, stride=2)
-        # [resnet34.num-classes.respected] and with that [resnet34.parameters.count] [resnet34.state.complete]
-        # [resnet34.state.shapes] [resnet34.mode.train] [resnet34.mode.eval] nothing else has state or a mode
-        self.fc = Linear(8 * width, num_classes, **made)
+        self.fc = Linear(8 * width, num_classes, **made)  # [resnet34.num-classes.respected]
         for kernels in self.parameters():
             if kernels.data.ndim == 4:  # [resnet34.start.convolutions]
                 o, _, kh, kw = kernels.data.shape
                 kernels.data[...] = rng.normal(0, np.sqrt(2 / (o * kh * kw)), kernels.data.shape)
 
     def forward(self, x: Array) -> Array:
-        """(N, in_channels, H, W) -> (N, num_classes)"""
-        # [resnet34.output.fresh] [resnet34.call.stateless] [resnet34.input.unchanged] [resnet34.input.layout]
-        # [resnet34.batch.independent] [resnet34.batch.empty] all of its parts are so, and it is nothing but them
+        """Return the scores (N, num_classes) of images x (N, in_channels, H, W).
+
+        By construction: resnet34.output.size, resnet34.output.fresh, resnet34.batch.independent,
+        resnet34.batch.empty, resnet34.input.unchanged, resnet34.input.layout, resnet34.call.stateless.
+        """
         y = relu(self.bn1(self.conv1(x)))
         y = max_pool2d(y, **POOL)  # [resnet34.stem.pool]
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             y = stage(y)  # [resnet34.blocks.value]
-        y = global_avg_pool2d(y)  # [resnet34.pool.global] (N, 8·width), whatever H and W
-        return self.fc(y)  # [resnet34.scores.linear] [resnet34.output.size]
+        y = global_avg_pool2d(y)  # (N, 8·width) for any H and W: [resnet34.pool.global]
+        return self.fc(y)  # [resnet34.scores.linear]
 
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
-        """forward(x), and its pullback: those of its parts, the last one first."""
+        """Return forward(x) and its pullback, which runs the pullbacks of the parts, the last one first.
+
+        By construction: resnet34.gradient.parameters.
+        """
         stem, through_conv1 = self.conv1.vjp(x)
         stem, through_bn1 = self.bn1.vjp(stem)
         rectified = relu(stem)
@@ -79,7 +89,7 @@ class ResNet34(Module):
         scores, through_fc = self.fc.vjp(global_avg_pool2d(last))
 
         def pull(cotangent: Array) -> Array:
-            # [resnet34.gradient.value] and each part adds to its parameters' gradients: [resnet34.gradient.parameters]
+            # [resnet34.gradient.value]
             cotangent = global_avg_pool2d_vjp(through_fc(cotangent), last)
             for through in reversed(through_stages):
                 cotangent = through(cotangent)

@@ -9,10 +9,12 @@ from nnspec.reference.module import Module, Pullback
 
 
 class Sequential(Module):
-    """Feeds its input to the first module, that one's output to the second, and so on.
+    """Modules that run one after the other, each on the output of the one before.
 
-    The modules are attributes named "0", "1", …, and these names are the keys of the state. [sequential.state.keys]
-    Raises TypeError for what is not a module.
+    The modules are attributes named "0", "1", …, which are the keys of the state. Raises TypeError for an object that
+    is not a module.
+
+    By construction: sequential.mode.reaches-all, sequential.parameters.complete, sequential.parameters.shared-once.
     """
 
     def __init__(self, *modules: Module) -> None:
@@ -21,36 +23,42 @@ class Sequential(Module):
             self.append(module)
 
     def append(self, module: Module) -> Sequential:
-        """Add a module at the end; returns the Sequential itself."""
+        """Add a module at the end, and return the Sequential itself."""
         if not isinstance(module, Module):  # [sequential.refuses.non-module]
             raise TypeError(f"{module!r}: expected a Module")
-        # [sequential.append.runs] [sequential.append.state] an attribute is all that a module is, here as anywhere:
-        # [sequential.mode.reaches-all] [sequential.parameters.complete] [sequential.parameters.shared-once]
+        # [sequential.append.runs] [sequential.append.state] [sequential.state.keys]
         setattr(self, str(len(self)), module)
         return self  # [sequential.append.returns-self]
 
     def forward(self, x: Any) -> Any:
-        """What the last module makes of it; without modules, x itself. [sequential.call.empty]"""
-        for module in self:  # [sequential.call.order] [sequential.call.nested] [sequential.call.current]
+        """Return the output of the last module; without modules, x itself.
+
+        By construction: sequential.call.nested, sequential.call.current, sequential.call.empty,
+        sequential.input.unchanged.
+        """
+        for module in self:  # [sequential.call.order]
             x = module(x)
-        return x  # [sequential.input.unchanged]
+        return x
 
     def vjp(self, x: Any) -> tuple[Any, Pullback]:
-        """forward(x), and its pullback: those of the modules, the last one first."""
+        """Return forward(x) and its pullback, which runs the pullbacks of the modules, the last one first.
+
+        By construction: sequential.gradient.nested, sequential.gradient.empty, sequential.gradient.unchanged.
+        """
         pullbacks = []
-        for module in self:  # [sequential.gradient.nested] [sequential.gradient.twice] one for each place
-            x, through = module.vjp(x)  # [sequential.gradient.parameters] at the input that the module has there
+        for module in self:  # a module that stands at two places has a pullback for each: [sequential.gradient.twice]
+            x, through = module.vjp(x)  # [sequential.gradient.parameters]
             pullbacks.append(through)
 
         def pull(cotangent: Any) -> Any:
             for through in reversed(pullbacks):  # [sequential.gradient.x]
                 cotangent = through(cotangent)
-            return cotangent  # [sequential.gradient.empty] [sequential.gradient.unchanged]
+            return cotangent
 
         return x, pull
 
     def __iter__(self) -> Iterator[Module]:
-        # Not children(), which names a module that stands here twice only once. [sequential.call.twice]
+        # Not children(), which has a module at two places only once: [sequential.call.twice]
         return iter([m for m in vars(self).values() if isinstance(m, Module)])  # [sequential.iteration.order]
 
     def __len__(self) -> int:
@@ -61,9 +69,12 @@ class Sequential(Module):
     @overload
     def __getitem__(self, index: slice) -> Sequential: ...
     def __getitem__(self, index: int | slice) -> Module:
-        modules = list(self)  # whose rules these are:
-        if isinstance(index, slice):  # [sequential.slice.range] [sequential.slice.step] [sequential.slice.reversed]
-            # the same modules in a Sequential of its own: [sequential.slice.shares] [sequential.slice.independent]
+        """Return the module at an index, or a new Sequential of the modules in a slice, by the rules of lists.
+
+        By construction: sequential.slice.step, sequential.slice.reversed, sequential.slice.shares,
+        sequential.slice.independent, sequential.index.negative, sequential.refuses.negative-index.
+        """
+        modules = list(self)
+        if isinstance(index, slice):  # [sequential.slice.range]
             return Sequential(*modules[index])
-        # [sequential.index.position] [sequential.index.negative]
-        return modules[index]  # [sequential.refuses.index] [sequential.refuses.negative-index]
+        return modules[index]  # [sequential.index.position] [sequential.refuses.index]

@@ -15,35 +15,38 @@ def sgd_step(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
 ) -> tuple[Array, Array]:
-    """(parameter, gradient, velocity), all of one shape -> (new parameter, new velocity), in parameter's dtype.
+    """Return the parameter after a step against its gradient, and the new velocity.
 
-    No operand is written to. [sgd.gradient.unchanged] Without an earlier velocity this is a first step.
-    Raises ValueError for a gradient of another shape.
+    All arrays have one shape and dtype; the results are new arrays. velocity=None is the state before the first step.
+    Raises ValueError for a gradient of another shape. This is the formula.
+
+    By construction: sgd.gradient.unchanged, sgd.arguments.together, sgd.step.elementwise, sgd.lr.zero.
     """
     if gradient.shape != parameter.shape:  # [sgd.refuses.gradient-shape]
         raise ValueError(f"gradient of shape {gradient.shape}: expected the parameter's, {parameter.shape}")
-    moved_by = gradient.copy()  # [sgd.momentum.kept] the caller may write to the gradient before the next step
-    # What is switched off is left out, not multiplied by 0: 0·∞ is NaN.
+    # A copy, because the caller may write to the gradient before the next step: [sgd.momentum.kept]
+    moved_by = gradient.copy()
+    # Weight decay and momentum of 0 are skipped and not multiplied by, because 0 · ∞ is NaN.
     if weight_decay:
         moved_by += weight_decay * parameter  # [sgd.weight-decay.gradient] [sgd.weight-decay.velocity]
     if momentum and velocity is not None:  # [sgd.momentum.first-step]
-        moved_by += momentum * velocity  # [sgd.momentum.accumulates] [sgd.arguments.together]
-    return parameter - lr * moved_by, moved_by  # [sgd.step.value] [sgd.step.elementwise] [sgd.lr.zero]
+        moved_by += momentum * velocity  # [sgd.momentum.accumulates]
+    return parameter - lr * moved_by, moved_by  # [sgd.step.value]
 
 
 class SGD:
-    """Moves the parameters that it was given, and nothing else.
+    """An optimiser that moves the parameters it is given.
 
-    [sgd.buffers.unmoved] [sgd.buffers.statistics] [sgd.parameters.others]
+    Raises ValueError for an empty list of parameters, and for a negative lr, momentum or weight_decay.
 
-    Raises ValueError for no parameters, and for an lr, a momentum or a weight_decay below 0.
+    By construction: sgd.buffers.unmoved, sgd.buffers.statistics, sgd.parameters.others, sgd.momentum.per-optimiser.
     """
 
     def __init__(
         self, params: Iterable[Parameter], lr: float, momentum: float = 0.0, weight_decay: float = 0.0
     ) -> None:
-        # A list of one's own: [sgd.parameters.iterable] a generator can be read only once, and
-        # [sgd.parameters.list-kept] the caller's list is neither changed nor watched.
+        # A list of its own, because a generator can be read only once, and the caller may change a list later:
+        # [sgd.parameters.iterable] [sgd.parameters.list-kept]
         self.params = list(params)
         if not self.params:  # [sgd.refuses.no-parameters]
             raise ValueError("params is empty: expected at least one Parameter")
@@ -52,29 +55,35 @@ class SGD:
             if value < 0:
                 raise ValueError(f"{name}={value}: expected at least 0")
         self.hyper = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        # [sgd.momentum.per-parameter] [sgd.momentum.per-optimiser]
+        # [sgd.momentum.per-parameter]
         self.velocities: list[Array | None] = [None] * len(self.params)
 
     def step(self) -> None:
-        """Move every parameter that has a gradient."""
-        for i, p in enumerate(self.params):  # [sgd.step.every-parameter] [sgd.parameters.tied]
-            if p.grad is not None:  # [sgd.parameters.without-gradient] [sgd.parameters.unused]
+        """Move every parameter that has a gradient.
+
+        By construction: sgd.parameters.tied, sgd.parameters.unused, sgd.parameters.copied, sgd.parameters.loaded,
+        sgd.training.equals-model.
+        """
+        for i, p in enumerate(self.params):  # [sgd.step.every-parameter]
+            if p.grad is not None:  # [sgd.parameters.without-gradient]
                 moved, self.velocities[i] = sgd_step(p.data, p.grad, self.velocities[i], **self.hyper)
-                # in the array that the module has: [sgd.parameters.in-place] [sgd.parameters.dtype]
-                # [sgd.parameters.loaded] [sgd.training.equals-model] and a deep copy has not: [sgd.parameters.copied]
+                # Write into the array that the module holds: [sgd.parameters.in-place] [sgd.parameters.dtype]
                 p.data[...] = moved
 
     def zero_grad(self) -> None:
-        """Forget the gradients, and nothing else. [sgd.zero-grad.keeps-velocity]"""
+        """Set all gradients to None.
+
+        By construction: sgd.zero-grad.keeps-velocity, sgd.zero-grad.afresh.
+        """
         for p in self.params:
-            p.grad = None  # [sgd.zero-grad.clears] [sgd.zero-grad.afresh]
+            p.grad = None  # [sgd.zero-grad.clears]
 
     def state_dict(self) -> dict[str, list[Array | None]]:
-        """Copies of the velocities, in the order of the parameters: all that a checkpoint needs beside the module's."""
+        """Return copies of the velocities, in the order of the parameters: the state that a checkpoint needs."""
         return {"velocities": [None if v is None else v.copy() for v in self.velocities]}
 
     def load_state_dict(self, state: Mapping[str, Sequence[Array | None]]) -> None:
-        """Go on with these velocities. Raises ValueError where they are not those of as many parameters."""
+        """Continue with these velocities. Raises ValueError if there are not as many as parameters."""
         velocities = state["velocities"]
         if len(velocities) != len(self.params):
             raise ValueError(f"{len(velocities)} velocities: expected {len(self.params)}, one for each parameter")
