@@ -6,13 +6,6 @@ from nnspec.reference.module import Module, Parameter, Pullback, pullback
 from nnspec.reference.windows import output_size, pad, scatter, windows
 from numpy.typing import DTypeLike
 
-# The fast forms copy windows as columns of a matrix, and few at a time, so that the columns and their product stay in
-# the processor's cache. COLUMNS is about how many elements of one image are copied at once: in float32, twice as many
-# take 1.4 times as long on an image of 64 × 112 × 112, and fewer gain nothing. Of small images, as many are taken at
-# once as have PIXELS windows together: single images of 4 × 3 × 3 take five times as long, and more gain a few percent.
-COLUMNS = 2**19
-PIXELS = 400
-
 
 def definition(
     x: Array,
@@ -35,6 +28,14 @@ def definition(
     kernels = weight.reshape(groups, o // groups, cg, kh, kw)
     y = np.einsum("gocij,ngcijrs->ngors", kernels, view).reshape(n, o, oh, ow)
     return y if bias is None else y + bias[:, None, None]
+
+
+# The fast forms copy windows as columns of a matrix, and few at a time, so that the columns and their product stay in
+# the processor's cache. COLUMNS is about how many elements of one image are copied at once: in float32, twice as many
+# take 1.4 times as long on an image of 64 × 112 × 112, and fewer gain nothing. Of small images, as many are taken at
+# once as have PIXELS windows together: single images of 4 × 3 × 3 take five times as long, and more gain a few percent.
+COLUMNS = 2**19
+PIXELS = 400
 
 
 def conv2d(

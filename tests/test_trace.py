@@ -105,6 +105,19 @@ def test_what_holds_by_construction_is_listed_at_the_end_of_a_docstring(stem):
         nothing([word for word in found[:-1] if not word.endswith(",")], "words of a list without a comma")
 
 
+def test_a_requirement_is_found_at_its_tag_and_in_a_list():
+    (tag,) = reference_sites(KNOWN["conv2d.bias.per-channel"])
+    assert tag.endswith("y += bias[:, None, None]  # [conv2d.bias.per-channel]")
+    (listed,) = reference_sites(KNOWN["conv2d.batch.empty"])
+    assert listed.endswith("conv2d, by construction")
+
+
+@pytest.mark.parametrize("stem", [stem for stem in STEMS if "\ndef definition(" in files("reference")[stem]])
+def test_definitions_come_first_and_run_on_their_page(stem):
+    assert re.findall(r"^(?:def|class) (\w+)", files("reference")[stem], re.M)[0] == "definition"
+    assert f">>> from nnspec.reference.{stem} import definition\n>>>" in pages()[stem]
+
+
 def test_what_checks_and_faults_cite_exists():
     nothing(sorted(set(CHECKS) - set(KNOWN)), "checked, but on no page")
     nothing(sorted({f.requirement for f in catalogue().values()} - set(KNOWN)), "faulty, but on no page")
