@@ -18,7 +18,7 @@ from typing import Any
 from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Subject
 from nnspec.conformance.checks import load_checks
-from nnspec.conformance.faults import Fault, catalogue
+from nnspec.conformance.faults import Fault, catalogue, measured
 from nnspec.conformance.report.report import versions
 from nnspec.conformance.report.terminal import bar
 from nnspec.conformance.report.verdicts import Record
@@ -101,6 +101,17 @@ def faults_of(blocks: Iterable[str] = ()) -> list[Fault]:
 
 
 # -- what is published -------------------------------------------------------------------------------------------------
+
+
+def recorded() -> list[Verdict]:
+    """Return the verdicts on all faults as they were measured last, without their reasons and times."""
+    return [
+        Verdict(key, seed, cases is not None, "", cases or 0)
+        for stem in sorted({fault.stem for fault in catalogue().values()})
+        for key, entry in measured(stem).items()
+        if key in catalogue()
+        for seed, cases in enumerate(entry["cases"])
+    ]
 
 
 def assemble(verdicts: Sequence[Verdict], profile: str, seeds: int, seconds: float) -> dict[str, Any]:

@@ -96,13 +96,21 @@ def origins() -> dict[str, dict[str, Any]]:
 
 
 @functools.cache
-def broken_by_faults() -> dict[str, list[str]]:
-    """Fault -> the requirements of its block that it breaks, as `benchmarks/quality/naming.py --write` measures it.
+def measured(stem: str) -> dict[str, dict[str, Any]]:
+    """Return what `benchmarks/quality/measure_faults.py` wrote of each fault of a block.
 
-    Without the name of the block; and with a ! where it is a shape that is wrong.
+    `breaks` lists the requirements of the block that the fault breaks, without the name of the block, and with a `!` if
+    a shape is wrong; the list is empty for a fault in a *should*. `cases` has, for each seed, the number of cases until
+    the fault's own check failed, and None if the fault survived. Seeds that have not been measured are absent.
     """
-    text = resources.files(__name__).joinpath("broken.json").read_text("utf-8")
-    return dict(json.loads(text))
+    file = resources.files(__name__).joinpath(f"{stem}.json")
+    return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
+
+
+@functools.cache
+def broken_by_faults() -> dict[str, list[str]]:
+    """Return the measured requirements that each fault in a *must* breaks."""
+    return {key: entry["breaks"] for stem in SIGNATURES for key, entry in measured(stem).items() if entry["breaks"]}
 
 
 @functools.cache

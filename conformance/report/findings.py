@@ -1,6 +1,6 @@
 """The order of findings: the requirement that a mistake is about comes before those that the mistake also breaks.
 
-Each fault of the catalogue has been put to all checks of its block, and broken.json says which of them it breaks, with
+Each fault of the catalogue was put to all checks of its block. faults/BLOCK.json lists what it breaks, with
 a `!` behind a requirement where it is the shape of a result that is wrong. A finding comes the earlier the better the
 mistakes in it account for all findings together: by the probability that a mistake in requirement r breaks what is
 broken, each requirement i by itself,
