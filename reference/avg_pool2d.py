@@ -103,7 +103,8 @@ def _divisor(x: Array, layout: Layout, count_include_pad: bool, divisor_override
     # Count elements as a sum of ones. Ones in the padding count it, zeros do not:
     # [avg_pool2d.divisor.include-pad] [avg_pool2d.divisor.exclude-pad]
     ones = pad(np.ones((1, 1, *x.shape[2:]), x.dtype), layout.padding, 1 if count_include_pad else 0)
-    return _sums(layout._replace(padding=(0, 0)).windows(ones, 0))  # [avg_pool2d.divisor.overhang]
+    ones = pad(ones, (0, 0), 0, layout.overhang)  # [avg_pool2d.divisor.overhang]
+    return _sums(layout.windows_of_padded(ones))
 
 
 def _layout(

@@ -201,7 +201,7 @@ def _all_but_channels(x: Array) -> tuple[int, ...]:
 
 def _along_channels(vector: Array, x: Array) -> Array:
     """Return a vector (C,) in the shape (C, 1, …) that broadcasts along axis 1 of x."""
-    return vector.reshape(-1, *(1 for _ in x.shape[2:]))
+    return vector.reshape(-1, *(1,) * (x.ndim - 2))
 
 
 def _check(x, running_mean, running_var, weight, bias, training, eps):

@@ -91,8 +91,11 @@ class Layout(NamedTuple):
 
     def windows(self, images: Array, border: float) -> Array:
         """Return a view (N, C, KH, KW, OH, OW) of images (N, C, H, W) that are padded with `border`."""
+        return self.windows_of_padded(pad(images, self.padding, border, self.overhang))
+
+    def windows_of_padded(self, padded: Array) -> Array:
+        """Return a view (N, C, KH, KW, OH, OW) of images that have padding and overhang."""
         oh, ow = self.output_size
-        padded = pad(images, self.padding, border, self.overhang)
         return windows(padded, self.kernel_size, self.stride, self.dilation)[..., :oh, :ow]
 
 
