@@ -73,6 +73,7 @@ def _table(kind: str, dtype: str) -> np.ndarray:
     """Values of one kind, the same ones in each dtype."""
     rng = np.random.default_rng(0)
     signs = rng.choice([-1.0, 1.0], TABLE)
+    values: Array
     if kind == "normal":
         values = rng.standard_normal(TABLE)
     elif kind == "integers":

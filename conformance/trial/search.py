@@ -17,6 +17,7 @@ from nnspec.conformance.drawing import LENGTH, Decision, Made, Recording
 
 PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
 CALLS = 400  # cases that are tried to make a failing one smaller
+TAILS = 2  # random rows of later bytes that are tried with each smaller value of a decision
 SETTINGS = settings(
     deadline=None,
     database=None,
@@ -69,7 +70,10 @@ def _smaller(row: bytes, decided: list[Made], at: int) -> Iterator[bytes]:
         if 0 <= value < made.value:
             size = made.end - made.begin
             least = -(-(value << 8 * size) // made.limit)  # the least bytes that give this value
-            yield row[: made.begin] + least.to_bytes(size, "big") + row[made.end :]
+            begin = row[: made.begin] + least.to_bytes(size, "big")
+            yield begin + row[made.end :]
+            for number in range(TAILS):  # what the later bytes mean may have changed: other ones may fail
+                yield begin + random.Random(number).randbytes(len(row) - made.end)
 
 
 def _decided(decision: Decision[Any], row: bytes) -> list[Made]:
