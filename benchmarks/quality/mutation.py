@@ -7,8 +7,9 @@ always gives its first value, an argument that a check no longer varies. For a c
 requirement are tried, for others in a block's file those of the block, for what blocks share those of all of them, in
 an order drawn at random, until one survives that its check kills otherwise: at `quick`, seed 0. Where none survives,
 the change is printed: the line is superfluous, or a fault is missing. Changes after which the checks no longer run, or
-the reference no longer passes them, prove nothing and are counted apart. --every N tries every Nth change. --write puts the changes that survived into
-mutation.txt, in place of those of the same files. A change is named by its function and its text, not by a line number.
+the reference no longer passes them, prove nothing and are counted apart. --every N tries every Nth change.
+--write puts the changes that survived into mutation.txt, in place of those of the same files. A change is named by its
+function and its text, not by a line number.
 """
 
 from __future__ import annotations
