@@ -102,7 +102,7 @@ def dimension(*small: int) -> Decision[int]:
     return any_of(*small)
 
 
-def one_of(*decisions: Decision[T]) -> Decision[T]:
+def one_of(*decisions: Decision[Any]) -> Decision[Any]:
     """What one of the decisions gives."""
     return Decision(lambda draw: draw(decisions[draw.below(len(decisions))]))
 

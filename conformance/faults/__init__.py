@@ -18,6 +18,7 @@ from typing import Any
 from nnspec.adapters.for_reference import subject as reference_subject
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
+from nnspec.conformance.case import Array
 from nnspec.conformance.requirements import block_of, requirements
 
 
@@ -87,6 +88,12 @@ def wrong(key: str, mistake: str) -> Callable[[Any], Any]:
         return piece
 
     return add
+
+
+def as_if_contiguous(a: Array) -> Array:
+    """Return the elements in the order in which they lie in memory, as a fault that ignores strides reads them."""
+    order = sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis]))
+    return a.transpose(order).reshape(a.shape)
 
 
 @functools.cache

@@ -2,7 +2,7 @@
 
 import numpy as np
 from nnspec.conformance.case import as_pair
-from nnspec.conformance.faults import fault, wrong
+from nnspec.conformance.faults import as_if_contiguous, fault, wrong
 from nnspec.reference.avg_pool2d import avg_pool2d as right
 from nnspec.reference.avg_pool2d import avg_pool2d_vjp as right_vjp
 from nnspec.reference.windows import pad, windows
@@ -356,8 +356,7 @@ def _in_place(x, **h):
 
 @_wrong("avg_pool2d.input.layout/memory-order", "the memory is read as if it were contiguous")
 def _memory_order(x, **h):
-    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
-    return right(x.transpose(order).reshape(x.shape), **h)
+    return right(as_if_contiguous(x), **h)
 
 
 @_wrong("avg_pool2d.batch.independent/running", "the sum runs on from image to image")
@@ -531,8 +530,7 @@ _wrong_vjp("like-operand/wide", "the gradient is float64 whatever came in")(lamb
 
 @_wrong_vjp("layout/memory-order", "the memory of the cotangent is read as if it were contiguous")
 def _cotangent_memory(dx, g, x, h):
-    order = sorted(range(g.ndim), key=lambda axis: -abs(g.strides[axis]))
-    return right_vjp(g.transpose(order).reshape(g.shape), x, **h)
+    return right_vjp(as_if_contiguous(g), x, **h)
 
 
 @_wrong_vjp("unchanged/divided", "the cotangent is divided in place")

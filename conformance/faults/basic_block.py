@@ -4,7 +4,7 @@ import functools
 from types import SimpleNamespace
 
 import numpy as np
-from nnspec.conformance.faults import fault
+from nnspec.conformance.faults import as_if_contiguous, fault
 from nnspec.reference.basic_block import ResidualBlock as Right
 from nnspec.reference.batch_norm import BatchNorm2d, batch_norm_vjp
 from nnspec.reference.conv2d import Conv2d, conv2d, conv2d_vjp
@@ -428,8 +428,7 @@ def _relu_in_place(self, x):
 
 @_forward("input.layout/memory-order", "the memory is read as if it were contiguous")
 def _memory_order(self, x):
-    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
-    return _Block.forward(self, x.transpose(order).reshape(x.shape))
+    return _Block.forward(self, as_if_contiguous(x))
 
 
 _forward("batch.independent/mean", "every image sees the batch's mean")(
@@ -710,8 +709,7 @@ _wrong_vjp("like-operand/broadcast", "a norm's gradient is left as (1, C, 1, 1)"
 
 
 def _memory(self, g, r):
-    order = sorted(range(g.ndim), key=lambda axis: -abs(g.strides[axis]))
-    return _Both.back(self, g.transpose(order).reshape(g.shape), r)
+    return _Both.back(self, as_if_contiguous(g), r)
 
 
 def _mask_in_place(self, g, r):

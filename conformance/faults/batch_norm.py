@@ -1,7 +1,7 @@
 """Wrong batch norms."""
 
 import numpy as np
-from nnspec.conformance.faults import fault
+from nnspec.conformance.faults import as_if_contiguous, fault
 from nnspec.reference.batch_norm import BatchNorm1d as Right1d
 from nnspec.reference.batch_norm import BatchNorm2d as Right2d
 from nnspec.reference.batch_norm import batch_norm as right
@@ -693,8 +693,7 @@ def _moved(x, m, v, w, b, **h):
 
 @_wrong("batch_norm.input.layout/memory-order", "the memory is read as if it were contiguous")
 def _memory_order(x, m, v, w, b, **h):
-    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
-    return right(x.transpose(order).reshape(x.shape), m, v, w, b, **h)
+    return right(as_if_contiguous(x), m, v, w, b, **h)
 
 
 @_wrong("batch_norm.batch.empty/nan", "the mean of nothing is averaged in")
@@ -1093,8 +1092,7 @@ _wrong_vjp("like-operand/wide", "the gradients are float64 whatever came in")(
 
 def _packed(a):
     """The elements as they lie in memory, as if they lay there in the order of the axes."""
-    order = sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis]))
-    return a.transpose(order).reshape(a.shape)
+    return as_if_contiguous(a)
 
 
 def _elsewhere(key, mistake, read):

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 from nnspec.conformance.case import as_pair
-from nnspec.conformance.faults import fault
+from nnspec.conformance.faults import as_if_contiguous, fault
 from nnspec.reference.conv2d import conv2d as right
 from nnspec.reference.conv2d import conv2d_vjp as right_vjp
 from nnspec.reference.windows import pad
@@ -194,8 +194,7 @@ def _in_place(x, w, b, **h):
 
 @_wrong("conv2d.input.layout/memory-order", "the memory is read as if it were contiguous")
 def _memory_order(x, w, b, **h):
-    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
-    return right(x.transpose(order).reshape(x.shape), w, b, **h)
+    return right(as_if_contiguous(x), w, b, **h)
 
 
 def _packed(x):
@@ -389,8 +388,7 @@ _wrong_vjp("like-operand/empty-without-padding", "[P:-P] cuts off the padding, a
 
 @_wrong_vjp("layout/memory-order", "the memory of the cotangent is read as if it were contiguous")
 def _cotangent_memory(dx, dw, db, g, x, w, h):
-    order = sorted(range(g.ndim), key=lambda axis: -abs(g.strides[axis]))
-    return right_vjp(g.transpose(order).reshape(g.shape), x, w, None if db is None else np.zeros(len(w)), **h)
+    return right_vjp(as_if_contiguous(g), x, w, None if db is None else np.zeros(len(w)), **h)
 
 
 @_wrong_vjp("unchanged/cotangent", "the cotangent is used as a place to work in")

@@ -2,7 +2,7 @@
 
 import numpy as np
 from nnspec.conformance.case import as_pair
-from nnspec.conformance.faults import fault
+from nnspec.conformance.faults import as_if_contiguous, fault
 from nnspec.reference.conv2d import conv2d
 from nnspec.reference.conv_transpose2d import conv_transpose2d as right
 from nnspec.reference.conv_transpose2d import conv_transpose2d_vjp as right_vjp
@@ -317,14 +317,12 @@ def _in_place(x, w, b, **h):
 
 @_wrong("conv_transpose2d.input.layout/memory-order", "the image's memory is read as if it were contiguous")
 def _memory_order(x, w, b, **h):
-    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
-    return right(x.transpose(order).reshape(x.shape), w, b, **h)
+    return right(as_if_contiguous(x), w, b, **h)
 
 
 @_wrong("conv_transpose2d.input.layout/memory-order-of-the-weight", "the weight's memory is read as if contiguous")
 def _memory_order_of_the_weight(x, w, b, **h):
-    order = sorted(range(w.ndim), key=lambda axis: -abs(w.strides[axis]))
-    return right(x, w.transpose(order).reshape(w.shape), b, **h)
+    return right(x, as_if_contiguous(w), b, **h)
 
 
 _wrong("conv_transpose2d.batch.independent/running", "the result is not cleared between images")(
@@ -531,8 +529,7 @@ _wrong_vjp("like-operand/wide", "the gradients are float64 whatever came in")(
 
 @_wrong_vjp("layout/memory-order", "the memory of the cotangent is read as if it were contiguous")
 def _cotangent_memory(dx, dw, db, g, x, w, h):
-    order = sorted(range(g.ndim), key=lambda axis: -abs(g.strides[axis]))
-    return right_vjp(g.transpose(order).reshape(g.shape), x, w, db, **h)
+    return right_vjp(as_if_contiguous(g), x, w, db, **h)
 
 
 @_wrong_vjp("unchanged/cropped", "the cotangent's rows of output padding are cleared in place")

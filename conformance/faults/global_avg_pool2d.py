@@ -1,7 +1,7 @@
 """Wrong means of channels."""
 
 import numpy as np
-from nnspec.conformance.faults import fault
+from nnspec.conformance.faults import as_if_contiguous, fault
 from nnspec.reference.global_avg_pool2d import global_avg_pool2d as right
 from nnspec.reference.global_avg_pool2d import global_avg_pool2d_vjp as right_vjp
 
@@ -98,8 +98,7 @@ def _scaled(x):
 
 @_wrong("global_avg_pool2d.input.layout/memory-order", "the memory is read as if it were contiguous")
 def _memory_order(x):
-    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
-    return right(x.transpose(order).reshape(x.shape))
+    return right(as_if_contiguous(x))
 
 
 _wrong("global_avg_pool2d.batch.independent/mean", "the mean over the batch too")(
@@ -190,8 +189,7 @@ _wrong_vjp("like-operand/float64", "the gradient is float64 whatever came in")(
 
 @_wrong_vjp("layout/memory-order", "the memory of the cotangent is read as if it were contiguous")
 def _cotangent_memory(dx, g, x):
-    order = sorted(range(g.ndim), key=lambda axis: -abs(g.strides[axis]))
-    return right_vjp(g.transpose(order).reshape(g.shape), x)
+    return right_vjp(as_if_contiguous(g), x)
 
 
 @_wrong_vjp("unchanged/divided", "the cotangent is divided in place")
