@@ -52,8 +52,8 @@ PASSES, STEPS = 100, 2**20
 integers = st.integers(0, 2**16 - 1).map(np.random.default_rng)
 
 
-class Life(RuleBasedStateMachine):
-    """One network from its making on. What its batch norm has counted is the subject's own, and only watched."""
+class Watched(RuleBasedStateMachine):
+    """A network of the subject beside the same one of the reference, and what is known of the two."""
 
     trial: Trial
     pair: Pair
@@ -73,30 +73,6 @@ class Life(RuleBasedStateMachine):
         self.lenient = "strict" in (parameters(classes["Module"].load_state_dict) or {"strict"})
         self.watched: dict[str, Array] = {}
         self.statistics: list[dict[str, Array]] = []  # what was watched when each state was saved
-
-    @initialize(
-        rng=integers,
-        norm=st.booleans(),
-        shared=st.booleans(),
-        mode=st.sampled_from(["train", "eval"]),
-        momentum=st.sampled_from([0.0, 1.0]),
-        weight_decay=st.sampled_from([0.0, 1.0]),
-    )
-    def build(self, rng: np.random.Generator, norm: bool, shared: bool, mode: str, **numbers: float) -> None:
-        """A network of integers, and its optimiser; its first state is kept."""
-        dtype, lacks = self.trial.dtype, self.trial.subject.lacks
-        self.norm = norm and "BatchNorm1d" in self.trial.subject.classes
-        construct = f'construct(BatchNorm1d, (2,), {{}}, np.dtype("{dtype}"))' if self.norm else "None"
-        mask = "" if "register_buffer" in lacks("module", "class") else MASK
-        values = {key: rng.integers(-3, 4, shape).astype(dtype) for key, shape in self.shapes.items()}
-        twin = "self.body" if shared else "None"
-        self.pair.run(NET.format(dtype=dtype, norm=construct, twin=twin, mask=mask), "net = old = Net()")
-        self.pair.run(f"load_entries(net, {mapping(values, literal)})", f"net.{mode}()")
-        given = {name: value for name, value in numbers.items() if value and not self.lacks("sgd", name)}
-        self.numbers = "".join(f", {name}={value}" for name, value in given.items())
-        self.optimise()
-        self.watched = self.counted()
-        self.save()
 
     def lacks(self, stem: str, name: str) -> bool:
         """Whether the subject's class has no such argument."""
@@ -126,6 +102,47 @@ class Life(RuleBasedStateMachine):
         if not weights:
             arrays += [*(p.grad for p in found), *(names["sgd"].velocities if self.trains else ())]
         return max(np.abs(a).max() for a in arrays if a is not None) <= limit
+
+    def rows(self, rng: np.random.Generator, columns: int) -> Array:
+        """An input, or a cotangent."""
+        return rng.integers(-1, 2, (3, columns)).astype(self.trial.dtype)
+
+    def passed(self) -> None:
+        """The output; batch norm counts the pass in training, and at no other time."""
+        self.pair.same("y")
+        if self.norm and self.model.value("net.norm.training"):
+            before, self.watched = self.watched, self.counted()
+            if "norm.num_batches_tracked" in before:
+                count = before["norm.num_batches_tracked"] + 1
+                self.program.gives("net.state_dict()['norm.num_batches_tracked']", np.asarray(count))
+
+
+class Life(Watched):
+    """One network from its making on. What its batch norm has counted is the subject's own, and only watched."""
+
+    @initialize(
+        rng=integers,
+        norm=st.booleans(),
+        shared=st.booleans(),
+        mode=st.sampled_from(["train", "eval"]),
+        momentum=st.sampled_from([0.0, 1.0]),
+        weight_decay=st.sampled_from([0.0, 1.0]),
+    )
+    def build(self, rng: np.random.Generator, norm: bool, shared: bool, mode: str, **numbers: float) -> None:
+        """A network of integers, and its optimiser; its first state is kept."""
+        dtype, lacks = self.trial.dtype, self.trial.subject.lacks
+        self.norm = norm and "BatchNorm1d" in self.trial.subject.classes
+        construct = f'construct(BatchNorm1d, (2,), {{}}, np.dtype("{dtype}"))' if self.norm else "None"
+        mask = "" if "register_buffer" in lacks("module", "class") else MASK
+        values = {key: rng.integers(-3, 4, shape).astype(dtype) for key, shape in self.shapes.items()}
+        twin = "self.body" if shared else "None"
+        self.pair.run(NET.format(dtype=dtype, norm=construct, twin=twin, mask=mask), "net = old = Net()")
+        self.pair.run(f"load_entries(net, {mapping(values, literal)})", f"net.{mode}()")
+        given = {name: value for name, value in numbers.items() if value and not self.lacks("sgd", name)}
+        self.numbers = "".join(f", {name}={value}" for name, value in given.items())
+        self.optimise()
+        self.watched = self.counted()
+        self.save()
 
     def teardown(self) -> None:
         """Close a life that went well: load, evaluate, learn and copy twice, since few lives happen to do so."""
@@ -164,19 +181,6 @@ class Life(RuleBasedStateMachine):
         """A pass there and back, which adds to the gradients."""
         self.pair.run(f"y = backward(net, {native(self.rows(rng, 2))}, {native(self.rows(rng, 1))})")
         self.passed()
-
-    def rows(self, rng: np.random.Generator, columns: int) -> Array:
-        """An input, or a cotangent."""
-        return rng.integers(-1, 2, (3, columns)).astype(self.trial.dtype)
-
-    def passed(self) -> None:
-        """The output; batch norm counts the pass in training, and at no other time."""
-        self.pair.same("y")
-        if self.norm and self.model.value("net.norm.training"):
-            before, self.watched = self.watched, self.counted()
-            if "norm.num_batches_tracked" in before:
-                count = before["norm.num_batches_tracked"] + 1
-                self.program.gives("net.state_dict()['norm.num_batches_tracked']", np.asarray(count))
 
     @rule(
         module=st.sampled_from(["net", "net", "net.body", "net.head", "net.norm"]),
