@@ -59,6 +59,7 @@ class Watched(RuleBasedStateMachine):
     pair: Pair
     trains = norm = learns = lenient = zeroes = False
     saved = 0
+    numbers = ""  # arguments of the optimiser, as text
 
     def begin(self, trial: Trial) -> None:
         """Whose life it is."""

@@ -39,7 +39,28 @@ def key(record: Record) -> Key:
     return record["requirement"], record["form"], record["dtype"]
 
 
-class Log:
+class Known:
+    """What the lines of a log say."""
+
+    def __init__(self) -> None:
+        self.records: dict[Key, Record] = {}
+        self.crashes: dict[Key, bytes] = {}
+        self.notes: dict[str, Any] = {}
+        self.errors: list[str] = []
+
+    def _take(self, line: dict[str, Any]) -> None:
+        """Fold a line into what is known."""
+        if "record" in line:
+            self.records[key(line["record"])] = line["record"]
+        elif "crash" in line:
+            self.crashes[key(line["crash"])] = base64.b64decode(line["crash"]["journal"])
+        elif "note" in line:
+            self.notes |= line["note"]
+        elif "error" in line:
+            self.errors.append(line["error"])
+
+
+class Log(Known):
     """What is known of a run. With a folder it is on disk too, in `results.jsonl`, with the scripts beside it.
 
     If the disk fails later than at the start, the log goes on in the temporary folder, and `trouble` says so.
@@ -47,13 +68,10 @@ class Log:
     """
 
     def __init__(self, out: str | Path | None = None, *, resume: bool = False) -> None:
+        super().__init__()
         self.folder = None if out is None else Path(os.path.realpath(out))
         self.shown = out  # as the user calls it
         self.head: dict[str, Any] = {}
-        self.records: dict[Key, Record] = {}
-        self.crashes: dict[Key, bytes] = {}
-        self.notes: dict[str, Any] = {}
-        self.errors: list[str] = []
         self.trouble = ""
         self._lines: list[bytes] = []
         self._file: int | None = None
@@ -64,7 +82,7 @@ class Log:
             if resume and self.path and self.path.exists():
                 self._read()
             elif self.path:
-                self._owned()
+                _owned(self.path, f"{self.shown}/{NAME}")
         except BaseException:
             self.close()
             raise
@@ -151,17 +169,6 @@ class Log:
         self._take(line)
         self._write(json.dumps(line, allow_nan=False).encode() + b"\n")
 
-    def _take(self, line: dict[str, Any]) -> None:
-        """Fold a line into what is known."""
-        if "record" in line:
-            self.records[key(line["record"])] = line["record"]
-        elif "crash" in line:
-            self.crashes[key(line["crash"])] = base64.b64decode(line["crash"]["journal"])
-        elif "note" in line:
-            self.notes |= line["note"]
-        elif "error" in line:
-            self.errors.append(line["error"])
-
     def _write(self, line: bytes) -> None:
         self._lines.append(line)
         if self._file is None:
@@ -192,7 +199,7 @@ class Log:
 
     def _read(self) -> None:
         """Take up an earlier run's lines. The last one may be torn: whatever ended that run ended it there."""
-        whole = self._owned().splitlines(keepends=True)
+        whole = _owned(self.path, f"{self.shown}/{NAME}").splitlines(keepends=True)
         if whole and not whole[-1].endswith(b"\n"):
             whole.pop()
         for number, text in enumerate(whole, start=1):
@@ -208,21 +215,6 @@ class Log:
         for entry in list(self.records.values()):
             if entry["failure"] and entry["failure"]["script"]:
                 self._find_script(entry)
-
-    def _owned(self) -> bytes:
-        """The bytes of the log that is there; raises OutputError for a file of that name that is no log."""
-        path, shown = self.path, f"{self.shown}/{NAME}"
-        if path is None or not path.exists():
-            return b""
-        if not path.is_file():
-            raise OutputError(f"{shown}: not a file; say --out FOLDER for another place")
-        try:
-            found = path.read_bytes()
-        except OSError as error:
-            raise OutputError(because(shown, error)) from None
-        if found and not found.startswith(BEGINNING):
-            raise OutputError(f"{shown}: not written by nnspec; say --out FOLDER for another place")
-        return found
 
     def _find_script(self, record: Record) -> None:
         """Name a script where it is by now; a result whose script is gone is not known."""
@@ -249,7 +241,7 @@ class Log:
 
     def _start(self) -> None:
         if self.folder is not None:
-            folder.remove_leftovers(self.folder, _records(self._owned()))
+            folder.remove_leftovers(self.folder, _records(_owned(self.path, f"{self.shown}/{NAME}")))
             self._open(0)
         self._write(json.dumps(self.head).encode() + b"\n")
 
@@ -272,6 +264,21 @@ def remove(place: Path) -> None:
             folder.remove_leftovers(place, _records(old))
             path.unlink()
             place.rmdir()
+
+
+def _owned(path: Path | None, shown: str) -> bytes:
+    """Return the bytes of the log that is there. Raises OutputError for a file of that name that is no log."""
+    if path is None or not path.exists():
+        return b""
+    if not path.is_file():
+        raise OutputError(f"{shown}: not a file; say --out FOLDER for another place")
+    try:
+        found = path.read_bytes()
+    except OSError as error:
+        raise OutputError(because(shown, error)) from None
+    if found and not found.startswith(BEGINNING):
+        raise OutputError(f"{shown}: not written by nnspec; say --out FOLDER for another place")
+    return found
 
 
 def _records(log: bytes) -> list[Record]:
