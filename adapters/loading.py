@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import itertools
 import os
+import re
 import sys
 import traceback
 import types
@@ -240,8 +241,11 @@ def _subject(
         written |= layered
 
     def recipe(name: str) -> str:
-        lines = sources[name].lines(name, found[name], names, run)
-        return lines if written.get(name, name) == name else f"{lines}\n{name} = {written[name]}"
+        lines, made = sources[name].lines(name, found[name], names, run), written.get(name, name)
+        if made == name:
+            return lines
+        others = [recipe(other) for other in re.findall(r"\w+", made) if other in sources and other != name]
+        return "\n".join([*others, lines, f"{name} = {made}"])
 
     declares, of_functions = declared(names, title), claims(functions.values())
     declares["differs"] = {**declares["differs"], **of_functions["differs"]}

@@ -21,11 +21,11 @@ from rich.console import Console
 RELU = ("--block", "relu", "--dtype", "float32", "-n", "1")
 
 
-def judged(subject, framework, *identifiers, dtype="float32"):
+def judged(subject, framework, *identifiers, dtype="float32", profile="quick"):
     """The records of some checks of a function."""
     load_checks()
     subject, checks = load(subject, framework), [CHECKS[identifier] for identifier in identifiers]
-    return [record(c, subject, "function", dtype, Trial(subject, "function", dtype).run(c)) for c in checks]
+    return [record(c, subject, "function", dtype, Trial(subject, "function", dtype, profile).run(c)) for c in checks]
 
 
 class Textless(Exception):
@@ -168,7 +168,7 @@ def test_a_defect_of_torch_is_torchs_under_a_users_file_too():
     def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
         return torch.nn.functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
-    [layout] = judged({"conv2d": conv2d}, "torch", "conv2d.input.layout", dtype="bfloat16")
+    [layout] = judged({"conv2d": conv2d}, "torch", "conv2d.input.layout", dtype="bfloat16", profile="ci")
     assert (layout["verdict"], layout["unsupported"]) == ("pass", {})
     ((defect, cases),) = layout["known_defects"].items()
     assert defect.startswith(f"torch {torch.__version__}: oneDNN ends the process")
