@@ -213,12 +213,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     check = getattr(metafunc.function, "check", None)
     if check is None:
         return
+    # before the subject is loaded: Hypothesis asks for the working directory, which the subject may take away
+    from nnspec.conformance.trial.run import forms
+
     state, config = _state(metafunc.config), metafunc.config
     if state.subject is None:
         metafunc.parametrize("trial", [], indirect=True)
         return
-    from nnspec.conformance.trial.run import forms
-
     blocks = config.getoption("nnspec_block")
     subject = state.subject.within(check.stem)
     asked = config.getoption("nnspec_dtype") or subject.dtypes
