@@ -1,4 +1,4 @@
-"""The specification as Hypothesis properties run by pytest. `check(obj)` judges an implementation."""
+"""The specification as properties that pytest runs. `check(obj)` judges an implementation."""
 
 from typing import Any
 

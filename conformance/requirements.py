@@ -241,7 +241,7 @@ def requirement(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Tie a property `body(subject, case)` to a requirement.
 
-    `cases(dtype=…, lacks=…, **choices)` makes the Hypothesis strategy; `lacks` holds the arguments that the subject
+    `cases(dtype=…, lacks=…, **choices)` makes the decision that a case is; `lacks` holds the arguments that the subject
     does not have and that stay neutral. `alternatives` holds the properties `body(subject, case)` that take the place
     of this one for a subject that declares the alternative of a convention. What comes back is a pytest test that takes
     its trial from the fixture of that name.

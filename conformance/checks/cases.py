@@ -1,6 +1,6 @@
 """What a check is run on: arrays and arguments by name, drawn so that the smallest failing case is small to read.
 
-Hypothesis draws the configuration, and a kind and a seed for the data; NumPy fills the arrays. A failing case's data is
+A row of bytes decides the configuration, and the kind and the seed of the data. A failing case's data is
 simplified afterwards (`minimise`), which is a hundred times faster than drawing every element.
 """
 

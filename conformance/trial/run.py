@@ -81,7 +81,7 @@ def run(trial: Trial, check: Check, *, simplify: bool = True) -> Outcome:
     if trial.subject.forget:
         trial.subject.forget()
     if outcome.failure and check.effort >= COSTLY:
-        gc.collect()  # Hypothesis keeps reference cycles to failing examples, and each holds a whole network
+        gc.collect()  # a failure and the frames of its traceback refer to one another, and hold a whole network
     outcome.seconds = time.perf_counter() - started
     outcome.worst, outcome.worst_case = trial.compared.worst, trial.compared.worst_case
     outcome.accuracy = trial.compared.reached if outcome.verdict == "pass" else ""
