@@ -6,6 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
+def first_result(
+    function: Callable[..., Any], others: Sequence[Any], keywords: Mapping[str, Any]
+) -> Callable[[Any], tuple[Any]]:
+    """Return the first result of a function, as a tuple of one, as a function of its first operand alone."""
+
+    def first(x: Any) -> tuple[Any]:
+        y = function(x, *others, **keywords)
+        return (y[0] if isinstance(y, tuple | list) else y,)
+
+    return first
+
+
 class Derivatives:
     """Gradients of some operands, and second derivatives."""
 
@@ -52,12 +64,7 @@ class Derivatives:
 
         def gradient(cotangent: Any, *arrays: Any) -> tuple[Any, ...]:
             x, *others = {**dict(enumerate(operands)), **dict(zip(chosen, arrays, strict=True))}.values()
-
-            def first(x: Any) -> tuple[Any, ...]:
-                y = function(x, *others, **keywords)
-                return (y[0] if isinstance(y, tuple | list) else y,)
-
-            return tuple(self.vjp(first, [x], [cotangent]))
+            return tuple(self.vjp(first_result(function, others, keywords), [x], [cotangent]))
 
         found = iter(self.vjp(gradient, [cotangent, *(operands[n] for n in chosen)], [tangent]))
         return [next(found) if w else None for w in (True, *wanted)]
@@ -67,10 +74,7 @@ class Derivatives:
     ) -> Any:
         """Return the second derivative of the function's first result along a tangent of its first operand."""
         x, *others = operands
-
-        def first(x: Any) -> tuple[Any, ...]:
-            y = function(x, *others, **keywords)
-            return (y[0] if isinstance(y, tuple | list) else y,)
+        first = first_result(function, others, keywords)
 
         def slope(x: Any) -> tuple[Any, ...]:
             return tuple(self.jvp(first, [x], [tangent]))
