@@ -84,7 +84,18 @@ class Requirement:
 
 
 # Pages that are about no block
-OTHER_PAGES = ("source", "protocol", "adapters", "subjects", "evidence", "findings", "conventions", "numerics")
+OTHER_PAGES = (
+    "README",
+    "glossary",
+    "source",
+    "protocol",
+    "adapters",
+    "subjects",
+    "evidence",
+    "findings",
+    "conventions",
+    "numerics",
+)
 
 
 @functools.cache

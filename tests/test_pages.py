@@ -1,0 +1,64 @@
+"""The pages teach: each begins with its purpose, formula, figure and arguments, and its figures are current."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+
+import pytest
+from nnspec.adapters.signatures import SIGNATURES
+from nnspec.conformance.requirements import pages
+from nnspec.spec.figures import FIGURES, FOLDER, ON_A_PAGE, SPEC, caption, captioned
+
+TAUGHT = [stem for stem in sorted(SIGNATURES) if "\n## What it is for\n" in pages()[stem]]
+BEGINNING = ["What it is for", "Formula", "Arguments"]
+END = ["Gradient", "Requirements", "Numerics", "Where libraries differ", "History"]
+
+
+def sections(stem: str) -> dict[str, str]:
+    """Return heading -> text of the sections of a page."""
+    parts = re.split(r"^## (.+)$", pages()[stem], flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_current(name):
+    drawn = FIGURES[name]().svg(caption(name))
+    assert (FOLDER / f"{name}.svg").read_text("utf-8") == drawn, "run python spec/figures.py"
+
+
+def test_each_figure_is_on_a_page_and_in_a_file():
+    assert {path.stem for path in FOLDER.glob("*.svg")} == set(FIGURES)
+    assert {name for text in pages().values() for name in ON_A_PAGE.findall(text)} <= set(FIGURES)
+
+
+@pytest.mark.parametrize("page", sorted(SPEC.glob("*.md")), ids=lambda path: path.stem)
+def test_captions_are_current(page):
+    text = page.read_text("utf-8")
+    assert text == captioned(text), "run python spec/figures.py"
+
+
+def test_figures_are_installed_with_the_pages():
+    assert resources.files("nnspec.spec").joinpath("figures", "conv2d_windows.svg").is_file()
+
+
+@pytest.mark.parametrize("stem", TAUGHT)
+def test_a_page_begins_with_purpose_formula_figure_and_arguments(stem):
+    beginning = "\n".join(pages()[stem].splitlines()[:60])
+    assert [heading for heading in sections(stem) if heading in BEGINNING] == BEGINNING
+    assert "$$" in sections(stem)["Formula"]
+    assert ON_A_PAGE.search(sections(stem)["Formula"])
+    last_row = [row for row in sections(stem)["Arguments"].splitlines() if row.startswith("|")][-1]
+    assert last_row in beginning
+
+
+@pytest.mark.parametrize("stem", TAUGHT)
+def test_a_page_says_in_a_paragraph_what_its_block_is_for(stem):
+    assert 80 <= len(sections(stem)["What it is for"].split()) <= 150
+
+
+@pytest.mark.parametrize("stem", TAUGHT)
+def test_values_come_before_gradients_and_requirements_before_history(stem):
+    found = list(sections(stem))
+    assert found.index("Step by step") < min(found.index(heading) for heading in END if heading in found)
+    assert [heading for heading in found if heading in END] == [heading for heading in END if heading in found]
