@@ -147,7 +147,7 @@ def test_mean_over_an_image():
 
 
 def test_batch_normalisation_and_its_gradients():
-    """Values of ±2 around the mean have the variance 4, so that roots are exact, with an eps that is next to nothing."""
+    """Values of ±2 around the mean have the variance 4, so that roots are exact; eps is next to nothing."""
     x = np.array([[1.0, 7.0], [5.0, 3.0], [5.0, 3.0], [1.0, 7.0]])
     w, b, g = np.array([3.0, -1.0]), np.array([2.0, 5.0]), whole(4, 2)
     mean, variance = x.sum(0) / 4, ((x - x.sum(0) / 4) ** 2).sum(0) / 4
