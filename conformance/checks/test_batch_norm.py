@@ -16,7 +16,7 @@ from nnspec.conformance.checks.cases import data, specials, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, reaches
 from nnspec.conformance.formats import STORED
-from nnspec.conformance.requirements import requirement
+from nnspec.conformance.requirements import CHECKS, requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Built, Trial
 
@@ -496,7 +496,7 @@ def test_mode_round_trip(subject: Trial, case: tuple[Case, ...]) -> None:
         moved(subject, layer, step.but(**left), "in training again")
 
 
-@requirement("batch_norm.arguments.together", cases, vary=ALL, sizes=(1, 2, 3, 4, 8), channels=(2, 1, 3, 17))
+@requirement("batch_norm.arguments.together", cases, vary=ALL, sizes=(1, 2, 3, 4, 8), channels=(2, 1, 3, 17, 17))
 def test_arguments_together(subject: Trial, case: Case) -> None:
     """Everything at once; all results."""
     equals_some_reading(subject, case)
@@ -1188,39 +1188,49 @@ def test_reach_equal_and_distinct_sizes() -> None:
 
 
 def test_reach_everything_at_once() -> None:
-    """Training and evaluation with nothing neutral, in few values and in many."""
-    together = cases(dtype="float32", vary=ALL, sizes=(1, 2, 3, 4, 8), channels=(2, 1, 3, 17))
+    """Nothing neutral, in both modes, in few channels and in 17; with weight and bias, few values and many."""
+    together = CHECKS["batch_norm.arguments.together"].drawn()
     for training in (False, True):
-        for corner in (
-            lambda n, c: 1 < n <= 9 and c > 1,
-            lambda n, c: n >= 24,
-            lambda n, c: c == 17,
-        ):
-            reaches(
-                together,
-                lambda case: (
-                    case["training"] == training
-                    and case["weight"] is not None
-                    and corner(case["x"].size // case["x"].shape[1], case["x"].shape[1])
-                ),
-            )
-        reaches(
-            together,
-            lambda case: (
-                case["training"] == training
-                and case["momentum"] not in (0, 0.5)
-                and case["eps"] != 1e-5
-                and case["weight"] is not None
-            ),
-        )
+
+        def with_weight(case: Case) -> bool:
+            return case["training"] == training and case["weight"] is not None
+
+        def nothing_neutral(case: Case) -> bool:
+            return with_weight(case) and case["momentum"] not in (0, 0.5) and case["eps"] != 1e-5
+
+        reaches(together, lambda c: nothing_neutral(c) and c["x"].shape[1] < 17)
+        reaches(together, lambda c: nothing_neutral(c) and c["x"].shape[1] == 17)
+        reaches(together, lambda c: with_weight(c) and 1 < _values(c) <= 9 and c["x"].shape[1] > 1)
+        reaches(together, lambda c: with_weight(c) and _values(c) >= 24)
+
+
+def test_reach_few_and_many_values() -> None:
+    """Few values, where the divisor shows, and hundreds, where a sum may lose digits.
+
+    No check needs them together with arguments that are not neutral: neither depends on eps, momentum or the weight.
+    """
+    few, many = (CHECKS[f"batch_norm.{name}"].drawn() for name in ("running-var.update", "train.variance"))
+    reaches(few, lambda c: 1 < _values(c) <= 5 and c["x"].shape[1] > 1)
+    reaches(many, lambda c: _values(c) >= 100)
+
+
+def _values(case: Case) -> int:
+    """The number of values in each channel."""
+    return case["x"].size // case["x"].shape[1]
 
 
 def test_reach_variance_of_the_size_of_eps() -> None:
-    """Batch variances below and above eps, and the smallest eps."""
-    strategy = altered(dtype="float32", how=_near_eps, vary=("statistics", "eps"), kinds=("normal",))
+    """Batch variances below and above eps; with the smallest eps, of the first channel and of any."""
+    strategy = CHECKS["batch_norm.eps.inside-root"].drawn()
     for corner in (lambda v, eps: 0 < v < eps, lambda v, eps: v > eps):
         reaches(strategy, lambda c: c["training"] and corner(c["x"][:, 0].var(), c["eps"]))
-    reaches(strategy, lambda c: c["training"] and c["eps"] == 1e-5)
+
+    def smallest(case: Case) -> bool:
+        return case["training"] and case["eps"] == 1e-5
+
+    reaches(strategy, lambda c: smallest(c) and 0 < c["x"][:, 0].var() < 1e-5)
+    reaches(strategy, lambda c: smallest(c) and c["x"].var((0, *range(2, c["x"].ndim))).max() > 1e-5)
+    reaches(CHECKS["batch_norm.defaults.eps"].drawn(), lambda c: c["training"] and 0 < c["x"][:, 0].var() < 1e-5)
 
 
 def test_reach_cotangents_that_tell() -> None:

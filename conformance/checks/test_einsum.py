@@ -917,9 +917,11 @@ def _reaches(name: str, corner: Any) -> None:
 
 
 def test_reach_diagonals() -> None:
-    """A repeated label in front, in the middle, at the end and apart; two of them; and beside a summed label."""
-    for pattern in (r"^(iij|jii|iji)->", r"^(iii|iijj|ijij|ijji)->"):
-        _reaches("diagonal.value", lambda c, p=pattern: re.search(p, c["equation"]))
+    """A repeated label in front, at the end and apart, thrice, and two of them; and beside a summed label."""
+    places = (r"^(\w)\1(?!\1)\w", r"(\w)(?!\1)(\w)\2$", r"(\w)(?!\1)\w\1", r"(\w).*\1.*\1")
+    pairs = (r"(\w).*\1.*(?!\1)(\w).*\2", r"(\w).*(?!\1)(\w).*\1.*\2", r"(\w).*(?!\1)(\w).*\2.*\1")
+    for pattern in (*places, "|".join(f"(?:{pair})" for pair in pairs)):
+        _reaches("diagonal.value", lambda c, p=pattern: any(re.search(p, term) for term in terms_of(c)[0]))
 
     def double_and_summed(case: Case) -> bool:
         (first, *_), output = terms_of(case)
@@ -931,10 +933,18 @@ def test_reach_diagonals() -> None:
 
 def test_reach_broadcasting() -> None:
     """1 against n and against 0, in both orders of the operands, kept and summed."""
-    for corner in (lambda f, s: f == 1 < s, lambda f, s: s == 1 < f, lambda f, s: {f, s} == {0, 1}):
-        _reaches("broadcast.size-one", lambda c, n=corner: c["equation"] == "i,i->i" and n(c["a"].size, c["b"].size))
-    for operand in ("a", "b"):
-        _reaches("broadcast.summed", lambda c, o=operand: re.search(r"i.*->[^i]*$", c["equation"]) and 1 in c[o].shape)
+    for sizes in ("1n", "n1", "10", "01"):
+        _reaches("broadcast.size-one", lambda c, s=sizes: _meet(c, s, kept=True))
+    for sizes in ("1n", "n1"):
+        _reaches("broadcast.summed", lambda c, s=sizes: _meet(c, s, kept=False) and terms_of(c)[1])
+
+
+def _meet(case: Case, sizes: str, kept: bool) -> bool:
+    """Whether a label that is kept, or summed, has these sizes in the first two operands; n is any from 2 on."""
+    (first, second, *_), output = terms_of(case)
+    of = [dict(zip(term, case[name].shape, strict=False)) for term, name in ((first, "a"), (second, "b"))]
+    shared = [label for label in of[0].keys() & of[1].keys() if (label in output) == kept]
+    return any("".join("n" if own[label] > 1 else str(own[label]) for own in of) == sizes for label in shared)
 
 
 def test_reach_several_operands() -> None:
@@ -949,8 +959,13 @@ def test_reach_several_operands() -> None:
 
 
 def test_reach_ellipses() -> None:
-    """Unequal ranks, none in one operand; an ellipsis in the middle of a term; dropped beside a label."""
-    _reaches("ellipsis.broadcast", lambda c: c["equation"].count("...") == 3 and c["a"].ndim < c["b"].ndim)
+    """No axes in one operand and several in another; an ellipsis in the middle of a term; dropped beside a label."""
+
+    def hidden(case: Case) -> list[int]:
+        terms = zip(case.arrays.values(), terms_of(case)[0], strict=True)
+        return [array.ndim - len(term.replace(".", "")) for array, term in terms if "..." in term]
+
+    _reaches("ellipsis.broadcast", lambda c: min(hidden(c)) == 0 and max(hidden(c)) > 1)
     _reaches("ellipsis.broadcast", lambda c: re.search(r"\w\.\.\.\w", c["equation"]))
     _reaches("ellipsis.dropped", lambda c: terms_of(c)[1] == "i" and c["a"].ndim > 1)
 
@@ -969,10 +984,8 @@ def test_reach_gradients() -> None:
     for exact in (True, False):
         _reaches("gradient.operand", lambda c, e=exact: all((np.max(r.within()) == 0) == e for r in _rules(c)))
     for kept in (True, False):
-        _reaches(
-            "gradient.broadcast",
-            lambda c, k=kept: any(1 in a.shape for a in c.arrays.values()) and (terms_of(c)[1] != "") == k,
-        )
+        for sizes in ("1n", "n1"):
+            _reaches("gradient.broadcast", lambda c, s=sizes, k=kept: _meet(c, s, kept=k))
     _reaches("gradient.empty", lambda c: 0 in c["a"].shape and any(a.size for a in operands_of(c).values()))
 
 

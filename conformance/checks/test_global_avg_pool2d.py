@@ -13,7 +13,7 @@ from nnspec.conformance.checks import laws, laws_of_gradients
 from nnspec.conformance.checks.cases import data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, any_of, composite, dimension, reaches, tuples
-from nnspec.conformance.requirements import requirement
+from nnspec.conformance.requirements import CHECKS, requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.global_avg_pool2d import global_avg_pool2d, global_avg_pool2d_vjp
@@ -193,12 +193,17 @@ test_refuses_rank = law(
 
 
 def test_reach_sizes() -> None:
-    """Equal sizes, which hide mistaken axes, and sizes that all differ; high and wide images, and single rows."""
+    """Channels as many as rows or columns, and sizes that all differ; high and wide images; one row; one element.
+
+    An axis taken for another gives a result of the right shape where these two are equal; the third need not be.
+    """
     for corner in (
-        lambda n, c, h, w: c == h > 1 or c == w > 1,
+        lambda n, c, h, w: c == h > 1,
+        lambda n, c, h, w: c == w > 1,
         lambda n, c, h, w: len({n, c, h, w}) == 4,
         lambda n, c, h, w: h > w,
         lambda n, c, h, w: w > h,
         lambda n, c, h, w: 1 in (h, w),
     ):
-        reaches(cases(dtype="float32"), lambda case: corner(*case["x"].shape))
+        reaches(CHECKS["global_avg_pool2d.output.value"].drawn(), lambda case: corner(*case["x"].shape))
+    reaches(CHECKS["global_avg_pool2d.output.fresh"].drawn(), lambda case: case["x"].shape[2:] == (1, 1))

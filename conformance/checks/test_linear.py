@@ -14,7 +14,7 @@ from nnspec.conformance.checks.cases import altered, data, specials, wholes, wit
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, Draw, any_of, composite, dimension, integers, lists, reaches
 from nnspec.conformance.formats import STORED
-from nnspec.conformance.requirements import requirement
+from nnspec.conformance.requirements import CHECKS, requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.linear import linear, linear_vjp
@@ -436,29 +436,30 @@ def test_refuses_sizes(subject: Trial, case: Case) -> None:
 
 
 def test_reach_corners() -> None:
-    """No leading dimensions and three, square weights, one feature, wide sums, and each with a bias."""
-    for corner in (
-        lambda c: c["x"].ndim == 1 and c["bias"] is not None,
-        lambda c: c["x"].ndim == 4 and c["bias"] is not None,
-        lambda c: len(c["weight"]) == c["weight"].shape[1] and c["x"].ndim == 3,
-        lambda c: c["weight"].shape[0] >= 17 and c["weight"].shape[1] >= 17,
-        lambda c: c["weight"].shape[1] == 1 < len(c["weight"]),
-    ):
-        reaches(cases(dtype="float32", features=(1, *WIDE)), corner)
+    """No leading dimensions and three, each with a bias; equal sizes of all axes; wide sums; one feature."""
+    together, value = (CHECKS[f"linear.{name}"].drawn() for name in ("arguments.together", "output.value"))
+    reaches(together, lambda c: c["x"].ndim == 1 and c["bias"] is not None)
+    reaches(together, lambda c: c["x"].ndim == 4 and c["bias"] is not None)
+    leading = CHECKS["linear.leading.any"].drawn()
+    reaches(leading, lambda c: c["x"].ndim == 3 and len({*c["weight"].shape, len(c["x"])}) == 1)
+    for axis in (0, 1):  # wide on one axis, and at least a vector register on the other
+        reaches(value, lambda c: c["weight"].shape[axis] == 300 and c["weight"].shape[1 - axis] >= 17)
+    reaches(CHECKS["linear.gradient.x"].drawn(), lambda c: c["weight"].shape[1] == 1 and len(c["weight"]) >= 17)
 
 
 def test_reach_gradients() -> None:
-    """Vectors and four dimensions; more rows than a vector register holds; copies; no features on either side."""
-    wide = gradients(dtype="float32", lacks=frozenset(), features=FROM_ONE, rows=(1, 2, 3, 17, 17))
-    none = gradients(dtype="float32", lacks=frozenset(), of=no_features)
-    reaches(wide, lambda c: c["x"].ndim == 1 and c["bias"] is not None)
-    reaches(wide, lambda c: c["x"].ndim > 2 and 17 in c["x"].shape)
-    reaches(wide, lambda c: c["x"].ndim == 2 and ((c["cotangent"] != 0).sum(0) == 1).all() and len(c["x"]) > 1)
+    """Vectors and four dimensions of many rows; copies; no features on either side."""
+    weight, none = (CHECKS[f"linear.gradient.{name}"].drawn() for name in ("weight", "features-zero"))
+    reaches(weight, lambda c: c["x"].ndim == 1 and c["bias"] is not None)
+    reaches(weight, lambda c: c["x"].ndim == 4 and np.prod(c["x"].shape[:-1]) >= 100)
+    reaches(weight, lambda c: c["x"].ndim == 2 and ((c["cotangent"] != 0).sum(0) == 1).all() and len(c["x"]) > 1)
     reaches(none, lambda c: c["weight"].shape[0] == 0 < c["weight"].shape[1])
     reaches(none, lambda c: c["weight"].shape[1] == 0 < c["weight"].shape[0] and c["bias"] is not None)
 
 
 def test_reach_empty_batches() -> None:
-    """A batch of none with one output feature, and an inner dimension of size 0."""
-    reaches(empty(dtype="float32", lacks=frozenset()), lambda c: c["x"].shape == (0, 100))
-    reaches(empty(dtype="float32", lacks=frozenset()), lambda c: c["x"].ndim == 4 and c["x"].shape[1] == 0)
+    """A batch of none with several input features and one output feature, and an inner dimension of size 0."""
+    empty = CHECKS["linear.batch.empty"].drawn()
+    reaches(empty, lambda c: c["x"].shape == (0, 100))
+    reaches(empty, lambda c: c["x"].ndim == 2 and len(c["weight"]) == 1 < c["weight"].shape[1])
+    reaches(empty, lambda c: c["x"].ndim == 4 and c["x"].shape[1] == 0)

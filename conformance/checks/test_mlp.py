@@ -25,7 +25,7 @@ from nnspec.conformance.drawing import (
     reaches,
     some_of,
 )
-from nnspec.conformance.requirements import requirement
+from nnspec.conformance.requirements import CHECKS, requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Built, Trial
 from nnspec.reference.linear import linear, linear_vjp
@@ -541,12 +541,16 @@ def test_reach_kinks() -> None:
 
 
 def test_reach_depth() -> None:
-    """Four hidden layers of one size and of different sizes; sums of both signs in every layer."""
+    """Four hidden layers, two of which have one shape, and of different sizes; sums of both signs in every layer."""
 
     def sums(case: Case) -> list[np.ndarray]:
         return [layer.value for layer in way(case)[1]]
 
-    deep = cases(dtype="float32", vary=("hidden", "output"), depth=DEEP)
-    reaches(deep, lambda c: len(sums(c)) == 5 and len({len(bias) for _, bias in layers(c)}) < 3)
+    def shapes(case: Case) -> list[tuple[int, ...]]:
+        return [weight.shape for weight, _ in layers(case)]
+
+    deep = CHECKS["mlp.depth.activated"].drawn()
+    reaches(deep, lambda c: len(shapes(c)) == 5 > len({*shapes(c)}))
+    reaches(CHECKS["mlp.depth.any"].drawn(), lambda c: len(shapes(c)) == 5 and len({*shapes(c)}) < 3)
     reaches(deep, lambda c: len(sums(c)) == 5 and len({len(bias) for _, bias in layers(c)}) == 3)
     reaches(deep, lambda c: len(sums(c)) == 4 and all((a < 0).any() and (a > 0).any() for a in sums(c)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -1017,14 +1018,22 @@ def test_reach_ties() -> None:
 
 
 def test_reach_deep_trees() -> None:
-    """Three levels, a buffer at the bottom, a count, and arrays of no dimensions and of no elements."""
-    for corner in (
-        lambda t: any(k.count(".") == 2 for k in t.entries("buffer", "transient")),
-        lambda t: any(e.value.dtype == np.int64 for e in t.entries("buffer").values()),
-        lambda t: any(a.shape == () for a in t.state().values()) and any(a.size == 0 for a in t.state().values()),
-        lambda t: any(key.startswith("weight.") for key in t.entries("parameter")),
+    """Three levels, buffers of both kinds and a count at the bottom; arrays of no dimensions and of no elements."""
+    for name, corner in (
+        ("buffers.complete", lambda t: any(k.count(".") == 2 for k in t.entries("transient"))),
+        ("state.complete", lambda t: any(k.count(".") == 2 and e.value.dtype == np.int64 for k, e in _buffers(t))),
+        ("state.values", lambda t: any(a.ndim == 0 for a in _arrays(t)) and any(a.size == 0 for a in _arrays(t))),
+        ("register.by-assignment", lambda t: "weight" in t.entries("module") and "weight.weight" in t.state()),
     ):
-        reaches(trees(dtype="float32"), corner)
+        reaches(CHECKS[f"module.{name}"].drawn(), corner)
+
+
+def _buffers(tree: Tree) -> Iterable[tuple[str, Entry]]:
+    return tree.entries("buffer").items()
+
+
+def _arrays(tree: Tree) -> Iterable[np.ndarray]:
+    return tree.state().values()
 
 
 def test_reach_mixed_modes() -> None:
