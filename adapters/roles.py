@@ -68,7 +68,7 @@ def find_roles(subject: Modules, stem: str, cls: Any, page: Collection[str], mod
     framework: Any = watched(subject.framework)
     subject = replace(subject, framework=framework)
     counts = [_beside(key, COUNT) for key in page if key.endswith(STATISTICS[1])]
-    if module is not None and all(has(subject, module, key) for key in (*page, *counts)):
+    if module is not None and has_all(subject, module, [*page, *counts]):
         return Roles({key: key for key in (*page, *counts)})
     try:
         probe = Probe.of(subject, stem, cls, page)
@@ -78,6 +78,15 @@ def find_roles(subject: Modules, stem: str, cls: Any, page: Collection[str], mod
     keys = probe.keys()
     keys |= {count: own for count in counts if (own := probe.count(count, keys)) is not None}
     return Roles(keys, tuple(key for key in probe.arrays if key not in keys))
+
+
+def has_all(subject: Modules, module: Any, keys: Iterable[str]) -> bool:
+    """Whether a module has an entry or an attribute of each key. The state is read once: that of a network is large."""
+    try:
+        state = subject.framework.state(module)
+    except FAILED:
+        state = {}
+    return all(key in state or has(subject, module, key) for key in keys)
 
 
 def has(subject: Modules, module: Any, key: str) -> bool:
