@@ -252,7 +252,10 @@ def declines(stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapp
     if arguments.get("groups", 1) != 1 and x.itemsize < 8:  # in float64, groups are first made one dense convolution
         return None
     names = ("stride", "padding", "dilation", "output_padding")
-    s, p, d, e = (np.broadcast_to(arguments.get(name, name in ("stride", "dilation")), 2) for name in names)
+    given = [arguments.get(name, name in ("stride", "dilation")) for name in names]
+    if any(np.size(value) > 2 for value in given):  # which is refused
+        return None
+    s, p, d, e = (np.broadcast_to(value, 2) for value in given)
     n, k = np.array(x.shape[2:]), np.array(weight.shape[2:])
     if stem == "conv_transpose2d":
         small, large = n, (n - 1) * s - 2 * p + d * (k - 1) + e + 1

@@ -35,7 +35,7 @@ class ResidualBlock(Module):
         self.conv1 = Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False, **made)
         # Each norm has its own statistics: [basic_block.branch.norms]
         self.bn1 = BatchNorm2d(out_channels, **made)
-        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1, bias=False, **made)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1, bias=False, **made)  # [basic_block.init.range]
         self.bn2 = BatchNorm2d(out_channels, **made)
         if stride == 1 and in_channels == out_channels:
             self.downsample = None  # [basic_block.shortcut.identity]

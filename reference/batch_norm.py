@@ -209,7 +209,7 @@ def _check(x, running_mean, running_var, weight, bias, training, eps):
     if x.ndim < 2:  # [batch_norm.refuses.rank]
         raise ValueError(f"x of shape {x.shape}: expected at least 2 dimensions, not {x.ndim}")
     c = x.shape[1]
-    length("running_mean", running_mean, c)  # [batch_norm.refuses.running-mean]
+    length("running_mean", running_mean, c)  # [batch_norm.refuses.channels] [batch_norm.refuses.running-mean]
     length("running_var", running_var, c)  # [batch_norm.refuses.running-var]
     length("weight", weight, c)  # [batch_norm.refuses.weight]
     length("bias", bias, c)  # [batch_norm.refuses.bias]

@@ -188,12 +188,12 @@ class Conv2d(Module):
     ) -> None:
         super().__init__()
         rng = rng or np.random.default_rng()
-        kh, kw = pair("kernel_size", kernel_size, 1)
+        kh, kw = pair("kernel_size", kernel_size, 1)  # [conv2d.refuses.kernel-size]
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(f"groups={groups}: expected a divisor of {in_channels=} and {out_channels=}")
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         shape = (out_channels, in_channels // groups, kh, kw)
-        limit = 1 / np.sqrt(np.prod(shape[1:]))
+        limit = 1 / np.sqrt(np.prod(shape[1:]))  # [conv2d.init.range]
         self.weight = Parameter(rng.uniform(-limit, limit, shape).astype(dtype))
         self.bias = Parameter(rng.uniform(-limit, limit, out_channels).astype(dtype)) if bias else None
 

@@ -174,13 +174,13 @@ class ConvTranspose2d(Module):
     ) -> None:
         super().__init__()
         rng = rng or np.random.default_rng()
-        kh, kw = pair("kernel_size", kernel_size, 1)
+        kh, kw = pair("kernel_size", kernel_size, 1)  # [conv_transpose2d.refuses.kernel-size]
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(f"groups={groups}: expected a divisor of {in_channels=} and {out_channels=}")
         self.stride, self.padding, self.output_padding = stride, padding, output_padding
         self.dilation, self.groups = dilation, groups
         shape = (in_channels, out_channels // groups, kh, kw)
-        limit = 1 / np.sqrt(np.prod(shape[1:]))
+        limit = 1 / np.sqrt(np.prod(shape[1:]))  # [conv_transpose2d.init.range]
         self.weight = Parameter(rng.uniform(-limit, limit, shape).astype(dtype))
         self.bias = Parameter(rng.uniform(-limit, limit, out_channels).astype(dtype)) if bias else None
 

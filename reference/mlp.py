@@ -45,7 +45,7 @@ class MLP(Module):
         self.depth = len(hidden)
         # [mlp.parameters.complete] [mlp.depth.distinct] [mlp.parameters.names] [mlp.depth.names]
         for n, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
-            setattr(self, f"fc{n}", Linear(inputs, outputs, dtype=dtype, rng=rng))
+            setattr(self, f"fc{n}", Linear(inputs, outputs, dtype=dtype, rng=rng))  # [mlp.init.range]
         self.relu = ReLU()
 
     def forward(self, x: Array) -> Array:

@@ -137,3 +137,9 @@ def not_finite_somewhere(draw: Draw, a: Array, values: tuple[float, ...] = (np.n
     for _ in range(draw(integers(1, 3))):
         a.flat[draw(integers(0, a.size - 1))] = value
     return a
+
+
+def illegal_pairs(least: int, legal: int) -> Decision[Any]:
+    """One of a pair's values, or both, below `least`; or three values where two are expected, each of them legal."""
+    three = (legal, legal, legal), (legal, legal, legal + 1)
+    return any_of(least - 1, (least - 1, least), (least, least - 1), (least, least - 2), *three, *three)

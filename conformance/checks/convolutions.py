@@ -9,7 +9,11 @@ import numpy as np
 from nnspec.conformance.bounds.convolution import fast_bound
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Array, Case
-from nnspec.conformance.drawing import Draw, any_of, booleans
+from nnspec.conformance.checks import laws, starts
+from nnspec.conformance.checks.cases import illegal_pairs
+from nnspec.conformance.checks.laws import Judge, Law
+from nnspec.conformance.drawing import Draw, any_of, integers
+from nnspec.conformance.trial.trial import Trial
 
 Vjp = Callable[..., Any]  # cotangent, x, weight and, with them, the bias and arguments -> the gradient for each operand
 
@@ -43,6 +47,25 @@ def gradients_by(vjp: Vjp, outputs: Callable[[Case], int]) -> Callable[[Case], d
     return expected
 
 
+def starts_uniform(terms: Callable[[tuple[int, ...]], int]) -> Law:
+    """Return the law that a new module with 64 channels begins with uniform draws, and kernels that differ.
+
+    `terms` counts what the range is derived from, of a weight's shape.
+    """
+
+    @laws.law()
+    def begins_with_uniform_draws(subject: Trial, case: Case, _judge: Judge) -> None:
+        groups, kernel = case["groups"], case["weight"].shape[2:]
+        more = {} if groups == 1 else {"groups": groups}
+        channels = starts.UNITS * groups
+        entries = subject.entries(
+            case.stem, subject.new(case.stem, channels, channels, kernel, **more), ("weight", "bias")
+        )
+        starts.are_uniform(entries, terms(entries["weight"].shape))
+
+    return begins_with_uniform_draws
+
+
 # -- cases that are refused --------------------------------------------------------------------------------------------
 
 
@@ -53,13 +76,20 @@ def rank(draw: Draw, case: Case) -> Case:
 
 
 def channels(draw: Draw, case: Case) -> Case:
-    """Give x one channel too many or too few."""
+    """Give x one channel too many or too few, or one channel alone."""
     x = case["x"]
-    more = draw(booleans()) or x.shape[1] == 1
-    return case.but(x=np.concatenate([x, x[:, :1]], axis=1) if more else x[:, 1:])
+    wrong = draw(any_of(*(n for n in (x.shape[1] + 1, 1, x.shape[1] - 1) if n not in (0, x.shape[1]))))
+    return case.but(x=np.take(x, range(wrong), axis=1, mode="wrap"))
 
 
-def below(name: str, legal: int) -> Callable[[Draw, Case], Case]:
-    """Return what sets one of a pair's two values, or both, below what is legal."""
-    values = any_of(legal - 1, (legal - 1, legal), (legal, legal - 1), (legal, legal - 2))
+def long_kernel(draw: Draw, case: Case) -> Case:
+    """Make a square kernel one of three sizes, of which the third may differ from the others."""
+    c, o, k = case["x"].shape[1], draw(integers(1, 3)), draw(integers(1, 2))
+    sizes = {"in_channels": c, "out_channels": o, "kernel_size": (k, k, draw(integers(k, k + 1)))}
+    return Case(case.stem, {"x": np.resize(case["x"], (1, c, 4, 4))}, sizes)
+
+
+def no_pair(name: str, least: int, legal: int | None = None) -> Callable[[Draw, Case], Case]:
+    """Return what sets values of a pair below the least, or makes three of it. The least is legal unless `legal` is."""
+    values = illegal_pairs(least, least if legal is None else legal)
     return lambda draw, case: case.but(**{name: draw(values)})

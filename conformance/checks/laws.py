@@ -11,7 +11,7 @@ No law needs the reference: what a block expects of a case comes as a function, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,16 @@ def has_shape(shape: Callable[[Any], tuple[int, ...]]) -> Law:
 def refuses(subject: Trial, case: Case, _judge: Judge) -> None:
     """The call raises an exception."""
     subject.refuses(case)
+
+
+@law()
+def refuses_module(subject: Trial, case: Case, _judge: Judge) -> None:
+    """The constructor with the case's arguments raises an exception, or the first call of its module does."""
+    try:
+        module = subject.new(case.stem, *case.arguments.values())
+    except Mismatch:
+        return
+    replace(subject, module=module).refuses(case)
 
 
 # -- results and operands ----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from nnspec.conformance.case import Array, Case, as_pair
-from nnspec.conformance.checks.cases import data
+from nnspec.conformance.checks.cases import data, illegal_pairs
 from nnspec.conformance.drawing import Draw, any_of, booleans, composite, dimension, integers
 from nnspec.reference.windows import output_size, pooled_size
 
@@ -135,9 +135,9 @@ def rank(draw: Draw, case: Case, lacks: frozenset[str]) -> Case:
     return case.but(x=draw(any_of(case["x"][0, 0], case["x"][None])))
 
 
-def below(name: str, legal: int) -> Breakage:
-    """One of the pair's two values, or both, below what is legal, on an image large enough for any reading of them."""
-    values = any_of(legal - 1, (legal - 1, legal), (legal, legal - 1), (legal, legal - 2))
+def no_pair(name: str, least: int) -> Breakage:
+    """Values below the least, or three of them, on an image large enough for any reading of them."""
+    values = illegal_pairs(least, least)
 
     def how(draw: Draw, case: Case, lacks: frozenset[str]) -> Case:
         x = np.resize(case["x"], (*case["x"].shape[:2], 9, 9))
@@ -146,7 +146,7 @@ def below(name: str, legal: int) -> Breakage:
     return how
 
 
-NEGATIVE_PADDING: dict[str, Any] = {"how": below("padding", 0), "vary": (), "needs": "padding"}
+NO_PADDING: dict[str, Any] = {"how": no_pair("padding", 0), "vary": (), "needs": "padding", "effort": 1}
 
 
 def too_much_padding(draw: Draw, case: Case, lacks: frozenset[str]) -> Case:

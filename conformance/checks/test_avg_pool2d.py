@@ -14,10 +14,10 @@ from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import not_finite_somewhere, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
-    NEGATIVE_PADDING,
-    below,
+    NO_PADDING,
     broken,
     calls_in_turn,
+    no_pair,
     output_shape,
     pools,
     rank,
@@ -323,14 +323,25 @@ test_gradient_empty = gradient("avg_pool2d.gradient.empty", laws_of_gradients.is
 refusal = Laws(broken, stem=STEM, per_dtype=False)
 test_refuses_rank = refusal("avg_pool2d.refuses.rank", laws.refuses, "Two and five dimensions.", how=rank)
 test_refuses_kernel_size = refusal(
-    "avg_pool2d.refuses.kernel-size", laws.refuses, "0 and below.", how=below("kernel_size", 1), vary=()
+    "avg_pool2d.refuses.kernel-size",
+    laws.refuses,
+    "0 and below, or three values.",
+    how=no_pair("kernel_size", 1),
+    vary=(),
+    effort=1,
 )
 test_refuses_stride = refusal(
-    "avg_pool2d.refuses.stride", laws.refuses, "0 and below.", how=below("stride", 1), vary=(), needs="stride"
+    "avg_pool2d.refuses.stride",
+    laws.refuses,
+    "0 and below, or three values.",
+    how=no_pair("stride", 1),
+    vary=(),
+    needs="stride",
+    effort=1,
 )
 CROPS = {"crops": alternatives.crops(expected)}
 test_refuses_padding = refusal(
-    "avg_pool2d.refuses.padding", laws.refuses, "Below 0.", **NEGATIVE_PADDING, alternatives=CROPS
+    "avg_pool2d.refuses.padding", laws.refuses, "Below 0, or three values.", **NO_PADDING, alternatives=CROPS
 )
 test_refuses_padding_half = refusal(
     "avg_pool2d.refuses.padding-half",

@@ -13,6 +13,7 @@ from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import LAYOUTS, Case
 from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import data, specials, with_cotangent
+from nnspec.conformance.checks.convolutions import channels
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, reaches
 from nnspec.conformance.formats import STORED
@@ -1082,6 +1083,16 @@ def test_refuses_module_rank(subject: Trial, case: tuple[Case, np.ndarray]) -> N
     except Mismatch:
         return
     raise Mismatch(f"accepted x of shape {x.shape}, and returned shape {y.shape}; expected an exception", y)
+
+
+test_refuses_channels = refusal(
+    "batch_norm.refuses.channels",
+    laws.refuses,
+    "One channel too many or too few, or one alone.",
+    how=channels,
+    vary=ALL,
+    ranks=ANY,
+)
 
 
 def _length(name: str, *of: int) -> Any:

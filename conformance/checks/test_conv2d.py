@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Case, as_pair
 from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import altered, data, specials, wholes, with_cotangent
-from nnspec.conformance.checks.convolutions import below, channels, gradients_by, rank
+from nnspec.conformance.checks.convolutions import channels, gradients_by, long_kernel, no_pair, rank, starts_uniform
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, pairs, reaches
 from nnspec.conformance.requirements import requirement
@@ -243,6 +244,19 @@ test_gradient_special = special_gradient(
 test_gradient_empty = gradient("conv2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
 
 
+# -- the module --------------------------------------------------------------------------------------------------------
+
+
+test_init_range = law(
+    "conv2d.init.range",
+    starts_uniform(lambda shape: math.prod(shape[1:])),
+    "Weight and bias of 64 kernels; a right start fails less than once in 2⁶¹ modules.",
+    vary=("groups",),
+    forms="class",
+    dtypes=LONG,
+)
+
+
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
@@ -251,7 +265,10 @@ test_refuses_rank = refusal("conv2d.refuses.rank", laws.refuses, "Two and five d
 
 
 test_refuses_channels = refusal(
-    "conv2d.refuses.channels", laws.refuses, "One channel too many or too few.", how=channels
+    "conv2d.refuses.channels", laws.refuses, "One channel too many or too few, or one alone.", how=channels
+)
+test_refuses_kernel_size = refusal(
+    "conv2d.refuses.kernel-size", laws.refuses_module, "Three sizes.", how=long_kernel, vary=(), forms="class"
 )
 test_refuses_groups = refusal(
     "conv2d.refuses.groups",
@@ -275,18 +292,29 @@ test_refuses_bias = refusal(
 
 
 test_refuses_stride = refusal(
-    "conv2d.refuses.stride", laws.refuses, "0 and below.", how=below("stride", 1), needs="stride"
+    "conv2d.refuses.stride",
+    laws.refuses,
+    "0 and below, or three values.",
+    how=no_pair("stride", 1),
+    effort=1,
+    needs="stride",
 )
 test_refuses_padding = refusal(
     "conv2d.refuses.padding",
     laws.refuses,
-    "Below 0.",
-    how=below("padding", 0),
+    "Below 0, or three values.",
+    how=no_pair("padding", 0),
+    effort=1,
     needs="padding",
     alternatives={"crops": alternatives.crops(expected)},
 )
 test_refuses_dilation = refusal(
-    "conv2d.refuses.dilation", laws.refuses, "0 and below.", how=below("dilation", 1), needs="dilation"
+    "conv2d.refuses.dilation",
+    laws.refuses,
+    "0 and below, or three values.",
+    how=no_pair("dilation", 1),
+    effort=1,
+    needs="dilation",
 )
 
 

@@ -13,11 +13,11 @@ from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import data, specials, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
-    NEGATIVE_PADDING,
+    NO_PADDING,
     Change,
-    below,
     broken,
     calls_in_turn,
+    no_pair,
     output_shape,
     pools,
     rank,
@@ -442,14 +442,25 @@ test_gradient_empty = gradient("max_pool2d.gradient.empty", laws_of_gradients.is
 refusal = Laws(broken, stem=STEM, per_dtype=False)
 test_refuses_rank = refusal("max_pool2d.refuses.rank", laws.refuses, "Two and five dimensions.", how=rank)
 test_refuses_kernel_size = refusal(
-    "max_pool2d.refuses.kernel-size", laws.refuses, "0 and below.", how=below("kernel_size", 1), vary=()
+    "max_pool2d.refuses.kernel-size",
+    laws.refuses,
+    "0 and below, or three values.",
+    how=no_pair("kernel_size", 1),
+    vary=(),
+    effort=1,
 )
 test_refuses_stride = refusal(
-    "max_pool2d.refuses.stride", laws.refuses, "0 and below.", how=below("stride", 1), vary=(), needs="stride"
+    "max_pool2d.refuses.stride",
+    laws.refuses,
+    "0 and below, or three values.",
+    how=no_pair("stride", 1),
+    vary=(),
+    needs="stride",
+    effort=1,
 )
 CROPS = {"crops": alternatives.crops(expected)}
 test_refuses_padding = refusal(
-    "max_pool2d.refuses.padding", laws.refuses, "Below 0.", **NEGATIVE_PADDING, alternatives=CROPS
+    "max_pool2d.refuses.padding", laws.refuses, "Below 0, or three values.", **NO_PADDING, alternatives=CROPS
 )
 test_refuses_padding_half = refusal(
     "max_pool2d.refuses.padding-half",
@@ -462,7 +473,13 @@ test_refuses_padding_half = refusal(
     effort=0.5,
 )
 test_refuses_dilation = refusal(
-    "max_pool2d.refuses.dilation", laws.refuses, "0 and below.", how=below("dilation", 1), vary=(), needs="dilation"
+    "max_pool2d.refuses.dilation",
+    laws.refuses,
+    "0 and below, or three values.",
+    how=no_pair("dilation", 1),
+    vary=(),
+    needs="dilation",
+    effort=1,
 )
 test_refuses_window = refusal(
     "max_pool2d.refuses.window",

@@ -570,6 +570,9 @@ for _name, _rule, _least in (("kernel_size", "kernel-size", 1), ("stride", "stri
     _wrong(f"avg_pool2d.refuses.{_rule}/clipped", f"an illegal {_name} is silently made legal")(
         lambda x, _n=_name, _v=_least, **h: right(x, **{**h, _n: tuple(max(_v, v) for v in h[_n])})
     )
+    _wrong(f"avg_pool2d.refuses.{_rule}/third-ignored", f"of three values of {_name} the last is ignored")(
+        lambda x, _n=_name, **h: right(x, **{**h, _n: h[_n][:2]})
+    )
 
 
 @_wrong("avg_pool2d.refuses.padding-half/any", "any padding is accepted")

@@ -760,6 +760,26 @@ _forward("refuses.rank/made-up", "missing dimensions are made up, surplus ones d
 )
 
 
+def _begins(key, mistake, kernels):
+    """The fault is what kernels begin with: kernels(a random kernel)."""
+
+    class ResidualBlock(_Block):
+        """Begins otherwise."""
+
+        def __init__(self, *arguments, **keywords):
+            super().__init__(*arguments, **keywords)
+            for convolution in (self.conv1, self.conv2):
+                convolution.weight.data[...] = kernels(convolution.weight.data)
+
+    fault(f"basic_block.init.range/{key}", mistake, ResidualBlock=ResidualBlock)
+
+
+_begins("zeros", "kernels begin at 0", lambda weight: 0 * weight)
+_begins("tiny", "kernels begin a hundredth as large", lambda weight: weight / 100)
+_begins("equal", "all kernels of a convolution begin as the first", lambda weight: weight[:1])
+_begins("channels-alone", "the range is derived from the channels, and not from the kernel's size", lambda w: 6 * w)
+
+
 class _AnyStride(_Block):
     def __init__(self, in_channels, out_channels, stride=1, *, dtype=np.float32, rng=None):
         super().__init__(in_channels, out_channels, max(1, stride), dtype=dtype, rng=rng)

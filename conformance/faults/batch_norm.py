@@ -1222,6 +1222,25 @@ def _one_image(layer, x):
     return Right2d.forward(layer, x[None] if x.ndim == 3 else x)
 
 
+def _one_for_all(x, m):
+    return np.repeat(x, len(m), axis=1) if m is not None and x.shape[1] == 1 else x
+
+
+_wrong("batch_norm.refuses.channels/broadcast", "one channel serves for as many as the vectors have")(
+    lambda x, m, v, w, b, **h: right(_one_for_all(x, m), m, v, w, b, **h)
+)
+
+
+@_forward("batch_norm.refuses.channels/broadcast-module", "a module takes one channel for as many as it has")
+def _one_for_all_in_a_module(layer, x):
+    return Right2d.forward(layer, _one_for_all(x, layer.running_mean.data))
+
+
+@_wrong("batch_norm.refuses.channels/cut", "vectors are cut or repeated until they fit x")
+def _cut(x, m, v, w, b, **h):
+    return right(x, *(a if a is None else np.resize(a, x.shape[1]) for a in (m, v, w, b)), **h)
+
+
 for _place, _name in enumerate(("running-mean", "running-var", "weight", "bias")):
 
     @_wrong(f"batch_norm.refuses.{_name}/broadcast", "a vector of any length is repeated or cut")

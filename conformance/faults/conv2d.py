@@ -5,6 +5,7 @@ import functools
 import numpy as np
 from nnspec.conformance.case import as_pair
 from nnspec.conformance.faults import as_if_contiguous, fault, in_kept_memory, onto_input
+from nnspec.reference.conv2d import Conv2d as Right
 from nnspec.reference.conv2d import conv2d as right
 from nnspec.reference.conv2d import conv2d_vjp as right_vjp
 from nnspec.reference.windows import pad
@@ -444,6 +445,11 @@ def _cut(x, w, b, **h):
     return right(x, w, b, **h)
 
 
+@_wrong("conv2d.refuses.channels/broadcast", "one channel serves for all that the weight has")
+def _one_for_all(x, w, b, **h):
+    return right(np.repeat(x, w.shape[1] * h["groups"], axis=1) if x.shape[1] == 1 else x, w, b, **h)
+
+
 @_wrong("conv2d.refuses.groups/ignored", "groups that do not divide are taken as one")
 def _any_groups(x, w, b, **h):
     groups = max(1, h["groups"])
@@ -465,6 +471,35 @@ for _name, _least in (("stride", 1), ("padding", 0), ("dilation", 1)):
             x, w, b, **{**h, _n: (as_pair(h[_n])[0], max(_v, as_pair(h[_n])[1]))}
         )
     )
+
+    _wrong(f"conv2d.refuses.{_name}/third-ignored", f"of three values of {_name} the last is ignored")(
+        lambda x, w, b, _n=_name, **h: right(x, w, b, **{**h, _n: as_pair(h[_n])[:2]})
+    )
+
+
+for _key, _mistake, _start in (
+    ("zeros", "the weight begins at 0", lambda w: 0 * w),
+    ("equal", "every kernel begins as the first", lambda w: w[:1]),
+    ("positive", "no weight is negative", np.abs),
+    ("channels-alone", "the range is derived from the channels, and not from the kernel's size", lambda w: 3 * w),
+):
+
+    class Conv2d(Right):
+        """Begins otherwise."""
+
+        def __init__(self, *arguments, _start=_start, **keywords):
+            super().__init__(*arguments, **keywords)
+            self.weight.data[...] = _start(self.weight.data)
+
+    fault(f"conv2d.init.range/{_key}", _mistake, Conv2d=Conv2d)
+
+
+class _FirstTwoSizes(Right):
+    def __init__(self, in_channels, out_channels, kernel_size, *arguments, **keywords):
+        super().__init__(in_channels, out_channels, as_pair(kernel_size)[:2], *arguments, **keywords)
+
+
+fault("conv2d.refuses.kernel-size/third-ignored", "of three sizes the last is ignored", Conv2d=_FirstTwoSizes)
 
 
 @_wrong("conv2d.refuses.window/columns", "a kernel wider than the image gives a result without columns")

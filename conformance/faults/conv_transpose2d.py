@@ -4,6 +4,7 @@ import numpy as np
 from nnspec.conformance.case import as_pair
 from nnspec.conformance.faults import as_if_contiguous, fault, in_kept_memory, onto_input
 from nnspec.reference.conv2d import conv2d
+from nnspec.reference.conv_transpose2d import ConvTranspose2d as Right
 from nnspec.reference.conv_transpose2d import conv_transpose2d as right
 from nnspec.reference.conv_transpose2d import conv_transpose2d_vjp as right_vjp
 
@@ -595,6 +596,44 @@ for _name, _value in _LEAST.items():
     _wrong(f"conv_transpose2d.refuses.{_name.replace('_', '-')}/clipped", f"an illegal {_name} is silently made legal")(
         lambda x, w, b, _n=_name, _v=_value, **h: right(x, w, b, **{**h, _n: tuple(max(_v, v) for v in h[_n])})
     )
+    _wrong(
+        f"conv_transpose2d.refuses.{_name.replace('_', '-')}/third-ignored",
+        f"of three values of {_name} the last is ignored",
+    )(lambda x, w, b, _n=_name, **h: right(x, w, b, **{**h, _n: h[_n][:2]}))
+
+
+for _key, _mistake, _start in (
+    ("zeros", "the weight begins at 0", lambda w: 0 * w),
+    ("equal", "every kernel begins as the first", lambda w: w[:1]),
+    ("positive", "no weight is negative", np.abs),
+    ("channels-alone", "the range is derived from the channels, and not from the kernel's size", lambda w: 3 * w),
+):
+
+    class ConvTranspose2d(Right):
+        """Begins otherwise."""
+
+        def __init__(self, *arguments, _start=_start, **keywords):
+            super().__init__(*arguments, **keywords)
+            self.weight.data[...] = _start(self.weight.data)
+
+    fault(f"conv_transpose2d.init.range/{_key}", _mistake, ConvTranspose2d=ConvTranspose2d)
+
+
+class _FirstTwoSizes(Right):
+    def __init__(self, in_channels, out_channels, kernel_size, *arguments, **keywords):
+        super().__init__(in_channels, out_channels, as_pair(kernel_size)[:2], *arguments, **keywords)
+
+
+fault(
+    "conv_transpose2d.refuses.kernel-size/third-ignored",
+    "of three sizes the last is ignored",
+    ConvTranspose2d=_FirstTwoSizes,
+)
+
+
+@_wrong("conv_transpose2d.refuses.channels/broadcast", "one channel serves for all that the weight has")
+def _one_for_all(x, w, b, **h):
+    return right(np.repeat(x, len(w), axis=1) if x.shape[1] == 1 else x, w, b, **h)
 
 
 _wrong("conv_transpose2d.refuses.dilation-zero/clipped", "a dilation of 0 counts 1")(

@@ -476,6 +476,7 @@ _drawn("linear.init.range/zero-bias", "the bias starts at 0", _range, _zeros)
 _drawn(
     "linear.init.range/normal", "the weight is a standard normal", lambda r, a, n: r.standard_normal(a.shape), _range
 )
+_drawn("linear.init.range/equal", "all outputs begin alike", lambda r, a, n: _range(r, a, n)[:1], _range)
 _drawn("linear.init.range/positive", "no weight is negative", lambda r, a, n: abs(_range(r, a, n)), _range)
 _drawn(
     "linear.init.range/kaiming",

@@ -564,6 +564,9 @@ for _name, _rule, _least in (
     _wrong(f"max_pool2d.refuses.{_rule}/rows-alone", f"the {_name} of the columns is not looked at")(
         lambda x, _n=_name, _v=_least, **h: right(x, **{**h, _n: (h[_n][0], max(_v, h[_n][1]))})
     )
+    _wrong(f"max_pool2d.refuses.{_rule}/third-ignored", f"of three values of {_name} the last is ignored")(
+        lambda x, _n=_name, **h: right(x, **{**h, _n: h[_n][:2]})
+    )
 
 
 @_wrong("max_pool2d.refuses.padding-half/any", "any padding is accepted")

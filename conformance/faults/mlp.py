@@ -738,12 +738,19 @@ def _begins(key, mistake, weights):
             for layer in _layers(self):
                 layer.weight.data[...] = weights(layer.weight.data)
 
-    fault(f"mlp.init.distinct/{key}", mistake, MLP=MLP)
+    fault(f"mlp.init.{key}", mistake, MLP=MLP)
 
 
-_begins("constant", "all weights begin with one value", lambda weight: 0.05)
-_begins("rows-equal", "all units of a layer begin with the weights of the first", lambda weight: weight[:1])
-_begins("half", "units come in pairs of equal weights", lambda weight: np.repeat(weight, 2, 0)[: len(weight)])
+_begins("distinct/constant", "all weights begin with one value", lambda weight: 0.05)
+_begins("distinct/rows-equal", "all units of a layer begin with the weights of the first", lambda weight: weight[:1])
+_begins("distinct/half", "units come in pairs of equal weights", lambda weight: np.repeat(weight, 2, 0)[: len(weight)])
+_begins("range/tiny", "weights begin a hundredth as large", lambda weight: weight / 100)
+_begins("range/zeros", "weights begin at 0", lambda weight: 0 * weight)
+_begins(
+    "range/normal",
+    "weights begin as a standard normal",
+    lambda weight: np.random.default_rng(weight.size).standard_normal(weight.shape),
+)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
