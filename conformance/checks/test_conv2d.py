@@ -261,7 +261,14 @@ test_init_range = law(
 
 
 refusal = Laws(altered, of=cases, per_dtype=False)
-test_refuses_rank = refusal("conv2d.refuses.rank", laws.refuses, "Two and five dimensions.", how=rank, forms="function")
+test_refuses_rank = refusal(
+    "conv2d.refuses.rank",
+    laws.refuses,
+    "Two and five dimensions.",
+    how=rank,
+    forms="function",
+    effort=0.5,  # four ways, each of which code may accept
+)
 
 
 test_refuses_channels = refusal(

@@ -331,7 +331,7 @@ refusal = Laws(altered, of=cases, per_dtype=False)
 
 
 test_refuses_rank = refusal(
-    "conv_transpose2d.refuses.rank", laws.refuses, "Two and five dimensions.", how=rank, forms="function"
+    "conv_transpose2d.refuses.rank", laws.refuses, "Two and five dimensions.", how=rank, forms="function", effort=0.5
 )
 
 

@@ -12,7 +12,7 @@ from nnspec.conformance.case import Case
 from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, starts
 from nnspec.conformance.checks.cases import altered, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.drawing import Decision, Draw, any_of, composite, dimension, integers, lists, reaches
+from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, lists, reaches
 from nnspec.conformance.requirements import CHECKS, requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -138,8 +138,17 @@ def may_refuse(subject: Trial, case: Case) -> None:
             raise Lacks("a module of no features is refused") from refusal
 
 
+@composite
+def together(draw, *, dtype: str, lacks: frozenset[str]):
+    """Leading dimensions and a bias. In many cases the bias has as many elements as x has rows and would fit either."""
+    case = draw(cases(dtype=dtype, lacks=lacks, features=(1, 2, 3, 33)))
+    if case["bias"] is None or draw(booleans()):
+        return case
+    return case.but(x=np.resize(case["x"], (draw(integers(1, 2)), len(case["bias"]), case["x"].shape[-1])))
+
+
 test_arguments_together = law(
-    "linear.arguments.together", laws.equals_reference, "Leading dimensions and a bias at once.", features=(1, 2, 3, 33)
+    "linear.arguments.together", laws.equals_reference, "Leading dimensions and a bias at once.", cases=together
 )
 test_special_value = law(
     "linear.special.value",
@@ -337,9 +346,8 @@ def test_init_range(subject: Trial, case: Case) -> None:
 def _rank(draw: Draw, case: Case) -> Case:
     x, weight = case["x"], case["weight"]
     stack = np.stack([weight] * draw(integers(1, 3)))
-    return draw(any_of(case.but(x=x.flat[0]), case.but(weight=weight.flat[0].reshape(())), case.but(weight=stack))).map(
-        np.asarray
-    )
+    numbers = case.but(x=x.flat[0]), case.but(weight=weight.flat[0].reshape(()))
+    return draw(any_of(*numbers, *[case.but(weight=stack)] * 2)).map(np.asarray)
 
 
 refusal = Laws(altered, of=cases, per_dtype=False)
@@ -349,6 +357,7 @@ test_refuses_rank = refusal(
     "A number as input; a number or a stack of matrices as weight.",
     how=_rank,
     forms="function",
+    effort=0.5,  # three ways, of which few sizes let code accept the stack
 )
 
 
@@ -432,6 +441,7 @@ def test_reach_corners() -> None:
     together, value = (CHECKS[f"linear.{name}"].drawn() for name in ("arguments.together", "output.value"))
     reaches(together, lambda c: c["x"].ndim == 1 and c["bias"] is not None)
     reaches(together, lambda c: c["x"].ndim == 4 and c["bias"] is not None)
+    reaches(together, lambda c: c["x"].ndim > 2 and c["bias"] is not None and c["x"].shape[-2] == len(c["bias"]) > 1)
     leading = CHECKS["linear.leading.any"].drawn()
     reaches(leading, lambda c: c["x"].ndim == 3 and len({*c["weight"].shape, len(c["x"])}) == 1)
     for axis in (0, 1):  # wide on one axis, and at least a vector register on the other
