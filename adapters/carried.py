@@ -16,7 +16,7 @@ PACKAGE = __package__
 # the methods that programs may call
 IN_PROGRAMS = (
     "to_native", "to_numpy", "construct", "load_entries", "state", "read", "set_training",
-    "differentiate_module", "backward",
+    "differentiate_module", "backward", "set_rate",
 )  # fmt: skip
 CALLED = re.compile(r"(?<![.\w])(\w+)\(")  # a function in a text, and no method of an object
 

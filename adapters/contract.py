@@ -160,6 +160,11 @@ class Adapter(Derivatives):
         raise NotImplementedError
 
     @optional
+    def set_rate(self, optimiser: Any, rate: float) -> None:
+        """Set the learning rate that an optimiser's next step goes by. Lacks where the optimiser has no way to."""
+        raise NotImplementedError
+
+    @optional
     def watch(self, module: Any, name: str, note: Callable[[str, Any, Any], None]) -> Callable[[], None]:
         """Call note(name, x, y) at each call of a module from here on; return a function that ends it."""
         raise NotImplementedError

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from nnspec.adapters.blame import Lacks
 from nnspec.adapters.contract import Adapter
 
 DEEPEST = 8  # how many objects, lists and mappings may lie inside one another
@@ -89,6 +90,20 @@ class Objects(Adapter):
             module.train() if training else module.eval()
         else:
             module.training = training
+
+    def set_rate(self, optimiser: Any, rate: float) -> None:
+        """Set `lr` in each of the optimiser's param_groups, or its attribute `lr` if it has no such groups."""
+        groups = getattr(optimiser, "param_groups", None) or ()
+        for group in groups:
+            group["lr"] = rate
+        if groups:
+            return
+        if not hasattr(optimiser, "lr"):
+            raise Lacks(f"{type(optimiser).__name__} has neither param_groups nor an attribute lr")
+        try:
+            optimiser.lr = rate
+        except AttributeError:
+            raise Lacks(f"{type(optimiser).__name__} has an attribute lr that cannot be set") from None
 
     def held(self, module: Any) -> dict[str, Held]:
         """Return path -> what lies there, in a module and in the objects, lists and mappings below it."""

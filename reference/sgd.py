@@ -20,7 +20,8 @@ def sgd_step(
     All arrays have one shape and dtype; the results are new arrays. velocity=None is the state before the first step.
     Raises ValueError for a gradient of another shape. This is the formula.
 
-    By construction: sgd.gradient.unchanged, sgd.arguments.together, sgd.step.elementwise, sgd.lr.zero.
+    By construction: sgd.gradient.unchanged, sgd.arguments.together, sgd.step.elementwise, sgd.step.every-element,
+    sgd.lr.zero.
     """
     if gradient.shape != parameter.shape:  # [sgd.refuses.gradient-shape]
         raise ValueError(f"gradient of shape {gradient.shape}: expected the parameter's, {parameter.shape}")
@@ -31,7 +32,7 @@ def sgd_step(
         moved_by += weight_decay * parameter  # [sgd.weight-decay.gradient] [sgd.weight-decay.velocity]
     if momentum and velocity is not None:  # [sgd.momentum.first-step]
         moved_by += momentum * velocity  # [sgd.momentum.accumulates]
-    return parameter - lr * moved_by, moved_by  # [sgd.step.value]
+    return parameter - lr * moved_by, moved_by  # [sgd.step.value] [sgd.lr.velocity]
 
 
 class SGD:
@@ -54,9 +55,15 @@ class SGD:
         for name, value in {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}.items():
             if value < 0:
                 raise ValueError(f"{name}={value}: expected at least 0")
-        self.hyper = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        # Attributes that each step reads, so that a schedule may set them: [sgd.lr.changed]
+        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         # [sgd.momentum.per-parameter]
         self.velocities: list[Array | None] = [None] * len(self.params)
+
+    @property
+    def hyper(self) -> dict[str, float]:
+        """The numbers of a step, as they are now."""
+        return {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
 
     def step(self) -> None:
         """Move every parameter that has a gradient.
@@ -80,6 +87,7 @@ class SGD:
 
     def state_dict(self) -> dict[str, list[Array | None]]:
         """Return copies of the velocities, in the order of the parameters: the state that a checkpoint needs."""
+        # [sgd.momentum.loaded-copies]
         return {"velocities": [None if v is None else v.copy() for v in self.velocities]}
 
     def load_state_dict(self, state: Mapping[str, Sequence[Array | None]]) -> None:
@@ -87,4 +95,5 @@ class SGD:
         velocities = state["velocities"]
         if len(velocities) != len(self.params):
             raise ValueError(f"{len(velocities)} velocities: expected {len(self.params)}, one for each parameter")
-        self.velocities = [None if v is None else v.copy() for v in velocities]  # [sgd.training.resumes]
+        # [sgd.training.resumes] [sgd.momentum.loaded]
+        self.velocities = [None if v is None else v.copy() for v in velocities]

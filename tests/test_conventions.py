@@ -428,7 +428,7 @@ NETWORK = {
 }
 
 
-@differs("sgd.parameters.unused")
+@differs("sgd.parameters.unused", "sgd.lr.velocity")
 def sgd_with_the_learning_rate_inside_the_velocity_of_networks_with_zeros() -> Names:
     class SGD(optimiser.SGD):
         def step(self):
@@ -517,6 +517,11 @@ FOLLOWED = [  # a subject, a convention that it answers differently, and the nam
     (pools_that_crop_and_return_nothing, "avg_pool2d.refuses.padding", "crops"),
     (pools_that_crop_and_return_nothing, "avg_pool2d.refuses.window", "empty"),
     (linear_that_broadcasts_its_bias, "linear.refuses.bias-broadcast", "broadcast"),
+    (
+        sgd_with_the_learning_rate_inside_the_velocity_of_networks_with_zeros,
+        "sgd.lr.velocity",
+        "inside",
+    ),
 ]
 
 

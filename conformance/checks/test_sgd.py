@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Lacks
+from nnspec.adapters.subject import parameters as parameters_of
 from nnspec.conformance.bounds.rule import Expected
-from nnspec.conformance.bounds.sgd import moved
+from nnspec.conformance.bounds.sgd import moved, scheduled
 from nnspec.conformance.case import Array
 from nnspec.conformance.checks.cases import data
 from nnspec.conformance.checks.learning import (
@@ -34,6 +35,8 @@ from nnspec.conformance.trial.trial import Trial
 ALL = ("momentum", "weight_decay")
 NAMES = "pqr"  # of up to three parameters
 SHAPES = [(1,), (2,), (), (2, 3), (0,)]
+# vectors of 8 and of 16 elements, with a remainder and without one, and matrices of as many
+LONGER = [(1,), (7,), (8,), (9,), (16,), (17,), (33,), (4, 4), (3, 11)]
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class Training:
     def expected(self, parameter: int, steps: int) -> Expected:
         """Where a parameter must be after so many steps."""
         return moved(self.start[parameter], [g[parameter] for g in self.gradients[:steps]], **self.numbers)
+
+    @property
+    def others(self) -> dict[str, float]:
+        """The numbers without the learning rate."""
+        return {name: value for name, value in self.numbers.items() if name != "lr"}
 
     @property
     def arguments(self) -> str:
@@ -139,6 +147,12 @@ def test_step_every_parameter(subject: Trial, case: Training) -> None:
     equals_reference(subject, case)
 
 
+@requirement("sgd.step.every-element", trainings, steps=(1, 2), shapes=LONGER)
+def test_step_every_element(subject: Trial, case: Training) -> None:
+    """From one element to 33, with momentum and weight decay."""
+    equals_reference(subject, case)
+
+
 @composite
 def with_specials(draw, **choices: Any):
     """A training in which one gradient is NaN and one parameter infinite, in elements of their own."""
@@ -222,6 +236,47 @@ def test_momentum_kept(subject: Trial, case: Training) -> None:
         program.gives("p.data", case.expected(0, done))
 
 
+def stateful(subject: Trial) -> bool:
+    """Whether the state of an optimiser can be saved and loaded."""
+    return all(hasattr(subject.subject.classes["SGD"], name) for name in ("state_dict", "load_state_dict"))
+
+
+def continues(subject: Trial, case: Training, saved: str, loaded: str) -> None:
+    """Two optimisers continue one training from the state of a third, in turns with it; none moves another's way.
+
+    `saved` is the state of the third, and `loaded` what is loaded of it.
+    """
+    if not stateful(subject):
+        raise Lacks("SGD has no state_dict and load_state_dict")
+    first, *others = (gradient for (gradient,) in case.gradients)
+    program = optimised(subject, case)
+    step(program, (first,))
+    program.run(f"saved = {saved}")
+    for name in "qr":
+        program.run(f"{name} = Parameter(to_native(np.array(to_numpy(p.data))))")
+        program.run(f"of_{name} = SGD([{name}], {case.arguments})", f"of_{name}.load_state_dict({loaded})")
+    taken: dict[str, list[Array | None]] = {name: [first] for name in NAMES}
+    for number, gradient in enumerate(others):
+        name = "qprpqr"[number % 6]
+        taken[name].append(gradient)
+        program.run(f"{name}.grad = {native(gradient)}", f"{'sgd' if name == 'p' else f'of_{name}'}.step()")
+        program.gives(f"{name}.data", moved(case.start[0], taken[name], **case.numbers))
+
+
+@requirement("sgd.momentum.loaded", trainings, vary=("momentum",), steps=(7, 7), shapes=SHAPES[:4], needs="momentum")
+def test_momentum_loaded(subject: Trial, case: Training) -> None:
+    """Each of two optimisers has loaded a copy of the state of a third; they step in turns, by different gradients."""
+    continues(subject, case, "copy.deepcopy(sgd.state_dict())", "copy.deepcopy(saved)")
+
+
+@requirement(
+    "sgd.momentum.loaded-copies", trainings, vary=("momentum",), steps=(7, 7), shapes=SHAPES[:4], needs="momentum"
+)
+def test_momentum_loaded_copies(subject: Trial, case: Training) -> None:
+    """As above, where both load the very state that the third gave."""
+    continues(subject, case, "sgd.state_dict()", "saved")
+
+
 @requirement("sgd.weight-decay.gradient", trainings, vary=("weight_decay",), needs="weight_decay")
 def test_weight_decay_gradient(subject: Trial, case: Training) -> None:
     """One step with weight decay, and one in which the gradient is 0."""
@@ -240,6 +295,65 @@ def test_weight_decay_velocity(subject: Trial, case: Training) -> None:
 def test_arguments_together(subject: Trial, case: Training) -> None:
     """Everything at once."""
     equals_reference(subject, case)
+
+
+# -- the learning rate between two steps -------------------------------------------------------------------------------
+
+
+@composite
+def with_rates(draw, **choices: Any):
+    """A training, and the learning rate of each of its steps, which is never that of the step before."""
+    training = draw(trainings(**choices))
+    rates = [training.numbers["lr"]]
+    for _ in training.gradients[1:]:
+        rates.append(draw(any_of(*(r for r in (0.5, 2.0, 0.25, 0.1, 0.0) if r != rates[-1]))))
+    return training, tuple(rates)
+
+
+Scheduled = tuple[Training, tuple[float, ...]]
+
+
+def follows_rates(subject: Trial, case: Scheduled, further: str = "", **how: bool) -> None:
+    """Set the learning rate before each step but the first, and compare every parameter after each step."""
+    training, rates = case
+    names = ", ".join(NAMES[: len(training.start)])
+    program = parameters(subject, training).run(f"sgd = SGD([{names}], {training.arguments}{further})")
+    for done, gradients in enumerate(training.gradients, start=1):
+        if done > 1:
+            program.run(f"set_rate(sgd, {rates[done - 1]!r})")
+        step(program, gradients)
+        for i, start in enumerate(training.start):
+            given = [each[i] for each in training.gradients[:done]]
+            program.gives(f"{NAMES[i]}.data", scheduled(start, given, rates[:done], **how, **training.others))
+
+
+@requirement(
+    "sgd.lr.changed", with_rates, vary=("weight_decay",), parameters=(1, 2), steps=(2, 4), rests=True, shapes=SHAPES[:4]
+)
+def test_lr_changed(subject: Trial, case: Scheduled) -> None:
+    """Two to four steps, each with a rate of its own; a parameter may rest while the rate changes."""
+    follows_rates(subject, case)
+
+
+def _inside(subject: Trial, case: Scheduled) -> None:
+    """The velocity carries the rate with which each of its gradients came."""
+    follows_rates(subject, case, inside=True)
+
+
+@requirement(
+    "sgd.lr.velocity",
+    with_rates,
+    steps=(2, 4),
+    shapes=SHAPES[:4],
+    needs="momentum",
+    alternatives={"inside": _inside},
+)
+def test_lr_velocity(subject: Trial, case: Scheduled) -> None:
+    """Two to four steps with momentum, and with weight decay; and by `nesterov`, where the constructor has it."""
+    follows_rates(subject, case)
+    accepted = parameters_of(subject.subject.classes["SGD"])
+    if accepted is not None and "nesterov" in accepted:
+        follows_rates(subject, case, ", nesterov=True", ahead=True)
 
 
 # -- which arrays move -------------------------------------------------------------------------------------------------
@@ -467,8 +581,7 @@ def test_training_resumes(subject: Trial, case: Learning) -> None:
     learning(subject, *(["BatchNorm1d"] if "BatchNorm1d" in classes else []))
     if "load_state_dict" in subject.subject.lacks("module", "class"):
         raise Lacks("Module has no load_state_dict")
-    stateful = hasattr(classes["SGD"], "state_dict") and hasattr(classes["SGD"], "load_state_dict")
-    if not stateful:  # then the velocities cannot be had
+    if not stateful(subject):  # then the velocities cannot be had
         case = replace(case, numbers={n: v for n, v in case.numbers.items() if n != "momentum"})
     program = networks(subject).run(*case.build(subject, *between), f"sgd = SGD(net.parameters(), {case.arguments})")
     earlier, later = case.batches[:2], case.batches[2:]
@@ -476,7 +589,7 @@ def test_training_resumes(subject: Trial, case: Learning) -> None:
         program.run(backward(batch), "sgd.step()", FORGET)
     program.run("new = build()", "new.load_state_dict(copy.deepcopy(net.state_dict()))")
     program.run(f"resumed = SGD(new.parameters(), {case.arguments})")
-    if stateful:
+    if stateful(subject):
         program.run("resumed.load_state_dict(copy.deepcopy(sgd.state_dict()))")
     for batch in later:
         program.run(backward(batch), "sgd.step()", FORGET)

@@ -75,6 +75,26 @@ class _FirstGradient(Right):
             p.grad = g
 
 
+def _some_elements(moves):
+    """Move only those elements whose places `moves` gives, for their number."""
+
+    def move(p, g, v, **h):
+        moved, v = sgd_step(p, g, v, **h)
+        chosen = np.isin(np.arange(p.size), moves(p.size)).reshape(p.shape)
+        return np.where(chosen, moved, p), v
+
+    return move
+
+
+_step("sgd.step.every-element/remainder-alone", "whole vectors of eight elements are skipped")(
+    _some_elements(lambda n: np.arange(n // 8 * 8, n))
+)
+_step("sgd.step.every-element/vectors-alone", "the remainder behind the last vector of eight elements is skipped")(
+    _some_elements(lambda n: np.arange(n // 8 * 8 if n > 8 else n))
+)
+_step("sgd.step.every-element/sixteen-at-most", "no more than sixteen elements are moved")(
+    _some_elements(lambda n: np.arange(min(n, 16)))
+)
 _step("sgd.step.elementwise/nan-skipped", "a step whose gradient has a NaN anywhere is left out")(
     lambda p, g, v, **h: (p, v) if np.isnan(g).any() else sgd_step(p, g, v, **h)
 )
@@ -153,6 +173,38 @@ class _InTheParameter(Right):
             p.velocity = velocity
 
 
+@_optimiser("sgd.momentum.loaded/in-the-class", "loaded velocities lie in the class")
+class _InTheClass(Right):
+    loaded = ()
+    resumed = False
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        type(self).loaded, self.resumed = self.velocities, True
+
+    def step(self):
+        if self.resumed:
+            self.velocities = type(self).loaded
+        super().step()
+
+
+@_optimiser("sgd.momentum.loaded-copies/one-array", "saved, loaded and used velocities are one array")
+class _OneVelocityArray(Right):
+    def state_dict(self):
+        return {"velocities": self.velocities}
+
+    def load_state_dict(self, state):
+        self.velocities = list(state["velocities"])
+
+    def step(self):
+        before = list(self.velocities)
+        super().step()
+        for old, new in zip(before, self.velocities, strict=True):
+            if old is not None:
+                old[...] = new
+        self.velocities = [new if old is None else old for old, new in zip(before, self.velocities, strict=True)]
+
+
 @_step("sgd.momentum.kept/alias", "the first velocity is the gradient's own array")
 def _alias(p, g, v, *, lr, momentum, weight_decay):
     if v is None and not weight_decay:
@@ -198,6 +250,104 @@ _step("sgd.arguments.together/exchanged", "momentum and weight decay are exchang
 def _twice(p, g, v, *, lr, momentum, weight_decay):
     both = lr if momentum and weight_decay else 1
     return sgd_step(p, both * g, v, lr=lr, momentum=momentum, weight_decay=weight_decay)
+
+
+# -- the learning rate between two steps -------------------------------------------------------------------------------
+
+
+class _Rates(Right):
+    """Steps by the rate that `rate` chooses, of the one that is set."""
+
+    def step(self):
+        now = self.lr
+        self.lr = self.rate(now)
+        super().step()
+        self.lr = now
+
+
+@_optimiser("sgd.lr.changed/read-once", "the rate is read when the optimiser is made")
+class _ReadOnce(_Rates):
+    def __init__(self, params, lr, **named):
+        super().__init__(params, lr, **named)
+        self.first = lr
+
+    def rate(self, now):
+        return self.first
+
+
+@_optimiser("sgd.lr.changed/one-step-late", "a new rate counts from the step after the next one")
+class _OneStepLate(_Rates):
+    def rate(self, now):
+        before, self.before = getattr(self, "before", now), now
+        return before
+
+
+@_optimiser("sgd.lr.changed/product", "a new rate is multiplied by the one before")
+class _Product(_Rates):
+    def rate(self, now):
+        if now != getattr(self, "before", None):
+            self.product = now * getattr(self, "product", 1.0)
+        self.before = now
+        return self.product
+
+
+@_optimiser("sgd.lr.changed/smaller-alone", "a rate can be lowered, and not raised")
+class _SmallerAlone(_Rates):
+    def rate(self, now):
+        self.least = min(now, getattr(self, "least", now))
+        return self.least
+
+
+@_optimiser("sgd.lr.changed/zero-ignored", "a rate of 0 that is set later leaves the former one")
+class _ZeroIgnored(_Rates):
+    def rate(self, now):
+        self.last = now or getattr(self, "last", now)
+        return self.last
+
+
+@_optimiser("sgd.lr.changed/decay-by-first", "the decay is multiplied by the rate of the first step")
+class _DecayByFirst(Right):
+    def step(self):
+        self.first = getattr(self, "first", self.lr)
+        decay = self.weight_decay
+        self.weight_decay = decay * self.first / self.lr if self.lr else decay
+        super().step()
+        self.weight_decay = decay
+
+
+@_optimiser("sgd.lr.changed/first-parameter", "a new rate counts for the first parameter alone")
+class _FirstParameter(Right):
+    def step(self):
+        now, params, velocities = self.lr, self.params, self.velocities
+        self.first = getattr(self, "first", now)
+        for i, p in enumerate(params):
+            self.params, self.velocities, self.lr = [p], velocities[i : i + 1], now if i == 0 else self.first
+            super().step()
+            velocities[i : i + 1] = self.velocities
+        self.params, self.velocities, self.lr = params, velocities, now
+
+
+@_step("sgd.lr.velocity/inside", "the velocity carries the learning rate")
+def _inside(p, g, v, *, lr, momentum, weight_decay):
+    return sgd_step(p, lr * g, v, lr=1.0, momentum=momentum, weight_decay=lr * weight_decay)
+
+
+@_optimiser("sgd.lr.velocity/begun-anew", "a new rate begins the velocity anew")
+class _BegunAnew(Right):
+    def step(self):
+        if self.lr != getattr(self, "before", self.lr):
+            self.velocities = [None] * len(self.params)
+        self.before = self.lr
+        super().step()
+
+
+@_optimiser("sgd.lr.velocity/scaled", "the velocity grows with the rate")
+class _Scaled(Right):
+    def step(self):
+        before, self.before = getattr(self, "before", self.lr), self.lr or getattr(self, "before", self.lr)
+        if before and self.lr:
+            self.velocities = [None if v is None else v * (self.lr / before) for v in self.velocities]
+        super().step()
 
 
 # -- which arrays move -------------------------------------------------------------------------------------------------
@@ -705,11 +855,11 @@ class _VelocitiesUnloaded(Right):
 @_optimiser("sgd.training.resumes/counter", "the first step is smaller, after a resumption too")
 class _WarmsUp(Right):
     def step(self):
-        lr = self.hyper["lr"]
+        lr = self.lr
         self.steps = getattr(self, "steps", 0) + 1
-        self.hyper["lr"] = lr / 2 if self.steps == 1 else lr
+        self.lr = lr / 2 if self.steps == 1 else lr
         super().step()
-        self.hyper["lr"] = lr
+        self.lr = lr
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
