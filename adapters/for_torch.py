@@ -60,13 +60,25 @@ class Torch(Objects):
         return isinstance(value, torch.Tensor)
 
     def to_native(self, array: np.ndarray) -> torch.Tensor:
-        """Return a tensor over the same memory; torch has no negative strides, so that those are copied."""
+        """Return a tensor over the same memory; torch has no negative strides, so that those are copied.
+
+        A view of an array becomes a view of a tensor, with its place there: a kernel may ask for it.
+        """
         if any(stride < 0 for stride in array.strides) or not array.flags.writeable:
             array = array.copy()
-        if array.dtype.kind == "V":  # bfloat16, which NumPy itself does not know; to ask for its name takes longer
-            tensor = torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+        whole = array
+        while isinstance(whole.base, np.ndarray):
+            whole = whole.base
+        if whole.dtype != array.dtype or not whole.flags.c_contiguous:
+            whole = array
+        if whole.dtype.kind == "V":  # bfloat16, which NumPy itself does not know; to ask for its name takes longer
+            tensor = torch.from_numpy(whole.view(np.uint16)).view(torch.bfloat16)
         else:
-            tensor = torch.from_numpy(array)
+            tensor = torch.from_numpy(whole)
+        if whole is not array:
+            begin = array.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+            strides = [stride // array.itemsize for stride in array.strides]
+            tensor = tensor.as_strided(array.shape, strides, begin // array.itemsize)
         return tensor if self.device == "cpu" else tensor.to(self.device)
 
     def to_numpy(self, value: Any) -> np.ndarray:

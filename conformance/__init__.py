@@ -4,7 +4,10 @@ from typing import Any
 
 # Files and folders of this package, each of which imports those before it alone; below all of them lie
 # nnspec.reference and nnspec.adapters. What is not named here (the session, the commands) may import everything.
-ROOMS = ("system", "formats", "case", "drawing", "requirements", "bounds", "faults", "trial", "checks", "report")
+ROOMS = (
+    *("system", "formats", "layouts", "case", "drawing", "requirements"),
+    *("bounds", "faults", "trial", "checks", "report"),
+)
 
 
 def check(subject: Any, **options: Any) -> dict[str, Any]:

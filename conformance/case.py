@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from nnspec.conformance.formats import is_floating
+from nnspec.conformance.layouts import LAYOUTS
 
 Array = np.ndarray
 
@@ -43,6 +44,10 @@ class Case:
         present = [n for n, a in self.arrays.items() if a is not None and (not names or n in names)]
         return replace(self, layouts={**self.layouts, **dict.fromkeys(present, layout)})
 
+    def contiguous(self) -> Case:
+        """The same case with every array contiguous when it is handed over."""
+        return replace(self, layouts={})
+
     def arranged(self) -> Case:
         """The same case with fresh arrays that lie in memory as `layouts` says."""
         arrays = {
@@ -75,59 +80,6 @@ def whole(case: Case) -> Case:
 def as_pair(value: int | tuple[int, int]) -> tuple[int, int]:
     """(rows, columns)"""
     return (value, value) if isinstance(value, int) else value
-
-
-def _sliced(a: Array) -> Array:
-    store = np.full((*a.shape[:-1], 2 * a.shape[-1]), np.nan, a.dtype) if a.ndim else a.copy()
-    view = store[..., ::2] if a.ndim else store
-    view[...] = a
-    return view
-
-
-def _reversed_axes(a: Array) -> Array:
-    return np.array(a.T, order="C").T
-
-
-def _channels_last(a: Array) -> Array:
-    return np.moveaxis(np.array(np.moveaxis(a, 1, -1), order="C"), -1, 1) if a.ndim > 2 else _reversed_axes(a)
-
-
-def _channel_slice(a: Array) -> Array:
-    """The first channels of a channels-last array that has more: looks packed, and is not."""
-    if a.ndim < 3:
-        return _sliced(a)
-    store = np.full((a.shape[0], *a.shape[2:], a.shape[1] + 1), np.nan, a.dtype)
-    view = np.moveaxis(store, -1, 1)[:, :-1]
-    view[...] = a
-    return view
-
-
-def _negative_strides(a: Array) -> Array:
-    return np.array(a[::-1], order="C")[::-1] if a.ndim else a
-
-
-def laid_out(values: np.ndarray, strides: tuple[int, ...]) -> np.ndarray:
-    """The values in an array of these strides (in bytes), with NaN in the gaps."""
-    reach = [stride * (size - 1) for stride, size in zip(strides, values.shape, strict=True)]
-    before, behind = -sum(min(0, r) for r in reach), sum(max(0, r) for r in reach)
-    store = np.full((before + behind) // values.itemsize + 1, np.nan, values.dtype)
-    view = np.lib.stride_tricks.as_strided(store[before // values.itemsize :], values.shape, strides)
-    view[...] = values
-    return view
-
-
-def as_laid_out(a: Array) -> Array:
-    """A copy of its own that lies in memory as the array does."""
-    return laid_out(a, a.strides) if a.size and is_floating(a.dtype) else np.array(a)
-
-
-LAYOUTS: dict[str, Callable[[Array], Array]] = {
-    "reversed axes": _reversed_axes,
-    "every second element": _sliced,
-    "channels last": _channels_last,
-    "channel slice of channels last": _channel_slice,
-    "negative strides": _negative_strides,
-}
 
 
 def minimise(case: Case, fails: Callable[[Case], bool], calls: int = 200) -> Case:

@@ -311,8 +311,14 @@ def trial(request: pytest.FixtureRequest) -> Any:
             outcome = running.run(session, check)
         if state.journal:
             state.journal.rest()
-        entry = differing(record(check, subject, form, dtype, outcome))
-        request.node.nnspec_record = entry = legible(waived(entry, state.waivers, subject.name))
+
+        def recorded(check: Any, outcome: Any) -> Any:
+            entry = differing(record(check, subject, form, dtype, outcome))
+            return legible(waived(entry, state.waivers, subject.name))
+
+        request.node.nnspec_record = entry = recorded(check, outcome)
+        if outcome.elsewhere:
+            entry["elsewhere"] = recorded(*outcome.elsewhere) | {"found_by": check.identifier}
         if differs:
             entry["unsteady"] = legible(differs)
         if entry["verdict"] in ("waived", "differs by design"):
@@ -326,6 +332,8 @@ def trial(request: pytest.FixtureRequest) -> Any:
             pytest.fail(text, pytrace=False)
         if outcome.verdict != "pass":
             pytest.skip(f"{outcome.verdict}: {entry['reason']}")
+        if (other := entry.get("elsewhere")) and other["verdict"] == "fail" and other["level"] == "must":
+            pytest.fail(f"{other['requirement']}: {other['sentence']}\n  {other['reason']}", pytrace=False)
 
     return run
 

@@ -203,6 +203,9 @@ class Check:
     effort: float = 1.0  # so many times fewer cases are drawn: each takes longer, or few tell as much
     shuffles: bool = True  # whether a case may be judged several times with its data shuffled
     alternatives: Mapping[str, Callable[..., None]] = field(default_factory=dict)  # of a convention: name -> its body
+    distinct: tuple[str, ...] = ()  # operands whose values must not be made to repeat
+    # of a requirement about layout: whether it is broken where another check fails in a case only because of its layout
+    answers_for: Callable[[Check, Any], bool] | None = None
 
     def under(self, alternative: str) -> Check:
         """Return the check of a subject that declares an alternative; the check itself where that is empty."""
@@ -212,6 +215,16 @@ class Check:
     def stem(self) -> str:
         """The block that it belongs to."""
         return block_of(self.identifier)
+
+    @property
+    def compares(self) -> bool:
+        """Whether it compares numbers that do not depend on memory, so that its operands may lie in any layout."""
+        return kind(self.identifier) in ("value", "gradient", "special", "default")
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether it is about gradients."""
+        return "vjp" in self.needs or kind(self.identifier) == "gradient"
 
     @property
     def refusal(self) -> bool:
@@ -229,6 +242,17 @@ class Check:
 
 
 CHECKS: dict[str, Check] = {}
+
+
+def about_layout(check: Check, case: Any) -> Check:
+    """Return the check of the requirement that is broken if a check fails in a case only because of its layout.
+
+    It is the check itself where the page has no requirement about layout.
+    """
+    alike = (other for other in CHECKS.values() if other.stem == check.stem and other.answers_for)
+    return next((other for other in alike if other.answers_for and other.answers_for(check, case)), check)
+
+
 REFUSAL_EFFORT = 2.0  # a refusal hardly depends on shapes and values: half as many cases tell as much
 
 
@@ -248,17 +272,20 @@ def requirement(
     effort: float | None = None,
     shuffles: bool = True,
     alternatives: Mapping[str, Callable[..., None]] | None = None,
+    distinct: tuple[str, ...] | str = (),
+    answers_for: Callable[[Check, Any], bool] | None = None,
     **choices: Any,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Tie a property `body(subject, case)` to a requirement.
 
     `cases(dtype=…, lacks=…, **choices)` makes the decision that a case is; `lacks` holds the arguments that the subject
     does not have and that stay neutral. `alternatives` holds the properties `body(subject, case)` that take the place
-    of this one for a subject that declares the alternative of a convention. What comes back is a pytest test that takes
-    its trial from the fixture of that name.
+    of this one for a subject that declares the alternative of a convention. The other options are fields of `Check`.
+    What comes back is a pytest test that takes its trial from the fixture of that name.
     """
     needs = (needs,) if isinstance(needs, str) else needs
     forms = (forms,) if isinstance(forms, str) else forms
+    distinct = (distinct,) if isinstance(distinct, str) else distinct
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         if identifier in CHECKS and CHECKS[identifier].body.__qualname__ != body.__qualname__:
@@ -266,7 +293,7 @@ def requirement(
         refusal = kind(identifier) == "refusal"  # no shape is compiled for it, so that shuffling would save nothing
         own = effort or (REFUSAL_EFFORT if refusal else 1.0)
         shuffled = shuffles and not refusal
-        fields = needs, forms, per_dtype, dtypes, own, shuffled, alternatives or {}
+        fields = needs, forms, per_dtype, dtypes, own, shuffled, alternatives or {}, distinct, answers_for
         check = Check(identifier, body, cases, choices, *fields)
         CHECKS[identifier] = check
 

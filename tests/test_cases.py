@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nnspec.conformance.case import LAYOUTS, Case, as_laid_out, as_pair, laid_out, minimise
+from nnspec.conformance.case import Case, as_pair, minimise
 from nnspec.conformance.checks.cases import KINDS, Data, data
 from nnspec.conformance.drawing import LENGTH, Decision, Draw, integers, lists, pairs, permutations, reaches, some_of
+from nnspec.conformance.layouts import LAYOUTS
 from nnspec.conformance.trial.search import rows, smallest
 
 
@@ -150,40 +151,7 @@ def test_but_leaves_the_case_alone():
     assert not drawn["x"].any()
 
 
-# -- memory ------------------------------------------------------------------------------------------------------------
-
-SHAPES = [(), (3,), (2, 3), (2, 3, 4), (2, 3, 4, 5), (1, 1, 1, 1), (0, 3), (2, 0, 3, 1)]
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts_keep_the_values(layout, shape):
-    a = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    arranged = LAYOUTS[layout](a)
-    assert arranged.dtype == a.dtype
-    assert np.array_equal(arranged, a)
-    assert not np.shares_memory(arranged, a) or a.ndim == 0
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts_are_not_the_plain_one(layout):
-    a = np.random.default_rng(0).standard_normal((2, 3, 4, 5))
-    assert not LAYOUTS[layout](a).flags.c_contiguous
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_copy_keeps_the_layout(layout):
-    a = LAYOUTS[layout](np.random.default_rng(0).standard_normal((2, 3, 4, 5)))
-    copy = as_laid_out(a)
-    assert copy.strides == a.strides
-    assert np.array_equal(copy, a)
-    assert not np.shares_memory(copy, a)
-
-
-def test_a_copy_keeps_a_stride_of_zero():
-    a = np.broadcast_to(np.arange(3.0), (4, 3))
-    assert as_laid_out(a).strides == (0, 8)
-    assert np.array_equal(laid_out(np.array(a), (0, 8)), a)
+# -- memory ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_case_is_handed_over_in_its_layouts():

@@ -527,7 +527,15 @@ test_input_unchanged = law(
 )
 
 
-@requirement("einsum.input.layout", cases, roles=ONCE, operands=(1, 2), sizes=(2, 3), effort=4)
+@requirement(
+    "einsum.input.layout",
+    cases,
+    roles=ONCE,
+    operands=(1, 2),
+    sizes=(2, 3),
+    effort=4,
+    answers_for=lambda check, case: not check.differentiates,
+)
 def test_input_layout(subject: Trial, case: Case) -> None:
     """Only the elements count; of an array and its own transpose too."""
     laws.ignores_layout(subject, case, expected)

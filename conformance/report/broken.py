@@ -99,6 +99,8 @@ def _show_finding(report: Record, entries: list[Record], console: Console) -> No
     _show_heading(entries, console)
     failure = entries[0]["failure"]
     console.print(textwrap.indent(escape(entries[0]["sentence"]), "  "))
+    if entries[0]["found_by"]:
+        console.print(f"  found by the check of {entries[0]['found_by']}")
     console.print(f"  [bold]{escape(failure['message'])}[/]")
     case = failure["case"]["call"]
     console.print("  smallest case:" + (" " + escape(case) if "\n" not in case else ""))

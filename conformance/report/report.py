@@ -21,13 +21,17 @@ from nnspec.conformance.report.script import reproduce
 from nnspec.conformance.report.verdicts import BAD, VERDICTS, Record, Verdict, failed
 from nnspec.conformance.report.waivers import Waiver, find
 from nnspec.conformance.requirements import Check, requirements
+from nnspec.conformance.system.log import key as result
 from nnspec.conformance.trial.record import Outcome
 
 SCHEMA = "urn:nnspec:report:2"  # the $id of report.schema.json
 
 
 def key(check: Check, form: str, dtype: str) -> Record:
-    """Return what a record is about; `follows_from` is filled in when all records are known."""
+    """Return what a record is about; `follows_from` is filled in when all records are known.
+
+    `found_by` names the check that found a failure of another requirement than its own.
+    """
     page = requirements()[check.identifier]
     return {
         "requirement": check.identifier,
@@ -39,6 +43,7 @@ def key(check: Check, form: str, dtype: str) -> Record:
         "form": form,
         "dtype": dtype,
         "follows_from": None,
+        "found_by": None,
     }
 
 
@@ -165,7 +170,7 @@ def versions() -> dict[str, str]:
 def assemble(run: Record, records: Iterable[Record], errors: Iterable[str] = ()) -> Record:
     """Return the whole report, with its records in the order of the pages."""
     order = {identifier: n for n, identifier in enumerate(requirements())}
-    ordered = sorted(untrue(records), key=lambda r: (order[r["requirement"]], r["form"], r["dtype"]))
+    ordered = sorted(with_elsewhere(untrue(records)), key=lambda r: (order[r["requirement"]], r["form"], r["dtype"]))
     counts = Counter(r["verdict"] for r in ordered)
     totals = {verdict: counts[verdict] for verdict in VERDICTS} | {"cases": sum(r["cases"] for r in ordered)}
     unsteady = [r["unsteady"] for r in ordered if "unsteady" in r]
@@ -176,6 +181,23 @@ def assemble(run: Record, records: Iterable[Record], errors: Iterable[str] = ())
     conforms = whole and bool(counts["pass"]) and not failed(ordered) and not asked["not judged"] and not unsteady
     told = {"conforms": conforms, "musts": asked, "totals": totals, "errors": errors, "unsteady": unsteady}
     return {"schema": SCHEMA, **run, **told, "results": ordered}
+
+
+def with_elsewhere(records: Iterable[Record]) -> list[Record]:
+    """Return the records, with the failures that checks of other requirements found.
+
+    The failure that a requirement's own check found comes first, then the first one in the page's order.
+    """
+    order = {identifier: n for n, identifier in enumerate(requirements())}
+    known, found = {}, []
+    for entry in sorted(records, key=lambda r: order[r["requirement"]]):
+        found += [entry["elsewhere"]] if "elsewhere" in entry else []
+        known[result(entry)] = {name: value for name, value in entry.items() if name != "elsewhere"}
+    for other in reversed(found):
+        own = known.get(result(other))
+        if own is None or own["found_by"] or not own["failure"] or other["verdict"] == "waived":
+            known[result(other)] = other
+    return list(known.values())
 
 
 def with_consequences(records: list[Record]) -> list[Record]:

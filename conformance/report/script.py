@@ -21,8 +21,9 @@ from nnspec.adapters import carried, load
 from nnspec.adapters.blame import Watched
 from nnspec.adapters.subject import Subject
 from nnspec.conformance.bounds.rule import Expected
-from nnspec.conformance.case import Case, laid_out
+from nnspec.conformance.case import Case
 from nnspec.conformance.formats import is_floating
+from nnspec.conformance.layouts import laid_out, offset_of
 from nnspec.conformance.requirements import Check, requirements
 from nnspec.conformance.system import processes, signals
 from nnspec.conformance.trial.record import Mismatch
@@ -70,7 +71,8 @@ def _elements(steps: Iterable[Step]) -> int:
 def crash_scripts(subject: str, framework: str | None, device: str | None, crashes: list[Crash]) -> list[str]:
     """The scripts of calls that ended the process, written by another process, which loads the subject."""
     # a pickled array forgets how it lies in memory
-    layouts = [{n: a.strides for n, a in case.arrays.items() if a is not None} for *_, case, _ in crashes]
+    of_each = ([(n, a) for n, a in case.arrays.items() if a is not None] for *_, case, _ in crashes)
+    layouts = [{n: (a.strides, offset_of(a)) for n, a in arrays} for arrays in of_each]
     try:
         told = _in_another_process(pickle.dumps((subject, framework, device, crashes, layouts)))
         return list(json.loads(told.splitlines()[-1]))
@@ -100,9 +102,9 @@ def _main() -> None:
     processes.end_with(int(sys.argv[1]))
     name, framework, device, crashes, layouts = pickle.load(sys.stdin.buffer)
     subject, scripts = load(name, framework, device), []
-    for (identifier, form, dtype, case, what), strides in zip(crashes, layouts, strict=True):
+    for (identifier, form, dtype, case, what), lie in zip(crashes, layouts, strict=True):
         floats = {n: a for n, a in case.arrays.items() if a is not None and a.size and is_floating(a.dtype)}
-        case = case.but(**{n: laid_out(a, strides[n]) for n, a in floats.items()})
+        case = case.but(**{n: laid_out(a, *lie[n]) for n, a in floats.items()})
         scripts.append(reproduce_crash(subject, identifier, form, dtype, case, what))
     print("\n" + json.dumps(scripts))
 

@@ -102,6 +102,7 @@ def try_temporary(size: int) -> None:
 def script_name(record: dict[str, Any]) -> str:
     """Return the name of the script that reproduces a failure."""
     about = f"{record['requirement']}_{record['form']}_{record['dtype']}"
+    about += f"_found_by_{record['found_by']}" if record.get("found_by") else ""
     return re.sub(r"[^a-z0-9]+", "_", about) + ".py"
 
 

@@ -115,24 +115,27 @@ class Log(Known):
             self._write(line)
 
     def keep(self, record: Record) -> None:
-        """Add a result, and write its script."""
-        failure = record["failure"]
-        script = (failure and failure["script"]) or ""
-        if self.folder is None or "\n" not in script:
+        """Add a result, and write its script, and that of what it found for another requirement."""
+        failures = {folder.script_name(entry): entry["failure"] for entry in _entries(record) if entry["failure"]}
+        scripts = {name: text for name, failure in failures.items() if "\n" in (text := failure["script"] or "")}
+        if self.folder is None or not scripts:
             self._add("record", record)
             return
-        name = folder.script_name(record)
+        name = ""
         for _ in range(2):  # in its place, else in the temporary folder
-            failure["script"] = None if self.folder is None else str(Path(self.shown or "") / name)
-            self._add("record", record)  # before the script: what is named in the log is known to be ours
+            for name in scripts:
+                failures[name]["script"] = None if self.folder is None else str(Path(self.shown or "") / name)
+            self._add("record", record)  # before the scripts: what is named in the log is known to be ours
             if self.folder is None:
                 return
             try:
-                (self.folder / name).write_text(script, "utf-8", "backslashreplace")
+                for name, text in scripts.items():
+                    (self.folder / name).write_text(text, "utf-8", "backslashreplace")
                 return
             except OSError as error:
                 self._move(error, name)
-        failure["script"] = None
+        for name in scripts:
+            failures[name]["script"] = None
         self._add("record", record)
 
     def keep_crash(self, which: Key, journal: bytes) -> None:
@@ -212,18 +215,18 @@ class Log(Known):
             self.head = self.head or line
         self.errors.clear()  # what they cost is run again
         self._whole = whole
-        for entry in list(self.records.values()):
-            if entry["failure"] and entry["failure"]["script"]:
-                self._find_script(entry)
+        for record in list(self.records.values()):
+            if not all(self._finds_script(entry) for entry in _entries(record)):
+                del self.records[key(record)]  # a result whose script is gone is not known
 
-    def _find_script(self, record: Record) -> None:
-        """Name a script where it is by now; a result whose script is gone is not known."""
+    def _finds_script(self, entry: Record) -> bool:
+        """Name a script, if there is one, where it is by now; False if it is gone."""
         assert self.folder is not None
-        name = folder.script_name(record)
-        if (self.folder / name).exists():
-            record["failure"]["script"] = str(Path(self.shown or "") / name)
-        else:
-            del self.records[key(record)]
+        if not (entry["failure"] and entry["failure"]["script"]):
+            return True
+        name = folder.script_name(entry)
+        entry["failure"]["script"] = str(Path(self.shown or "") / name)
+        return (self.folder / name).exists()
 
     def _go_on(self, head: dict[str, Any]) -> None:
         if name := _difference(self.head, head):
@@ -289,8 +292,13 @@ def _records(log: bytes) -> list[Record]:
             line = json.loads(text)
         except ValueError:
             continue
-        found += [line["record"]] if "record" in line else []
+        found += _entries(line["record"]) if "record" in line else []
     return found
+
+
+def _entries(record: Record) -> list[Record]:
+    """The result, and the failure of another requirement that its check found, if it did."""
+    return [record, record["elsewhere"]] if "elsewhere" in record else [record]
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 from nnspec.adapters.trying import Skipped
-from nnspec.conformance.case import Case, laid_out
+from nnspec.conformance.case import Case
 from nnspec.conformance.formats import is_floating
+from nnspec.conformance.layouts import laid_out, offset_of
 
 # When the call began, by the clock that all processes share and nobody sets (0: no call is under way), length of the
 # text, of the data
@@ -58,7 +59,7 @@ class Journal:
         blob = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())
         if len(blob) > SIZE // 2:
             blob, arrays = b"", {}
-        shapes = {n: [a.dtype.name, list(a.shape), list(a.strides)] for n, a in arrays.items()}
+        shapes = {n: [a.dtype.name, list(a.shape), list(a.strides), offset_of(a)] for n, a in arrays.items()}
         entry = {
             **self._about,
             "text": str(case),
@@ -132,9 +133,10 @@ def parse(raw: bytes) -> tuple[float, dict[str, Any], Case | None]:
     if not entry.get("arrays"):
         return began, entry, None
     arrays: dict[str, np.ndarray | None] = {}
-    for name, (dtype, shape, strides) in entry["arrays"].items():
+    for name, (dtype, shape, strides, offset) in entry["arrays"].items():
         values = np.frombuffer(raw, dtype, int(np.prod(shape)), end).reshape(shape)
-        arrays[name] = laid_out(values, tuple(strides)) if values.size and is_floating(values.dtype) else values.copy()
+        floats = values.size and is_floating(values.dtype)
+        arrays[name] = laid_out(values, tuple(strides), offset) if floats else values.copy()
         end += values.nbytes
     arrays |= dict.fromkeys(entry["absent"])
     arguments = {n: tuple(v) if isinstance(v, list) else v for n, v in entry["arguments"].items()}

@@ -18,6 +18,7 @@ from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.system import legible
 
 if TYPE_CHECKING:
+    from nnspec.conformance.requirements import Check
     from nnspec.conformance.trial.steps import Step
 
 LONG = 4096  # an array of more elements is not kept as a whole
@@ -86,6 +87,8 @@ class Outcome:
     unsupported: Counter[str] = field(default_factory=Counter)
     known_defects: Counter[str] = field(default_factory=Counter)  # of the framework: cases not made for its sake
     seen: list[Sighting] = field(default_factory=list)  # in some cases that were right or wrong
+    # a failure that belongs to another requirement: the check under that requirement's name, and its outcome
+    elsewhere: tuple[Check, Outcome] | None = None
 
 
 def is_complex(array: np.ndarray | None) -> bool:

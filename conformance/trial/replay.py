@@ -12,6 +12,7 @@ from nnspec.adapters.signatures import entries
 from nnspec.adapters.subject import Subject
 from nnspec.conformance.case import Case
 from nnspec.conformance.formats import is_floating
+from nnspec.conformance.layouts import offset_of
 from nnspec.conformance.trial.source import literal, written
 
 if TYPE_CHECKING:
@@ -157,4 +158,4 @@ def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     if a is None or b is None:
         return a is b
     alike = (a.dtype, a.shape, a.strides) == (b.dtype, b.shape, b.strides)
-    return alike and bool(np.array_equal(a, b, equal_nan=is_floating(a.dtype)))
+    return alike and offset_of(a) == offset_of(b) and bool(np.array_equal(a, b, equal_nan=is_floating(a.dtype)))

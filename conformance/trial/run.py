@@ -19,7 +19,8 @@ from nnspec.adapters.blame import KnownDefect, Raised, Unusable, noting_interrup
 from nnspec.adapters.subject import Lacks, Refusal, Subject, Unsupported
 from nnspec.conformance.case import Case, minimise
 from nnspec.conformance.drawing import Decision, Draw
-from nnspec.conformance.requirements import CHECKS, Check, requirements
+from nnspec.conformance.requirements import CHECKS, Check, about_layout, requirements
+from nnspec.conformance.trial.layouts import in_layouts
 from nnspec.conformance.trial.record import (
     COSTLY,
     CallFails,
@@ -121,9 +122,40 @@ def _supported(trial: Trial, check: Check, simplify: bool) -> Outcome:
     if isinstance(made, type):
         return _machine(trial, check, made, limit, simplify)
     try:
+        if trial.subject.strided and check.compares:
+            return _in_layouts(trial, check, made, limit, simplify)
         return _cases(trial, check, made, limit, simplify)
     except Unsupported as declined:
         return _declined(declined)
+
+
+def _in_layouts(trial: Trial, check: Check, decision: Decision[Any], limit: int, simplify: bool) -> Outcome:
+    """Judge random cases, some of which have layouts.
+
+    If a case fails only because of its layout, the failure belongs to the requirement about layout. The check itself is
+    then judged without layouts.
+    """
+    outcome = _cases(trial, check, in_layouts(decision, check, trial.form), limit, simplify)
+    case = outcome.failure.case if outcome.failure else None
+    if not isinstance(case, Case) or not case.layouts or _fails(trial, check, case.contiguous()):
+        return outcome
+    broken = about_layout(check, case)
+    if broken is check:
+        return outcome
+    plain = _cases(trial, check, decision, limit, simplify)
+    if not trial.subject.declines_all(broken.identifier):
+        plain.elsewhere = replace(check, identifier=broken.identifier), outcome
+    return plain
+
+
+def _fails(trial: Trial, check: Check, case: Any) -> bool:
+    try:
+        attempt(trial, check, case)
+    except Mismatch:
+        return True
+    except (Unsupported, CallFails):
+        pass
+    return False
 
 
 def _cases(trial: Trial, check: Check, decision: Decision[Any], limit: int, simplify: bool) -> Outcome:

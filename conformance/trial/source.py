@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from nnspec.conformance.layouts import offset_of
 
 
 def written(array: np.ndarray) -> str:
     """An array as Python source, with its layout where that is not the plain one."""
-    if array.flags.c_contiguous or not array.size:
+    offset = offset_of(array)
+    if (array.flags.c_contiguous and not offset) or not array.size:
         return literal(array)
-    return f"laid_out({literal(array)}, {array.strides})"
+    return f"laid_out({literal(array)}, {array.strides}{f', {offset}' if offset else ''})"
 
 
 def literal(array: np.ndarray) -> str:

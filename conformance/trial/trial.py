@@ -14,7 +14,8 @@ from nnspec.adapters.signatures import COTANGENT, SIGNATURES, entries, operands
 from nnspec.adapters.subject import Lacks, Subject, parameters
 from nnspec.conformance.bounds.arithmetic import CLASSES, NARROW, narrows
 from nnspec.conformance.bounds.rule import Expected
-from nnspec.conformance.case import Case, as_laid_out
+from nnspec.conformance.case import Case
+from nnspec.conformance.layouts import as_laid_out
 from nnspec.conformance.requirements import Check
 from nnspec.conformance.trial.comparisons import Comparisons
 from nnspec.conformance.trial.journal import Journal
@@ -100,7 +101,7 @@ class Trial:
 
     def second(self, case: Case) -> dict[str, np.ndarray]:
         """A function's second derivatives, for the tangent, and perhaps the cotangent, among the case's arrays."""
-        found: dict[str, np.ndarray] = self.do(DifferentiateTwice(case))
+        found: dict[str, np.ndarray] = self.do(DifferentiateTwice(*_handed(case)))
         self.seen.append(("second derivative", found))
         return found
 
@@ -242,12 +243,12 @@ class Built:
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Call the module; its result."""
         self.case = self.case.but(x=x)
-        return self.trial._called(CallModule(self.case, None, self.native))[0]
+        return self.trial._called(CallModule(*_handed(self.case), self.native))[0]
 
     def gradients(self, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
         """Call the module and run its backward pass: the gradients for x and, by key, for its parameters."""
         self.case = replace(self.case, arrays={**self.case.arrays, "x": x, COTANGENT: cotangent})
-        step = DifferentiateModule(self.case, None, self.native, self.keys or None)
+        step = DifferentiateModule(*_handed(self.case), self.native, self.keys or None)
         self.trial.do(step)
         self.trial.seen.append(("gradient", step.found()))
         return step.found()
@@ -277,7 +278,7 @@ class Built:
         return self
 
 
-def _handed(case: Case, as_is: bool) -> tuple[Case, Case | None]:
+def _handed(case: Case, as_is: bool = False) -> tuple[Case, Case | None]:
     """The case for the record, which the subject cannot write to, and the very arrays that are handed over, if so."""
     if case.layouts:
         case, as_is = case.arranged(), True

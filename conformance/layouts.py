@@ -1,0 +1,134 @@
+"""Layouts: how an array can lie in memory. A layout changes strides and place, and no element.
+
+The memory around and between the elements holds NaN, so that a kernel which reads there shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from nnspec.conformance.formats import is_floating
+
+Array = np.ndarray
+Arrange = Callable[[Array], Array]
+
+LAYOUTS: dict[str, Arrange] = {}
+EXPANDED = "expanded"  # the one layout that needs values which repeat
+_AXES: dict[str, int] = {}  # layout -> the least number of axes of an array that can have it
+
+
+def _layout(name: str, axes: int) -> Callable[[Arrange], Arrange]:
+    def add(arrange: Arrange) -> Arrange:
+        LAYOUTS[name], _AXES[name] = arrange, axes
+        return arrange
+
+    return add
+
+
+def _store(shape: tuple[int, ...], dtype: np.dtype) -> Array:
+    """Return memory that holds NaN, or the least integer."""
+    return np.full(shape, np.iinfo(dtype).min if dtype.kind in "iu" else np.nan, dtype)
+
+
+@_layout("reversed axes", 2)
+def _reversed_axes(a: Array) -> Array:
+    return np.array(a.T, order="C").T
+
+
+@_layout("every second element", 1)
+def _sliced(a: Array) -> Array:
+    if not a.ndim:
+        return a.copy()
+    view = _store((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)[..., ::2]
+    view[...] = a
+    return view
+
+
+@_layout("channels last", 3)
+def _channels_last(a: Array) -> Array:
+    return np.moveaxis(np.array(np.moveaxis(a, 1, -1), order="C"), -1, 1) if a.ndim > 2 else _reversed_axes(a)
+
+
+@_layout("channel slice of channels last", 3)
+def _channel_slice(a: Array) -> Array:
+    """The first channels of a channels-last array that has more: looks packed, and is not."""
+    if a.ndim < 3:
+        return _sliced(a)
+    view = np.moveaxis(_store((a.shape[0], *a.shape[2:], a.shape[1] + 1), a.dtype), -1, 1)[:, :-1]
+    view[...] = a
+    return view
+
+
+@_layout("negative strides", 1)
+def _negative_strides(a: Array) -> Array:
+    return np.array(a[::-1], order="C")[::-1] if a.ndim else a
+
+
+@_layout("offset", 1)
+def _offset(a: Array) -> Array:
+    """Contiguous, one element behind the place where memory that was allocated begins."""
+    view = _store((a.size + 2,), a.dtype)[1:-1].reshape(a.shape)
+    view[...] = a
+    return view
+
+
+@_layout("part of a larger array", 1)
+def _inside(a: Array) -> Array:
+    view = _store(tuple(n + 2 for n in a.shape), a.dtype)[(..., *[slice(1, -1)] * a.ndim)]
+    view[...] = a
+    return view
+
+
+@_layout(EXPANDED, 1)
+def _expanded(a: Array) -> Array:
+    """A stride of 0 along the first axis along which all values are equal; contiguous if there is no such axis."""
+    for axis, size in enumerate(a.shape):
+        first = a.take([0], axis) if size > 1 else a
+        if size > 1 and np.array_equal(np.broadcast_to(first, a.shape), a, equal_nan=is_floating(a.dtype)):
+            strides = np.array(first).strides
+            return laid_out(a, tuple(0 if n == axis else stride for n, stride in enumerate(strides)))
+    return np.array(a)
+
+
+OF_ANY_VALUES = tuple(name for name in LAYOUTS if name != EXPANDED)
+
+
+def possible(a: Array) -> list[str]:
+    """Return the layouts that an array can have; `EXPANDED` is one of them, if its values are made to repeat."""
+    return [name for name, axes in _AXES.items() if a.ndim >= axes] if a.size > 1 else []
+
+
+def repeated(a: Array, axis: int) -> Array:
+    """Return the first values along an axis in the place of all others."""
+    return np.array(np.broadcast_to(a.take([0], axis), a.shape))
+
+
+# -- copies, and scripts -----------------------------------------------------------------------------------------------
+
+
+def laid_out(values: np.ndarray, strides: tuple[int, ...], offset: int = 0) -> np.ndarray:
+    """The values in an array of these strides (in bytes), with NaN in the gaps and in `offset` elements around it."""
+    reach = [stride * (size - 1) for stride, size in zip(strides, values.shape, strict=True)]
+    before, behind = -sum(min(0, r) for r in reach), sum(max(0, r) for r in reach)
+    store = np.full((before + behind) // values.itemsize + 1 + 2 * offset, np.nan, values.dtype)
+    first = before + offset * values.itemsize
+    view: np.ndarray = np.ndarray(values.shape, values.dtype, store.view(np.uint8), first, strides)  # type: ignore[arg-type]
+    view[...] = values
+    return view
+
+
+def offset_of(a: Array) -> int:
+    """Return how many elements lie in an array's memory before its first."""
+    base = a
+    while isinstance(base.base, np.ndarray):
+        base = base.base
+    if base is a:
+        return 0
+    before = -sum(min(0, stride * (size - 1)) for stride, size in zip(a.strides, a.shape, strict=True))
+    return (a.__array_interface__["data"][0] - base.__array_interface__["data"][0] - before) // a.itemsize
+
+
+def as_laid_out(a: Array) -> Array:
+    """A copy of its own that lies in memory as the array does."""
+    return laid_out(a, a.strides, offset_of(a)) if a.size and is_floating(a.dtype) else np.array(a)
