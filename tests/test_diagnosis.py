@@ -9,6 +9,7 @@ import pytest
 from nnspec.adapters.for_reference import subject as reference
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import load_checks
+from nnspec.conformance.faults import broken_by_faults, catalogue
 from nnspec.conformance.power import faults_of, judge
 from nnspec.conformance.report.diagnosis import _Seen, causes
 from nnspec.conformance.report.findings import findings, suspects
@@ -40,6 +41,44 @@ def test_no_cause_is_named_for_a_mistake_that_nobody_knows():
 
     subject = replace(reference(), functions={"conv2d": halves}, classes={})
     assert causes_of(subject, "conv2d.stride.step") == []
+
+
+def test_a_cause_may_be_computed_with_other_roundings_if_the_right_result_is_far_away():
+    def scaled(by):
+        wrong = catalogue()["conv2d.kernel.orientation/flipped"].subject().functions["conv2d"]
+
+        def function(*operands, **arguments):
+            y = wrong(*operands, **arguments)
+            return y if np.array_equal(y, conv2d(*operands, **arguments)) else y * y.dtype.type(by)
+
+        return replace(reference(), functions={"conv2d": function}, classes={})
+
+    assert causes_of(scaled(1 + 1e-5), "conv2d.kernel.orientation")[:1] == ["conv2d.kernel.orientation/flipped"]
+    assert causes_of(scaled(2), "conv2d.kernel.orientation") == []
+
+
+@pytest.mark.parametrize(
+    ("key", "alone"), [("relu.batch.empty/reduced", True), ("linear.leading.any/vector-refused", False)]
+)
+def test_a_cause_says_whether_nothing_was_seen_but_exceptions(key, alone):
+    load_checks()
+    fault, check = catalogue()[key], CHECKS[key.partition("/")[0]]
+    outcome = judge(fault.subject(), check, "quick", 7)
+    assert [cause.raises for cause in causes(check, outcome) if cause.fault == key] == [alone]
+
+
+def test_a_cause_that_only_raises_explains_what_it_breaks_and_nothing_else():
+    def failed(name):
+        cause = {"fault": "relu.batch.empty/reduced", "mistake": "…", "cases": 3, "raises": True}
+        entry = {"requirement": f"relu.{name}", "block": "relu", "level": "must", "verdict": "fail"}
+        return entry | {"failure": {"misshapen": False, "causes": [cause]}}
+
+    names = broken_by_faults()["relu.batch.empty/reduced"]
+    records = [failed(name.rstrip("!")) for name in names]
+    [[suspect]] = suspects(records)
+    assert (suspect.fault, suspect.explained) == ("relu.batch.empty/reduced", len(names))
+    assert suspects(records[1:]) == []
+    assert suspects([*records, failed("negative.zero")]) == []
 
 
 def test_a_file_is_told_the_cause(desk):

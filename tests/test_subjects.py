@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import shutil
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -249,7 +252,27 @@ def test_a_class_that_only_inherits_a_vjp_which_says_nothing_has_no_gradients(de
     assert "the class lacks vjp" in done.out
 
 
+def test_a_file_is_a_module_under_its_own_name(desk):
+    """Objects of its classes can then be pickled, and a file beside it that imports it gets the same classes."""
+    subject = load(desk.write("layers_of_their_own.py", "class ReLU:\n    def __call__(self, x): return x"))
+    layer = subject.classes["ReLU"]()
+    assert type(pickle.loads(pickle.dumps(layer))) is type(layer)
+    assert sys.modules.pop("layers_of_their_own").ReLU is type(layer)
+
+
 # -- devices -----------------------------------------------------------------------------------------------------------
+
+
+def test_accuracy_that_a_device_loses_is_claimed_for_each_block():
+    class Numbers(Adapter):
+        def use_device(self, device):
+            return ("L",)
+
+    own = {"conv2d": {"accuracy": ("B2",)}, "relu": {"dtypes": ("float32",)}}
+    plain = replace(load("reference"), framework=Numbers(), accuracy=("B2",), of_block=own)
+    subject = load(plain, device="gpu")
+    assert (subject.device, subject.accuracy) == ("gpu", ("B2", "L"))
+    assert subject.of_block == {"conv2d": {"accuracy": ("B2", "L")}, "relu": {"dtypes": ("float32",)}}
 
 
 def test_a_subject_on_a_device_that_is_named(desk):
