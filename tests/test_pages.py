@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from importlib import resources
+from pathlib import Path
 
 import pytest
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.conformance.requirements import pages
 from nnspec.spec.figures import FIGURES, FOLDER, ON_A_PAGE, SPEC, caption, captioned
 
-TAUGHT = [stem for stem in sorted(SIGNATURES) if "\n## What it is for\n" in pages()[stem]]
 BEGINNING = ["What it is for", "Formula", "Arguments"]
 END = ["Gradient", "Requirements", "Numerics", "Where libraries differ", "History"]
 
@@ -42,7 +42,7 @@ def test_figures_are_installed_with_the_pages():
     assert resources.files("nnspec.spec").joinpath("figures", "conv2d_windows.svg").is_file()
 
 
-@pytest.mark.parametrize("stem", TAUGHT)
+@pytest.mark.parametrize("stem", sorted(SIGNATURES))
 def test_a_page_begins_with_purpose_formula_figure_and_arguments(stem):
     beginning = "\n".join(pages()[stem].splitlines()[:60])
     assert [heading for heading in sections(stem) if heading in BEGINNING] == BEGINNING
@@ -52,13 +52,41 @@ def test_a_page_begins_with_purpose_formula_figure_and_arguments(stem):
     assert last_row in beginning
 
 
-@pytest.mark.parametrize("stem", TAUGHT)
+@pytest.mark.parametrize("stem", sorted(SIGNATURES))
 def test_a_page_says_in_a_paragraph_what_its_block_is_for(stem):
     assert 80 <= len(sections(stem)["What it is for"].split()) <= 150
 
 
-@pytest.mark.parametrize("stem", TAUGHT)
+@pytest.mark.parametrize("stem", sorted(SIGNATURES))
 def test_values_come_before_gradients_and_requirements_before_history(stem):
     found = list(sections(stem))
     assert found.index("Step by step") < min(found.index(heading) for heading in END if heading in found)
     assert [heading for heading in found if heading in END] == [heading for heading in END if heading in found]
+
+
+def test_the_reading_order_has_every_page_of_a_block_once():
+    order = re.findall(r"^\| \d+ \| \[(\w+)\]", pages()["README"], re.M)
+    assert sorted(order) == sorted(SIGNATURES)
+    assert (order[0], order[-1]) == ("einsum", "resnet34")
+
+
+def test_the_glossary_is_sorted():
+    words = re.findall(r"^\| ([^|]+?) \|", pages()["glossary"].partition("| --- ")[2], re.M)
+    assert len(words) > 40
+    assert words == sorted(words, key=str.lower)
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors that GitHub makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", sorted(SPEC.glob("*.md")), ids=lambda path: path.stem)
+def test_links_between_pages_lead_somewhere(page):
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text("utf-8"), flags=re.S)
+    for target in re.findall(r"\]\((?!https?://)([^)\s]+)\)", text):
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), target

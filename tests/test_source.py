@@ -1,15 +1,20 @@
-"""The code lines of the source material run as they are written there, in the reference and in torch.
+"""Each row of spec/source.md leads to a page, an example, requirements and their checks, and its code line runs.
+
+The lines run as they are written in the source material, in the reference and in torch.
 
 The source writes PyTorch. For the reference, `nn` and `torch` are two namespaces of the same names over NumPy.
 """
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from nnspec.conformance.checks import load_checks
+from nnspec.conformance.requirements import CHECKS, pages, requirements
 from nnspec.reference.einsum import einsum
 from nnspec.reference.linear import Linear
 from nnspec.reference.mlp import MLP
@@ -17,6 +22,13 @@ from nnspec.reference.module import Module, Parameter
 from nnspec.reference.relu import ReLU
 from nnspec.reference.sequential import Sequential
 from nnspec.reference.sgd import SGD
+
+ROWS = {
+    int(cells[0]): cells
+    for cells in (line.strip("| ").split(" | ") for line in pages()["source"].splitlines())
+    if cells[0].isdigit()
+}
+JUDGEMENTS = {20}  # rows that state no fact
 
 # row of the source -> its line
 LINES = {
@@ -41,6 +53,47 @@ class Layer(nn.Module):
         {LINES[17]}
         return batch - self.running_mean
 """
+
+
+def section(page: str, anchor: str) -> str:
+    """Return the text below the heading with this anchor, as GitHub makes anchors of headings."""
+    parts = re.split(r"^##+ (.+)$", pages()[page], flags=re.M)
+    found = dict(zip(parts[1::2], parts[2::2], strict=True))
+    return next(
+        (text for h, text in found.items() if re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") == anchor), ""
+    )
+
+
+def test_the_page_of_the_source_has_all_rows():
+    assert list(ROWS) == list(range(1, 39))
+    assert all(len(cells) == 6 for cells in ROWS.values())
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_leads_to_a_page_and_to_an_example_on_it(row):
+    page = re.fullmatch(r"\[(\w+)\]\((\w+)\.md\)", ROWS[row][1])
+    example = re.fullmatch(r"\[`(.+)`\]\((\w+)\.md#(.+)\)", ROWS[row][3])
+    assert page
+    assert example
+    assert page[1] == page[2] == example[2]
+    blocks = re.findall(r"```python\n(.*?)```", section(example[2], example[3]), re.S)
+    assert any(example[1] in block for block in blocks)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_leads_to_requirements_and_to_their_checks(row):
+    load_checks()
+    demanded, enforced = (re.findall(r"`([^`]+)`", cell) for cell in ROWS[row][4:])
+    assert bool(demanded) == (row not in JUDGEMENTS)
+    assert not set(demanded) - set(requirements())
+    assert enforced == [CHECKS[identifier].body.__name__ for identifier in demanded]
+
+
+def test_code_lines_stand_on_the_page_as_they_run():
+    with_code = {row for row, cells in ROWS.items() if re.search(r"`[^`]*(?: = |Sequential|register_buffer)", cells[2])}
+    assert with_code == set(LINES)
+    for row, line in LINES.items():
+        assert f"`{line}`" in ROWS[row][2]
 
 
 def _reference() -> dict[str, Any]:
