@@ -10,6 +10,7 @@ import pytest
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.conformance.requirements import pages
 from nnspec.spec.figures import FIGURES, FOLDER, ON_A_PAGE, SPEC, caption, captioned
+from nnspec.spec.index import anchor, indexed
 
 BEGINNING = ["What it is for", "Formula", "Arguments"]
 END = ["Gradient", "Requirements", "Numerics", "Where libraries differ", "History"]
@@ -36,6 +37,21 @@ def test_each_figure_is_on_a_page_and_in_a_file():
 def test_captions_are_current(page):
     text = page.read_text("utf-8")
     assert text == captioned(text), "run python spec/figures.py"
+
+
+@pytest.mark.parametrize("page", sorted(SPEC.glob("*.md")), ids=lambda path: path.stem)
+def test_indexes_are_current(page):
+    text = page.read_text("utf-8")
+    assert text == indexed(text), "run python spec/index.py"
+
+
+def test_an_index_has_a_link_for_each_requirement():
+    text = pages()["relu"]
+    index = text.partition("\n## Requirements\n")[2].partition("\n### ")[0]
+    targets = dict(re.findall(r"^\[(.+)\]: #(.+)$", text, re.M))
+    assert re.findall(r"\[([^]]+)\]", index.partition("- **shape**")[0])[0] == "positive.kept"
+    assert sorted(targets) == sorted(re.findall(r"\[([^]]+)\]", index))
+    assert set(targets.values()) <= anchors(SPEC / "relu.md")
 
 
 def test_figures_are_installed_with_the_pages():
@@ -78,8 +94,7 @@ def test_the_glossary_is_sorted():
 
 def anchors(path: Path) -> set[str]:
     """Return the anchors that GitHub makes of the headings of a page."""
-    headings = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.M)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return {anchor(heading) for heading in re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.M)}
 
 
 @pytest.mark.parametrize("page", sorted(SPEC.glob("*.md")), ids=lambda path: path.stem)
