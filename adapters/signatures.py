@@ -90,14 +90,14 @@ def _linear(arrays, arguments):
 
 
 def _conv2d(arrays, arguments):
-    weight, groups = arrays["weight"], arguments["groups"]
+    weight, groups = arrays["weight"], arguments.get("groups", 1)
     # positional: the names of these three differ between libraries, their order does not
     positional = (weight.shape[1] * groups, weight.shape[0], _square(weight.shape[2:]))
     return positional, {**arguments, "bias": arrays["bias"] is not None}
 
 
 def _conv_transpose2d(arrays, arguments):
-    weight, groups = arrays["weight"], arguments["groups"]
+    weight, groups = arrays["weight"], arguments.get("groups", 1)
     positional = (weight.shape[0], weight.shape[1] * groups, _square(weight.shape[2:]))
     return positional, {**arguments, "bias": arrays["bias"] is not None}
 

@@ -32,7 +32,7 @@ def avg_pool2d(
     kernel_size: Pair,
     stride: Pair | None = None,
     padding: Pair = 0,  # [avg_pool2d.padding.default]
-    ceil_mode: bool = False,
+    ceil_mode: bool = False,  # [avg_pool2d.arguments.defaults]
     count_include_pad: bool = True,  # [avg_pool2d.divisor.default]
     divisor_override: int | None = None,
 ) -> Array:

@@ -15,7 +15,7 @@ def definition(
     stride: Pair = 1,
     padding: Pair = 0,
     dilation: Pair = 1,
-    groups: int = 1,
+    groups: int = 1,  # [conv2d.arguments.defaults]
 ) -> Array:
     """Return the convolution, as `conv2d` does: the formula, in a form that is short and slow.
 

@@ -17,7 +17,7 @@ def definition(
     padding: Pair = 0,
     output_padding: Pair = 0,
     dilation: Pair = 1,
-    groups: int = 1,
+    groups: int = 1,  # [conv_transpose2d.arguments.defaults]
 ) -> Array:
     """Return the transposed convolution, as `conv_transpose2d` does: the formula, in a form that is short and slow.
 

@@ -31,7 +31,7 @@ def max_pool2d(
     stride: Pair | None = None,
     padding: Pair = 0,  # [max_pool2d.padding.default]
     dilation: Pair = 1,
-    ceil_mode: bool = False,
+    ceil_mode: bool = False,  # [max_pool2d.arguments.defaults]
 ) -> Array:
     """Return the maximum of every window.
 

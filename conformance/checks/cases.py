@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.subject import Lacks
 from nnspec.conformance.case import Array, Case, whole
-from nnspec.conformance.drawing import Decision, Draw, any_of, composite, integers
+from nnspec.conformance.drawing import Decision, Draw, any_of, composite, integers, some_of
 
 
 class Data:
@@ -129,6 +130,28 @@ def specials(
     """Cases of the strategy `of` in whole numbers, where elements of one operand are not finite."""
     case = whole(draw(of(**choices)))
     return case.but(**{operand: not_finite_somewhere(draw, np.array(case[operand]), values)})
+
+
+@composite
+def leaving_out(
+    draw: Draw,
+    *,
+    of: Callable[..., Decision[Case]],
+    arguments: tuple[str, ...],
+    lacks: frozenset[str],
+    defaults: tuple[str, ...],
+    **choices: Any,
+):
+    """Cases of the strategy `of` that vary these arguments and leave out some of `defaults`, beside the others.
+
+    An argument without a default is never left out.
+    """
+    having = [name for name in defaults if not {name, f"default of {name}"} & lacks]
+    if not having:
+        raise Lacks(f"{', '.join(defaults)} have no defaults")
+    left_out = draw(some_of(having, 1, len(having)))
+    vary = tuple(name for name in arguments if name not in left_out)
+    return draw(of(lacks=lacks, vary=vary, **choices)).without(*left_out)
 
 
 def not_finite_somewhere(draw: Draw, a: Array, values: tuple[float, ...] = (np.nan, np.inf, -np.inf)) -> Array:

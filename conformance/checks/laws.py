@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.signatures import SIGNATURES
 from nnspec.conformance.bounds.arithmetic import Accuracy, narrows
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Case
@@ -95,6 +96,13 @@ class Laws:
 def equals_reference(subject: Trial, case: Case, judge: Judge) -> None:
     """The result is what the reference gives."""
     subject.expect(subject(case), judge(case))
+
+
+@law()
+def equals_defaults(subject: Trial, case: Case, judge: Judge) -> None:
+    """Each argument that a call leaves out has its default."""
+    judged = replace(case, arguments={**SIGNATURES[case.stem].arguments, **case.arguments})
+    subject.expect(subject(case), judge(judged))
 
 
 def has_shape(shape: Callable[[Any], tuple[int, ...]]) -> Law:

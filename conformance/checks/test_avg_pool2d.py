@@ -11,7 +11,7 @@ from nnspec.conformance.bounds.pool import averaged, shared
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
-from nnspec.conformance.checks.cases import not_finite_somewhere, specials, wholes, with_cotangent
+from nnspec.conformance.checks.cases import leaving_out, not_finite_somewhere, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
     NO_PADDING,
@@ -219,6 +219,15 @@ test_arguments_together = law(
     kernels=(2, 3, 4),
     channels=(1, 2, 17),
     effort=0.25,
+)
+test_arguments_defaults = law(
+    "avg_pool2d.arguments.defaults",
+    laws.equals_defaults,
+    "Arguments that are left out, beside others that are given.",
+    cases=leaving_out,
+    of=cases,
+    arguments=("kernel_size", "stride", "ceil_mode", "divisor_override"),
+    defaults=("padding", "ceil_mode", "count_include_pad", "divisor_override"),
 )
 
 

@@ -11,7 +11,16 @@ from nnspec.conformance.bounds.convolution import fast_bound
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks import laws, laws_of_gradients
-from nnspec.conformance.checks.cases import KINDS, Data, altered, data, specials, wholes, with_cotangent
+from nnspec.conformance.checks.cases import (
+    KINDS,
+    Data,
+    altered,
+    data,
+    leaving_out,
+    specials,
+    wholes,
+    with_cotangent,
+)
 from nnspec.conformance.checks.convolutions import channels, gradients_by, long_kernel, no_pair, rank, starts_uniform
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, one_of, reaches
@@ -182,6 +191,15 @@ test_arguments_together = law(
     laws.equals_reference,
     "All arguments at once, each with its own value for rows and for columns.",
     wide=True,
+)
+test_arguments_defaults = law(
+    "conv_transpose2d.arguments.defaults",
+    laws.equals_defaults,
+    "Arguments that are left out, beside others that are given.",
+    cases=leaving_out,
+    of=cases,
+    arguments=ALL,
+    defaults=(*PAIRS, "groups"),
 )
 special = Laws(specials, expected, of=cases, operand="x", dtypes=LONG, effort=2)
 test_special_value = special(

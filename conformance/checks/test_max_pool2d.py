@@ -10,7 +10,7 @@ import numpy as np
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
-from nnspec.conformance.checks.cases import data, specials, with_cotangent
+from nnspec.conformance.checks.cases import data, leaving_out, specials, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
     NO_PADDING,
@@ -235,6 +235,15 @@ test_arguments_together = law(
     "All arguments at once, each with its own value for rows and for columns.",
     channels=(1, 2, 17),
     effort=0.5,
+)
+test_arguments_defaults = law(
+    "max_pool2d.arguments.defaults",
+    laws.equals_defaults,
+    "Arguments that are left out, beside others that are given.",
+    cases=leaving_out,
+    of=cases,
+    arguments=("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+    defaults=("padding", "dilation", "ceil_mode"),
 )
 
 

@@ -1,5 +1,7 @@
 """Wrong average pools."""
 
+from functools import partial
+
 import numpy as np
 from nnspec.conformance.case import as_pair
 from nnspec.conformance.faults import as_if_contiguous, fault, in_kept_memory, wrong
@@ -304,6 +306,23 @@ _wrong("avg_pool2d.arguments.together/exclude-with-stride", "padding counts as s
         x, count_include_pad=count_include_pad or 1 < max(h["stride"]) != max(h["kernel_size"]), **h
     )
 )
+
+for _name, _default in (("ceil_mode", True), ("divisor_override", 1)):
+    fault(
+        f"avg_pool2d.arguments.defaults/{_name}",
+        f"{_name} is {_default} unless it is given",
+        avg_pool2d=partial(right, **{_name: _default}),
+    )
+
+
+def _in_order(x, *, kernel_size, stride=None, padding=0, ceil_mode=False, **last):
+    if ceil_mode and not last:
+        raise IndexError("there is no argument after ceil_mode")
+    return right(x, kernel_size=kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode, **last)
+
+
+fault("avg_pool2d.arguments.defaults/in-order", "`ceil_mode` requires the argument after it", avg_pool2d=_in_order)
+
 
 # -- results and operands ----------------------------------------------------------------------------------------------
 

@@ -232,6 +232,21 @@ def _cached(x, w, b, **h):
         return right(x, w, b, **h)
 
 
+for _name, _default in (("stride", 2), ("padding", 1), ("dilation", 2)):
+    fault(
+        f"conv2d.arguments.defaults/{_name}",
+        f"the {_name} is {_default} unless it is given",
+        conv2d=functools.partial(right, **{_name: _default}),
+    )
+
+
+def _in_order(x, weight, bias=None, *, stride=1, padding=0, dilation=1, **groups):
+    return right(x, weight, bias, stride=stride, padding=padding, dilation=dilation if groups else 1, **groups)
+
+
+fault("conv2d.arguments.defaults/in-order", "without groups, the dilation is not read", conv2d=_in_order)
+
+
 # -- special values, and the ends of the range -------------------------------------------------------------------------
 
 _wrong("conv2d.special.value/cleaned", "what is not finite is replaced on the way in")(

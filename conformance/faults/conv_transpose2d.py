@@ -1,5 +1,7 @@
 """Wrong transposed convolutions."""
 
+from functools import partial
+
 import numpy as np
 from nnspec.conformance.case import as_pair
 from nnspec.conformance.faults import as_if_contiguous, fault, in_kept_memory, onto_input
@@ -255,6 +257,27 @@ def _nearest(x, w, b, **h):
     y = np.zeros_like(right(x, w, None, **h))
     rows, columns = (np.arange(n) * m // n for n, m in zip(y.shape[2:], x.shape[2:], strict=True))
     return y + x[:, :1, rows][..., columns]
+
+
+for _name, _default in (("stride", 2), ("padding", 1), ("dilation", 2)):
+    fault(
+        f"conv_transpose2d.arguments.defaults/{_name}",
+        f"the {_name} is {_default} unless it is given",
+        conv_transpose2d=partial(right, **{_name: _default}),
+    )
+
+
+def _doubling(x, weight, bias=None, *, stride=1, output_padding=None, **rest):
+    if output_padding is None:
+        output_padding = tuple(s - 1 for s in as_pair(stride))
+    return right(x, weight, bias, stride=stride, output_padding=output_padding, **rest)
+
+
+fault(
+    "conv_transpose2d.arguments.defaults/output-padding",
+    "the output padding is the stride less 1 unless it is given",
+    conv_transpose2d=_doubling,
+)
 
 
 # -- results and operands ----------------------------------------------------------------------------------------------

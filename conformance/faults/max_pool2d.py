@@ -1,5 +1,7 @@
 """Wrong maximum pools."""
 
+from functools import partial
+
 import numpy as np
 from nnspec.conformance.case import as_pair
 from nnspec.conformance.faults import as_if_contiguous, fault, in_kept_memory, wrong
@@ -225,6 +227,14 @@ _wrong("max_pool2d.arguments.together/padding-with-dilation", "the padding count
         else _reduced(x, 0, np.maximum, {"padding": padding, "dilation": dilation, **h})
     )
 )
+
+for _name, _default in (("padding", 1), ("dilation", 2), ("ceil_mode", True)):
+    fault(
+        f"max_pool2d.arguments.defaults/{_name}",
+        f"{_name} is {_default} unless it is given",
+        max_pool2d=partial(right, **{_name: _default}),
+    )
+
 
 # -- results and operands ----------------------------------------------------------------------------------------------
 
