@@ -309,7 +309,7 @@ _wrong("avg_pool2d.arguments.together/exclude-with-stride", "padding counts as s
 
 for _name, _default in (("ceil_mode", True), ("divisor_override", 1)):
     fault(
-        f"avg_pool2d.arguments.defaults/{_name}",
+        f"avg_pool2d.arguments.defaults/{_name.replace('_', '-')}",
         f"{_name} is {_default} unless it is given",
         avg_pool2d=partial(right, **{_name: _default}),
     )

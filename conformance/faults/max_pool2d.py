@@ -230,7 +230,7 @@ _wrong("max_pool2d.arguments.together/padding-with-dilation", "the padding count
 
 for _name, _default in (("padding", 1), ("dilation", 2), ("ceil_mode", True)):
     fault(
-        f"max_pool2d.arguments.defaults/{_name}",
+        f"max_pool2d.arguments.defaults/{_name.replace('_', '-')}",
         f"{_name} is {_default} unless it is given",
         max_pool2d=partial(right, **{_name: _default}),
     )

@@ -2,7 +2,7 @@
 without `count_include_pad` raises.
 
 Like: https://github.com/apple/coreai-torch/pull/80
-Requirement: avg_pool2d.divisor.default avg_pool2d.ceil-mode.last-window
+Requirement: avg_pool2d.arguments.defaults
 """
 
 import os

@@ -2,7 +2,7 @@
 asked for.
 
 Like: https://github.com/pytorch/executorch/pull/18616
-Requirement: avg_pool2d.divisor.override avg_pool2d.arguments.together
+Requirement: avg_pool2d.arguments.together
 """
 
 import os

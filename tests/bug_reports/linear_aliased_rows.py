@@ -2,7 +2,7 @@
 whoever writes to it (a step, `load_state_dict`) fails.
 
 Like: https://github.com/lucidrains/titans-pytorch/issues/64
-Requirement: linear.*
+Requirement: linear.output.value
 """
 
 import os

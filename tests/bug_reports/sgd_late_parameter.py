@@ -2,7 +2,7 @@
 first gradient after the first step begins from a velocity of its own weight's size instead of 0.
 
 Like: https://github.com/tenstorrent/tt-metal/pull/53222
-Requirement: sgd.parameters.without-gradient sgd.momentum.per-parameter
+Requirement: sgd.parameters.without-gradient
 """
 
 import os
