@@ -93,7 +93,7 @@ class Drawing:
         a, styles = np.atleast_2d(a), styles or {}
         most = np.abs(a).max() if shaded else 1
         for (r, s), value in np.ndenumerate(a):
-            shade = 0.7 * abs(value) / most if shaded else 0
+            shade = 0.4 * abs(value) / most if shaded else 0
             self.box(x + s * CELL, y + r * CELL, CELL, CELL, styles.get((r, s), ""), shade)
             self.text(x + (s + 0.5) * CELL, y + (r + 0.5) * CELL, number(value))
         return x + a.shape[1] * CELL, y + a.shape[0] * CELL

@@ -12,6 +12,7 @@ from nnspec.conformance.checks import load_checks
 from nnspec.conformance.faults import catalogue
 from nnspec.conformance.report.explain import citations, reference_sites
 from nnspec.conformance.requirements import CHECKS, HEADING, OTHER_PAGES, foundations, pages, requirements
+from nnspec.spec.index import indexed
 
 STEMS = sorted(SIGNATURES)
 KNOWN = requirements()
@@ -65,6 +66,11 @@ def test_headings_are_well_formed(stem):
         [h["id"] for h in HEADING.finditer(text) if not h["id"].startswith(f"{stem}.")], "identifiers of another page"
     )
     assert len(list(HEADING.finditer(text))) == len(headings), "a requirement outside the section of that name"
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_index_of_a_page_is_current(stem):
+    assert pages()[stem] == indexed(pages()[stem]), "run python spec/index.py, and commit the page"
 
 
 @pytest.mark.parametrize("stem", STEMS)
