@@ -9,11 +9,15 @@ pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["spec/*
 
 
 class PageByPage(LoadScopeScheduling):
-    """The examples on one page share their names, so one worker runs them all. Any other test stands alone."""
+    """The examples on one page share their names, so one worker runs them all.
+
+    The thousands of short tests of the reference are handed out by file as well: one by one takes longer than to run
+    them. Any other test stands alone.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         path, _, _ = nodeid.partition("::")
-        return path if path.endswith(".md") else nodeid
+        return path if path.endswith(".md") or path.startswith("tests/reference/") else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -17,7 +17,8 @@ from jsonschema import Draft202012Validator
 
 SCHEMA = json.loads(resources.files("nnspec.conformance.report").joinpath("report.schema.json").read_text("utf-8"))
 ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_CURRENT_TEST"):
+NOT_PASSED_ON = ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_CURRENT_TEST")
+for name in (*NOT_PASSED_ON, "PYTHONDONTWRITEBYTECODE"):  # to compile nnspec anew takes a third of a short command
     ENVIRONMENT.pop(name, None)
 
 
