@@ -24,8 +24,8 @@ from nnspec.adapters.names import nearest
 from nnspec.adapters.signatures import SIGNATURES
 
 IMAGES = "NCHW"  # how the pages lay out images
-KERNELS = {"linear": "OI", "conv2d": "OIHW", "conv_transpose2d": "IOHW"}  # how they lay out `weight`
-TAKE_IMAGES = ("conv2d", "conv_transpose2d", "batch_norm", "max_pool2d", "avg_pool2d", "global_avg_pool2d")
+KERNELS = {stem: one.kernel for stem, one in SIGNATURES.items() if one.kernel}  # how they lay out `weight`
+TAKE_IMAGES = tuple(stem for stem, one in SIGNATURES.items() if one.images)
 ARE_IMAGES = ("x", "y", "cotangent", "tangent")
 Function = Callable[..., Any]
 

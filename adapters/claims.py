@@ -170,9 +170,8 @@ class Claims:
     def _class(self, signature: Signature, arrays: Arrays | None = None) -> Any:
         names = signature.classes
         x = None if arrays is None else arrays.get("x")
-        if x is not None and signature.of_rank:
-            own = signature.of_rank.get(x.ndim)
-            names = tuple(n for n in names if (n == own if own else n not in signature.of_rank.values()))
+        if x is not None:
+            names = tuple(name for name in names if signature.takes(name, x.ndim))
         for name in names:
             if name in self.classes:
                 return self.classes[name]

@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from nnspec.adapters import networks
 from nnspec.adapters.objects import Objects, get, reach
+from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
 
 if TYPE_CHECKING:
     import jax
     import jax.numpy as jnp
 
-BLOCKS = (
-    "einsum", "linear", "relu", "conv2d", "conv_transpose2d", "batch_norm",
-    "max_pool2d", "avg_pool2d", "global_avg_pool2d",
-)  # fmt: skip
 # compiles four to nine times faster, to code that computes the same more slowly
 FAST = (
     "--xla_cpu_use_fusion_emitters=false", "--xla_backend_optimization_level=0",
@@ -180,7 +177,8 @@ class JAX(Objects):
     def subject(self) -> Subject:
         """Return the blocks of jax_blocks.py, each operation run by itself, as JAX does without jax.jit."""
         blocks = importlib.import_module("nnspec.adapters.jax_blocks")
-        functions = {name: getattr(blocks, name) for name in BLOCKS}
+        names = (str(one.function) for one in SIGNATURES.values())
+        functions = {name: getattr(blocks, name) for name in names if hasattr(blocks, name)}
         made = "networks.classes(jax_blocks.init, jax_blocks.apply)"
 
         def recipe(name: str) -> str:

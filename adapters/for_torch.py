@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import importlib
 import operator
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes  # noqa: F401  NumPy knows bfloat16 by it
 import numpy as np
 from nnspec.adapters.objects import Objects, reach
+from nnspec.adapters.signatures import CANONICAL
 from nnspec.adapters.subject import Subject
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-FUNCTIONS = {
-    "einsum": "torch.einsum",
-    **{
-        name: f"torch.nn.functional.{name}"
-        for name in ("linear", "relu", "conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d")
-    },
-}
-CLASSES = {
-    **{
-        name: f"torch.nn.{name}"
-        for name in (
-            "Module", "Parameter", "Sequential", "Linear", "ReLU", "Conv2d", "ConvTranspose2d",
-            "BatchNorm1d", "BatchNorm2d", "MaxPool2d", "AvgPool2d",
-        )
-    },
-    "SGD": "torch.optim.SGD",
-}  # fmt: skip
-COMPOSED = ("batch_norm", "global_avg_pool2d", "GlobalAvgPool2d", "MLP", "ResidualBlock", "ResNet34")
+NAMESPACES = ("torch.nn.functional", "torch.nn", "torch", "torch.optim")  # where torch has what the pages name
 
 
 class Torch(Objects):
@@ -201,24 +186,35 @@ class Torch(Objects):
     # -- the subject ---------------------------------------------------------------------------------------------------
 
     def subject(self) -> Subject:
-        """Return torch.nn.functional and torch.nn, and what is composed of them in torch_blocks.py."""
-        composed = importlib.import_module("nnspec.adapters.torch_blocks")
-        found = {name: getattr(composed, name) for name in COMPOSED}
-
-        def resolve(path: str) -> Any:
-            return operator.attrgetter(path.removeprefix("torch."))(torch)
-
+        """Return what torch_blocks.py composes of torch, and what torch itself has under the names of the pages."""
+        composed = _composed()
+        found = {name: getattr(composed, name, None) or _of_torch(name) for name in sorted(CANONICAL)}
+        known = {name: one for name, one in found.items() if one is not None}
         return Subject.of(
             self,
-            functions={name: resolve(path) for name, path in FUNCTIONS.items()}
-            | {name: made for name, made in found.items() if not isinstance(made, type)},
-            classes={name: resolve(path) for name, path in CLASSES.items()}
-            | {name: made for name, made in found.items() if isinstance(made, type)},
+            functions={name: one for name, one in known.items() if not isinstance(one, type)},
+            classes={name: one for name, one in known.items() if isinstance(one, type)},
             recipe=recipe,
         )
 
 
 def recipe(name: str) -> str:
     """Return the line of a script that defines a name."""
-    path = {**FUNCTIONS, **CLASSES}.get(name)
-    return f"{name} = {path}" if path else f"from nnspec.adapters.torch_blocks import {name}"
+    if hasattr(_composed(), name):
+        return f"from nnspec.adapters.torch_blocks import {name}"
+    return f"{name} = {_path(name)}"
+
+
+def _composed() -> types.ModuleType:
+    return importlib.import_module("nnspec.adapters.torch_blocks")
+
+
+def _of_torch(name: str) -> Any:
+    path = _path(name)
+    return path and operator.attrgetter(path.removeprefix("torch."))(torch)
+
+
+def _path(name: str) -> str | None:
+    """Return where torch has something of this name; None if it has nothing."""
+    places = (space for space in NAMESPACES if hasattr(importlib.import_module(space), name))
+    return next((f"{space}.{name}" for space in places), None)

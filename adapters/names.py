@@ -28,7 +28,7 @@ def extra_of(name: str) -> str:
     return f"pip install '{package}[{','.join(entry.extras)}]'" if entry.extras else ""
 
 
-# Blocks of other libraries that people ask for and that have no page.
+# Blocks of other libraries that people ask for. Those that no page describes have a message of their own.
 PAGELESS = frozenset({
     "AdaptiveAvgPool2d", "Adam", "AdamW", "BatchNorm3d", "Bilinear", "Conv1d", "Conv3d", "ConvTranspose1d",
     "ConvTranspose3d", "CrossEntropyLoss", "Dropout", "Dropout2d", "Embedding", "GELU", "GRU", "GroupNorm",

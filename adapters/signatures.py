@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 Arrays = Mapping[str, np.ndarray | None]
+Shapes = Mapping[str, tuple[int, ...] | None]  # of the operands; None: absent
 # The parts of a case that are no operands of its block: an argument that is passed before the arrays, and arrays that a
 # derivative is taken along. A block of several results has several cotangents, whose names begin alike.
 EQUATION, COTANGENT, TANGENT = "equation", "cotangent", "tangent"
+Calls = tuple[tuple[Shapes, dict[str, Any]], ...]
 Constructor = Callable[[Arrays, Mapping[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
@@ -36,6 +38,9 @@ class Signature:
     members: tuple[str, ...] = ()  # what the class offers besides being called
     constants: tuple[str, ...] = ()  # operands that nobody is asked to differentiate by
     of_rank: Mapping[int, str] = field(default_factory=dict)  # x's rank -> the class for it alone; others take the rest
+    calls: Calls = ()  # small typical calls of the function: the shapes of operands, and arguments
+    images: bool = False  # whether x and y are images (N, C, H, W)
+    kernel: str = ""  # the axes of `weight` on the page, where libraries order them otherwise
 
     @property
     def vjp(self) -> str:
@@ -46,6 +51,11 @@ class Signature:
     def vjp_vjp(self) -> str:
         """The name of the vjp of the vjp."""
         return f"{self.vjp}_vjp"
+
+    def takes(self, name: str, rank: int) -> bool:
+        """Return whether a class of the block takes an x of so many dimensions."""
+        own = self.of_rank.get(rank)
+        return name == own if own else name not in self.of_rank.values()
 
     def passed(
         self, arrays: Mapping[str, Any], arguments: Mapping[str, Any], lacks: Collection[str]
@@ -132,20 +142,64 @@ def _square(size):
     return rows if rows == columns else (rows, columns)
 
 
+def _calls_of_x(*shapes: tuple[int, ...], **arguments: Any) -> Calls:
+    return tuple(({"x": shape}, arguments) for shape in shapes)
+
+
+def _calls_of_layer(*shapes: tuple[tuple[int, ...] | None, ...]) -> Calls:
+    """Return calls with the shapes of x, weight and bias."""
+    return tuple((dict(zip(("x", "weight", "bias"), each, strict=True)), {}) for each in shapes)
+
+
+def _calls_of_norm(*shapes: tuple[int, ...]) -> Calls:
+    """Return calls with the shapes of x; in the last, weight and bias are absent."""
+    vectors = ("running_mean", "running_var", "weight", "bias")
+    *calls, last = ({"x": shape, **dict.fromkeys(vectors, shape[1:2])} for shape in shapes)
+    arguments = {"training": False, "momentum": 0.1, "eps": 1e-5}
+    return tuple((operands, arguments) for operands in (*calls, {**last, "weight": None, "bias": None}))
+
+
 _WALKS = ("parameters", "named_parameters", "named_buffers", "named_modules", "children")
 _MODULE = ("register_buffer", *_WALKS, "train", "eval", "state_dict", "load_state_dict")
 _SEQUENCE = ("__len__", "__iter__", "__getitem__")
 
 SIGNATURES: dict[str, Signature] = {
-    "einsum": Signature((), {EQUATION: None}, "einsum"),
-    "linear": Signature(("x", "weight", "bias"), {}, "linear", ("Linear",), _linear),
-    "relu": Signature(("x",), {}, "relu", ("ReLU",)),
+    "einsum": Signature(
+        (),
+        {EQUATION: None},
+        "einsum",
+        calls=(
+            ({"operand0": (2, 3)}, {EQUATION: "ij->ji"}),
+            ({"operand0": (2, 3), "operand1": (3, 4)}, {EQUATION: "ij,jk->ik"}),
+            ({"operand0": (3,), "operand1": (3,)}, {EQUATION: "i,i->"}),
+        ),
+    ),
+    "linear": Signature(
+        ("x", "weight", "bias"),
+        {},
+        "linear",
+        ("Linear",),
+        _linear,
+        calls=_calls_of_layer(
+            ((1, 2), (3, 2), None), ((2, 3), (4, 3), (4,)), ((4, 4), (4, 4), (4,)), ((5, 3), (2, 3), None)
+        ),
+        kernel="OI",
+    ),
+    "relu": Signature(("x",), {}, "relu", ("ReLU",), calls=_calls_of_x((2,), (2, 3), (2, 3, 4, 4))),
     "conv2d": Signature(
         ("x", "weight", "bias"),
         {"stride": 1, "padding": 0, "dilation": 1, "groups": 1},
         "conv2d",
         ("Conv2d",),
         _conv2d,
+        calls=_calls_of_layer(
+            ((1, 1, 2, 2), (1, 1, 1, 1), None),
+            ((2, 3, 5, 6), (4, 3, 3, 3), (4,)),
+            ((3, 2, 4, 4), (2, 2, 2, 2), (2,)),
+            ((2, 4, 6, 5), (3, 4, 3, 3), None),
+        ),
+        images=True,
+        kernel="OIHW",
     ),
     "conv_transpose2d": Signature(
         ("x", "weight", "bias"),
@@ -153,6 +207,14 @@ SIGNATURES: dict[str, Signature] = {
         "conv_transpose2d",
         ("ConvTranspose2d",),
         _conv_transpose2d,
+        calls=_calls_of_layer(
+            ((1, 1, 2, 2), (1, 1, 1, 1), None),
+            ((2, 3, 4, 5), (3, 4, 3, 3), (4,)),
+            ((3, 2, 3, 3), (2, 2, 2, 2), (2,)),
+            ((2, 4, 4, 3), (4, 3, 3, 3), None),
+        ),
+        images=True,
+        kernel="IOHW",
     ),
     "batch_norm": Signature(
         ("x", "running_mean", "running_var", "weight", "bias"),
@@ -163,6 +225,8 @@ SIGNATURES: dict[str, Signature] = {
         ("y", "running_mean", "running_var"),
         constants=("running_mean", "running_var"),
         of_rank={4: "BatchNorm2d"},
+        calls=_calls_of_norm((2, 1, 2, 2), (4, 3), (3, 2, 4, 4), (2, 1), (8, 2), (3, 2, 2, 2)),
+        images=True,
     ),
     "max_pool2d": Signature(
         ("x",),
@@ -170,6 +234,8 @@ SIGNATURES: dict[str, Signature] = {
         "max_pool2d",
         ("MaxPool2d",),
         _pool,
+        calls=_calls_of_x((1, 1, 2, 2), (2, 3, 4, 6), (3, 2, 8, 8), kernel_size=2),
+        images=True,
     ),
     "avg_pool2d": Signature(
         ("x",),
@@ -184,8 +250,17 @@ SIGNATURES: dict[str, Signature] = {
         "avg_pool2d",
         ("AvgPool2d",),
         _pool,
+        calls=_calls_of_x((1, 1, 2, 2), (2, 3, 4, 6), (3, 2, 8, 8), kernel_size=2),
+        images=True,
     ),
-    "global_avg_pool2d": Signature(("x",), {}, "global_avg_pool2d", ("GlobalAvgPool2d",)),
+    "global_avg_pool2d": Signature(
+        ("x",),
+        {},
+        "global_avg_pool2d",
+        ("GlobalAvgPool2d",),
+        calls=_calls_of_x((1, 1, 2, 2), (2, 3, 4, 5), (3, 2, 6, 6)),
+        images=True,
+    ),
     "module": Signature((), {}, None, ("Module",), members=_MODULE),
     "sequential": Signature((), {}, None, ("Sequential",), members=(*_MODULE, "append", *_SEQUENCE)),
     "mlp": Signature(("x",), {}, None, ("MLP",), _mlp),

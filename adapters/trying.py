@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,71 +14,31 @@ from nnspec.adapters.blame import Raised, noting_interrupts, theirs, told, watch
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Refusal, Subject, Unsupported
 
-Shapes = Mapping[str, tuple[int, ...] | None]  # of the operands; None: absent
 Watch = Callable[[str, Callable[[], Any]], Any]  # makes a call that is named, or raises Skipped
 
-FUNCTIONS: dict[str, tuple[tuple[Shapes, Mapping[str, Any]], ...]] = {
-    "einsum": (
-        ({"operand0": (2, 3)}, {"equation": "ij->ji"}),
-        ({"operand0": (2, 3), "operand1": (3, 4)}, {"equation": "ij,jk->ik"}),
-        ({"operand0": (3,), "operand1": (3,)}, {"equation": "i,i->"}),
-    ),
-    "linear": (
-        ({"x": (1, 2), "weight": (3, 2), "bias": None}, {}),
-        ({"x": (2, 3), "weight": (4, 3), "bias": (4,)}, {}),
-        ({"x": (4, 4), "weight": (4, 4), "bias": (4,)}, {}),
-        ({"x": (5, 3), "weight": (2, 3), "bias": None}, {}),
-    ),
-    "relu": tuple(({"x": shape}, {}) for shape in ((2,), (2, 3), (2, 3, 4, 4))),
-    "conv2d": (
-        ({"x": (1, 1, 2, 2), "weight": (1, 1, 1, 1), "bias": None}, {}),
-        ({"x": (2, 3, 5, 6), "weight": (4, 3, 3, 3), "bias": (4,)}, {}),
-        ({"x": (3, 2, 4, 4), "weight": (2, 2, 2, 2), "bias": (2,)}, {}),
-        ({"x": (2, 4, 6, 5), "weight": (3, 4, 3, 3), "bias": None}, {}),
-    ),
-    "conv_transpose2d": (
-        ({"x": (1, 1, 2, 2), "weight": (1, 1, 1, 1), "bias": None}, {}),
-        ({"x": (2, 3, 4, 5), "weight": (3, 4, 3, 3), "bias": (4,)}, {}),
-        ({"x": (3, 2, 3, 3), "weight": (2, 2, 2, 2), "bias": (2,)}, {}),
-        ({"x": (2, 4, 4, 3), "weight": (4, 3, 3, 3), "bias": None}, {}),
-    ),
-    "batch_norm": tuple(
-        (
-            {
-                "x": shape,
-                "running_mean": shape[1:2],
-                "running_var": shape[1:2],
-                "weight": shape[1:2] if affine else None,
-                "bias": shape[1:2] if affine else None,
-            },
-            {"training": False, "momentum": 0.1, "eps": 1e-5},
-        )
-        for shape, affine in (((2, 1, 2, 2), True), ((4, 3), True), ((3, 2, 4, 4), True), ((3, 2, 2, 2), False))
-    ),
-    "max_pool2d": tuple(({"x": shape}, {"kernel_size": 2}) for shape in ((1, 1, 2, 2), (2, 3, 4, 6), (3, 2, 8, 8))),
-    "global_avg_pool2d": tuple(({"x": shape}, {}) for shape in ((1, 1, 2, 2), (2, 3, 4, 5), (3, 2, 6, 6))),
-}
-FUNCTIONS["avg_pool2d"] = FUNCTIONS["max_pool2d"]
 Construction = tuple[
     tuple[int, ...], tuple[int, ...] | None
 ]  # the constructor's arguments; the shape of x, None: no call
-CLASSES: dict[str, tuple[Construction, ...]] = {
+NETWORKS: dict[str, tuple[Construction, ...]] = {  # the classes of blocks that have no form as a function
     "Module": (((), None),),
     "Sequential": (((), None),),
-    "Linear": (((1, 1), (1, 1)), ((3, 4), (2, 3)), ((4, 4), (4, 4))),
-    "ReLU": (((), (2,)), ((), (2, 3)), ((), (2, 3, 4, 4))),
-    "Conv2d": (((1, 1, 1), (1, 1, 2, 2)), ((3, 4, 3), (2, 3, 5, 6)), ((2, 2, 2), (3, 2, 4, 4))),
-    "ConvTranspose2d": (((1, 1, 1), (1, 1, 2, 2)), ((3, 4, 3), (2, 3, 4, 5)), ((2, 2, 2), (3, 2, 3, 3))),
-    "BatchNorm1d": (((1,), (2, 1)), ((3,), (4, 3)), ((2,), (8, 2))),
-    "BatchNorm2d": (((1,), (2, 1, 2, 2)), ((3,), (2, 3, 4, 5)), ((2,), (4, 2, 3, 3))),
-    "MaxPool2d": (((1,), (1, 1, 2, 2)), ((2,), (2, 3, 4, 6)), ((3,), (3, 2, 9, 9))),
-    "AvgPool2d": (((1,), (1, 1, 2, 2)), ((2,), (2, 3, 4, 6)), ((3,), (3, 2, 9, 9))),
-    "GlobalAvgPool2d": (((), (1, 1, 2, 2)), ((), (2, 3, 4, 5)), ((), (3, 2, 6, 6))),
     "MLP": (((1, 1, 1), (1, 1)), ((3, 4, 2), (2, 3)), ((4, 8, 4), (4, 4))),
     "ResidualBlock": (((1, 1), (1, 1, 2, 2)), ((2, 4), (2, 2, 4, 4)), ((3, 3), (2, 3, 6, 6))),
     "ResNet34": (((1, 1), None), ((3, 10), None), ((1, 2), None)),  # a call would cost as much as a check
 }
-CLASSES["BasicBlock"] = CLASSES["ResidualBlock"]
+NETWORKS["BasicBlock"] = NETWORKS["ResidualBlock"]
+
+
+def constructions(stem: str, name: str) -> Iterator[Construction]:
+    """Yield how a class of a block is built and called: as the class of its small typical calls."""
+    yield from NETWORKS.get(name, ())
+    signature = SIGNATURES[stem]
+    for shapes, arguments in signature.calls if name in signature.classes else ():
+        arrays = {operand: None if shape is None else np.ones(shape) for operand, shape in shapes.items()}
+        positional, _ = signature.constructor(arrays, {**signature.arguments, **arguments})
+        x = shapes["x"]
+        if x is not None and signature.takes(name, len(x)):
+            yield positional, x
 
 
 class Skipped(Exception):
@@ -146,7 +106,7 @@ def _first(attempts: Iterator[tuple[Refusal, Callable[[], Any]]], watch: Watch) 
 def _function_calls(subject: Subject, stem: str) -> Iterator[tuple[Refusal, Callable[[], Any]]]:
     name = SIGNATURES[stem].function
     assert name is not None
-    for shapes, arguments in FUNCTIONS[stem]:
+    for shapes, arguments in SIGNATURES[stem].calls:
         arrays = {n: None if shape is None else _filled(shape, subject.dtypes[0]) for n, shape in shapes.items()}
         operands, natives, keywords = subject.operands(stem, arrays, arguments)
         shown = [
@@ -168,7 +128,7 @@ def _constructions(subject: Subject, stem: str, name: str) -> Iterator[tuple[Ref
     dtype = np.dtype(subject.dtypes[0])
     cls = subject.classes[name]
     keywords = subject.completed(stem, cls, {})
-    for positional, shape in CLASSES.get(name, ()):
+    for positional, shape in constructions(stem, name):
         given = [*map(str, positional), *(f"{n}={value!r}" for n, value in keywords.items())]
         built = f"{name}({', '.join(given)})"
 

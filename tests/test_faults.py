@@ -21,7 +21,7 @@ from nnspec.conformance.trial.trial import Trial
 REMEMBERS = {f"{stem}.call.stateless" for stem in SIGNATURES} | {"module.state.values", "module.life.equals-model"}
 
 
-# how many faults of a block have a script at least: a record of steps that cannot be written out loses some
+# How many faults of a block have a script at least, where some have none: such as steps that cannot be written out.
 SCRIPTS = {
     "avg_pool2d": 86, "basic_block": 71, "batch_norm": 138, "conv2d": 83, "conv_transpose2d": 102, "einsum": 129,
     "global_avg_pool2d": 47, "linear": 80, "max_pool2d": 101, "mlp": 81, "module": 183, "relu": 47, "resnet34": 20,
@@ -75,7 +75,7 @@ def test_every_fault_is_killed_and_its_script_tells_wrong_from_right(stem):
         if end := end_of(script, reference()):
             wrong.append(f"{fault.key}: its script finds {end!r} in the reference")
     assert not wrong, "\n".join(wrong)
-    assert written >= SCRIPTS[stem], f"{written} of {len(faults)} have a script"
+    assert written >= SCRIPTS.get(stem, len(faults)), f"{written} of {len(faults)} have a script"
 
 
 def test_no_fault_that_was_ever_killed_is_lost():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import resources
 
 from jsonschema import Draft202012Validator
@@ -97,7 +98,7 @@ def test_musts_that_were_not_judged_are_told(desk):
     desk.write("declining.py", declining)
     done = desk.nnspec("matrix", "declining.py", "--dtype", "float32", "-n", 0)
     assert done.code == 1
-    assert "| 0 of 20 " in done.out
+    assert re.search(r"\| 0 of \d+ ", done.out)
     assert "- declining.py: `relu.positive.kept`, " in done.out.partition("## Musts that were not judged")[2]
 
 

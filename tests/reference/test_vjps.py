@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
+from nnspec.adapters.signatures import SIGNATURES
 from nnspec.reference.avg_pool2d import avg_pool2d, avg_pool2d_vjp
 from nnspec.reference.batch_norm import batch_norm, batch_norm_vjp, batch_norm_vjp_vjp
 from nnspec.reference.conv2d import conv2d, conv2d_vjp
@@ -133,6 +135,15 @@ OPERATIONS = {
         for equation, shapes in EQUATIONS.items()
     },
 }
+# A block that has no entry above is tested on its largest typical call.
+TESTED = {operation.function.__name__ for operation in OPERATIONS.values()}
+for stem, signature in SIGNATURES.items():
+    if signature.function and stem not in TESTED:
+        module = importlib.import_module(f"nnspec.reference.{stem}")
+        shapes, arguments = signature.calls[-1]
+        OPERATIONS[stem] = Operation(
+            getattr(module, signature.function), getattr(module, signature.vjp), tuple(shapes.values()), arguments
+        )
 
 TWICE = {  # gradients that are themselves differentiated
     f"batch_norm again, {affine}, {'training' if training else 'evaluation'}": Operation(
