@@ -154,9 +154,10 @@ def _calls_of_layer(*shapes: tuple[tuple[int, ...] | None, ...]) -> Calls:
 def _calls_of_norm(*shapes: tuple[int, ...]) -> Calls:
     """Return calls with the shapes of x; in the last, weight and bias are absent."""
     vectors = ("running_mean", "running_var", "weight", "bias")
-    *calls, last = ({"x": shape, **dict.fromkeys(vectors, shape[1:2])} for shape in shapes)
     arguments = {"training": False, "momentum": 0.1, "eps": 1e-5}
-    return tuple((operands, arguments) for operands in (*calls, {**last, "weight": None, "bias": None}))
+    calls: list[dict[str, tuple[int, ...] | None]] = [{"x": x, **dict.fromkeys(vectors, x[1:2])} for x in shapes]
+    calls[-1] |= {"weight": None, "bias": None}
+    return tuple((operands, arguments) for operands in calls)
 
 
 _WALKS = ("parameters", "named_parameters", "named_buffers", "named_modules", "children")

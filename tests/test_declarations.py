@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from nnspec.adapters import SubjectError
 from nnspec.adapters.declarations import declared
+from nnspec.adapters.names import DTYPES
 from nnspec.conformance import check
 
 RELU = """
@@ -27,7 +28,7 @@ def relu(x):
     [
         ("ACCURACY = 0.95", "expected some of B2, T, L, C, N"),
         ("ACCURACY = ('X',)", "expected some of B2, T, L, C, N, not 'X'"),
-        ("DTYPES = None", "expected some of float32, float64, float16, bfloat16"),
+        ("DTYPES = None", f"expected some of {', '.join(DTYPES)}"),
         ("DTYPES = ()", "expected at least one of float32"),
         ("DTYPES = {'rellu': ('float32',)}", "'rellu' is no block, did you mean 'relu'"),
         ("GRADIENTS = 'no'", "expected True or False"),

@@ -6,6 +6,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from nnspec.adapters.names import DTYPES
+from nnspec.conformance.bounds.arithmetic import CLASS_B
 from nnspec.conformance.formats import (
     BFLOAT16,
     FLOAT16,
@@ -98,3 +100,8 @@ def test_names_and_constants_are_those_of_numpy(name):
     assert (form.u * 2, form.largest, form.tiny) == (float(limits.eps), float(limits.max), float(limits.tiny))
     assert form.eta == float(limits.smallest_subnormal)
     assert not is_floating(np.int64)
+
+
+def test_each_dtype_has_a_format_and_an_arithmetic():
+    assert {*STORED} == {*DTYPES}
+    assert all(CLASS_B.of(dtype).stored == STORED[dtype] for dtype in DTYPES)

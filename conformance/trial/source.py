@@ -17,8 +17,8 @@ def written(array: np.ndarray) -> str:
 def literal(array: np.ndarray) -> str:
     """An array as Python source."""
     kind = f"np.{array.dtype.name}"
-    if array.dtype.name == "bfloat16":  # which NumPy knows by name alone
-        kind, array = "'bfloat16'", array.astype(np.float64)
+    if not hasattr(np, array.dtype.name):  # one of ml_dtypes, which NumPy knows by name alone
+        kind, array = repr(array.dtype.name), array.astype(np.float64)
     if array.size == 0:
         return f"np.zeros({array.shape}, {kind})"
     first = array.flat[0]
