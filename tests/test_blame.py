@@ -132,6 +132,7 @@ def test_a_mistake_in_an_adapter_ends_the_run_with_its_traceback(desk):
     assert "Traceback" in done.out
     assert "AttributeError" in done.out
     assert done.out.count("Traceback") == 1  # the same mistake is told once
+    assert len(done.report["errors"]) > 1
     assert all("AttributeError: 'numpy.ndarray' object has no" in error for error in done.report["errors"])
     assert {entry["verdict"] for entry in done.report["results"]} == {"unsupported"}  # nothing to differentiate with
 

@@ -88,7 +88,7 @@ def test_unsupported_requirements_are_not_run():
     report = check({"relu": lambda x: x * (x > 0), "UNSUPPORTED": unsupported}, dtype="float32")
     reasons = {r["requirement"]: r["reason"] for r in report["results"] if r["verdict"] == "unsupported"}
     assert reasons["relu.nan.propagates"] == "not promised"
-    assert all(reason == "forward alone" for name, reason in reasons.items() if ".gradient." in name)
+    assert {reason for name, reason in reasons.items() if ".gradient." in name} == {"forward alone"}
     assert next(r for r in report["results"] if r["requirement"] == "relu.nan.propagates")["cases"] == 0
 
 

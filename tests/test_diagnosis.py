@@ -43,6 +43,11 @@ def test_no_cause_is_named_for_a_mistake_that_nobody_knows():
     assert causes_of(subject, "conv2d.stride.step") == []
 
 
+def test_parameters_that_are_drawn_at_random_hide_no_cause():
+    fault = catalogue()["mlp.parameters.complete/tied"]
+    assert causes_of(fault.subject(), fault.requirement) == [fault.key]
+
+
 def test_a_cause_may_be_computed_with_other_roundings_if_the_right_result_is_far_away():
     def scaled(by):
         wrong = catalogue()["conv2d.kernel.orientation/flipped"].subject().functions["conv2d"]
