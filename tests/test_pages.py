@@ -28,6 +28,21 @@ def test_figures_are_current(name):
     assert (FOLDER / f"{name}.svg").read_text("utf-8") == drawn, "run python spec/figures.py"
 
 
+@pytest.mark.parametrize(
+    ("name", "windows"),
+    [
+        ("conv2d_windows", 2),
+        ("conv2d_stride", 4),
+        ("conv2d_padding", 3),
+        ("conv2d_dilation", 2),
+        ("conv_transpose2d_windows", 4),
+        ("max_pool2d_ceil", 4),
+    ],
+)
+def test_figures_outline_the_windows_of_their_captions(name, windows):
+    assert FIGURES[name]().svg("").count(' outline"') == windows
+
+
 def test_each_figure_is_on_a_page_and_in_a_file():
     assert {path.stem for path in FOLDER.glob("*.svg")} == set(FIGURES)
     assert {name for text in pages().values() for name in ON_A_PAGE.findall(text)} <= set(FIGURES)
