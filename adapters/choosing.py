@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nnspec.adapters import networks
+from nnspec.adapters import networks, optimisers
 from nnspec.adapters.blocks import block_of
 from nnspec.adapters.calling import in_page_order, paired, vjp_in_page_order
 from nnspec.adapters.names import PAGELESS
@@ -66,6 +66,7 @@ def choose(title: str, names: Mapping[str, Any], only: str = "", role: str = "")
             _add_pair(found, sources, name, names, f"{name}_forward", f"{name}_backward")
     _add_declared(title, found, sources, names)
     _add_networks(title, found, sources, names)
+    _add_optimiser(found, sources, names)
     if only and only not in found:
         if callable(names.get(only)):
             raise SubjectError(f"{title}: {_unknown(only)}")
@@ -134,11 +135,24 @@ def _add_networks(title: str, found: dict[str, Any], sources: dict[str, Source],
     if not isinstance(blocks, tuple | list | set) or not set(blocks) <= set(networks.BLOCKS):
         raise SubjectError(f"{title}: NETWORKS = {blocks!r}: expected some of {', '.join(networks.BLOCKS)}")
     functions = {name: names[name] for name in networks.FUNCTIONS if callable(names.get(name))}
+    _add_made(found, sources, networks.__name__, functions, networks.classes(**functions, blocks=blocks))
+
+
+def _add_optimiser(found: dict[str, Any], sources: dict[str, Source], names: Mapping[str, Any]) -> None:
+    """Add the class that nnspec makes of `sgd_init` and `sgd_update`, and those that it is judged with."""
+    if optimisers.are_offered(names) and "SGD" not in found:
+        functions = {name: names[name] for name in optimisers.FUNCTIONS}
+        _add_made(found, sources, optimisers.__name__, functions, optimisers.classes(**functions))
+
+
+def _add_made(
+    found: dict[str, Any], sources: dict[str, Source], module: str, functions: dict[str, Any], made: Mapping[str, type]
+) -> None:
+    """Add classes that a module of nnspec makes of functions of a file, but for those that the file itself defines."""
     given = ", ".join(f"{name}={{}}" for name in functions)
-    made = networks.classes(**functions, blocks=blocks)
     for name, cls in made.items():
         if name not in found:
-            text = f"importlib.import_module({networks.__name__!r}).classes({given})[{name!r}]"
+            text = f"importlib.import_module({module!r}).classes({given})[{name!r}]"
             found[name], sources[name] = cls, Source(tuple(functions), text)
 
 

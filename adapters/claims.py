@@ -113,7 +113,7 @@ class Claims:
         signature = SIGNATURES[stem]
         has = {
             "function": signature.function in self.functions,
-            "class": any(c in self.classes for c in signature.classes),
+            "class": any(getattr(self.classes.get(c), "nnspec_judges", c in self.classes) for c in signature.classes),
         }
         return tuple(form for form in FORMS if has[form])
 

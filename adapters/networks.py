@@ -37,32 +37,13 @@ class Entries:
     """What lies below one part of the dotted keys: arrays, parameters and further entries, as attributes."""
 
 
-class Network(Entries):
-    """A module whose state is what `init` returned, or what the last call of `apply` returned in its place."""
+class Module(Entries):
+    """A module whose entries are its attributes. Programs of checks use it; it is not the subject's, and not judged."""
 
-    block: ClassVar[str]
-    init: ClassVar[Function]
-    apply: ClassVar[Function]
-    apply_vjp: ClassVar[Function | None]
+    nnspec_judges = False
 
-    def __init__(self, dtype: Any, **sizes: Any) -> None:
+    def __init__(self) -> None:
         self.training = True
-        self.sizes = lambda: dict(sizes)  # a function, so that the sizes are no numbers that the module holds
-        for key, array in type(self).init(self.block, self.sizes(), np.dtype(dtype)).items():
-            *path, name = key.split(".")
-            owner: Entries = self
-            for part in path:
-                owner = vars(owner).setdefault(part, Entries())
-            setattr(owner, name, array if name in BUFFERS else Parameter(array))
-
-    def __call__(self, x: Any) -> Any:
-        """Return what `apply` computes, and keep the state that it returns."""
-        y, state = type(self).apply(self.block, self.state_dict(), x, self.training, **self._further())
-        self.load_state_dict(state)
-        return y
-
-    def _further(self) -> dict[str, Any]:
-        return {"sizes": self.sizes()} if "sizes" in inspect.signature(type(self).apply).parameters else {}
 
     def train(self) -> None:
         """Enter training mode."""
@@ -92,8 +73,41 @@ class Network(Entries):
         return ((key, value) for key, _, value in _entries(self) if isinstance(value, Parameter))
 
     def parameters(self) -> Iterator[Parameter]:
-        """Return the holders alone."""
-        return (holder for _, holder in self.named_parameters())
+        """Return the holders alone, each once."""
+        return iter({id(holder): holder for _, holder in self.named_parameters()}.values())
+
+    def register_buffer(self, name: str, array: Any) -> None:
+        """Add an array that is part of the state and no parameter."""
+        setattr(self, name, array)
+
+
+class Network(Module):
+    """A module whose state is what `init` returned, or what the last call of `apply` returned in its place."""
+
+    nnspec_judges = True
+    block: ClassVar[str]
+    init: ClassVar[Function]
+    apply: ClassVar[Function]
+    apply_vjp: ClassVar[Function | None]
+
+    def __init__(self, dtype: Any, **sizes: Any) -> None:
+        super().__init__()
+        self.sizes = lambda: dict(sizes)  # a function, so that the sizes are no numbers that the module holds
+        for key, array in type(self).init(self.block, self.sizes(), np.dtype(dtype)).items():
+            *path, name = key.split(".")
+            owner: Entries = self
+            for part in path:
+                owner = vars(owner).setdefault(part, Entries())
+            setattr(owner, name, array if name in BUFFERS else Parameter(array))
+
+    def __call__(self, x: Any) -> Any:
+        """Return what `apply` computes, and keep the state that it returns."""
+        y, state = type(self).apply(self.block, self.state_dict(), x, self.training, **self._further())
+        self.load_state_dict(state)
+        return y
+
+    def _further(self) -> dict[str, Any]:
+        return {"sizes": self.sizes()} if "sizes" in inspect.signature(type(self).apply).parameters else {}
 
 
 class Differentiable(Network):
@@ -120,7 +134,7 @@ def _entries(owner: Entries, before: str = "") -> Iterator[tuple[str, Entries, A
     for name, value in list(vars(owner).items()):
         if isinstance(value, Entries):
             yield from _entries(value, f"{before}{name}.")
-        elif name not in ("training", "sizes") or before:
+        elif not isinstance(owner, Module) or name not in ("training", "sizes"):
             yield before + name, owner, value
 
 
@@ -157,10 +171,11 @@ CONSTRUCTORS = {"mlp": _mlp, "basic_block": _basic_block, "resnet34": _resnet34}
 def are_offered(names: Mapping[str, Any]) -> bool:
     """Return whether a file has `init` and `apply` with the parameters of this page."""
     wanted = {"init": ("block", "sizes", "dtype"), "apply": ("block", "state", "x", "training")}
-    return all(_takes(names.get(name), parameters) for name, parameters in wanted.items())
+    return all(takes(names.get(name), parameters) for name, parameters in wanted.items())
 
 
-def _takes(function: Any, parameters: tuple[str, ...]) -> bool:
+def takes(function: Any, parameters: tuple[str, ...]) -> bool:
+    """Return whether a function's first parameters have these names."""
     try:
         return tuple(inspect.signature(function).parameters)[: len(parameters)] == parameters
     except (TypeError, ValueError):  # nothing that can be called, or a builtin that does not tell

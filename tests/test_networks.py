@@ -3,53 +3,19 @@
 from __future__ import annotations
 
 import copy
+import inspect
+from pathlib import Path
 
 import numpy as np
 import pytest
-from nnspec.adapters import SubjectError, load, networks
+from nnspec.adapters import SubjectError, load, networks, optimisers
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.report.script import reproduce
 from nnspec.conformance.requirements import CHECKS
 from nnspec.conformance.trial.run import run
 from nnspec.conformance.trial.trial import Trial
 
-MLP = """
-    import numpy as np
-
-    NETWORKS = ("mlp",)
-
-    def init(block, sizes, dtype):
-        rng, widths = np.random.default_rng(), (sizes["in_features"], *sizes["hidden_features"], sizes["out_features"])
-        state = {}
-        for n, (i, o) in enumerate(zip(widths, widths[1:]), start=1):
-            state[f"fc{n}.weight"] = rng.normal(0, 1, (o, i)).astype(dtype)
-            state[f"fc{n}.bias"] = np.zeros(o, dtype)
-        return state
-
-    def layers(state, x):
-        passed = [x]
-        for n in range(1, len(state) // 2 + 1):
-            x = np.matmul(passed[-1], state[f"fc{n}.weight"].T) + state[f"fc{n}.bias"]
-            passed.append(np.maximum(x, 0))
-        return passed, x
-
-    def apply(block, state, x, training):
-        if x.ndim == 0 or x.shape[-1] != state["fc1.weight"].shape[1]:
-            raise ValueError("expected as many features as the first layer takes")
-        return layers(state, x)[1], state
-
-    def apply_vjp(block, cotangent, state, x, training):
-        passed, gradients = layers(state, x)[0], {}
-        for n in reversed(range(1, len(passed))):
-            rows = cotangent.reshape(-1, cotangent.shape[-1])
-            before = passed[n - 1]
-            gradients[f"fc{n}.weight"] = rows.T @ before.reshape(-1, before.shape[-1])
-            gradients[f"fc{n}.bias"] = rows.sum(0)
-            cotangent = cotangent @ state[f"fc{n}.weight"]
-            if n > 1:
-                cotangent = np.where(before > 0, cotangent, np.zeros((), cotangent.dtype))
-        return cotangent, gradients
-"""
+MLP = (Path(__file__).parents[1] / "examples" / "numpy_functions.py").read_text("utf-8")
 JAX = """
     import jax
     import jax.numpy as jnp
@@ -72,6 +38,24 @@ JAX = """
         return x, state
 """
 
+UPDATE = """
+    def sgd_init(params):
+        if not params:
+            raise ValueError("expected at least one parameter")
+        return {}
+
+    def sgd_update(params, gradients, state, *, lr, momentum=0.0, weight_decay=0.0):
+        if min(lr, momentum, weight_decay) < 0 or any(g.shape != params[key].shape for key, g in gradients.items()):
+            raise ValueError("expected numbers of at least 0, and gradients like their parameters")
+        moved = {}
+        for key, g in gradients.items():
+            lr, momentum, weight_decay = (jnp.asarray(number, g.dtype) for number in (lr, momentum, weight_decay))
+            g = g + weight_decay * params[key] if weight_decay else g
+            state = state | {key: g + momentum * state[key] if momentum and key in state else g}
+            moved[key] = params[key] - lr * state[key]
+        return params | moved, state
+"""
+
 
 def norm(block, sizes, dtype):
     return {"bn1.weight": np.ones(1, dtype), "bn1.running_mean": np.zeros(1, dtype)}
@@ -84,8 +68,9 @@ def count(block, state, x, training, sizes):
 def test_a_file_of_functions_conforms_as_a_class(desk):
     done = desk.check(MLP, "--dtype", "float32", "-n", 0)
     assert done.code == 0, done.out + done.err
-    assert {(r["block"], r["form"]) for r in done.report["results"]} == {("mlp", "class")}
-    assert "mlp.gradient.first-weight" in done.verdicts("pass")
+    assert {(r["block"], r["form"]) for r in done.report["results"]} == {("mlp", "class"), ("sgd", "class")}
+    assert {"mlp.gradient.first-weight", "sgd.training.equals-model", "sgd.parameters.tied"} <= done.verdicts("pass")
+    assert done.verdicts("unsupported") == {"sgd.buffers.statistics", "sgd.parameters.unused"}
 
 
 def test_a_mistake_is_named_and_its_script_reproduces_it(desk):
@@ -97,6 +82,53 @@ def test_a_mistake_is_named_and_its_script_reproduces_it(desk):
     desk.write("layers.py", MLP)
     done = desk.run(scripts["mlp.hidden.relu"])
     assert done.code == 0, done.out + done.err
+
+
+def test_a_mistake_in_an_update_is_named_and_its_script_reproduces_it(desk):
+    mistaken = MLP.replace("velocity = gradient.copy()", "velocity = gradient")
+    done = desk.check(mistaken, "--dtype", "float64", "--block", "sgd", "-n", 0)
+    assert "sgd.momentum.kept" in done.verdicts("fail")
+    scripts = {r["requirement"]: r["failure"]["script"] for r in done.report["results"] if r["failure"]}
+    assert desk.run(scripts["sgd.momentum.kept"]).code == 1
+    desk.write("layers.py", MLP)
+    done = desk.run(scripts["sgd.momentum.kept"])
+    assert done.code == 0, done.out + done.err
+
+
+def test_arrays_that_cannot_be_written_to_have_an_optimiser_too(desk):
+    pytest.importorskip("jax")
+    done = desk.check(JAX + UPDATE, "--dtype", "float32", "--block", "sgd", "-n", 0)
+    assert done.code == 0, done.out + done.err
+    assert "sgd.training.resumes" in done.verdicts("pass")
+    assert "sgd.momentum.kept" in done.verdicts("unsupported")
+
+
+def test_an_optimiser_has_the_numbers_that_the_update_takes():
+    def sgd_update(params, gradients, state, *, lr):
+        if lr < 0:
+            raise ValueError("expected at least 0")
+        return {key: p - lr * gradients.get(key, 0) for key, p in params.items()}, state
+
+    made = optimisers.classes(lambda params: None, sgd_update)
+    p, q = made["Parameter"](np.ones(2)), made["Parameter"](np.ones(2))
+    with pytest.raises(TypeError, match="momentum"):
+        made["SGD"]([p], 1.0, momentum=0.5)
+    with pytest.raises(ValueError, match="expected at least 0"):
+        made["SGD"]([p], -1.0)
+    sgd = made["SGD"]([p, q], 0.5)
+    p.grad = np.array([2.0, 4.0])
+    sgd.step()
+    assert (p.data.tolist(), q.data.tolist()) == ([0, -1], [1, 1])
+    sgd.zero_grad()
+    assert p.grad is None
+    assert list(inspect.signature(made["SGD"]).parameters) == ["params", "lr"]
+
+
+def test_an_update_that_returns_other_keys_is_refused():
+    made = optimisers.classes(lambda params: None, lambda params, gradients, state, lr: ({}, state))
+    sgd = made["SGD"]([made["Parameter"](np.ones(2))], 1.0)
+    with pytest.raises(KeyError, match="0: expected parameters with the keys that sgd_update got"):
+        sgd.step()
 
 
 def test_a_library_that_differentiates_needs_no_vjp(desk):

@@ -32,6 +32,9 @@ BUILD = """\
 def build():
     layer = lambda inputs, outputs: construct(Linear, (inputs, outputs), {{}}, np.dtype("{dtype}"))
     return Sequential(layer(2, 2), {between}, layer(2, 1))"""
+WHOLE = """\
+def build():
+    return construct(MLP, (2, 2, 1), {{}}, np.dtype("{dtype}"))"""
 # What is done to a network of `first` and `head` so that something in it is used twice
 SHARED = (
     ("net = Sequential(first, ReLU(), first, head)",),
@@ -48,7 +51,8 @@ FORGET = "for p in net.parameters(): p.grad = None"
 def differentiates(trial: Trial, *classes: str) -> bool:
     """Whether passes back can be run through the subject's layers."""
     subject = trial.subject
-    return all(subject.differentiates(subject.classes[name]) for name in (*LAYERS, *classes))
+    layers = ("MLP",) if is_whole(trial) else LAYERS
+    return all(subject.differentiates(subject.classes[name]) for name in (*layers, *classes))
 
 
 class Pair:
@@ -76,16 +80,25 @@ class Pair:
 
 def networks(trial: Trial, *needs: str) -> Program:
     """A program of a subject that has modules to build networks of."""
-    program, classes = Program(trial, "Module", "Parameter", *LAYERS, *needs), trial.subject.classes
-    for name in LAYERS:
+    layers = ("MLP",) if is_whole(trial) else LAYERS
+    program, classes = Program(trial, "Module", "Parameter", *layers, *needs), trial.subject.classes
+    for name in layers:
         if not set(classes[name].__mro__) & set(classes["Module"].__mro__) - {object}:
             raise Lacks(f"{name} is no Module")
     own_names(trial)
     return program
 
 
+def is_whole(trial: Trial) -> bool:
+    """Whether networks come whole, as those of `init` and `apply` do, and not as layers to build them of."""
+    classes = trial.subject.classes
+    return "MLP" in classes and not any(name in classes for name in LAYERS)
+
+
 def own_names(trial: Trial) -> dict[str, str]:
     """The attributes of the subject's Linear that are its weight and its bias, by which programs reach them."""
+    if is_whole(trial):
+        return {name: name for name in SHAPES["head"]}
     names = dict(trial.subject.roles("linear", trial.subject.classes["Linear"], ("weight", "bias")).keys)
     moved = {own for page, own in names.items() if own != page}
     if len(names) < 2 or moved & names.keys() or not all(own.isidentifier() for own in names.values()):
@@ -124,6 +137,8 @@ class Learning:
 
     def lines(self, trial: Trial) -> list[str]:
         """The lines that make `first`, `head`, and `net` of them."""
+        if is_whole(trial):
+            return [*self.build(trial), "first, head = net.fc1, net.fc2"]
         lines, dtype, names = [], trial.dtype, own_names(trial)
         for layer, entries in self.entries.items():
             outputs, inputs = entries["weight"].shape
@@ -133,9 +148,12 @@ class Learning:
 
     def build(self, trial: Trial, *between: str) -> list[str]:
         """The lines that define build(), for networks with further layers in the middle, and a `net` of the entries."""
-        places, names = {"first": 0, "head": 1 + len(between)}, own_names(trial)
+        places: dict[str, Any] = {"first": 0, "head": 1 + len(between)}
+        names = own_names(trial)
+        if is_whole(trial):
+            places = {"first": "fc1", "head": "fc2"}
         entries = {f"{places[n]}.{names[k]}": a for n, layer in self.entries.items() for k, a in layer.items()}
-        define = BUILD.format(dtype=trial.dtype, between=", ".join(between))
+        define = (WHOLE if is_whole(trial) else BUILD).format(dtype=trial.dtype, between=", ".join(between))
         return [define, "net = build()", f"load_entries(net, {mapping(entries, literal)})"]
 
     @property
