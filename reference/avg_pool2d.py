@@ -43,7 +43,8 @@ def avg_pool2d(
 
     By construction: avg_pool2d.arguments.together, avg_pool2d.window.local, avg_pool2d.range.ends,
     avg_pool2d.batch.independent, avg_pool2d.channel.independent, avg_pool2d.batch.empty, avg_pool2d.input.unchanged,
-    avg_pool2d.input.layout, avg_pool2d.call.stateless.
+    avg_pool2d.input.layout, avg_pool2d.call.stateless,
+    avg_pool2d.call.neighbours.
     """
     layout = _layout(x, kernel_size, stride, padding, ceil_mode, divisor_override)
     total = _sums(layout.windows(x, 0))  # [avg_pool2d.padding.zeros]
@@ -111,7 +112,7 @@ def _layout(
     x: Array, kernel_size: Pair, stride: Pair | None, padding: Pair, ceil_mode: bool, divisor_override: int | None
 ) -> Layout:
     """Return where the windows lie. Raises ValueError for arguments that the page refuses."""
-    rank("x", x, 4)  # [avg_pool2d.refuses.rank]
+    rank("x", x, 4)  # [avg_pool2d.refuses.rank] [avg_pool2d.batch.absent]
     kernel_size = pair("kernel_size", kernel_size, 1)  # [avg_pool2d.refuses.kernel-size]
     if stride is None:
         stride = kernel_size  # [avg_pool2d.stride.default]

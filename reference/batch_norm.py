@@ -253,7 +253,8 @@ class _BatchNorm(Module):
     def forward(self, x: Array) -> Array:
         """Return the normalised x. In training mode, also update the buffers.
 
-        By construction: batch_norm.mode.round-trip, batch_norm.call.stateless.
+        By construction: batch_norm.mode.round-trip, batch_norm.call.stateless,
+        batch_norm.call.neighbours.
         """
         rank("x", x, *self.ranks)  # [batch_norm.refuses.module-rank]
         momentum = self.momentum

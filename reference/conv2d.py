@@ -54,7 +54,8 @@ def conv2d(
     dtype. Raises ValueError for arguments that the page refuses (`conv2d.refuses.*`).
 
     By construction: conv2d.arguments.together, conv2d.batch.independent, conv2d.batch.empty, conv2d.special.value,
-    conv2d.special.groups, conv2d.range.ends, conv2d.input.unchanged, conv2d.input.layout, conv2d.call.stateless.
+    conv2d.special.groups, conv2d.range.ends, conv2d.input.unchanged, conv2d.input.layout, conv2d.call.stateless,
+    conv2d.call.neighbours.
     """
     strides, paddings, dilations = _check(x, weight, bias, stride, padding, dilation, groups)
     (n, c, h, w), (o, cg, kh, kw) = x.shape, weight.shape
@@ -152,7 +153,7 @@ def _batches(n: int, pixels: int) -> list[slice]:
 
 def _check(x, weight, bias, stride, padding, dilation, groups):
     """Return stride, padding and dilation as pairs. Raises ValueError for arguments that the page refuses."""
-    rank("x", x, 4)  # [conv2d.refuses.rank]
+    rank("x", x, 4)  # [conv2d.refuses.rank] [conv2d.batch.absent]
     rank("weight", weight, 4)
     stride = pair("stride", stride, 1)  # [conv2d.refuses.stride]
     padding = pair("padding", padding, 0)  # [conv2d.refuses.padding]

@@ -57,7 +57,8 @@ def conv_transpose2d(
     By construction: conv_transpose2d.arguments.together, conv_transpose2d.batch.independent,
     conv_transpose2d.batch.empty, conv_transpose2d.special.value, conv_transpose2d.special.groups,
     conv_transpose2d.range.ends, conv_transpose2d.law.adjoint, conv_transpose2d.output.fresh,
-    conv_transpose2d.input.unchanged, conv_transpose2d.input.layout, conv_transpose2d.call.stateless.
+    conv_transpose2d.input.unchanged, conv_transpose2d.input.layout, conv_transpose2d.call.stateless,
+    conv_transpose2d.call.neighbours.
     """
     arguments = _check(x, weight, bias, stride, padding, output_padding, dilation, groups)
     strides, (ph, pw), _, dilations = arguments
@@ -131,7 +132,7 @@ def _output_size(size, kernel_size, stride, padding, output_padding, dilation):
 
 def _check(x, weight, bias, stride, padding, output_padding, dilation, groups):
     """Return stride, padding, output_padding and dilation as pairs. Raises ValueError for what the page refuses."""
-    rank("x", x, 4)  # [conv_transpose2d.refuses.rank]
+    rank("x", x, 4)  # [conv_transpose2d.refuses.rank] [conv_transpose2d.batch.absent]
     rank("weight", weight, 4)
     stride = pair("stride", stride, 1)  # [conv_transpose2d.refuses.stride]
     padding = pair("padding", padding, 0)  # [conv_transpose2d.refuses.padding]

@@ -39,7 +39,8 @@ def einsum(equation: str, *operands: Array) -> Array:
 
     By construction: einsum.arguments.together, einsum.operands.same, einsum.broadcast.summed, einsum.diagonal.summed,
     einsum.output.scalar, einsum.output.empty, einsum.law.operand-order, einsum.law.composition, einsum.special.value,
-    einsum.range.ends, einsum.complex.value, einsum.input.unchanged, einsum.input.layout, einsum.call.stateless.
+    einsum.range.ends, einsum.complex.value, einsum.input.unchanged, einsum.input.layout, einsum.call.stateless,
+    einsum.call.neighbours.
     """
     terms, output = parse(equation, [x.ndim for x in operands])
     sizes = _sizes(equation, terms, operands)

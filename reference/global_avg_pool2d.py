@@ -14,9 +14,10 @@ def global_avg_pool2d(x: Array) -> Array:
     By construction: global_avg_pool2d.image.any-size, global_avg_pool2d.output.size, global_avg_pool2d.output.fresh,
     global_avg_pool2d.batch.independent, global_avg_pool2d.batch.empty, global_avg_pool2d.channel.independent,
     global_avg_pool2d.special.value, global_avg_pool2d.range.ends, global_avg_pool2d.input.unchanged,
-    global_avg_pool2d.input.layout, global_avg_pool2d.call.stateless.
+    global_avg_pool2d.input.layout, global_avg_pool2d.call.stateless,
+    global_avg_pool2d.call.neighbours.
     """
-    rank("x", x, 4)  # [global_avg_pool2d.refuses.rank]
+    rank("x", x, 4)  # [global_avg_pool2d.refuses.rank] [global_avg_pool2d.batch.absent]
     if 0 in x.shape[2:]:  # [global_avg_pool2d.image.empty]
         raise ValueError(f"x of shape {x.shape}: expected H and W of at least 1")
     wide = np.result_type(x, np.float32)  # [global_avg_pool2d.sum.wide]

@@ -40,7 +40,8 @@ def max_pool2d(
 
     By construction: max_pool2d.window.all-padding, max_pool2d.value.minus-infinity, max_pool2d.arguments.together,
     max_pool2d.batch.independent, max_pool2d.channel.independent, max_pool2d.batch.empty, max_pool2d.input.unchanged,
-    max_pool2d.input.layout, max_pool2d.call.stateless.
+    max_pool2d.input.layout, max_pool2d.call.stateless,
+    max_pool2d.call.neighbours, max_pool2d.range.ends.
     """
     layout = _layout(x, kernel_size, stride, padding, dilation, ceil_mode)
     windows = layout.windows(x, _least(x.dtype))
@@ -133,7 +134,7 @@ def _least(dtype: np.dtype) -> float:
 
 def _layout(x: Array, kernel_size: Pair, stride: Pair | None, padding: Pair, dilation: Pair, ceil_mode: bool) -> Layout:
     """Return where the windows lie. Raises ValueError for arguments that the page refuses."""
-    rank("x", x, 4)  # [max_pool2d.refuses.rank]
+    rank("x", x, 4)  # [max_pool2d.refuses.rank] [max_pool2d.batch.absent]
     kernel_size = pair("kernel_size", kernel_size, 1)  # [max_pool2d.refuses.kernel-size]
     if stride is None:
         stride = kernel_size  # [max_pool2d.stride.default]

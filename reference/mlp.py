@@ -53,7 +53,8 @@ class MLP(Module):
 
         By construction: mlp.arguments.together, mlp.refuses.rank, mlp.refuses.features, mlp.leading.any,
         mlp.hidden.bias, mlp.depth.bias, mlp.output.bias, mlp.output.size, mlp.output.dtype, mlp.output.fresh,
-        mlp.batch.empty, mlp.batch.independent, mlp.input.layout, mlp.input.unchanged, mlp.call.stateless.
+        mlp.batch.empty, mlp.batch.independent, mlp.input.layout, mlp.input.unchanged, mlp.call.stateless,
+        mlp.call.neighbours.
         """
         *hidden, last = self._stack()
         for layer in hidden:

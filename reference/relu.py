@@ -10,7 +10,8 @@ def relu(x: Array) -> Array:
 
     By construction: relu.positive.kept, relu.negative.zero, relu.infinite.value, relu.integer.value,
     relu.batch.independent, relu.batch.empty, relu.output.dtype, relu.output.fresh, relu.input.unchanged,
-    relu.input.layout, relu.call.stateless.
+    relu.input.layout, relu.call.stateless,
+    relu.call.neighbours, relu.range.ends.
     """
     # np.maximum keeps NaN, unlike np.fmax and np.where(x > 0, x, 0): [relu.nan.propagates]
     # It returns a scalar for an x without dimensions, hence asarray: [relu.output.size]
@@ -22,8 +23,8 @@ def relu_vjp(cotangent: Array, x: Array) -> Array:
 
     x and the cotangent of the result have one shape. Raises ValueError for a cotangent of another shape.
 
-    By construction: relu.gradient.positive, relu.gradient.negative, relu.gradient.like-operand, relu.gradient.empty,
-    relu.gradient.unchanged, relu.gradient.layout.
+    By construction: relu.gradient.positive, relu.gradient.negative, relu.gradient.range, relu.gradient.like-operand,
+    relu.gradient.empty, relu.gradient.unchanged, relu.gradient.layout.
     """
     like("cotangent", cotangent, x.shape)
     # At x = 0 the gradient is 0: [relu.gradient.zero]

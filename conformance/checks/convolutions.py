@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from nnspec.conformance.bounds.convolution import fast_bound
 from nnspec.conformance.bounds.rule import Expected, multilinear
-from nnspec.conformance.case import Array, Case
+from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks import laws, starts
-from nnspec.conformance.checks.cases import illegal_pairs
+from nnspec.conformance.checks.cases import data, illegal_pairs
 from nnspec.conformance.checks.laws import Judge, Law
-from nnspec.conformance.drawing import Draw, any_of, integers
+from nnspec.conformance.drawing import Draw, any_of, booleans, composite, integers
 from nnspec.conformance.trial.trial import Trial
 
 Vjp = Callable[..., Any]  # cotangent, x, weight and, with them, the bias and arguments -> the gradient for each operand
@@ -45,6 +45,29 @@ def gradients_by(vjp: Vjp, outputs: Callable[[Case], int]) -> Callable[[Case], d
         return found
 
     return expected
+
+
+@composite
+def differing_in_one(draw: Draw, case: Case, lacks: frozenset[str], *, outputs: int):
+    """Two calls that differ in one argument, or in the size of an operand, from a case without groups.
+
+    The image has room for either. With two groups and with one, a weight has as many rows, and half as many columns.
+    """
+    values = draw(data(case["x"].dtype.name))
+    (n, c, h, w), (a, b, kh, kw), (ph, pw) = case["x"].shape, case["weight"].shape, as_pair(case["padding"])
+    case = case.but(x=values.inputs(n, c, h + kh + 2, w + kw + 2))
+    apart = case.but(x=values.inputs(n, 2 * c, h, w), weight=values.inputs(2 * a, b, kh, kw), bias=None, groups=2)
+    pairs = {
+        "groups": (apart, apart.but(weight=values.inputs(2 * a, 2 * b, kh, kw), groups=1)),
+        "bias": (case.but(bias=values.inputs(outputs)), case.but(bias=None)),
+        "stride": (case, case.but(stride=2)),
+        "padding": (case, case.but(padding=(ph + 1, pw + 1))),
+        "dilation": (case, case.but(dilation=2)),
+        "weight": (case, case.but(weight=values.inputs(a, b, kh + 1, kw))),
+        "x": (case, case.but(x=values.inputs(n + 1, c, h + kh + 1, w + kw + 2))),
+    }
+    first, second = draw(any_of(*(pair for name, pair in pairs.items() if name not in lacks)))
+    return (first, second) if draw(booleans()) else (second, first)
 
 
 def starts_uniform(terms: Callable[[tuple[int, ...]], int]) -> Law:

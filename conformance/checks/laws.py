@@ -10,16 +10,20 @@ No law needs the reference: what a block expects of a case comes as a function, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from nnspec.adapters.signatures import SIGNATURES
+from nnspec.adapters.subject import Lacks, Unsupported
 from nnspec.conformance.bounds.arithmetic import Accuracy, narrows
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import module_of
+from nnspec.conformance.checks.typical import typical_cases
 from nnspec.conformance.formats import STORED, TFLOAT32, Format
 from nnspec.conformance.layouts import OF_ANY_VALUES
 from nnspec.conformance.requirements import requirement
@@ -295,6 +299,20 @@ def returns_no_images(subject: Trial, case: Case, _judge: Judge) -> None:
         raise Mismatch(message, holds=f"result.shape == {shape}")
 
 
+@law(effort=2)
+def takes_one_image(subject: Trial, case: Case, judge: Judge) -> None:
+    """An image without its batch gives what a batch of it gives, without the batch. Lacks where it is refused."""
+    batch = case.but(x=case["x"][:1])
+    together = own(subject.presumed(batch), judge(batch))
+    try:
+        alone = subject(case.but(x=case["x"][0]))
+    except Mismatch as mismatch:
+        if mismatch.raised is None:
+            raise
+        raise Lacks("an image without its batch is refused") from None
+    subject.expect(alone, part_of(together, lambda a: a[0]), "the result of an image without its batch")
+
+
 @law()
 def forgets(subject: Trial, case: tuple[Case, Case], judge: Judge) -> None:
     """A call gives the same, within its bound, whatever was called before."""
@@ -302,6 +320,68 @@ def forgets(subject: Trial, case: tuple[Case, Case], judge: Judge) -> None:
     first, second = own(subject.presumed(one), judge(one)), own(subject.presumed(other), judge(other))
     for again, before in ((one, first), (other, second), (one, first)):
         subject.expect(subject(again), before, "the result, after a call with other arguments,")
+
+
+@law(effort=0.5)
+def keeps_calls_apart(subject: Trial, case: tuple[Case, Case], judge: Judge) -> None:
+    """A call gives the same, within its bound, after a call that differs from it in one argument.
+
+    A program that was kept for the first call gives a wrong result here, and a right one on images of other sizes. If
+    both are wrong, so is the block, whatever was called before, and other checks tell of it.
+    """
+    forgets(subject, case, judge)
+    other = case[1]
+    try:
+        subject.expect(subject(other), judge(other), "the result, after a call that differs in one argument,")
+    except Mismatch as kept:
+        kept.steps = [*subject.steps]
+        larger = other.but(x=_larger(other["x"]))
+        try:
+            subject.expect(subject(larger), judge(larger))
+        except Mismatch:
+            return
+        raise kept from None
+
+
+def _larger(x: np.ndarray) -> np.ndarray:
+    """Twice as many images, and twice as many rows."""
+    twice = np.concatenate([x, x]) if x.ndim > 1 else np.stack([x, x])
+    return np.concatenate([twice, twice], axis=-2) if x.ndim > 2 else twice
+
+
+@law(effort=10)
+def ignores_neighbours(subject: Trial, case: Case, judge: Judge) -> None:
+    """A call gives the same, within its bound, after a call of any other block of the subject. Lacks without one."""
+    before, met = own(subject.presumed(case), judge(case)), 0
+    for stem in SIGNATURES:
+        if stem == case.stem or subject.form not in subject.subject.forms(stem):
+            continue
+        for neighbour in itertools.islice(typical_cases(subject, stem), 1):
+            met += 1
+            with suppress(Mismatch, Unsupported):  # for the checks of that block to tell
+                subject(neighbour)
+            subject.expect(subject(case), before, f"the result, after a call of {stem},")
+    if not met:
+        raise Lacks("there is no other block to call")
+
+
+@law(effort=2)
+def keeps_subnormals(subject: Trial, case: Case, judge: Judge) -> None:
+    """Numbers below the smallest normal number of the dtype are numbers like others. The case has whole numbers."""
+    for scaled, what in in_subnormals(subject, case):
+        subject.expect(subject(scaled), judge(scaled), f"{what} the result")
+
+
+def in_subnormals(subject: Trial, case: Case) -> Iterator[tuple[Case, str]]:
+    """A case in whole numbers up to 8, scaled to the smallest subnormal numbers and to the largest; and how.
+
+    Lacks where the subject says that it takes them for 0.
+    """
+    if subject.subject.flushes:
+        raise Lacks("subnormal numbers are taken for 0")
+    form = STORED[subject.dtype]
+    for power in (form.lowest - form.precision + 1, form.lowest - 4):
+        yield case.map(_scaled_by(power)), f"with operands times 2^{power},"
 
 
 def own(result: np.ndarray, expected: Expected) -> Expected:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case
-from nnspec.conformance.checks.laws import Law, channel_of, image_of, law, own
+from nnspec.conformance.checks.laws import Law, channel_of, image_of, in_subnormals, law, own
 from nnspec.conformance.layouts import OF_ANY_VALUES
 from nnspec.conformance.trial.record import CallFails, Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -38,6 +38,14 @@ def values(*operands: str) -> Law:
             equals_reference(subject, case, operand, expected[operand])
 
     return equal_reference
+
+
+@law(effort=2)
+def keeps_subnormals(subject: Trial, case: Case, judge: Judge) -> None:
+    """Operands and cotangents below the smallest normal number of the dtype are numbers like others."""
+    for scaled, what in in_subnormals(subject, case):
+        for operand, expected in judge(scaled).items():
+            subject.expect(_by(subject.gradients(scaled), operand), expected, f"{what} the gradient of {operand}")
 
 
 def all_equal_reference(subject: Trial, found: Mapping[str, Array], expected: Mapping[str, Expected]) -> None:

@@ -107,18 +107,24 @@ def output_shape(case: Case) -> tuple[int, ...]:
 def calls_in_turn(draw, *, stem: str, dtype: str, lacks: frozenset[str]):
     """Two calls on the same image that differ in one argument, and mostly agree in the shape of the result."""
     case = draw(pools(stem=stem, dtype=dtype, lacks=lacks, vary=(), kernels=(2, 3, 4)))
-    half = as_pair(case["kernel_size"])[0] // 2
+    n, c, h, w = case["x"].shape
+    kernel, _ = as_pair(case["kernel_size"])
+    case, half = case.but(x=draw(data(dtype, ("integers", "normal"))).inputs(n, c, h + 4, w + 4)), kernel // 2
     changes = [
         ({"padding": half, "count_include_pad": True}, {"padding": half, "count_include_pad": False}),
         ({"divisor_override": None}, {"divisor_override": 3}),
         ({}, {"dilation": 2, "padding": half}),
+        ({}, {"dilation": 2}),
+        ({}, {"kernel_size": kernel + 1}),
+        ({}, {"kernel_size": (kernel, kernel + 1)}),
         ({"padding": 0}, {"padding": half}),
         ({"stride": 3, "ceil_mode": False}, {"stride": 3, "ceil_mode": True}),
         ({"stride": 1}, {"stride": 2}),
     ]
     known = case.arguments.keys() - lacks
     first, second = draw(any_of(*[c for c in changes if c[1].keys() <= known] or [({}, {})]))
-    return case.but(**first), case.but(**second)
+    one, other = case.but(**first), case.but(**second)
+    return (one, other) if draw(booleans()) else (other, one)
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,18 +17,14 @@ import numpy as np
 from nnspec.adapters.blame import noting_interrupts
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Unsupported
-from nnspec.conformance.case import Case, whole
-from nnspec.conformance.drawing import Draw
-from nnspec.conformance.formats import is_floating
-from nnspec.conformance.requirements import CHECKS, requirements
-from nnspec.conformance.trial.record import COSTLY, Mismatch
-from nnspec.conformance.trial.search import rows
+from nnspec.conformance.case import Case
+from nnspec.conformance.checks.typical import typical_cases
+from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
 
 CALLS = 150
 SECONDS = 0.4  # of computing, for results and again for gradients; a block that takes longer is called less often
 WAITING = 1.0  # seconds that may pass meanwhile, on a machine that has other things to do
-DRAWN, LARGEST = 8, 4096  # cases to choose from; elements of one at most
 Record = dict[str, Any]
 
 
@@ -45,7 +41,7 @@ def unsteady(trial: Trial, stem: str, *, gradients: bool = True) -> Record | Non
 
 def _compared(trial: Trial, stem: str, backward: bool) -> Record | None:
     act: Callable[[Trial, Case], Any] = Trial.gradients if backward else Trial.results
-    for case in _cases(trial, stem, backward):
+    for case in typical_cases(trial, stem, backward):
         subject = replace(trial, steps=[], seen=[])
         try:
             if trial.form == "class" and not backward:
@@ -56,38 +52,6 @@ def _compared(trial: Trial, stem: str, backward: bool) -> Record | None:
         seen = _outcomes(subject, act, case)
         return _told(trial, "gradients" if backward else "results", case, seen) if len(seen) > 1 else None
     return None
-
-
-def _cases(trial: Trial, stem: str, backward: bool) -> Iterator[Case]:
-    """The cases of the first check of such cases on the block's page, in whole numbers, the largest first."""
-    lacks = trial.subject.lacks(stem, trial.form)
-    for identifier in requirements():
-        check = CHECKS.get(identifier)
-        if check is None or check.stem != stem or trial.form not in check.forms or trial.dtype not in check.dtypes:
-            continue
-        if lacks & {*check.needs} or not check.per_dtype or check.effort >= COSTLY:
-            continue
-        decision = check.drawn(trial.dtype, lacks)
-        if isinstance(decision, type):  # a state machine has no cases
-            continue
-        drawn = [decision.make(Draw(row)) for row in rows(0, DRAWN)]
-        if found := [case for case in drawn if _is_typical(case, stem, backward)]:
-            in_evaluation = {"training": False} if trial.form == "class" and "training" in found[0].arguments else {}
-            yield from sorted((whole(case).but(**in_evaluation) for case in found), key=_size, reverse=True)
-            return
-
-
-def _is_typical(case: Any, stem: str, backward: bool) -> bool:
-    """Whether it is one call, with a cotangent or without, on ordinary numbers."""
-    if not isinstance(case, Case) or case.stem != stem or "tangent" in case.arrays:
-        return False
-    arrays = [a for a in case.arrays.values() if a is not None]
-    usual = all(a.size and is_floating(a.dtype) and np.isfinite(a.astype(np.float64)).all() for a in arrays)
-    return bool(arrays) and usual and ("cotangent" in case.arrays) == backward and _size(case) <= LARGEST
-
-
-def _size(case: Case) -> int:
-    return sum(a.size for a in case.arrays.values() if a is not None)
 
 
 def _outcomes(subject: Trial, act: Callable[[Trial, Case], Any], case: Case) -> Counter[Any]:

@@ -256,15 +256,15 @@ test_batch_independent = law("avg_pool2d.batch.independent", laws.judges_images_
 test_batch_empty = law("avg_pool2d.batch.empty", laws.returns_no_images)
 
 
-@requirement("avg_pool2d.call.stateless", calls_in_turn, stem=STEM)
-def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
-    """A call in between changes nothing; a call after another with the same shapes gives what it gives with others."""
-    laws.forgets(subject, case, expected)
-    x, other = case[0]["x"], case[1]
-    twice = other.but(x=np.concatenate([x, x]))
-    larger = laws.own(subject(twice), expected(twice))
-    again = np.concatenate([subject(other)] * 2)
-    subject.expect(again, larger, "after a call with other arguments, the result")
+test_batch_absent = law("avg_pool2d.batch.absent", laws.takes_one_image)
+test_call_stateless = law(
+    "avg_pool2d.call.stateless",
+    laws.keeps_calls_apart,
+    "A call in between changes nothing.",
+    cases=calls_in_turn,
+    stem=STEM,
+)
+test_call_neighbours = law("avg_pool2d.call.neighbours", laws.ignores_neighbours)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------

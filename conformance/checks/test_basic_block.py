@@ -311,6 +311,9 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
     laws.forgets(subject.kept(case), (case, larger), lambda c: run(c)[0])
 
 
+test_call_neighbours = law("basic_block.call.neighbours", laws.ignores_neighbours)
+
+
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 BOTH = (False, True)  # modes

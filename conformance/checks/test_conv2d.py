@@ -12,7 +12,15 @@ from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Case, as_pair
 from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
 from nnspec.conformance.checks.cases import altered, data, leaving_out, specials, wholes, with_cotangent
-from nnspec.conformance.checks.convolutions import channels, gradients_by, long_kernel, no_pair, rank, starts_uniform
+from nnspec.conformance.checks.convolutions import (
+    channels,
+    differing_in_one,
+    gradients_by,
+    long_kernel,
+    no_pair,
+    rank,
+    starts_uniform,
+)
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, pairs, reaches
 from nnspec.conformance.requirements import requirement
@@ -189,21 +197,23 @@ test_batch_independent = law("conv2d.batch.independent", laws.judges_images_alon
 test_batch_empty = law("conv2d.batch.empty", laws.returns_no_images)
 
 
+test_batch_absent = law("conv2d.batch.absent", laws.takes_one_image)
+
+
 @composite
 def two_calls(draw, *, dtype: str, lacks: frozenset[str]):
-    """Two calls on the same arrays that differ in their arguments and agree, where they can, in the result's shape."""
+    """Two calls that differ in one argument, or in two that make up for one another in the result's shape."""
     case = draw(cases(dtype=dtype, lacks=lacks, vary=("padding", "bias")))
-    kernel = case["weight"].shape[2:]
-    argument = draw(any_of(*[n for n in ("dilation", "padding", "stride") if n not in lacks] or ["bias"]))
-    if argument == "dilation" and "padding" not in lacks:  # one more dilation and enough padding: often the same shape
-        padding = tuple(p + (k - 1 + 1) // 2 for p, k in zip(as_pair(case["padding"]), kernel, strict=True))
-        return case, case.but(dilation=2, padding=padding)
-    if argument == "padding":
-        return case, case.but(padding=tuple(p + 1 for p in as_pair(case["padding"])))
-    return case, case.but(stride=2) if argument == "stride" else case
+    if {"dilation", "padding"} & lacks or draw(integers(0, 7)):
+        return draw(differing_in_one(case, lacks, outputs=len(case["weight"])))
+    padding, kernel = as_pair(case["padding"]), case["weight"].shape[2:]
+    return case, case.but(dilation=2, padding=tuple(p + k // 2 for p, k in zip(padding, kernel, strict=True)))
 
 
-test_call_stateless = law("conv2d.call.stateless", laws.forgets, "A call in between changes nothing.", cases=two_calls)
+test_call_stateless = law(
+    "conv2d.call.stateless", laws.keeps_calls_apart, "A call in between changes nothing.", cases=two_calls
+)
+test_call_neighbours = law("conv2d.call.neighbours", laws.ignores_neighbours)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------

@@ -21,7 +21,15 @@ from nnspec.conformance.checks.cases import (
     wholes,
     with_cotangent,
 )
-from nnspec.conformance.checks.convolutions import channels, gradients_by, long_kernel, no_pair, rank, starts_uniform
+from nnspec.conformance.checks.convolutions import (
+    channels,
+    differing_in_one,
+    gradients_by,
+    long_kernel,
+    no_pair,
+    rank,
+    starts_uniform,
+)
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, one_of, reaches
 from nnspec.conformance.requirements import requirement
@@ -254,24 +262,29 @@ test_batch_independent = law("conv_transpose2d.batch.independent", laws.judges_i
 test_batch_empty = law("conv_transpose2d.batch.empty", laws.returns_no_images)
 
 
+test_batch_absent = law("conv_transpose2d.batch.absent", laws.takes_one_image)
+
+
 @composite
 def calls_in_turn(draw, *, dtype: str, lacks: frozenset[str]):
-    """Two calls on the same arrays that differ in their arguments and agree, where they can, in the result's shape."""
+    """Two calls that differ in one argument, or in two that make up for one another in the result's shape."""
     case = draw(cases(dtype=dtype, lacks=lacks, vary=("padding", "bias")))
     (ph, pw), (kh, kw) = as_pair(case["padding"]), case["weight"].shape[2:]
     changes: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({}, {"dilation": 2, "padding": (ph + (kh - 1) // 2, pw + (kw - 1) // 2)}),  # mostly the same shape
-        ({}, {"padding": 0}),
-        ({}, {"stride": 2}),
         ({"stride": 2}, {"stride": 2, "output_padding": 1}),
     ]
-    first, second = draw(any_of(*[c for c in changes if not c[1].keys() & lacks] or [({}, {})]))
+    possible = [change for change in changes if not change[1].keys() & lacks]
+    if not possible or draw(integers(0, 3)):
+        return draw(differing_in_one(case, lacks, outputs=case["weight"].shape[1]))
+    first, second = draw(any_of(*possible))
     return case.but(**first), case.but(**second)
 
 
 test_call_stateless = law(
-    "conv_transpose2d.call.stateless", laws.forgets, "A call in between changes nothing.", cases=calls_in_turn
+    "conv_transpose2d.call.stateless", laws.keeps_calls_apart, "A call in between changes nothing.", cases=calls_in_turn
 )
+test_call_neighbours = law("conv_transpose2d.call.neighbours", laws.ignores_neighbours)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------

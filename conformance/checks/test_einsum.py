@@ -26,6 +26,7 @@ from nnspec.conformance.drawing import (
     dimension,
     integers,
     lists,
+    one_of,
     permutations,
     reaches,
 )
@@ -562,12 +563,26 @@ def two_calls(draw, *, dtype: str, lacks: frozenset[str]):
     return case, case.but(**arrays)
 
 
-@requirement("einsum.call.stateless", two_calls)
+@composite
+def two_equations(draw, *, dtype: str, lacks: frozenset[str]):
+    """Two equations on the same operands: the output's labels in another order, or one label fewer."""
+    case = draw(cases(dtype=dtype, lacks=lacks, roles=ONCE, operands=(1, 2), sizes=(2, 3), plain=True))
+    terms, arrow, output = case["equation"].partition("->")
+    other = draw(any_of(output[::-1], output[1:]))
+    return case, case.but(equation=f"{terms}{arrow}{other}")
+
+
+@requirement("einsum.call.stateless", lambda **given: one_of(two_calls(**given), two_equations(**given)))
 def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
-    """The same equation with other operands in between."""
+    """The same equation with other operands in between, or another equation with the same operands."""
     laws.forgets(subject, case, expected)
     for one in case:
         laws.equals_reference(subject, one, expected)
+
+
+test_call_neighbours = law(
+    "einsum.call.neighbours", laws.ignores_neighbours, cases=cases, roles=ONCE, operands=(1, 2), plain=True
+)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------

@@ -100,12 +100,14 @@ test_input_unchanged = law("global_avg_pool2d.input.unchanged", laws.leaves_oper
 test_input_layout = law("global_avg_pool2d.input.layout", laws.ignores_layout)
 test_batch_independent = law("global_avg_pool2d.batch.independent", laws.judges_images_alone)
 test_batch_empty = law("global_avg_pool2d.batch.empty", laws.returns_no_images)
+test_batch_absent = law("global_avg_pool2d.batch.absent", laws.takes_one_image)
 test_call_stateless = law(
     "global_avg_pool2d.call.stateless",
     laws.forgets,
     "A call in between, with images of another size, changes nothing.",
     cases=lambda **choices: tuples(cases(**choices), cases(**choices)),
 )
+test_call_neighbours = law("global_avg_pool2d.call.neighbours", laws.ignores_neighbours)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------

@@ -221,6 +221,8 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
         anew = laws.own(subject.presumed(other), expected(other))
         subject.expect(layer(other["x"]), anew, "the result, after new parameters were loaded,")
         return
+    if case["bias"] is not None:
+        laws.keeps_calls_apart(subject, (case.but(bias=None), case), expected)
     operands = case.map(np.array)
     subject.results(operands, as_is=True)
     for name, array in operands.arrays.items():
@@ -229,6 +231,9 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
     (again, *_) = subject.results(operands, as_is=True)
     anew = laws.own(subject.presumed(other), expected(other))
     subject.expect(again, anew, "the result, after new values were written into the operands,")
+
+
+test_call_neighbours = law("linear.call.neighbours", laws.ignores_neighbours)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------

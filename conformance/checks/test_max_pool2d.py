@@ -10,7 +10,7 @@ import numpy as np
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
-from nnspec.conformance.checks.cases import data, leaving_out, specials, with_cotangent
+from nnspec.conformance.checks.cases import data, leaving_out, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
     NO_PADDING,
@@ -146,6 +146,7 @@ test_value_minus_infinity = law(
     vary=(),
     change=_some_minus_infinity,
 )
+test_range_ends = law("max_pool2d.range.ends", laws.keeps_subnormals, cases=wholes, of=cases)
 
 
 def _strides_by(subject: Trial, case: Case, stride: Any) -> None:
@@ -286,9 +287,15 @@ test_input_unchanged = law("max_pool2d.input.unchanged", laws.leaves_operands)
 test_input_layout = law("max_pool2d.input.layout", laws.ignores_layout)
 test_batch_independent = law("max_pool2d.batch.independent", laws.judges_images_alone)
 test_batch_empty = law("max_pool2d.batch.empty", laws.returns_no_images)
+test_batch_absent = law("max_pool2d.batch.absent", laws.takes_one_image)
 test_call_stateless = law(
-    "max_pool2d.call.stateless", laws.forgets, "A call in between changes nothing.", cases=calls_in_turn, stem=STEM
+    "max_pool2d.call.stateless",
+    laws.keeps_calls_apart,
+    "A call in between changes nothing.",
+    cases=calls_in_turn,
+    stem=STEM,
 )
+test_call_neighbours = law("max_pool2d.call.neighbours", laws.ignores_neighbours)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------

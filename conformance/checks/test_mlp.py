@@ -280,6 +280,9 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
     subject.expect(layer(other["x"]), expected(other), "the result, after new parameters were loaded,")
 
 
+test_call_neighbours = law("mlp.call.neighbours", laws.ignores_neighbours)
+
+
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case
 from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
-from nnspec.conformance.checks.cases import data
+from nnspec.conformance.checks.cases import data, wholes
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Draw, any_of, booleans, composite, dimension, integers, lists, reaches, some_of
 from nnspec.conformance.formats import STORED
@@ -106,6 +106,9 @@ test_infinite_value = law(
 )
 
 
+test_range_ends = law("relu.range.ends", laws.keeps_subnormals, cases=wholes, of=cases)
+
+
 @composite
 def whole_numbers(draw, *, dtype: str, lacks: frozenset[str]):
     """Integers of both signs, the least and the largest that the dtype has among them."""
@@ -174,6 +177,9 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
         layer = subject.build(case)
         for one in (case, other, case):
             subject.expect(layer(one["x"]), expected(one), "the result of a layer that was called before")
+
+
+test_call_neighbours = law("relu.call.neighbours", laws.ignores_neighbours)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------
@@ -251,6 +257,7 @@ test_gradient_infinite_cotangent = gradient(
     "On either side of 0.",
     cotangents=(np.inf, -np.inf, np.nan),
 )
+test_gradient_range = gradient("relu.gradient.range", laws_of_gradients.keeps_subnormals, cases=wholes, of=gradients)
 test_gradient_like_operand = gradient(
     "relu.gradient.like-operand", laws_of_gradients.is_like_operand, smallest=0, axes=(0, 5)
 )

@@ -4,9 +4,10 @@ from functools import partial
 
 import numpy as np
 from nnspec.conformance.case import as_pair
-from nnspec.conformance.faults import as_if_contiguous, fault, in_kept_memory, wrong
+from nnspec.conformance.faults import as_if_contiguous, fault, in_kept_memory, register_left, wrong
 from nnspec.reference.avg_pool2d import avg_pool2d as right
 from nnspec.reference.avg_pool2d import avg_pool2d_vjp as right_vjp
+from nnspec.reference.relu import relu
 from nnspec.reference.windows import pad, windows
 
 
@@ -403,6 +404,27 @@ def _cached_divisors(x, *, count_include_pad, divisor_override, **h):
     return _sums(x, **h) / _DIVISORS.setdefault(key, _sums(ones, **h) / means)
 
 
+def _keyed_without(name):
+    """Programs are kept by the shape and all arguments but this one."""
+    kept = {}
+
+    def cached(x, **h):
+        key = (x.shape, x.dtype, *((n, v) for n, v in h.items() if n != name))
+        try:
+            return right(x, **kept.setdefault(key, h))
+        except ValueError:
+            return right(x, **h)
+
+    return cached
+
+
+for _name in ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"):
+    _wrong(
+        f"avg_pool2d.call.stateless/without-{_name.replace('_', '-')}",
+        f"programs are kept under a key that leaves out {_name}",
+    )(_keyed_without(_name))
+
+
 # -- special values, and the ends of the range -------------------------------------------------------------------------
 
 _wrong("avg_pool2d.range.ends/clipped", "values are kept within ±10³⁰")(
@@ -625,3 +647,20 @@ def _empty_result(x, **h):
         return right(x, **h)
     except ValueError:
         return np.zeros((*x.shape[:2], 0, 0), x.dtype)
+
+
+_relu, _after_relu = register_left(relu, right)
+fault(
+    "avg_pool2d.call.neighbours/register",
+    "a register that relu leaves set changes the next result",
+    relu=_relu,
+    avg_pool2d=_after_relu,
+)
+
+
+_wrong("avg_pool2d.batch.absent/batch-stays", "an image without its batch gives a batch of one")(
+    lambda x, **h: right(x[None] if x.ndim == 3 else x, **h)
+)
+_wrong("avg_pool2d.batch.absent/reversed", "the channels of an image without its batch come in reverse")(
+    lambda x, **h: right(x[None, ::-1], **h)[0] if x.ndim == 3 else right(x, **h)
+)

@@ -4,12 +4,12 @@ import functools
 from types import SimpleNamespace
 
 import numpy as np
-from nnspec.conformance.faults import as_if_contiguous, fault
+from nnspec.conformance.faults import as_if_contiguous, fault, register_left
 from nnspec.reference.basic_block import ResidualBlock as Right
 from nnspec.reference.batch_norm import BatchNorm2d, batch_norm_vjp
 from nnspec.reference.conv2d import Conv2d, conv2d, conv2d_vjp
 from nnspec.reference.module import Parameter
-from nnspec.reference.relu import relu, relu_vjp
+from nnspec.reference.relu import ReLU, relu, relu_vjp
 from nnspec.reference.sequential import Sequential
 
 
@@ -786,3 +786,12 @@ class _AnyStride(_Block):
 
 
 fault("basic_block.refuses.stride/one", "a stride of 0 and below is taken for 1", ResidualBlock=_AnyStride)
+
+
+_relu, _after_relu = register_left(ReLU.forward, Right.forward)
+fault(
+    "basic_block.call.neighbours/register",
+    "a register that relu leaves set changes the next result",
+    ReLU=type("ReLU", (ReLU,), {"forward": _relu}),
+    ResidualBlock=type("ResidualBlock", (Right,), {"forward": _after_relu}),
+)

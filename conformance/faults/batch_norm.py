@@ -1,13 +1,14 @@
 """Wrong batch norms."""
 
 import numpy as np
-from nnspec.conformance.faults import as_if_contiguous, fault
+from nnspec.conformance.faults import as_if_contiguous, fault, register_left
 from nnspec.reference.batch_norm import BatchNorm1d as Right1d
 from nnspec.reference.batch_norm import BatchNorm2d as Right2d
 from nnspec.reference.batch_norm import batch_norm as right
 from nnspec.reference.batch_norm import batch_norm_vjp as right_vjp
 from nnspec.reference.batch_norm import batch_norm_vjp_vjp as right_vjp_vjp
 from nnspec.reference.module import Buffer, Parameter
+from nnspec.reference.relu import relu
 
 
 def _wrong(key, mistake):
@@ -1324,3 +1325,29 @@ def _moving_scale(t, g, x, w, h):
     s = 1 / np.sqrt(var + x.dtype.type(h["eps"]))
     part = ((x - mean) * s * t).mean((0, *range(2, x.ndim)), keepdims=True)
     return (s * part * right_vjp(g, x, None, None, w, None, training=True, eps=h["eps"])[0]).astype(x.dtype)
+
+
+_relu, _after_relu = register_left(relu, right)
+fault(
+    "batch_norm.call.neighbours/register",
+    "a register that relu leaves set changes the next result",
+    relu=_relu,
+    batch_norm=_after_relu,
+)
+
+
+def _keyed_without(name):
+    """Programs are kept by the shape and all arguments but this one."""
+    kept = {}
+
+    def cached(x, m, v, w, b, **h):
+        key = (x.shape, x.dtype, w is None, *((n, value) for n, value in h.items() if n != name))
+        return right(x, m, v, w, b, **kept.setdefault(key, h))
+
+    return cached
+
+
+for _name in ("eps", "momentum"):
+    _wrong(f"batch_norm.call.stateless/without-{_name}", f"programs are kept under a key that leaves out {_name}")(
+        _keyed_without(_name)
+    )

@@ -4,10 +4,11 @@ import functools
 
 import numpy as np
 from nnspec.conformance.case import as_pair
-from nnspec.conformance.faults import as_if_contiguous, fault, in_kept_memory, onto_input
+from nnspec.conformance.faults import as_if_contiguous, fault, in_kept_memory, onto_input, register_left
 from nnspec.reference.conv2d import Conv2d as Right
 from nnspec.reference.conv2d import conv2d as right
 from nnspec.reference.conv2d import conv2d_vjp as right_vjp
+from nnspec.reference.relu import relu
 from nnspec.reference.windows import pad
 
 
@@ -245,6 +246,32 @@ def _in_order(x, weight, bias=None, *, stride=1, padding=0, dilation=1, **groups
 
 
 fault("conv2d.arguments.defaults/in-order", "without groups, the dilation is not read", conv2d=_in_order)
+
+
+def _keyed_without(name):
+    """Programs are kept by the shapes and all arguments but this one."""
+    kept = {}
+
+    def cached(x, w, b, **h):
+        shapes = x.shape, w.shape[:1] if name == "groups" else w.shape, x.dtype
+        key = (*shapes, name == "bias" or b is None, *((n, as_pair(v)) for n, v in h.items() if n != name))
+        first = kept.setdefault(key, {**h, "bias": b is None})
+        plan = {n: first[n] for n in h}
+        if plan["groups"] != h["groups"]:
+            w = np.resize(w, (len(w), x.shape[1] // plan["groups"], *w.shape[2:]))
+        bias = None if first["bias"] else np.zeros(len(w), x.dtype) if b is None else b
+        try:
+            return right(x, w, bias, **plan)
+        except ValueError:
+            return right(x, w, b, **h)
+
+    return cached
+
+
+for _name in ("stride", "padding", "dilation", "groups", "bias"):
+    _wrong(f"conv2d.call.stateless/without-{_name}", f"programs are kept under a key that leaves out {_name}")(
+        _keyed_without(_name)
+    )
 
 
 # -- special values, and the ends of the range -------------------------------------------------------------------------
@@ -534,3 +561,20 @@ def _empty_result(x, w, b, **h):
         if "spans" not in str(error):
             raise
         return np.zeros((len(x), len(w), 0, 0), x.dtype)
+
+
+_relu, _after_relu = register_left(relu, right)
+fault(
+    "conv2d.call.neighbours/register",
+    "a register that relu leaves set changes the next result",
+    relu=_relu,
+    conv2d=_after_relu,
+)
+
+
+_wrong("conv2d.batch.absent/batch-stays", "an image without its batch gives a batch of one")(
+    lambda x, w, b, **h: right(x[None] if x.ndim == 3 else x, w, b, **h)
+)
+_wrong("conv2d.batch.absent/transposed", "rows and columns of an image without its batch change places")(
+    lambda x, w, b, **h: right(x[None].swapaxes(2, 3), w, b, **h)[0] if x.ndim == 3 else right(x, w, b, **h)
+)

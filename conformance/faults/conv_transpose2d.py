@@ -4,11 +4,12 @@ from functools import partial
 
 import numpy as np
 from nnspec.conformance.case import as_pair
-from nnspec.conformance.faults import as_if_contiguous, fault, in_kept_memory, onto_input
+from nnspec.conformance.faults import as_if_contiguous, fault, in_kept_memory, onto_input, register_left
 from nnspec.reference.conv2d import conv2d
 from nnspec.reference.conv_transpose2d import ConvTranspose2d as Right
 from nnspec.reference.conv_transpose2d import conv_transpose2d as right
 from nnspec.reference.conv_transpose2d import conv_transpose2d_vjp as right_vjp
+from nnspec.reference.relu import relu
 
 _LEAST = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1}
 
@@ -363,6 +364,33 @@ def _cached(x, w, b, **h):
         return right(x, w, b, **h)
 
 
+def _keyed_without(name):
+    """Programs are kept by the shapes and all arguments but this one."""
+    kept = {}
+
+    def cached(x, w, b, **h):
+        shapes = x.shape, w.shape[:1] if name == "groups" else w.shape, x.dtype
+        key = (*shapes, name == "bias" or b is None, *((n, as_pair(v)) for n, v in h.items() if n != name))
+        first = kept.setdefault(key, {**h, "bias": b is None})
+        plan = {n: first[n] for n in h}
+        if plan["groups"] != h["groups"]:
+            w = np.resize(w, (len(w), w.shape[1] * h["groups"] // plan["groups"], *w.shape[2:]))
+        bias = None if first["bias"] else np.zeros(w.shape[1] * plan["groups"], x.dtype) if b is None else b
+        try:
+            return right(x, w, bias, **plan)
+        except ValueError:
+            return right(x, w, b, **h)
+
+    return cached
+
+
+for _name in ("stride", "padding", "output_padding", "dilation", "groups", "bias"):
+    _wrong(
+        f"conv_transpose2d.call.stateless/without-{_name.replace('_', '-')}",
+        f"programs are kept under a key that leaves out {_name}",
+    )(_keyed_without(_name))
+
+
 # -- special values, and the ends of the range -------------------------------------------------------------------------
 
 _wrong("conv_transpose2d.special.value/cleaned", "what is not finite is replaced on the way in")(
@@ -696,3 +724,20 @@ def _wrapped(x, w, b, *, padding, **h):
     y = right(x, w, b, padding=0, **h)
     (ph, pw), (_, _, rows, columns) = padding, y.shape
     return y[:, :, ph : rows - ph, pw : columns - pw]
+
+
+_relu, _after_relu = register_left(relu, right)
+fault(
+    "conv_transpose2d.call.neighbours/register",
+    "a register that relu leaves set changes the next result",
+    relu=_relu,
+    conv_transpose2d=_after_relu,
+)
+
+
+_wrong("conv_transpose2d.batch.absent/batch-stays", "an image without its batch gives a batch of one")(
+    lambda x, w, b, **h: right(x[None] if x.ndim == 3 else x, w, b, **h)
+)
+_wrong("conv_transpose2d.batch.absent/transposed", "rows and columns of an image without its batch change places")(
+    lambda x, w, b, **h: right(x[None].swapaxes(2, 3), w, b, **h)[0] if x.ndim == 3 else right(x, w, b, **h)
+)

@@ -9,10 +9,11 @@ from collections import Counter
 from string import ascii_letters
 
 import numpy as np
-from nnspec.conformance.faults import fault
+from nnspec.conformance.faults import fault, register_left
 from nnspec.reference.einsum import _diagonal, parse
 from nnspec.reference.einsum import einsum as right
 from nnspec.reference.einsum import einsum_vjp as right_vjp
+from nnspec.reference.relu import relu
 
 
 def _of_equation(key, mistake):
@@ -1069,3 +1070,24 @@ def _made_up(equation, *operands):
 def _named_once(equation, *operands):
     left, _, output = equation.partition("->")
     return right(f"{left}->{''.join(dict.fromkeys(output))}", *operands)
+
+
+_relu, _after_relu = register_left(relu, right)
+fault(
+    "einsum.call.neighbours/register",
+    "a register that relu leaves set changes the next result",
+    relu=_relu,
+    einsum=_after_relu,
+)
+
+
+_EQUATIONS: dict[object, str] = {}
+
+
+@_of_equation("einsum.call.stateless/without-equation", "programs are kept by the shapes of the operands alone")
+def _keyed_without_equation(equation, *operands):
+    kept = _EQUATIONS.setdefault(tuple(x.shape for x in operands), equation)
+    try:
+        return right(kept, *operands)
+    except ValueError:
+        return right(equation, *operands)

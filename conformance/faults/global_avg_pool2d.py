@@ -1,9 +1,10 @@
 """Wrong means of channels."""
 
 import numpy as np
-from nnspec.conformance.faults import as_if_contiguous, fault
+from nnspec.conformance.faults import as_if_contiguous, fault, register_left
 from nnspec.reference.global_avg_pool2d import global_avg_pool2d as right
 from nnspec.reference.global_avg_pool2d import global_avg_pool2d_vjp as right_vjp
+from nnspec.reference.relu import relu
 
 
 def _wrong(key, mistake):
@@ -233,4 +234,21 @@ _wrong("global_avg_pool2d.image.empty/zero", "the mean of nothing is 0")(
 )
 _wrong("global_avg_pool2d.refuses.rank/last-axes", "the mean over the last two axes, whatever comes before them")(
     lambda x: x.mean((-2, -1))
+)
+
+
+_relu, _after_relu = register_left(relu, right)
+fault(
+    "global_avg_pool2d.call.neighbours/register",
+    "a register that relu leaves set changes the next result",
+    relu=_relu,
+    global_avg_pool2d=_after_relu,
+)
+
+
+_wrong("global_avg_pool2d.batch.absent/batch-stays", "an image without its batch gives a batch of one")(
+    lambda x, **h: right(x[None] if x.ndim == 3 else x, **h)
+)
+_wrong("global_avg_pool2d.batch.absent/reversed", "the channels of an image without its batch come in reverse")(
+    lambda x, **h: right(x[None, ::-1], **h)[0] if x.ndim == 3 else right(x, **h)
 )

@@ -1,11 +1,12 @@
 """Wrong linear layers."""
 
 import numpy as np
-from nnspec.conformance.faults import fault, wrong
+from nnspec.conformance.faults import fault, register_left, wrong
 from nnspec.reference.linear import Linear as Right
 from nnspec.reference.linear import linear as right
 from nnspec.reference.linear import linear_vjp as right_vjp
 from nnspec.reference.module import Parameter
+from nnspec.reference.relu import relu
 
 
 def _wrong(key, mistake):
@@ -553,3 +554,21 @@ class Linear(Right):  # noqa: F811
 
     def __init__(self, in_features, out_features, bias=True, *, dtype=np.float32):
         super().__init__(max(0, in_features), max(0, out_features), bias, dtype=dtype)
+
+
+_relu, _after_relu = register_left(relu, right)
+fault(
+    "linear.call.neighbours/register",
+    "a register that relu leaves set changes the next result",
+    relu=_relu,
+    linear=_after_relu,
+)
+
+
+_BIASED: dict[object, bool] = {}
+
+
+@_wrong("linear.call.stateless/without-bias", "programs are kept under a key that leaves out whether there is a bias")
+def _keyed_without_bias(x, w, b):
+    biased = _BIASED.setdefault((x.shape, w.shape, x.dtype), b is not None)
+    return right(x, w, (np.zeros(len(w), x.dtype) if b is None else b) if biased else None)

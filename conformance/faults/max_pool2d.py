@@ -4,9 +4,10 @@ from functools import partial
 
 import numpy as np
 from nnspec.conformance.case import as_pair
-from nnspec.conformance.faults import as_if_contiguous, fault, in_kept_memory, wrong
+from nnspec.conformance.faults import as_if_contiguous, fault, in_kept_memory, register_left, wrong
 from nnspec.reference.max_pool2d import max_pool2d as right
 from nnspec.reference.max_pool2d import max_pool2d_vjp as right_vjp
+from nnspec.reference.relu import relu
 from nnspec.reference.windows import pad, pooled_size, windows
 
 
@@ -52,6 +53,9 @@ def _take_unless_greater(a, b):
 # -- values ------------------------------------------------------------------------------------------------------------
 
 _wrong("max_pool2d.output.value/minimum", "the smallest element")(lambda x, **h: -right(-x, **h))
+_wrong("max_pool2d.range.ends/flushed", "what is below the smallest normal number becomes 0")(
+    lambda x, **h: right(np.where(np.abs(x) < np.finfo(x.dtype).tiny, 0 * x, x) if x.dtype.kind == "f" else x, **h)
+)
 _wrong("max_pool2d.output.value/absolute", "the largest absolute value")(lambda x, **h: right(np.abs(x), **h))
 _wrong("max_pool2d.output.value/first-image", "every image gives what the first one does")(
     lambda x, **h: np.repeat(right(x[:1], **h), len(x), 0)
@@ -313,6 +317,27 @@ def _cached(x, **h):
         return right(x, **plan)
     except ValueError:
         return right(x, **h)
+
+
+def _keyed_without(name):
+    """Programs are kept by the shape and all arguments but this one."""
+    kept = {}
+
+    def cached(x, **h):
+        key = (x.shape, x.dtype, *((n, v) for n, v in h.items() if n != name))
+        try:
+            return right(x, **kept.setdefault(key, h))
+        except ValueError:
+            return right(x, **h)
+
+    return cached
+
+
+for _name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode"):
+    _wrong(
+        f"max_pool2d.call.stateless/without-{_name.replace('_', '-')}",
+        f"programs are kept under a key that leaves out {_name}",
+    )(_keyed_without(_name))
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------
@@ -597,3 +622,20 @@ def _empty_result(x, **h):
         return right(x, **h)
     except ValueError:
         return np.zeros((*x.shape[:2], 0, 0), x.dtype)
+
+
+_relu, _after_relu = register_left(relu, right)
+fault(
+    "max_pool2d.call.neighbours/register",
+    "a register that relu leaves set changes the next result",
+    relu=_relu,
+    max_pool2d=_after_relu,
+)
+
+
+_wrong("max_pool2d.batch.absent/batch-stays", "an image without its batch gives a batch of one")(
+    lambda x, **h: right(x[None] if x.ndim == 3 else x, **h)
+)
+_wrong("max_pool2d.batch.absent/reversed", "the channels of an image without its batch come in reverse")(
+    lambda x, **h: right(x[None, ::-1], **h)[0] if x.ndim == 3 else right(x, **h)
+)

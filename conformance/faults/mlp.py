@@ -3,10 +3,10 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from nnspec.conformance.faults import as_if_contiguous, fault, wrong
+from nnspec.conformance.faults import as_if_contiguous, fault, register_left, wrong
 from nnspec.reference.linear import Linear, linear, linear_vjp
 from nnspec.reference.mlp import MLP as Right
-from nnspec.reference.relu import relu
+from nnspec.reference.relu import ReLU, relu
 
 
 def _wrong(key, mistake):
@@ -777,3 +777,12 @@ class MLP(Right):  # noqa: F811
 
     def __init__(self, *sizes):
         super().__init__(*(max(0, n) for n in sizes))
+
+
+_relu, _after_relu = register_left(ReLU.forward, Right.forward)
+fault(
+    "mlp.call.neighbours/register",
+    "a register that relu leaves set changes the next result",
+    ReLU=type("ReLU", (ReLU,), {"forward": _relu}),
+    MLP=type("MLP", (Right,), {"forward": _after_relu}),
+)

@@ -1,7 +1,8 @@
 """Wrong rectifiers."""
 
 import numpy as np
-from nnspec.conformance.faults import fault, wrong
+from nnspec.conformance.faults import fault, register_left, wrong
+from nnspec.reference.linear import linear
 from nnspec.reference.module import Buffer, Parameter
 from nnspec.reference.relu import ReLU as Right
 from nnspec.reference.relu import relu as right
@@ -40,6 +41,9 @@ _wrong("relu.nan.propagates/fmax", "the maximum that drops NaN")(lambda x: np.as
 _wrong("relu.infinite.value/mask-product", "computed as x·(x > 0), where −∞·0 is NaN")(lambda x: x * (x > 0))
 _wrong("relu.infinite.value/clipped", "∞ becomes the largest number")(
     lambda x: np.asarray(np.minimum(right(x), np.finfo(x.dtype).max if x.dtype.kind == "f" else 127), x.dtype)
+)
+_wrong("relu.range.ends/flushed", "what is below the smallest normal number becomes 0")(
+    lambda x: np.where(right(x) < np.finfo(x.dtype).tiny, 0 * right(x), right(x)) if x.dtype.kind == "f" else right(x)
 )
 _wrong("relu.integer.value/float", "integers come back as floating-point numbers")(
     lambda x: right(x) if x.dtype.kind == "f" else right(x.astype(np.float64))
@@ -178,6 +182,12 @@ _wrong_vjp("infinite-cotangent/product", "computed as g·(x > 0), where ∞·0 i
 _wrong_vjp("infinite-cotangent/cleaned", "NaN becomes 0, and what went wrong downstream is out of sight")(
     lambda g, x: right_vjp(np.where(np.isnan(g), np.zeros((), g.dtype), g), x)
 )
+_wrong_vjp("range/tiny", "x below the smallest normal number counts as 0")(
+    lambda g, x: right_vjp(g, np.where(x < np.finfo(x.dtype).tiny, 0 * x, x))
+)
+_wrong_vjp("range/flushed", "cotangents below the smallest normal number become 0")(
+    lambda g, x: right_vjp(np.where(np.abs(g) < np.finfo(g.dtype).tiny, 0 * g, g), x)
+)
 _wrong_vjp("like-operand/at-least-one-axis", "the gradient of an array without axes has one")(
     lambda g, x: np.atleast_1d(right_vjp(g, x))
 )
@@ -237,3 +247,12 @@ class ReLU(Right):  # noqa: F811
         """An array of any shape -> one of the same shape."""
         self.mask = Buffer(x > 0)
         return super().forward(x)
+
+
+_linear, _after_linear = register_left(linear, right)
+fault(
+    "relu.call.neighbours/register",
+    "a register that linear leaves set changes the next result",
+    linear=_linear,
+    relu=_after_linear,
+)
