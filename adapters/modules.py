@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 from nnspec.adapters.blame import Lacks, Unsupported, theirs
 from nnspec.adapters.claims import NO_DEFAULT, Claims, parameters, required
+from nnspec.adapters.objects import Shape
 from nnspec.adapters.roles import COUNT, Roles, find_roles, has
 from nnspec.adapters.signatures import SIGNATURES, Arrays, entries
+
+Shapes = dict[str, Shape]
 
 
 class Modules(Claims):
@@ -102,6 +105,22 @@ class Modules(Claims):
             others = {key: array for key, array in stored.items() if marked[key].kind == "parameter"}
         roleless = others.keys() - known.keys.values()
         return found | {key: array for key, array in others.items() if key in roleless}
+
+    def registered(self, stem: str, module: Any, page: Collection[str]) -> tuple[Shapes, Shapes | None]:
+        """Return the shapes of a module's parameters, and of what else it saves, by the page's keys or its own.
+
+        What is marked as not learned is no parameter. Where the module does not tell its parameters apart, all that it
+        saves counts as parameters, and there is no telling what else it saves: None.
+        """
+        saved = {key: a.shape for key, a in self.state(stem, module, page, saved=True).items()}
+        if not hasattr(module, "named_parameters"):
+            return saved, None
+        with theirs():
+            names = [key for key, _ in module.named_parameters()]
+        held = self.framework.held(module)
+        learned = {key: held[key].shape for key in names if key in held and held[key].kind == "parameter"}
+        parameters = self.roles(stem, type(module), page, module).page(learned)
+        return parameters, {key: shape for key, shape in saved.items() if key not in parameters}
 
     def inputs(self, arrays: Arrays) -> list[Any]:
         """Return the native arrays that a module is called with."""

@@ -132,7 +132,10 @@ def _layout(
 
 
 class AvgPool2d(Module):
-    """The mean of every window, as a layer without parameters."""
+    """The mean of every window, as a layer without parameters.
+
+    By construction: avg_pool2d.parameters.none.
+    """
 
     def __init__(
         self,

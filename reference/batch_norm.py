@@ -242,10 +242,10 @@ class _BatchNorm(Module):
     ) -> None:
         super().__init__()
         self.eps, self.momentum = eps, momentum
-        # [batch_norm.parameters.affine] [batch_norm.start.affine]
+        # [batch_norm.parameters.complete] [batch_norm.start.affine]
         self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
         self.bias = Parameter(np.zeros(num_features, dtype)) if affine else None
-        # [batch_norm.state.complete] [batch_norm.start.statistics]
+        # [batch_norm.state.complete] [batch_norm.buffers.complete] [batch_norm.state.own] [batch_norm.start.statistics]
         self.running_mean = Buffer(np.zeros(num_features, dtype))
         self.running_var = Buffer(np.ones(num_features, dtype))
         self.num_batches_tracked = Buffer(np.array(0))

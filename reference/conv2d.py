@@ -195,6 +195,7 @@ class Conv2d(Module):
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         shape = (out_channels, in_channels // groups, kh, kw)
         limit = 1 / np.sqrt(np.prod(shape[1:]))  # [conv2d.init.range]
+        # [conv2d.parameters.complete] [conv2d.buffers.none] [conv2d.state.own]
         self.weight = Parameter(rng.uniform(-limit, limit, shape).astype(dtype))
         self.bias = Parameter(rng.uniform(-limit, limit, out_channels).astype(dtype)) if bias else None
 

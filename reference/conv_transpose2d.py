@@ -182,6 +182,7 @@ class ConvTranspose2d(Module):
         self.dilation, self.groups = dilation, groups
         shape = (in_channels, out_channels // groups, kh, kw)
         limit = 1 / np.sqrt(np.prod(shape[1:]))  # [conv_transpose2d.init.range]
+        # [conv_transpose2d.parameters.complete] [conv_transpose2d.buffers.none] [conv_transpose2d.state.own]
         self.weight = Parameter(rng.uniform(-limit, limit, shape).astype(dtype))
         self.bias = Parameter(rng.uniform(-limit, limit, out_channels).astype(dtype)) if bias else None
 

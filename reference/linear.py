@@ -76,7 +76,7 @@ class Linear(Module):
         if min(in_features, out_features) < 0:  # [linear.refuses.sizes]
             raise ValueError(f"{in_features=}, {out_features=}: expected at least 0")
         limit = 1 / np.sqrt(max(in_features, 1))  # [linear.init.range]
-        # [linear.parameters.complete]
+        # [linear.parameters.complete] [linear.buffers.none] [linear.state.own]
         self.weight = Parameter(rng.uniform(-limit, limit, (out_features, in_features)).astype(dtype))
         self.bias = Parameter(rng.uniform(-limit, limit, out_features).astype(dtype)) if bias else None
 

@@ -154,7 +154,10 @@ def _layout(x: Array, kernel_size: Pair, stride: Pair | None, padding: Pair, dil
 
 
 class MaxPool2d(Module):
-    """The maximum of every window, as a layer without parameters."""
+    """The maximum of every window, as a layer without parameters.
+
+    By construction: max_pool2d.parameters.none.
+    """
 
     def __init__(
         self,

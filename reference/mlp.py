@@ -26,7 +26,7 @@ def mlp(x: Array, *parameters: Array) -> Array:
 class MLP(Module):
     """Linear layers `fc1`, `fc2`, … with a ReLU between each two of them.
 
-    By construction: mlp.refuses.sizes, mlp.refuses.hidden-sizes, mlp.init.distinct.
+    By construction: mlp.buffers.none, mlp.state.own, mlp.refuses.sizes, mlp.refuses.hidden-sizes, mlp.init.distinct.
     """
 
     def __init__(

@@ -45,22 +45,22 @@ class Step:
         return (sgd_step(parameter, self.gradient, new, **self.numbers)[0] if self.ahead else moved), new
 
 
-def moved(start: Array, gradients: Sequence[Array | None], *, ahead: bool = False, **numbers: float) -> Expected:
+def moved(start: Array, gradients: Sequence[Array | None], **numbers: float) -> Expected:
     """Return where a parameter must be after steps with these gradients; None is a step without one."""
     present = [_wide(gradient) for gradient in gradients if gradient is not None]
-    return after(start, [Step(gradient, numbers, ahead) for gradient in present])
+    return after(start, [Step(gradient, numbers) for gradient in present])
 
 
 def scheduled(
     start: Array,
     gradients: Sequence[Array | None],
     rates: Sequence[float],
+    others: Mapping[str, float],
     *,
     inside: bool = False,
     ahead: bool = False,
-    **numbers: float,
 ) -> Expected:
-    """Return where a parameter must be after steps, each with a learning rate of its own.
+    """Return where a parameter must be after steps, each with a learning rate of its own and the same `others`.
 
     `inside`: the velocity carries the rate, v' = μ·v + η·d and p' = p − v'.
     """
@@ -69,10 +69,10 @@ def scheduled(
         if gradient is None:
             continue
         if inside:
-            decay = rate * numbers.get("weight_decay", 0.0)
-            steps.append(Step(_wide(gradient) * rate, {**numbers, "weight_decay": decay, "lr": 1.0}))
+            decay = rate * others.get("weight_decay", 0.0)
+            steps.append(Step(_wide(gradient) * rate, {**others, "weight_decay": decay, "lr": 1.0}))
         else:
-            steps.append(Step(_wide(gradient), {**numbers, "lr": rate}, ahead))
+            steps.append(Step(_wide(gradient), {**others, "lr": rate}, ahead))
     return after(start, steps)
 
 

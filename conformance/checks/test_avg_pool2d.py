@@ -10,7 +10,7 @@ from nnspec.adapters.names import LONG
 from nnspec.conformance.bounds.pool import averaged, shared
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case, as_pair
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_state
 from nnspec.conformance.checks.cases import leaving_out, not_finite_somewhere, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
@@ -325,6 +325,12 @@ test_gradient_special = gradient(
     effort=2,
 )
 test_gradient_empty = gradient("avg_pool2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
+
+
+# -- the module --------------------------------------------------------------------------------------------------------
+
+
+test_parameters_none = law("avg_pool2d.parameters.none", laws_of_state.saves_nothing)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

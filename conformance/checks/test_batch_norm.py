@@ -11,7 +11,7 @@ from nnspec.conformance.bounds.arithmetic import Accuracy
 from nnspec.conformance.bounds.batch_norm import expected, expected_gradients, expected_second, readings
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_state
 from nnspec.conformance.checks.cases import data, specials, with_cotangent
 from nnspec.conformance.checks.convolutions import channels
 from nnspec.conformance.checks.laws import Laws
@@ -595,16 +595,15 @@ def with_or_without(draw, **given: Any):
     return draw(cases(**given)), draw(any_of(True, True, False))
 
 
-@requirement("batch_norm.parameters.affine", with_or_without, forms="class", per_dtype=False)
-def test_parameters_affine(subject: Trial, case: tuple[Case, bool]) -> None:
+@requirement("batch_norm.parameters.complete", with_or_without, forms="class", per_dtype=False)
+def test_parameters_complete(subject: Trial, case: tuple[Case, bool]) -> None:
     """Two of C values, or none."""
     plain, affine = case
     layer = new(subject, plain, **({} if affine else {"affine": False}))
     if not hasattr(layer.native, "named_parameters"):
         raise Lacks("the module has no named_parameters")
-    found = sorted(name for name, _ in layer.native.named_parameters())
-    if len(found) != 2 * affine or {*found} & {*layer.roles.own(dict.fromkeys(STATISTICS))}:
-        raise Mismatch(f"the parameters are {found}, expected {['bias', 'weight'] if affine else []}")
+    vector = plain["running_mean"].shape
+    laws_of_state.has_parameters(layer, dict.fromkeys(("weight", "bias"), vector) if affine else {})
 
 
 @requirement("batch_norm.state.complete", steps, vary=("statistics", "weight", "bias"), modes=(True,), forms="class")
@@ -618,6 +617,21 @@ def test_state_complete(subject: Trial, case: tuple[Case, ...]) -> None:
     learnt = first.but(training=False, **{n: a for n, a in layer.state().items() if n in STATISTICS})
     own = laws.own(layer.eval()(x), expected(learnt)[0])
     subject.expect(other.eval()(x), own, "the result of a module with the state loaded")
+
+
+@requirement("batch_norm.buffers.complete", cases, forms="class", per_dtype=False)
+def test_buffers_complete(subject: Trial, case: Case) -> None:
+    """Two of C values, and the count or none; in a new module, and in one that was called in training."""
+    layer, vector = new(subject, case), case["running_mean"].shape
+    for _ in range(2):
+        laws_of_state.has_buffers(layer, dict.fromkeys(STATISTICS, vector), optional=("num_batches_tracked",))
+        layer.train()(np.concatenate([case["x"]] * 2))
+
+
+@requirement("batch_norm.state.own", cases, forms="class", effort=2)
+def test_state_own(subject: Trial, case: Case) -> None:
+    """Of two new modules one is called in training and loaded; the other keeps its entries and its count."""
+    laws_of_state.stay_apart(subject, new(subject, case), new(subject, case), np.concatenate([case["x"]] * 2))
 
 
 @requirement("batch_norm.state.keys", cases, forms="class", per_dtype=False, effort=4)

@@ -10,7 +10,7 @@ from nnspec.adapters.names import LONG
 from nnspec.conformance.bounds.convolution import fast_bound
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Case, as_pair
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_state
 from nnspec.conformance.checks.cases import altered, data, leaving_out, specials, wholes, with_cotangent
 from nnspec.conformance.checks.convolutions import (
     channels,
@@ -266,6 +266,9 @@ test_gradient_empty = gradient("conv2d.gradient.empty", laws_of_gradients.is_not
 # -- the module --------------------------------------------------------------------------------------------------------
 
 
+test_parameters_complete = law("conv2d.parameters.complete", laws_of_state.parameters_are_complete)
+test_buffers_none = law("conv2d.buffers.none", laws_of_state.saves_no_buffers)
+test_state_own = law("conv2d.state.own", laws_of_state.shares_nothing)
 test_init_range = law(
     "conv2d.init.range",
     starts_uniform(lambda shape: math.prod(shape[1:])),

@@ -10,7 +10,7 @@ from nnspec.adapters.names import LONG
 from nnspec.conformance.bounds.convolution import fast_bound
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Array, Case, as_pair
-from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_state
 from nnspec.conformance.checks.cases import (
     KINDS,
     Data,
@@ -345,6 +345,9 @@ test_gradient_empty = gradient("conv_transpose2d.gradient.empty", laws_of_gradie
 # -- the module --------------------------------------------------------------------------------------------------------
 
 
+test_parameters_complete = law("conv_transpose2d.parameters.complete", laws_of_state.parameters_are_complete)
+test_buffers_none = law("conv_transpose2d.buffers.none", laws_of_state.saves_no_buffers)
+test_state_own = law("conv_transpose2d.state.own", laws_of_state.shares_nothing)
 test_init_range = law(
     "conv_transpose2d.init.range",
     starts_uniform(lambda shape: math.prod(shape[1:])),

@@ -9,7 +9,7 @@ from nnspec.adapters.names import LONG
 from nnspec.conformance.bounds.pool import averaged, shared
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_state
 from nnspec.conformance.checks.cases import data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, any_of, composite, dimension, reaches, tuples
@@ -151,6 +151,12 @@ test_gradient_special = gradient(
     effort=2,
 )
 test_gradient_empty = gradient("global_avg_pool2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
+
+
+# -- the module --------------------------------------------------------------------------------------------------------
+
+
+test_parameters_none = law("global_avg_pool2d.parameters.none", laws_of_state.saves_nothing)
 
 
 # -- what need not give a result ---------------------------------------------------------------------------------------

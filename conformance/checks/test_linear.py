@@ -9,7 +9,7 @@ from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Lacks
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, starts
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_state, starts
 from nnspec.conformance.checks.cases import altered, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, lists, reaches
@@ -326,15 +326,14 @@ test_gradient_empty = gradient("linear.gradient.empty", laws_of_gradients.is_not
 # -- the module --------------------------------------------------------------------------------------------------------
 
 
-@requirement("linear.parameters.complete", cases, features=FROM_ONE, forms="class", per_dtype=False)
-def test_parameters_complete(subject: Trial, case: Case) -> None:
-    """weight and bias, or weight alone."""
-    sizes = case["weight"].shape[::-1]
-    module = subject.new("linear", *sizes) if case["bias"] is not None else subject.new("linear", *sizes, bias=False)
-    wanted = {name: a.shape for name, a in case.arrays.items() if name != "x" and a is not None}
-    shapes = {name: a.shape for name, a in subject.entries(case.stem, module, wanted, saved=True).items()}
-    if shapes != wanted:
-        raise Mismatch(f"the parameters are {shapes}, expected {wanted}")
+test_parameters_complete = law(
+    "linear.parameters.complete",
+    laws_of_state.parameters_are_complete,
+    "weight and bias, or weight alone.",
+    features=FROM_ONE,
+)
+test_buffers_none = law("linear.buffers.none", laws_of_state.saves_no_buffers)
+test_state_own = law("linear.state.own", laws_of_state.shares_nothing)
 
 
 @requirement("linear.init.range", cases, vary=(), forms="class", dtypes=LONG)

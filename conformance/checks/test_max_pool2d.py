@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Array, Case, as_pair
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_state
 from nnspec.conformance.checks.cases import data, leaving_out, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
@@ -458,6 +458,12 @@ test_gradient_special = gradient(
     effort=2,
 )
 test_gradient_empty = gradient("max_pool2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
+
+
+# -- the module --------------------------------------------------------------------------------------------------------
+
+
+test_parameters_none = law("max_pool2d.parameters.none", laws_of_state.saves_nothing)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

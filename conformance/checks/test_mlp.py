@@ -11,7 +11,7 @@ from nnspec.conformance.bounds.arithmetic import CLASS_B, Accuracy, wide
 from nnspec.conformance.bounds.rule import Expected, by_class
 from nnspec.conformance.bounds.running_error import Approximate, bilinear_block, linear_block, relu, relu_vjp
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import laws, laws_of_gradients, starts
+from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_state, starts
 from nnspec.conformance.checks.cases import KINDS, data, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import (
@@ -407,9 +407,14 @@ def test_depth_gradient(subject: Trial, case: Case) -> None:
 # -- the module --------------------------------------------------------------------------------------------------------
 
 
+def new(subject: Trial, case: Case) -> Built:
+    """A module of the case's sizes as its constructor leaves it."""
+    return Built(subject, subject.new("mlp", *case.arguments.values()), case, keys_of(case))
+
+
 def has_parameters(subject: Trial, case: Case) -> None:
     """A weight and a bias for each layer, each of which keeps what is loaded into it."""
-    network = Built(subject, subject.new("mlp", *case.arguments.values()), case, keys_of(case))
+    network = new(subject, case)
     state = network.state(saved=True)
     found = sorted(a.shape for a in state.values())
     wanted = sorted(shape for ins, outs in pairwise(sizes_of(case)) for shape in ((outs, ins), (outs,)))
@@ -443,6 +448,23 @@ def sizes_of(case: Case) -> list[int]:
 def test_parameters_complete(subject: Trial, case: Case) -> None:
     """Two weights and two biases."""
     has_parameters(subject, case)
+
+
+@requirement("mlp.buffers.none", sizes, per_dtype=False)
+def test_buffers_none(subject: Trial, case: Case) -> None:
+    """A new module saves its parameters alone, and so does one that was called."""
+    layer, x = new(subject, case), np.ones((2, case["in_features"]), subject.dtype)
+    laws_of_state.has_buffers(layer, {})
+    Built(subject, layer.native, Case(case.stem, {"x": x}), layer.keys)(x)
+    laws_of_state.has_buffers(layer, {})
+
+
+@requirement("mlp.state.own", sizes)
+def test_state_own(subject: Trial, case: Case) -> None:
+    """Of two new modules one is called and loaded; the other keeps its entries."""
+    x = np.ones((2, case["in_features"]), subject.dtype)
+    called = Case(case.stem, {"x": x}, case.arguments)
+    laws_of_state.stay_apart(subject, new(subject, called), new(subject, called), x)
 
 
 @requirement("mlp.parameters.names", sizes, per_dtype=False)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_state
 from nnspec.conformance.checks.cases import data, wholes
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Draw, any_of, booleans, composite, dimension, integers, lists, reaches, some_of
@@ -273,14 +273,7 @@ test_gradient_empty = gradient("relu.gradient.empty", laws_of_gradients.is_nothi
 # -- the module --------------------------------------------------------------------------------------------------------
 
 
-@requirement("relu.parameters.none", cases, forms="class", per_dtype=False)
-def test_parameters_none(subject: Trial, case: Case) -> None:
-    """Nothing to save, neither in a new module nor after a call."""
-    layer = subject.build(case)
-    for when in ("a new module", "a module that was called"):
-        if state := layer.state():
-            raise Mismatch(f"{when} has the state {', '.join(sorted(state))}, expected none")
-        layer(case["x"])
+test_parameters_none = law("relu.parameters.none", laws_of_state.saves_nothing)
 
 
 # -- the cases reach the corners ---------------------------------------------------------------------------------------

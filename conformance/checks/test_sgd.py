@@ -326,7 +326,7 @@ def follows_rates(subject: Trial, case: Scheduled, further: str = "", **how: boo
         step(program, gradients)
         for i, start in enumerate(training.start):
             given = [each[i] for each in training.gradients[:done]]
-            program.gives(f"{NAMES[i]}.data", scheduled(start, given, rates[:done], **how, **training.others))
+            program.gives(f"{NAMES[i]}.data", scheduled(start, given, rates[:done], training.others, **how))
 
 
 @requirement(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import operator
 import pkgutil
 import tomllib
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
 from nnspec.conformance.case import Array
 from nnspec.conformance.requirements import block_of, requirements
+from nnspec.reference.module import Buffer, Parameter
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,63 @@ def onto_input(y: Array, x: Array) -> Array:
         return y
     np.copyto(x, y)
     return x
+
+
+def beginning(key: str, mistake: str, cls: Any) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    """Decorate what a fault does to a new module of a class of the reference."""
+
+    def add(change: Callable[[Any], None]) -> Callable[[Any], None]:
+        @functools.wraps(cls.__init__)
+        def begin(layer: Any, *sizes: Any, **named: Any) -> None:
+            cls.__init__(layer, *sizes, **named)
+            change(layer)
+
+        fault(key, mistake, **{cls.__name__: type(cls.__name__, (cls,), {"__init__": begin})})
+        return change
+
+    return add
+
+
+def add_parameter(layer: Any) -> None:
+    """Add a parameter that nothing uses."""
+    layer.scale = Parameter(np.ones(2, np.float32))
+
+
+def add_buffer(layer: Any) -> None:
+    """Add a count that nothing uses."""
+    layer.calls = Buffer(np.array(0))
+
+
+def save_input(layer: Any) -> None:
+    """Keep the last input in a buffer."""
+    forward = layer.forward
+
+    def saving(x: Array) -> Array:
+        layer.last = Buffer(x)
+        y: Array = forward(x)
+        return y
+
+    layer.forward = saving
+
+
+def make_bias_a_buffer(layer: Any) -> None:
+    """Register the bias as a buffer, which no optimiser moves."""
+    if layer.bias is not None:
+        bias = layer.bias.data
+        del layer.bias
+        layer.bias = Buffer(bias)
+
+
+def one_array_for_each_shape(name: str) -> Callable[[Any], None]:
+    """Return what gives an entry of a new module the array that the first module of its shape has."""
+    known: dict[tuple[int, ...], Array] = {}
+
+    def change(layer: Any) -> None:
+        entry = operator.attrgetter(name)(layer)
+        if entry is not None:
+            entry.data = known.setdefault((*entry.data.shape, entry.data.dtype.name), entry.data)
+
+    return change
 
 
 @functools.cache

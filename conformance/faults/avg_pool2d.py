@@ -4,7 +4,18 @@ from functools import partial
 
 import numpy as np
 from nnspec.conformance.case import as_pair
-from nnspec.conformance.faults import as_if_contiguous, fault, in_kept_memory, register_left, wrong
+from nnspec.conformance.faults import (
+    add_buffer,
+    add_parameter,
+    as_if_contiguous,
+    beginning,
+    fault,
+    in_kept_memory,
+    register_left,
+    save_input,
+    wrong,
+)
+from nnspec.reference.avg_pool2d import AvgPool2d
 from nnspec.reference.avg_pool2d import avg_pool2d as right
 from nnspec.reference.avg_pool2d import avg_pool2d_vjp as right_vjp
 from nnspec.reference.relu import relu
@@ -601,6 +612,12 @@ _wrong_vjp("special/everywhere", "0 times the sum of the cotangent is added, whi
     lambda dx, g, x, h: dx + 0 * g.sum()
 )
 
+
+# -- the module --------------------------------------------------------------------------------------------------------
+
+beginning("avg_pool2d.parameters.none/spare", "a parameter that nothing uses", AvgPool2d)(add_parameter)
+beginning("avg_pool2d.parameters.none/spare-buffer", "a count that nothing uses is saved", AvgPool2d)(add_buffer)
+beginning("avg_pool2d.parameters.none/last-input", "the last input is saved", AvgPool2d)(save_input)
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,16 @@
 """Wrong batch norms."""
 
 import numpy as np
-from nnspec.conformance.faults import as_if_contiguous, fault, register_left
+from nnspec.conformance.faults import (
+    add_buffer,
+    add_parameter,
+    as_if_contiguous,
+    beginning,
+    fault,
+    one_array_for_each_shape,
+    register_left,
+    save_input,
+)
 from nnspec.reference.batch_norm import BatchNorm1d as Right1d
 from nnspec.reference.batch_norm import BatchNorm2d as Right2d
 from nnspec.reference.batch_norm import batch_norm as right
@@ -563,13 +572,13 @@ class _LateVariance(Right2d):
 fault("batch_norm.start.statistics/late", "the running variance begins with the first call", BatchNorm2d=_LateVariance)
 
 
-@_beginning("batch_norm.parameters.affine/statistics", "the running statistics are parameters")
+@_beginning("batch_norm.parameters.complete/statistics", "the running statistics are parameters")
 def _statistics_too(layer):
     for name in ("running_mean", "running_var"):
         setattr(layer, name, Parameter(getattr(layer, name).data))
 
 
-@_beginning("batch_norm.parameters.affine/left-behind", "affine=False leaves a weight of ones behind")
+@_beginning("batch_norm.parameters.complete/left-behind", "affine=False leaves a weight of ones behind")
 def _left_behind(layer):
     layer.weight = Parameter(np.ones_like(layer.running_mean.data)) if layer.weight is None else layer.weight
 
@@ -610,6 +619,20 @@ fault(
 @_beginning("batch_norm.state.keys/step", "the state has one entry more")
 def _step(layer):
     layer.step = Buffer(np.array(0))
+
+
+beginning("batch_norm.parameters.complete/spare", "a parameter that nothing uses", Right2d)(add_parameter)
+beginning("batch_norm.buffers.complete/spare", "a second count is saved", Right2d)(add_buffer)
+beginning("batch_norm.buffers.complete/last-input", "the last input is saved", Right2d)(save_input)
+beginning("batch_norm.state.own/weight", "layers of one shape share one weight", Right2d)(
+    one_array_for_each_shape("weight")
+)
+beginning("batch_norm.state.own/statistics", "layers of one shape share one running mean", Right2d)(
+    one_array_for_each_shape("running_mean")
+)
+beginning("batch_norm.state.own/count", "all layers share one count", Right2d)(
+    one_array_for_each_shape("num_batches_tracked")
+)
 
 
 # -- results and operands ----------------------------------------------------------------------------------------------

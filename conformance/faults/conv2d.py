@@ -4,7 +4,19 @@ import functools
 
 import numpy as np
 from nnspec.conformance.case import as_pair
-from nnspec.conformance.faults import as_if_contiguous, fault, in_kept_memory, onto_input, register_left
+from nnspec.conformance.faults import (
+    add_buffer,
+    add_parameter,
+    as_if_contiguous,
+    beginning,
+    fault,
+    in_kept_memory,
+    make_bias_a_buffer,
+    one_array_for_each_shape,
+    onto_input,
+    register_left,
+    save_input,
+)
 from nnspec.reference.conv2d import Conv2d as Right
 from nnspec.reference.conv2d import conv2d as right
 from nnspec.reference.conv2d import conv2d_vjp as right_vjp
@@ -446,6 +458,15 @@ _wrong_vjp("special/everywhere", "0 times the sum of the cotangent is added, whi
     lambda dx, dw, db, g, x, w, h: (dx + 0 * g.sum(), dw, db)
 )
 
+
+# -- the module --------------------------------------------------------------------------------------------------------
+
+beginning("conv2d.parameters.complete/spare", "a parameter that nothing uses", Right)(add_parameter)
+beginning("conv2d.parameters.complete/bias-a-buffer", "the bias is a buffer", Right)(make_bias_a_buffer)
+beginning("conv2d.buffers.none/spare", "a count that nothing uses is saved", Right)(add_buffer)
+beginning("conv2d.buffers.none/last-input", "the last input is saved", Right)(save_input)
+beginning("conv2d.state.own/weight", "layers of one shape share one weight", Right)(one_array_for_each_shape("weight"))
+beginning("conv2d.state.own/bias", "layers of one shape share one bias", Right)(one_array_for_each_shape("bias"))
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,19 @@ from functools import partial
 
 import numpy as np
 from nnspec.conformance.case import as_pair
-from nnspec.conformance.faults import as_if_contiguous, fault, in_kept_memory, onto_input, register_left
+from nnspec.conformance.faults import (
+    add_buffer,
+    add_parameter,
+    as_if_contiguous,
+    beginning,
+    fault,
+    in_kept_memory,
+    make_bias_a_buffer,
+    one_array_for_each_shape,
+    onto_input,
+    register_left,
+    save_input,
+)
 from nnspec.reference.conv2d import conv2d
 from nnspec.reference.conv_transpose2d import ConvTranspose2d as Right
 from nnspec.reference.conv_transpose2d import conv_transpose2d as right
@@ -604,6 +616,19 @@ _wrong_vjp("special/everywhere", "0 times the sum of the cotangent is added, whi
     lambda dx, dw, db, g, x, w, h: (dx + 0 * g.sum(), dw, db)
 )
 
+
+# -- the module --------------------------------------------------------------------------------------------------------
+
+beginning("conv_transpose2d.parameters.complete/spare", "a parameter that nothing uses", Right)(add_parameter)
+beginning("conv_transpose2d.parameters.complete/bias-a-buffer", "the bias is a buffer", Right)(make_bias_a_buffer)
+beginning("conv_transpose2d.buffers.none/spare", "a count that nothing uses is saved", Right)(add_buffer)
+beginning("conv_transpose2d.buffers.none/last-input", "the last input is saved", Right)(save_input)
+beginning("conv_transpose2d.state.own/weight", "layers of one shape share one weight", Right)(
+    one_array_for_each_shape("weight")
+)
+beginning("conv_transpose2d.state.own/bias", "layers of one shape share one bias", Right)(
+    one_array_for_each_shape("bias")
+)
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
 

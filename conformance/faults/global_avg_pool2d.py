@@ -1,7 +1,16 @@
 """Wrong means of channels."""
 
 import numpy as np
-from nnspec.conformance.faults import as_if_contiguous, fault, register_left
+from nnspec.conformance.faults import (
+    add_buffer,
+    add_parameter,
+    as_if_contiguous,
+    beginning,
+    fault,
+    register_left,
+    save_input,
+)
+from nnspec.reference.global_avg_pool2d import GlobalAvgPool2d
 from nnspec.reference.global_avg_pool2d import global_avg_pool2d as right
 from nnspec.reference.global_avg_pool2d import global_avg_pool2d_vjp as right_vjp
 from nnspec.reference.relu import relu
@@ -226,6 +235,14 @@ _wrong_vjp("special/everywhere", "0 times the sum of the cotangent is added, whi
     lambda dx, g, x: dx + 0 * g.sum()
 )
 
+
+# -- the module --------------------------------------------------------------------------------------------------------
+
+beginning("global_avg_pool2d.parameters.none/spare", "a parameter that nothing uses", GlobalAvgPool2d)(add_parameter)
+beginning("global_avg_pool2d.parameters.none/spare-buffer", "a count that nothing uses is saved", GlobalAvgPool2d)(
+    add_buffer
+)
+beginning("global_avg_pool2d.parameters.none/last-input", "the last input is saved", GlobalAvgPool2d)(save_input)
 
 # -- what need not give a result ---------------------------------------------------------------------------------------
 

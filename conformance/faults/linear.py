@@ -1,7 +1,17 @@
 """Wrong linear layers."""
 
 import numpy as np
-from nnspec.conformance.faults import fault, register_left, wrong
+from nnspec.conformance.faults import (
+    add_buffer,
+    add_parameter,
+    beginning,
+    fault,
+    make_bias_a_buffer,
+    one_array_for_each_shape,
+    register_left,
+    save_input,
+    wrong,
+)
 from nnspec.reference.linear import Linear as Right
 from nnspec.reference.linear import linear as right
 from nnspec.reference.linear import linear_vjp as right_vjp
@@ -486,6 +496,13 @@ _drawn(
     _range,
 )
 
+
+beginning("linear.parameters.complete/spare", "a parameter that nothing uses", Right)(add_parameter)
+beginning("linear.parameters.complete/bias-a-buffer", "the bias is a buffer", Right)(make_bias_a_buffer)
+beginning("linear.buffers.none/spare", "a count that nothing uses is saved", Right)(add_buffer)
+beginning("linear.buffers.none/last-input", "the last input is saved", Right)(save_input)
+beginning("linear.state.own/weight", "layers of one shape share one weight", Right)(one_array_for_each_shape("weight"))
+beginning("linear.state.own/bias", "layers of one shape share one bias", Right)(one_array_for_each_shape("bias"))
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,18 @@ from functools import partial
 
 import numpy as np
 from nnspec.conformance.case import as_pair
-from nnspec.conformance.faults import as_if_contiguous, fault, in_kept_memory, register_left, wrong
+from nnspec.conformance.faults import (
+    add_buffer,
+    add_parameter,
+    as_if_contiguous,
+    beginning,
+    fault,
+    in_kept_memory,
+    register_left,
+    save_input,
+    wrong,
+)
+from nnspec.reference.max_pool2d import MaxPool2d
 from nnspec.reference.max_pool2d import max_pool2d as right
 from nnspec.reference.max_pool2d import max_pool2d_vjp as right_vjp
 from nnspec.reference.relu import relu
@@ -580,6 +591,12 @@ _wrong_vjp("special/everywhere", "0 times the sum of the cotangent is added, whi
     lambda g, x, h: right_vjp(g, x, **h) + 0 * g.sum()
 )
 
+
+# -- the module --------------------------------------------------------------------------------------------------------
+
+beginning("max_pool2d.parameters.none/spare", "a parameter that nothing uses", MaxPool2d)(add_parameter)
+beginning("max_pool2d.parameters.none/spare-buffer", "a count that nothing uses is saved", MaxPool2d)(add_buffer)
+beginning("max_pool2d.parameters.none/last-input", "the last input is saved", MaxPool2d)(save_input)
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,17 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from nnspec.conformance.faults import as_if_contiguous, fault, register_left, wrong
+from nnspec.conformance.faults import (
+    add_buffer,
+    add_parameter,
+    as_if_contiguous,
+    beginning,
+    fault,
+    one_array_for_each_shape,
+    register_left,
+    save_input,
+    wrong,
+)
 from nnspec.reference.linear import Linear, linear, linear_vjp
 from nnspec.reference.mlp import MLP as Right
 from nnspec.reference.relu import ReLU, relu
@@ -752,6 +762,12 @@ _begins(
     lambda weight: np.random.default_rng(weight.size).standard_normal(weight.shape),
 )
 
+
+beginning("mlp.parameters.complete/spare", "a parameter that nothing uses", Right)(add_parameter)
+beginning("mlp.buffers.none/spare", "a count that nothing uses is saved", Right)(add_buffer)
+beginning("mlp.buffers.none/last-input", "the last input is saved", Right)(save_input)
+beginning("mlp.state.own/weight", "layers of one shape share one weight", Right)(one_array_for_each_shape("fc1.weight"))
+beginning("mlp.state.own/bias", "layers of one shape share one bias", Right)(one_array_for_each_shape("fc2.bias"))
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from types import CodeType
 from typing import Any, ClassVar
 
 import numpy as np
-from nnspec.adapters.blame import Unusable
+from nnspec.adapters.blame import Unusable, theirs
 from nnspec.adapters.signatures import (
     COTANGENT,
     SIGNATURES,
@@ -425,6 +425,29 @@ class ReadState(OnModule):
     def names(self, number: int) -> dict[str, np.ndarray]:
         """Each entry by its key."""
         return {f"state{number}[{key!r}]": a for key, a in (self.result or {}).items()}
+
+
+@dataclass(eq=False)
+class RaiseState(OnModule):
+    """Every saved entry of a module raised by 1, through the module's own load_state_dict."""
+
+    @property
+    def note(self) -> str:
+        """The call."""
+        return "load_state_dict(…)"
+
+    def run(self, subject: Subject) -> None:
+        """Load the raised entries."""
+        state = subject.framework.state(self.module)
+        raised = {key: subject.to_native(np.asarray(a + np.asarray(1, a.dtype))) for key, a in state.items()}
+        with theirs():
+            self.module.load_state_dict(raised)
+
+    def lines(self, replay: Replay) -> Iterator[str]:
+        """Load the raised entries."""
+        layer = replay.layer(self.module)
+        raised = f"{{key: to_native(a + np.asarray(1, a.dtype)) for key, a in state({layer}).items()}}"
+        yield f"{layer}.load_state_dict({raised})"
 
 
 @dataclass(eq=False)

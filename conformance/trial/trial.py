@@ -32,6 +32,7 @@ from nnspec.conformance.trial.steps import (
     Load,
     New,
     OnCase,
+    RaiseState,
     ReadState,
     SetMode,
     Spoil,
@@ -269,6 +270,16 @@ class Built:
         found: dict[str, np.ndarray] = self.trial.do(ReadState(self.case, self.native, self.page, saved))
         self.trial.seen.append(("state", found))
         return found
+
+    def registered(self) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]] | None]:
+        """The shapes of its parameters, and of what else it saves; None for the latter where nothing tells."""
+        with self.trial.watched("named_parameters()", "its parameters"):
+            return self.trial.subject.registered(self.case.stem, self.native, self.page)
+
+    def raise_state(self) -> Built:
+        """Raise every saved entry by 1 through its own load_state_dict; itself."""
+        self.trial.do(RaiseState(self.case, self.native, self.page))
+        return self
 
     def load(self, given: Mapping[str, np.ndarray]) -> Built:
         """Put arrays into its parameters and buffers by key; itself."""
