@@ -87,12 +87,16 @@ def stay_apart(subject: Trial, first: Built, second: Built, x: Array) -> None:
     """The second module keeps its entries while the first is called in training mode and loaded."""
     before = second.state()
     first.train()(x)
-    _keeps(subject, second, before, "another module was called")
+    keeps(subject, second, before, "another module was called")
     if hasattr(first.native, "load_state_dict"):
         first.raise_state()
-        _keeps(subject, second, before, "another module was loaded")
+        keeps(subject, second, before, "another module was loaded")
 
 
-def _keeps(subject: Trial, layer: Built, before: Mapping[str, Array], when: str) -> None:
-    for key, array in layer.state().items():
-        subject.expect(array, Expected.exactly(before[key]), f"{key}, after {when},")
+def keeps(subject: Trial, layer: Built, before: Mapping[str, Array], when: str) -> None:
+    """The module's entries are what they were; what it saves besides is for the checks of buffers."""
+    after = layer.state()
+    for key, array in before.items():
+        if key not in after:
+            raise Mismatch(f"{key} is no longer there, after {when}")
+        subject.expect(after[key], Expected.exactly(array, array), f"{key}, after {when},")

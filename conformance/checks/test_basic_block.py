@@ -13,7 +13,7 @@ from nnspec.conformance.bounds.residual import KEEPING, Run
 from nnspec.conformance.bounds.rule import Array, Expected, by_class
 from nnspec.conformance.bounds.running_error import Approximate
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import laws, laws_of_gradients, starts
+from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_state, starts
 from nnspec.conformance.checks.cases import Data, altered, data, with_cotangent
 from nnspec.conformance.checks.convolutions import channels
 from nnspec.conformance.checks.laws import Laws
@@ -243,8 +243,7 @@ def test_mode_eval(subject: Trial, case: Case) -> None:
     block = subject.build(case.but(training=True)).eval()
     before = block.state()
     subject.expect(block(case["x"]), run(case)[0])
-    for key, value in block.state().items():
-        subject.expect(value, Expected.exactly(before[key]), f"{key}, after the call,")
+    laws_of_state.keeps(subject, block, before, "the call")
 
 
 @requirement("basic_block.parameters.count", cases, per_dtype=False)

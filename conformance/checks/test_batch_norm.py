@@ -442,8 +442,7 @@ def test_eval_unchanged(subject: Trial, case: Case) -> None:
     layer = subject.build(case)
     before = layer.state()
     layer(case["x"])
-    for name, array in layer.state().items():
-        subject.expect(array, Expected.exactly(before[name]), f"{name}, after a call in evaluation,")
+    laws_of_state.keeps(subject, layer, before, "a call in evaluation")
 
 
 @requirement(

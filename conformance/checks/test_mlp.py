@@ -246,8 +246,7 @@ def test_input_unchanged(subject: Trial, case: Case) -> None:
     layer = subject.build(case)
     before = layer.state()
     layer(case["x"])
-    for name, array in layer.state().items():
-        subject.expect(array, Expected.exactly(before[name]), f"{name}, after the call,")
+    laws_of_state.keeps(subject, layer, before, "the call")
 
 
 test_input_layout = law("mlp.input.layout", laws.ignores_layout)

@@ -399,8 +399,9 @@ def test_mode_eval(subject: Trial, case: Case) -> None:
     layer = network(subject, case)
     before = layer.entries(case.stem, layer.module, keys(case))
     subject.expect(layer(case), run(case)[0])
-    for key, value in layer.entries(case.stem, layer.module, keys(case)).items():
-        if not np.array_equal(value, before[key]):
+    after = layer.entries(case.stem, layer.module, keys(case))
+    for key, value in before.items():
+        if key not in after or not np.array_equal(value, after[key]):
             raise Mismatch(f"{key} is another after a call in evaluation")
 
 
