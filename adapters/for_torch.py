@@ -104,9 +104,10 @@ class Torch(Objects):
             return None
         if bias is None and x.itemsize > 2:
             return None
-        stride, padding, dilation = (
-            np.broadcast_to(arguments[name], 2)[1] for name in ("stride", "padding", "dilation")
-        )
+        given = [arguments.get(name, neutral) for name, neutral in (("stride", 1), ("padding", 0), ("dilation", 1))]
+        if any(isinstance(value, str) or np.size(value) > 2 for value in given):  # no padding here, or refused
+            return None
+        stride, padding, dilation = (np.broadcast_to(value, 2)[1] for value in given)
         columns, kernel_columns = x.shape[3], weight.shape[3]
         if kernel_columns != 1 or dilation < 2:
             return None
