@@ -31,9 +31,9 @@ def avg_pool2d(
     *,
     kernel_size: Pair,
     stride: Pair | None = None,
-    padding: Pair = 0,  # [avg_pool2d.padding.default]
-    ceil_mode: bool = False,  # [avg_pool2d.arguments.defaults]
-    count_include_pad: bool = True,  # [avg_pool2d.divisor.default]
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Array:
     """Return the mean of every window.
@@ -43,14 +43,14 @@ def avg_pool2d(
 
     By construction: avg_pool2d.arguments.together, avg_pool2d.window.local, avg_pool2d.range.ends,
     avg_pool2d.batch.independent, avg_pool2d.channel.independent, avg_pool2d.batch.empty, avg_pool2d.input.unchanged,
-    avg_pool2d.input.layout, avg_pool2d.call.stateless,
-    avg_pool2d.call.neighbours.
+    avg_pool2d.input.layout, avg_pool2d.call.stateless, avg_pool2d.call.neighbours, avg_pool2d.padding.default,
+    avg_pool2d.arguments.defaults, avg_pool2d.divisor.default, avg_pool2d.output.fresh, avg_pool2d.output.dtype.
     """
     layout = _layout(x, kernel_size, stride, padding, ceil_mode, divisor_override)
     total = _sums(layout.windows(x, 0))  # [avg_pool2d.padding.zeros]
-    # [avg_pool2d.output.value] [avg_pool2d.output.fresh]
+    # [avg_pool2d.output.value]
     y = total / _divisor(x, layout, count_include_pad, divisor_override)
-    return y.astype(x.dtype, copy=False)  # [avg_pool2d.output.dtype]
+    return y.astype(x.dtype, copy=False)
 
 
 def avg_pool2d_vjp(
@@ -70,18 +70,19 @@ def avg_pool2d_vjp(
     does, and for a cotangent of another shape.
 
     By construction: avg_pool2d.gradient.batch, avg_pool2d.gradient.channel, avg_pool2d.gradient.empty,
-    avg_pool2d.gradient.special, avg_pool2d.gradient.unchanged, avg_pool2d.gradient.layout.
+    avg_pool2d.gradient.special, avg_pool2d.gradient.unchanged, avg_pool2d.gradient.layout, avg_pool2d.gradient.divisor,
+    avg_pool2d.gradient.like-operand.
     """
     layout = _layout(x, kernel_size, stride, padding, ceil_mode, divisor_override)
     (n, c, h, w), (ph, pw) = x.shape, layout.padding
     like("cotangent", cotangent, (n, c, *layout.output_size))
-    share = cotangent / _divisor(x, layout, count_include_pad, divisor_override)  # [avg_pool2d.gradient.divisor]
+    share = cotangent / _divisor(x, layout, count_include_pad, divisor_override)
     share = share.astype(x.dtype, copy=False)
     dpadded = np.zeros(pad(x, layout.padding, 0, layout.overhang).shape, x.dtype)
     shares = np.broadcast_to(share[:, :, None, None], (n, c, *layout.kernel_size, *layout.output_size))
     # An element in several windows gets a share from each: [avg_pool2d.gradient.x]
     scatter(shares, dpadded, layout.stride, layout.dilation)
-    # Drop the gradient of the padding. Elements in no window keep 0: [avg_pool2d.gradient.like-operand]
+    # Drop the gradient of the padding. Elements in no window keep 0.
     return dpadded[:, :, ph : ph + h, pw : pw + w]
 
 
@@ -111,23 +112,26 @@ def _divisor(x: Array, layout: Layout, count_include_pad: bool, divisor_override
 def _layout(
     x: Array, kernel_size: Pair, stride: Pair | None, padding: Pair, ceil_mode: bool, divisor_override: int | None
 ) -> Layout:
-    """Return where the windows lie. Raises ValueError for arguments that the page refuses."""
-    rank("x", x, 4)  # [avg_pool2d.refuses.rank] [avg_pool2d.batch.absent]
-    kernel_size = pair("kernel_size", kernel_size, 1)  # [avg_pool2d.refuses.kernel-size]
+    """Return where the windows lie. Raises ValueError for arguments that the page refuses.
+
+    By construction: avg_pool2d.refuses.rank, avg_pool2d.batch.absent, avg_pool2d.refuses.kernel-size,
+    avg_pool2d.refuses.stride, avg_pool2d.refuses.padding, avg_pool2d.ceil-mode.exact, avg_pool2d.output.size,
+    avg_pool2d.refuses.window, avg_pool2d.ceil-mode.dropped, avg_pool2d.kernel.rows-columns, avg_pool2d.stride.step.
+    """
+    rank("x", x, 4)
+    kernel_size = pair("kernel_size", kernel_size, 1)
     if stride is None:
         stride = kernel_size  # [avg_pool2d.stride.default]
-    stride = pair("stride", stride, 1)  # [avg_pool2d.refuses.stride]
-    padding = pair("padding", padding, 0)  # [avg_pool2d.refuses.padding]
+    stride = pair("stride", stride, 1)
+    padding = pair("padding", padding, 0)
     if any(p > k // 2 for p, k in zip(padding, kernel_size, strict=True)):  # [avg_pool2d.refuses.padding-half]
         raise ValueError(f"padding={padding}: expected at most half of kernel_size={kernel_size}")
     if divisor_override == 0:  # [avg_pool2d.refuses.divisor]
         raise ValueError("divisor_override=0: expected another integer, or None")
     (sh, sw), size, dilation = stride, x.shape[2:], (1, 1)
-    # See max_pool2d for the overhang: [avg_pool2d.ceil-mode.last-window] [avg_pool2d.ceil-mode.exact]
+    # See max_pool2d for the overhang: [avg_pool2d.ceil-mode.last-window]
     overhang = (sh - 1, sw - 1) if ceil_mode else (0, 0)
-    # [avg_pool2d.output.size] [avg_pool2d.refuses.window] [avg_pool2d.ceil-mode.dropped]
     output_size = pooled_size(size, kernel_size, stride, padding, dilation, overhang)
-    # [avg_pool2d.kernel.rows-columns] [avg_pool2d.stride.step]
     return Layout(kernel_size, stride, padding, dilation, overhang, output_size)
 
 

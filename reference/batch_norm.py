@@ -47,9 +47,9 @@ def batch_norm(
     weight: Array | None = None,
     bias: Array | None = None,
     *,
-    training: bool = False,  # [batch_norm.defaults.mode]
-    momentum: float = 0.1,  # [batch_norm.defaults.momentum]
-    eps: float = 1e-5,  # [batch_norm.defaults.eps]
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
 ) -> tuple[Array, Array | None, Array | None]:
     """Return the normalised x, and the running mean and variance after the call.
 
@@ -59,33 +59,36 @@ def batch_norm(
 
     By construction: batch_norm.arguments.together, batch_norm.output.size, batch_norm.channel.independent,
     batch_norm.nan.own-channel, batch_norm.eval.row-independent, batch_norm.eval.special, batch_norm.input.unchanged,
-    batch_norm.input.layout.
+    batch_norm.input.layout, batch_norm.defaults.mode, batch_norm.defaults.momentum, batch_norm.defaults.eps,
+    batch_norm.eval.frozen, batch_norm.train.constant, batch_norm.output.fresh, batch_norm.output.dtype,
+    batch_norm.eval.unchanged, batch_norm.statistics.absent, batch_norm.running-mean.update.
     """
     n = _check(x, running_mean, running_var, weight, bias, training, eps)
     if training and n == 0:  # [batch_norm.batch.empty]
         return x.copy(), running_mean, running_var
-    mean: Any = running_mean  # [batch_norm.eval.frozen]
+    mean: Any = running_mean
     var: Any = running_var
     if training:
         axes = _all_but_channels(x)
         wide = x.dtype if running_mean is None else running_mean.dtype  # [batch_norm.dtype.mixed]
         mean = x.mean(axes, dtype=wide)  # [batch_norm.train.mean]
         # The mean of squared differences, and not mean(x²) − mean², which cancels and may even be negative:
-        # [batch_norm.train.variance] [batch_norm.train.offset] [batch_norm.train.constant]
+        # [batch_norm.train.variance] [batch_norm.train.offset]
         var = np.square(x - _along_channels(mean, x)).mean(axes)
-    # (x − mean) · scale + bias, computed as x · scale + (bias − mean · scale): one pass over x less.
+    # (x − mean) · scale + bias, computed as x · scale + (bias − mean · scale): one pass over x less. Mean, scale and
+    # shift have one value per channel, and `_along_channels` turns them into arrays that broadcast along x's axis 1.
     scale = 1 / np.sqrt(var + eps)  # [batch_norm.eps.inside-root]
     if weight is not None:
         scale *= weight  # [batch_norm.weight.scales]
     shift = -mean * scale
     if bias is not None:
         shift += bias  # [batch_norm.bias.shifts]
-    y = x * _along_channels(scale, x)  # [batch_norm.output.fresh]
+    y = x * _along_channels(scale, x)
     y += _along_channels(shift, x)
-    y = y.astype(x.dtype, copy=False)  # [batch_norm.output.dtype]
+    y = y.astype(x.dtype, copy=False)
     if not training or running_mean is None or running_var is None:
-        return y, running_mean, running_var  # [batch_norm.eval.unchanged] [batch_norm.statistics.absent]
-    # [batch_norm.momentum.weighs-new] [batch_norm.running-mean.update]
+        return y, running_mean, running_var
+    # [batch_norm.momentum.weighs-new]
     new_mean = (1 - momentum) * running_mean + momentum * mean
     unbiased = var * n / (n - 1)  # [batch_norm.running-var.update]
     new_var = (1 - momentum) * running_var + momentum * unbiased
@@ -110,14 +113,17 @@ def batch_norm_vjp(
     ValueError as `batch_norm` does, and for a cotangent of another shape.
 
     By construction: batch_norm.gradient.layout, batch_norm.gradient.channel, batch_norm.gradient.special,
-    batch_norm.gradient.eval-row-independent, batch_norm.gradient.unchanged.
+    batch_norm.gradient.eval-row-independent, batch_norm.gradient.unchanged, batch_norm.gradient.axes,
+    batch_norm.gradient.offset, batch_norm.gradient.eps, batch_norm.gradient.constant,
+    batch_norm.gradient.affine-absent, batch_norm.gradient.bias, batch_norm.gradient.weight,
+    batch_norm.gradient.eval-weight, batch_norm.gradient.eval-x, batch_norm.gradient.like-operand.
     """
     n = _check(x, running_mean, running_var, weight, bias, training, eps)
     g, g_mean, g_var = cotangent if isinstance(cotangent, tuple) else (cotangent, None, None)
     g = np.zeros(x.shape, x.dtype) if g is None else g
     g_mean, g_var = (np.zeros(x.shape[1], x.dtype) if a is None else a for a in (g_mean, g_var))
     like("cotangent", g, x.shape)
-    axes = _all_but_channels(x)  # [batch_norm.gradient.axes]
+    axes = _all_but_channels(x)
     # Without elements the results do not depend on x: [batch_norm.gradient.empty]
     batch = training and n > 0
     if not batch and (running_mean is None or running_var is None):
@@ -125,18 +131,21 @@ def batch_norm_vjp(
         return np.zeros_like(x), None, None, of_weight, of_bias
     mean: Any = x.mean(axes) if batch else running_mean
     d = x - _along_channels(mean, x)
-    var: Any = np.square(d).mean(axes) if batch else running_var  # [batch_norm.gradient.offset]
-    scale = 1 / np.sqrt(var + eps)  # [batch_norm.gradient.eps] [batch_norm.gradient.constant]
+    var: Any = np.square(d).mean(axes) if batch else running_var
+    scale = 1 / np.sqrt(var + eps)
     normal = d * _along_channels(scale, x)  # y = normal · weight + bias
-    slope = scale if weight is None else weight * scale  # [batch_norm.gradient.affine-absent]
-    dbias = g.sum(axes)  # [batch_norm.gradient.bias]
-    dweight = (g * normal).sum(axes)  # [batch_norm.gradient.weight] [batch_norm.gradient.eval-weight]
-    dx = _along_channels(slope, x) * g  # [batch_norm.gradient.eval-x]
+    slope = scale if weight is None else weight * scale
+    dbias = g.sum(axes)
+    dweight = (g * normal).sum(axes)
+    dx = _along_channels(slope, x) * g
     if batch:
         # Mean and variance depend on x; subtract the mean of g, and the part of g along x: [batch_norm.gradient.x]
+        # If one x grows, the mean grows by 1/n and each `normal` falls by scale/n: this is the term dbias/n = mean(g).
+        # The variance grows by 2·d/n and each `normal` falls by normal·scale·(that x's normal)/n: this is the other.
         along_x = _along_channels(dbias / n, x) + normal * _along_channels(dweight / n, x)
         dx -= _along_channels(slope, x) * along_x
-        # The new running statistics contain momentum · mean and momentum · var · n / (n − 1).
+        # The new running statistics contain momentum · mean and momentum · var · n / (n − 1), and as above the mean
+        # grows by 1/n and the variance by 2·d/n.
         dx += _along_channels(momentum * g_mean / n, x) + _along_channels(momentum * g_var * 2 / (n - 1), x) * d
         g_mean, g_var = (1 - momentum) * g_mean, (1 - momentum) * g_var
     elif not training:
@@ -145,7 +154,7 @@ def batch_norm_vjp(
         g_var = g_var - slope * scale / 2 * dweight  # d scale / d var = −scale³ / 2
     operands = zip((running_mean, running_var, weight, bias), (g_mean, g_var, dweight, dbias), strict=True)
     dmean, dvar, dweight, dbias = (None if a is None else da for a, da in operands)
-    return dx.astype(x.dtype, copy=False), dmean, dvar, dweight, dbias  # [batch_norm.gradient.like-operand]
+    return dx.astype(x.dtype, copy=False), dmean, dvar, dweight, dbias
 
 
 def batch_norm_vjp_vjp(
@@ -205,14 +214,18 @@ def _along_channels(vector: Array, x: Array) -> Array:
 
 
 def _check(x, running_mean, running_var, weight, bias, training, eps):
-    """Return the number of values per channel. Raises ValueError for arguments that the page refuses."""
+    """Return the number of values per channel. Raises ValueError for arguments that the page refuses.
+
+    By construction: batch_norm.refuses.channels, batch_norm.refuses.running-mean, batch_norm.refuses.running-var,
+    batch_norm.refuses.weight, batch_norm.refuses.bias.
+    """
     if x.ndim < 2:  # [batch_norm.refuses.rank]
         raise ValueError(f"x of shape {x.shape}: expected at least 2 dimensions, not {x.ndim}")
     c = x.shape[1]
-    length("running_mean", running_mean, c)  # [batch_norm.refuses.channels] [batch_norm.refuses.running-mean]
-    length("running_var", running_var, c)  # [batch_norm.refuses.running-var]
-    length("weight", weight, c)  # [batch_norm.refuses.weight]
-    length("bias", bias, c)  # [batch_norm.refuses.bias]
+    length("running_mean", running_mean, c)
+    length("running_var", running_var, c)
+    length("weight", weight, c)
+    length("bias", bias, c)
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var: expected both or neither")
     if running_mean is None and not training:  # [batch_norm.refuses.absent]
@@ -226,7 +239,11 @@ def _check(x, running_mean, running_var, weight, bias, training, eps):
 
 
 class _BatchNorm(Module):
-    """Batch normalisation of arrays whose number of dimensions is among `ranks`."""
+    """Batch normalisation of arrays whose number of dimensions is among `ranks`.
+
+    By construction: batch_norm.parameters.complete, batch_norm.start.affine, batch_norm.state.complete,
+    batch_norm.buffers.complete, batch_norm.state.own, batch_norm.start.statistics.
+    """
 
     ranks: tuple[int, ...]
 
@@ -242,10 +259,8 @@ class _BatchNorm(Module):
     ) -> None:
         super().__init__()
         self.eps, self.momentum = eps, momentum
-        # [batch_norm.parameters.complete] [batch_norm.start.affine]
         self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
         self.bias = Parameter(np.zeros(num_features, dtype)) if affine else None
-        # [batch_norm.state.complete] [batch_norm.buffers.complete] [batch_norm.state.own] [batch_norm.start.statistics]
         self.running_mean = Buffer(np.zeros(num_features, dtype))
         self.running_var = Buffer(np.ones(num_features, dtype))
         self.num_batches_tracked = Buffer(np.array(0))
@@ -253,10 +268,10 @@ class _BatchNorm(Module):
     def forward(self, x: Array) -> Array:
         """Return the normalised x. In training mode, also update the buffers.
 
-        By construction: batch_norm.mode.round-trip, batch_norm.call.stateless,
-        batch_norm.call.neighbours.
+        By construction: batch_norm.mode.round-trip, batch_norm.call.stateless, batch_norm.call.neighbours,
+        batch_norm.refuses.module-rank.
         """
-        rank("x", x, *self.ranks)  # [batch_norm.refuses.module-rank]
+        rank("x", x, *self.ranks)
         momentum = self.momentum
         if momentum is None:  # the mean of all batches so far: [batch_norm.momentum.cumulative]
             momentum = 1 / (int(self.num_batches_tracked.data) + 1)
@@ -276,9 +291,9 @@ class _BatchNorm(Module):
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
         """Return forward(x) and its pullback, which uses the mode and, in evaluation, the statistics of this call.
 
-        By construction: batch_norm.gradient.statistics.
+        By construction: batch_norm.gradient.statistics, batch_norm.gradient.mode.
         """
-        training = self.training  # [batch_norm.gradient.mode]
+        training = self.training
         statistics = self.running_mean.data.copy(), self.running_var.data.copy()
 
         def vjp(cotangent: Array, x: Array, weight: Array | None, bias: Array | None) -> tuple[Array | None, ...]:

@@ -15,11 +15,13 @@ def definition(
     stride: Pair = 1,
     padding: Pair = 0,
     dilation: Pair = 1,
-    groups: int = 1,  # [conv2d.arguments.defaults]
+    groups: int = 1,
 ) -> Array:
     """Return the convolution, as `conv2d` does: the formula, in a form that is short and slow.
 
     Shapes and errors are those of `conv2d`.
+
+    By construction: conv2d.arguments.defaults.
     """
     strides, paddings, dilations = _check(x, weight, bias, stride, padding, dilation, groups)
     (n, _, h, w), (o, cg, kh, kw) = x.shape, weight.shape
@@ -55,26 +57,28 @@ def conv2d(
 
     By construction: conv2d.arguments.together, conv2d.batch.independent, conv2d.batch.empty, conv2d.special.value,
     conv2d.special.groups, conv2d.range.ends, conv2d.input.unchanged, conv2d.input.layout, conv2d.call.stateless,
-    conv2d.call.neighbours.
+    conv2d.call.neighbours, conv2d.refuses.window, conv2d.dilation.gap, conv2d.output.dtype, conv2d.output.fresh.
     """
     strides, paddings, dilations = _check(x, weight, bias, stride, padding, dilation, groups)
     (n, c, h, w), (o, cg, kh, kw) = x.shape, weight.shape
-    # [conv2d.output.size] [conv2d.refuses.window]
+    # [conv2d.output.size]
     oh, ow = output_size((h, w), (kh, kw), strides, paddings, dilations)
     padded = pad(x, paddings)  # [conv2d.padding.zeros]
-    # [conv2d.stride.step] [conv2d.dilation.gap]
+    # [conv2d.stride.step]
     view = windows(padded, (kh, kw), strides, dilations)  # (N, C, KH, KW, OH, OW)
     kernels = weight.reshape(groups, o // groups, cg * kh * kw)
-    y = np.empty((n, groups, o // groups, oh * ow), x.dtype)  # [conv2d.output.dtype] [conv2d.output.fresh]
+    y = np.empty((n, groups, o // groups, oh * ow), x.dtype)
     rows = max(1, COLUMNS // (c * kh * kw * ow))
     for images in _batches(n, oh * ow):
         for r in range(0, oh, rows):
-            some = view[images, ..., r : r + rows, :]
+            some = view[images, ..., r : r + rows, :]  # (images, C, KH, KW, rows, OW)
             # One column for each window, with the elements in the order in which a kernel is stored; one matrix for
             # each group, of its own channels: [conv2d.kernel.orientation] [conv2d.groups.block-diagonal]
+            # (C, KH, KW, images, rows, OW): the first three axes are rows of the matrices, the last three columns.
+            # Groups have channels side by side, so that the first axis splits into groups.
             columns = some.transpose(1, 2, 3, 0, 4, 5).reshape(groups, cg * kh * kw, -1)
             product = kernels @ columns  # the sum over C, KH and KW: [conv2d.output.value]
-            product = product.reshape(groups, o // groups, len(some), -1)
+            product = product.reshape(groups, o // groups, len(some), -1)  # columns: images, and pixels of each
             y[images, ..., r * ow : (r + rows) * ow] = product.transpose(2, 0, 1, 3)
     y = y.reshape(n, o, oh, ow)
     if bias is not None:
@@ -98,14 +102,15 @@ def conv2d_vjp(
     The cotangent of the result has shape (N, O, OH, OW). Raises ValueError as `conv2d` does, and for a cotangent of
     another shape.
 
-    By construction: conv2d.gradient.batch, conv2d.gradient.special, conv2d.gradient.unchanged, conv2d.gradient.layout.
+    By construction: conv2d.gradient.batch, conv2d.gradient.special, conv2d.gradient.unchanged, conv2d.gradient.layout,
+    conv2d.gradient.bias.
     """
     strides, paddings, dilations = _check(x, weight, bias, stride, padding, dilation, groups)
     size = output_size(x.shape[2:], weight.shape[2:], strides, paddings, dilations)
     like("cotangent", cotangent, (len(x), len(weight), *size))
     dx = gradient_of_x(cotangent, x.shape, weight, strides, paddings, dilations, groups)
     dweight = gradient_of_weight(cotangent, x, weight.shape, strides, paddings, dilations, groups)
-    dbias = None if bias is None else cotangent.sum((0, 2, 3))  # [conv2d.gradient.bias]
+    dbias = None if bias is None else cotangent.sum((0, 2, 3))
     return dx, dweight, dbias
 
 
@@ -116,6 +121,8 @@ def gradient_of_x(
 
     As result = kernels @ columns, the gradient of the columns is kernelsᵀ @ cotangent. `scatter` adds it up over the
     windows that an element of x is in.
+
+    By construction: conv2d.gradient.like-operand.
     """
     (n, c, h, w), (o, cg, kh, kw), (oh, ow), (ph, pw) = shape, weight.shape, cotangent.shape[2:], padding
     kernels = weight.reshape(groups, o // groups, cg * kh * kw).swapaxes(1, 2)
@@ -124,7 +131,7 @@ def gradient_of_x(
         dy = cotangent[images].swapaxes(0, 1).reshape(groups, o // groups, -1)
         columns = (kernels @ dy).reshape(c, kh, kw, -1, oh, ow).transpose(3, 0, 1, 2, 4, 5)
         scatter(columns, padded[images], stride, dilation)  # [conv2d.gradient.x]
-    # Drop the gradient of the padding. Elements in no window keep 0: [conv2d.gradient.like-operand]
+    # Drop the gradient of the padding. Elements in no window keep 0.
     return padded[:, :, ph : ph + h, pw : pw + w]
 
 
@@ -134,10 +141,12 @@ def gradient_of_weight(
     """Return the gradient of a weight of this shape.
 
     As result = kernels @ columns, the gradient of the kernels is cotangent @ columnsᵀ.
+
+    By construction: conv2d.gradient.empty.
     """
     (o, cg, kh, kw), (oh, ow) = shape, cotangent.shape[2:]
     view = windows(pad(x, padding), (kh, kw), stride, dilation)[..., :oh, :ow]
-    kernels = np.zeros((groups, o // groups, cg * kh * kw), x.dtype)  # stays 0 without images: [conv2d.gradient.empty]
+    kernels = np.zeros((groups, o // groups, cg * kh * kw), x.dtype)  # stays 0 without images
     for images in _batches(len(x), oh * ow):
         columns = view[images].transpose(1, 2, 3, 0, 4, 5).reshape(groups, cg * kh * kw, -1)
         dy = cotangent[images].swapaxes(0, 1).reshape(groups, o // groups, -1)
@@ -152,18 +161,22 @@ def _batches(n: int, pixels: int) -> list[slice]:
 
 
 def _check(x, weight, bias, stride, padding, dilation, groups):
-    """Return stride, padding and dilation as pairs. Raises ValueError for arguments that the page refuses."""
-    rank("x", x, 4)  # [conv2d.refuses.rank] [conv2d.batch.absent]
+    """Return stride, padding and dilation as pairs. Raises ValueError for arguments that the page refuses.
+
+    By construction: conv2d.refuses.rank, conv2d.batch.absent, conv2d.refuses.stride, conv2d.refuses.padding,
+    conv2d.refuses.dilation, conv2d.refuses.bias.
+    """
+    rank("x", x, 4)
     rank("weight", weight, 4)
-    stride = pair("stride", stride, 1)  # [conv2d.refuses.stride]
-    padding = pair("padding", padding, 0)  # [conv2d.refuses.padding]
-    dilation = pair("dilation", dilation, 1)  # [conv2d.refuses.dilation]
+    stride = pair("stride", stride, 1)
+    padding = pair("padding", padding, 0)
+    dilation = pair("dilation", dilation, 1)
     (_, c, _, _), (o, cg, _, _) = x.shape, weight.shape
     if groups < 1 or c % groups or o % groups:  # [conv2d.refuses.groups]
         raise ValueError(f"groups={groups}: expected a divisor of C={c} and O={o}")
     if c != cg * groups:  # [conv2d.refuses.channels]
         raise ValueError(f"x of shape {x.shape}: expected C = {cg * groups} (weight {weight.shape}, groups={groups})")
-    length("bias", bias, o)  # [conv2d.refuses.bias]
+    length("bias", bias, o)
     return stride, padding, dilation
 
 
@@ -171,6 +184,9 @@ class Conv2d(Module):
     """A convolution with its own weight and bias.
 
     Both are drawn from U(−1/√fan_in, 1/√fan_in), where fan_in = C/groups·KH·KW.
+
+    By construction: conv2d.refuses.kernel-size, conv2d.init.range, conv2d.parameters.complete, conv2d.buffers.none,
+    conv2d.state.own.
     """
 
     def __init__(
@@ -189,13 +205,12 @@ class Conv2d(Module):
     ) -> None:
         super().__init__()
         rng = rng or np.random.default_rng()
-        kh, kw = pair("kernel_size", kernel_size, 1)  # [conv2d.refuses.kernel-size]
+        kh, kw = pair("kernel_size", kernel_size, 1)
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(f"groups={groups}: expected a divisor of {in_channels=} and {out_channels=}")
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         shape = (out_channels, in_channels // groups, kh, kw)
-        limit = 1 / np.sqrt(np.prod(shape[1:]))  # [conv2d.init.range]
-        # [conv2d.parameters.complete] [conv2d.buffers.none] [conv2d.state.own]
+        limit = 1 / np.sqrt(np.prod(shape[1:]))
         self.weight = Parameter(rng.uniform(-limit, limit, shape).astype(dtype))
         self.bias = Parameter(rng.uniform(-limit, limit, out_channels).astype(dtype)) if bias else None
 

@@ -17,11 +17,13 @@ def definition(
     padding: Pair = 0,
     output_padding: Pair = 0,
     dilation: Pair = 1,
-    groups: int = 1,  # [conv_transpose2d.arguments.defaults]
+    groups: int = 1,
 ) -> Array:
     """Return the transposed convolution, as `conv_transpose2d` does: the formula, in a form that is short and slow.
 
     Shapes and errors are those of `conv_transpose2d`.
+
+    By construction: conv_transpose2d.arguments.defaults.
     """
     arguments = _check(x, weight, bias, stride, padding, output_padding, dilation, groups)
     (sh, sw), (ph, pw), _, (dh, dw) = arguments
@@ -58,7 +60,9 @@ def conv_transpose2d(
     conv_transpose2d.batch.empty, conv_transpose2d.special.value, conv_transpose2d.special.groups,
     conv_transpose2d.range.ends, conv_transpose2d.law.adjoint, conv_transpose2d.output.fresh,
     conv_transpose2d.input.unchanged, conv_transpose2d.input.layout, conv_transpose2d.call.stateless,
-    conv_transpose2d.call.neighbours.
+    conv_transpose2d.call.neighbours, conv_transpose2d.output.dtype, conv_transpose2d.groups.block-diagonal,
+    conv_transpose2d.stride.step, conv_transpose2d.dilation.gap, conv_transpose2d.output-padding.far-end,
+    conv_transpose2d.bias.per-channel.
     """
     arguments = _check(x, weight, bias, stride, padding, output_padding, dilation, groups)
     strides, (ph, pw), _, dilations = arguments
@@ -66,20 +70,19 @@ def conv_transpose2d(
     o = og * groups
     oh, ow = _output_size((h, w), (kh, kw), *arguments)
     # With the rows and columns that padding removes again: [conv_transpose2d.output-padding.computed]
-    whole = np.zeros((n, o, oh + 2 * ph, ow + 2 * pw), x.dtype)  # [conv_transpose2d.output.dtype]
+    whole = np.zeros((n, o, oh + 2 * ph, ow + 2 * pw), x.dtype)
     # The first axis of weight belongs to x, and is summed over: [conv_transpose2d.kernel.channels]
     kernels = weight.reshape(groups, c // groups, og * kh * kw).swapaxes(1, 2)
     images = x.reshape(n, groups, c // groups, h * w)
     for k in range(n):  # one image at a time keeps the columns small
-        # A matrix product for each group: [conv_transpose2d.output.value] [conv_transpose2d.groups.block-diagonal]
+        # A matrix product for each group: [conv_transpose2d.output.value]
         columns = (kernels @ images[k]).reshape(1, o, kh, kw, h, w)
         # Add each element where a convolution would read it: [conv_transpose2d.kernel.orientation]
-        # [conv_transpose2d.stride.step] [conv_transpose2d.dilation.gap]
         scatter(columns, whole[k : k + 1], strides, dilations)
-    # [conv_transpose2d.padding.crop] [conv_transpose2d.output-padding.far-end]
+    # [conv_transpose2d.padding.crop]
     y = whole[:, :, ph : ph + oh, pw : pw + ow]
     if bias is not None:
-        y += bias[:, None, None]  # [conv_transpose2d.bias.per-channel]
+        y += bias[:, None, None]
     return y
 
 
@@ -101,7 +104,8 @@ def conv_transpose2d_vjp(
     cotangent of another shape.
 
     By construction: conv_transpose2d.gradient.batch, conv_transpose2d.gradient.special,
-    conv_transpose2d.gradient.empty, conv_transpose2d.gradient.unchanged, conv_transpose2d.gradient.layout.
+    conv_transpose2d.gradient.empty, conv_transpose2d.gradient.unchanged, conv_transpose2d.gradient.layout,
+    conv_transpose2d.gradient.bias, conv_transpose2d.gradient.like-operand.
     """
     arguments = _check(x, weight, bias, stride, padding, output_padding, dilation, groups)
     (n, _, h, w), (_, og, kh, kw) = x.shape, weight.shape
@@ -114,13 +118,15 @@ def conv_transpose2d_vjp(
     # [conv_transpose2d.gradient.weight]
     strides, paddings, _, dilations = arguments
     dweight = gradient_of_weight(x, cotangent, weight.shape, strides, paddings, dilations, groups)
-    dbias = None if bias is None else cotangent.sum((0, 2, 3))  # [conv_transpose2d.gradient.bias]
-    return dx, dweight, dbias  # [conv_transpose2d.gradient.like-operand]
+    dbias = None if bias is None else cotangent.sum((0, 2, 3))
+    return dx, dweight, dbias
 
 
 def _output_size(size, kernel_size, stride, padding, output_padding, dilation):
-    """Return (OH, OW). Raises ValueError if one of them is below 1."""
-    # [conv_transpose2d.output.size]
+    """Return (OH, OW). Raises ValueError if one of them is below 1.
+
+    By construction: conv_transpose2d.output.size.
+    """
     oh, ow = (
         (n - 1) * s - 2 * p + d * (k - 1) + e + 1
         for n, k, s, p, e, d in zip(size, kernel_size, stride, padding, output_padding, dilation, strict=True)
@@ -131,13 +137,17 @@ def _output_size(size, kernel_size, stride, padding, output_padding, dilation):
 
 
 def _check(x, weight, bias, stride, padding, output_padding, dilation, groups):
-    """Return stride, padding, output_padding and dilation as pairs. Raises ValueError for what the page refuses."""
-    rank("x", x, 4)  # [conv_transpose2d.refuses.rank] [conv_transpose2d.batch.absent]
+    """Return stride, padding, output_padding and dilation as pairs. Raises ValueError for what the page refuses.
+
+    By construction: conv_transpose2d.refuses.rank, conv_transpose2d.batch.absent, conv_transpose2d.refuses.stride,
+    conv_transpose2d.refuses.padding, conv_transpose2d.refuses.output-padding, conv_transpose2d.refuses.dilation,
+    conv_transpose2d.refuses.dilation-zero, conv_transpose2d.refuses.bias.
+    """
+    rank("x", x, 4)
     rank("weight", weight, 4)
-    stride = pair("stride", stride, 1)  # [conv_transpose2d.refuses.stride]
-    padding = pair("padding", padding, 0)  # [conv_transpose2d.refuses.padding]
-    output_padding = pair("output_padding", output_padding, 0)  # [conv_transpose2d.refuses.output-padding]
-    # [conv_transpose2d.refuses.dilation] [conv_transpose2d.refuses.dilation-zero]
+    stride = pair("stride", stride, 1)
+    padding = pair("padding", padding, 0)
+    output_padding = pair("output_padding", output_padding, 0)
     dilation = pair("dilation", dilation, 1)
     limit = tuple(map(max, stride, dilation))
     # [conv_transpose2d.refuses.output-padding-limit]
@@ -148,7 +158,7 @@ def _check(x, weight, bias, stride, padding, output_padding, dilation, groups):
         raise ValueError(f"groups={groups}: expected a divisor of C={c}")
     if channels != c:  # [conv_transpose2d.refuses.channels]
         raise ValueError(f"x of shape {x.shape}: expected C = {c} (weight {weight.shape})")
-    length("bias", bias, og * groups)  # [conv_transpose2d.refuses.bias]
+    length("bias", bias, og * groups)
     return stride, padding, output_padding, dilation
 
 
@@ -156,6 +166,9 @@ class ConvTranspose2d(Module):
     """A transposed convolution with its own weight and bias.
 
     Both are drawn from U(−1/√fan_in, 1/√fan_in), where fan_in = O/groups·KH·KW.
+
+    By construction: conv_transpose2d.refuses.kernel-size, conv_transpose2d.init.range,
+    conv_transpose2d.parameters.complete, conv_transpose2d.buffers.none, conv_transpose2d.state.own.
     """
 
     def __init__(
@@ -175,14 +188,13 @@ class ConvTranspose2d(Module):
     ) -> None:
         super().__init__()
         rng = rng or np.random.default_rng()
-        kh, kw = pair("kernel_size", kernel_size, 1)  # [conv_transpose2d.refuses.kernel-size]
+        kh, kw = pair("kernel_size", kernel_size, 1)
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(f"groups={groups}: expected a divisor of {in_channels=} and {out_channels=}")
         self.stride, self.padding, self.output_padding = stride, padding, output_padding
         self.dilation, self.groups = dilation, groups
         shape = (in_channels, out_channels // groups, kh, kw)
-        limit = 1 / np.sqrt(np.prod(shape[1:]))  # [conv_transpose2d.init.range]
-        # [conv_transpose2d.parameters.complete] [conv_transpose2d.buffers.none] [conv_transpose2d.state.own]
+        limit = 1 / np.sqrt(np.prod(shape[1:]))
         self.weight = Parameter(rng.uniform(-limit, limit, shape).astype(dtype))
         self.bias = Parameter(rng.uniform(-limit, limit, out_channels).astype(dtype)) if bias else None
 

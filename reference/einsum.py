@@ -40,18 +40,19 @@ def einsum(equation: str, *operands: Array) -> Array:
     By construction: einsum.arguments.together, einsum.operands.same, einsum.broadcast.summed, einsum.diagonal.summed,
     einsum.output.scalar, einsum.output.empty, einsum.law.operand-order, einsum.law.composition, einsum.special.value,
     einsum.range.ends, einsum.complex.value, einsum.input.unchanged, einsum.input.layout, einsum.call.stateless,
-    einsum.call.neighbours.
+    einsum.call.neighbours, einsum.operands.three, einsum.output.size.
     """
     terms, output = parse(equation, [x.ndim for x in operands])
     sizes = _sizes(equation, terms, operands)
     # Axes of size 1 take the full size of their labels: [einsum.broadcast.size-one]
     full = [np.broadcast_to(x, [sizes[a] for a in term]) for x, term in zip(operands, terms, strict=True)]
     y, labels = _diagonal(full[0], terms[0])
-    for i in range(1, len(full)):  # [einsum.operands.three]
+    for i in range(1, len(full)):
+        # In "ij,jk,kl->il", the first product keeps i and k, and sums over j.
         needed = {*output}.union(*terms[i + 1 :])
         y, labels = _multiply(y, labels, *_diagonal(full[i], terms[i]), needed)
     y, labels = _sum(y, labels, output)  # [einsum.private.summed]
-    y = y.transpose([labels.index(a) for a in output])  # [einsum.output.order] [einsum.output.size]
+    y = y.transpose([labels.index(a) for a in output])  # [einsum.output.order]
     return np.array(y, order="C")  # a copy, because y may still be a view of an operand: [einsum.output.fresh]
 
 
@@ -88,6 +89,8 @@ def _spread(y: Array, labels: Labels, own: Labels, sizes: dict[str, int], x: Arr
     """Return the gradient of x, whose axes have the labels `own`, from y, whose labels are some of them.
 
     This is the adjoint of broadcasting x and of taking its diagonals.
+
+    By construction: einsum.gradient.like-operand.
     """
     distinct = tuple(dict.fromkeys(own))
     # A label that only x has was summed, so all elements along it have the same gradient: [einsum.gradient.private]
@@ -98,9 +101,9 @@ def _spread(y: Array, labels: Labels, own: Labels, sizes: dict[str, int], x: Arr
     repeated = tuple(k for k, a in enumerate(distinct) if x.shape[own.index(a)] == 1 and sizes[a] != 1)
     y = y.sum(repeated, dtype=y.dtype, keepdims=True)
     # Of axes that share a label only the diagonal was used, so all other elements get 0: [einsum.gradient.diagonal]
-    dx = np.zeros(x.shape, y.dtype)  # [einsum.gradient.like-operand]
+    dx = np.zeros(x.shape, y.dtype)
     view, left = _diagonal(dx, own)
-    view.flags.writeable = True
+    view.flags.writeable = True  # NumPy makes views of diagonals read-only; this one writes into dx
     view[...] = y.transpose([distinct.index(a) for a in left])
     return dx
 
@@ -111,11 +114,11 @@ def parse(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
     An ellipsis becomes the labels …, ".2", ".1", counted from its right end, so that all code below treats its axes
     like named ones. Raises ValueError for a malformed equation, and for an equation that does not fit the ranks.
 
-    By construction: einsum.labels.case.
+    By construction: einsum.labels.case, einsum.operands.scalar, einsum.implicit.ellipsis, einsum.implicit.summed.
     """
     left, arrow, right = equation.replace(" ", "").partition("->")  # [einsum.equation.spaces]
     for term in (*left.split(","), right):
-        # The empty string is a term, for a scalar: [einsum.refuses.equation] [einsum.operands.scalar]
+        # The empty string is a term, for a scalar: [einsum.refuses.equation]
         if not re.fullmatch(r"[A-Za-z]*(\.\.\.[A-Za-z]*)?", term):
             raise ValueError(f"equation={equation!r}: expected letters and at most one '...', not {term!r}")
     if left.count(",") + 1 != len(ranks):  # [einsum.refuses.operands]
@@ -126,7 +129,7 @@ def parse(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
     if arrow:
         # Without "..." the output lacks the labels of ellipses, which are summed like others: [einsum.ellipsis.dropped]
         output = _expand(right, len(right.replace("...", "")) + hidden * ("..." in right))
-    else:  # [einsum.implicit.order] [einsum.implicit.ellipsis] [einsum.implicit.summed]
+    else:  # [einsum.implicit.order]
         output = _ellipsis(hidden) + tuple(sorted(a for a, n in seen.items() if n == 1 and a.isalpha()))
     for a in output:
         if a not in seen:  # [einsum.refuses.output-unknown]
@@ -137,12 +140,15 @@ def parse(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
 
 
 def _expand(term: str, rank: int) -> Labels:
-    """Return the labels of a term whose operand has this rank, with those of an ellipsis."""
+    """Return the labels of a term whose operand has this rank, with those of an ellipsis.
+
+    By construction: einsum.ellipsis.kept.
+    """
     before, dots, after = term.partition("...")
     hidden = rank - len(before + after)  # 0 for an ellipsis without axes: [einsum.ellipsis.empty]
     if hidden < 0 or (hidden and not dots):  # [einsum.refuses.rank]
         raise ValueError(f"operand of {rank} dimensions: expected as many as labels in {term!r}")
-    return (*before, *_ellipsis(hidden), *after)  # [einsum.ellipsis.kept]
+    return (*before, *_ellipsis(hidden), *after)
 
 
 def _ellipsis(rank: int) -> Labels:
@@ -177,12 +183,15 @@ def _diagonal(x: Array, labels: Labels) -> tuple[Array, Labels]:
 
 
 def _sum(x: Array, labels: Labels, keep: Collection[str]) -> tuple[Array, Labels]:
-    """Return x summed over all labels that are not among `keep`, and the labels of the remaining axes."""
+    """Return x summed over all labels that are not among `keep`, and the labels of the remaining axes.
+
+    By construction: einsum.output.dtype, einsum.contraction.empty.
+    """
     axes = tuple(i for i, a in enumerate(labels) if a not in keep)
     if not axes:
         return x, labels
     # With its own dtype, because NumPy would widen small integers; a sum without terms is 0:
-    # [einsum.output.dtype] [einsum.output.integer] [einsum.contraction.empty]
+    # [einsum.output.integer]
     return x.sum(axes, dtype=x.dtype), tuple(a for a in labels if a in keep)
 
 
@@ -195,6 +204,7 @@ def _multiply(x: Array, xs: Labels, y: Array, ys: Labels, keep: set[str]) -> tup
     """
     x, xs = _sum(x, xs, keep.union(ys))
     y, ys = _sum(y, ys, keep.union(xs))
+    # For "bij,bjk->bik" the groups are b, j, i and k.
     batch = tuple(a for a in xs if a in ys and a in keep)  # [einsum.batch.paired]
     inner = tuple(a for a in xs if a in ys and a not in keep)  # [einsum.contraction.value]
     rows = tuple(a for a in xs if a not in ys)  # [einsum.outer.value]

@@ -14,15 +14,16 @@ def global_avg_pool2d(x: Array) -> Array:
     By construction: global_avg_pool2d.image.any-size, global_avg_pool2d.output.size, global_avg_pool2d.output.fresh,
     global_avg_pool2d.batch.independent, global_avg_pool2d.batch.empty, global_avg_pool2d.channel.independent,
     global_avg_pool2d.special.value, global_avg_pool2d.range.ends, global_avg_pool2d.input.unchanged,
-    global_avg_pool2d.input.layout, global_avg_pool2d.call.stateless,
-    global_avg_pool2d.call.neighbours.
+    global_avg_pool2d.input.layout, global_avg_pool2d.call.stateless, global_avg_pool2d.call.neighbours,
+    global_avg_pool2d.refuses.rank, global_avg_pool2d.batch.absent, global_avg_pool2d.output.value,
+    global_avg_pool2d.output.dtype.
     """
-    rank("x", x, 4)  # [global_avg_pool2d.refuses.rank] [global_avg_pool2d.batch.absent]
+    rank("x", x, 4)
     if 0 in x.shape[2:]:  # [global_avg_pool2d.image.empty]
         raise ValueError(f"x of shape {x.shape}: expected H and W of at least 1")
     wide = np.result_type(x, np.float32)  # [global_avg_pool2d.sum.wide]
-    y = x.mean(axis=(2, 3), dtype=wide)  # [global_avg_pool2d.output.value]
-    return y.astype(x.dtype, copy=False)  # [global_avg_pool2d.output.dtype]
+    y = x.mean(axis=(2, 3), dtype=wide)
+    return y.astype(x.dtype, copy=False)
 
 
 def global_avg_pool2d_vjp(cotangent: Array, x: Array) -> Array:
@@ -33,13 +34,13 @@ def global_avg_pool2d_vjp(cotangent: Array, x: Array) -> Array:
 
     By construction: global_avg_pool2d.gradient.batch, global_avg_pool2d.gradient.channel,
     global_avg_pool2d.gradient.special, global_avg_pool2d.gradient.empty, global_avg_pool2d.gradient.unchanged,
-    global_avg_pool2d.gradient.layout.
+    global_avg_pool2d.gradient.layout, global_avg_pool2d.gradient.like-operand.
     """
     rank("x", x, 4)
     n, c, h, w = x.shape
     like("cotangent", cotangent, (n, c))
     share = (cotangent / (h * w)).astype(x.dtype, copy=False)  # [global_avg_pool2d.gradient.x]
-    return np.repeat(share, h * w, axis=1).reshape(x.shape)  # [global_avg_pool2d.gradient.like-operand]
+    return np.repeat(share, h * w, axis=1).reshape(x.shape)
 
 
 class GlobalAvgPool2d(Module):

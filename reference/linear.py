@@ -17,10 +17,10 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     By construction: linear.output.size, linear.output.dtype, linear.output.fresh, linear.arguments.together,
     linear.leading.any, linear.batch.independent, linear.batch.empty, linear.features.zero, linear.features.one,
     linear.special.value, linear.range.ends, linear.input.unchanged, linear.input.layout, linear.call.stateless,
-    linear.call.neighbours.
+    linear.call.neighbours, linear.weight.orientation.
     """
     _check(x, weight, bias)
-    y = x @ weight.T  # [linear.output.value] [linear.weight.orientation]
+    y = x @ weight.T  # [linear.output.value]
     if bias is not None:
         y += bias  # [linear.bias.per-feature]
     return y
@@ -35,32 +35,39 @@ def linear_vjp(
     shape.
 
     By construction: linear.gradient.batch, linear.gradient.empty, linear.gradient.special,
-    linear.gradient.like-operand, linear.gradient.unchanged, linear.gradient.layout.
+    linear.gradient.like-operand, linear.gradient.unchanged, linear.gradient.layout, linear.gradient.x,
+    linear.gradient.weight, linear.gradient.bias.
     """
     _check(x, weight, bias)
     like("cotangent", cotangent, (*x.shape[:-1], len(weight)))
-    dx = cotangent @ weight  # [linear.gradient.x]
+    dx = cotangent @ weight
     # All rows of x share weight and bias, whose gradients are sums over all rows. Their number is computed, because
     # reshape cannot infer a −1 if another size is 0: [linear.gradient.features-zero]
     n = math.prod(x.shape[:-1])
     rows = cotangent.reshape(n, len(weight))
-    dweight = rows.T @ x.reshape(n, x.shape[-1])  # [linear.gradient.weight]
-    dbias = None if bias is None else rows.sum(0)  # [linear.gradient.bias]
+    dweight = rows.T @ x.reshape(n, x.shape[-1])
+    dbias = None if bias is None else rows.sum(0)
     return dx, dweight, dbias
 
 
 def _check(x, weight, bias):
-    """Raise ValueError for arguments that the page refuses."""
+    """Raise ValueError for arguments that the page refuses.
+
+    By construction: linear.refuses.bias, linear.refuses.bias-broadcast.
+    """
     if x.ndim == 0:  # [linear.refuses.rank]
         raise ValueError("x of shape (): expected at least 1 dimension")
     rank("weight", weight, 2)
     if x.shape[-1] != weight.shape[1]:  # [linear.refuses.features]
         raise ValueError(f"x of shape {x.shape}: expected last size {weight.shape[1]} (weight {weight.shape})")
-    length("bias", bias, weight.shape[0])  # [linear.refuses.bias] [linear.refuses.bias-broadcast]
+    length("bias", bias, weight.shape[0])
 
 
 class Linear(Module):
-    """A linear layer with its own weight and bias, both drawn from U(−1/√in_features, 1/√in_features)."""
+    """A linear layer with its own weight and bias, both drawn from U(−1/√in_features, 1/√in_features).
+
+    By construction: linear.parameters.complete, linear.buffers.none, linear.state.own.
+    """
 
     def __init__(
         self,
@@ -76,7 +83,6 @@ class Linear(Module):
         if min(in_features, out_features) < 0:  # [linear.refuses.sizes]
             raise ValueError(f"{in_features=}, {out_features=}: expected at least 0")
         limit = 1 / np.sqrt(max(in_features, 1))  # [linear.init.range]
-        # [linear.parameters.complete] [linear.buffers.none] [linear.state.own]
         self.weight = Parameter(rng.uniform(-limit, limit, (out_features, in_features)).astype(dtype))
         self.bias = Parameter(rng.uniform(-limit, limit, out_features).astype(dtype)) if bias else None
 

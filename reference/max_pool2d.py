@@ -29,9 +29,9 @@ def max_pool2d(
     *,
     kernel_size: Pair,
     stride: Pair | None = None,
-    padding: Pair = 0,  # [max_pool2d.padding.default]
+    padding: Pair = 0,
     dilation: Pair = 1,
-    ceil_mode: bool = False,  # [max_pool2d.arguments.defaults]
+    ceil_mode: bool = False,
 ) -> Array:
     """Return the maximum of every window.
 
@@ -40,12 +40,12 @@ def max_pool2d(
 
     By construction: max_pool2d.window.all-padding, max_pool2d.value.minus-infinity, max_pool2d.arguments.together,
     max_pool2d.batch.independent, max_pool2d.channel.independent, max_pool2d.batch.empty, max_pool2d.input.unchanged,
-    max_pool2d.input.layout, max_pool2d.call.stateless,
-    max_pool2d.call.neighbours, max_pool2d.range.ends.
+    max_pool2d.input.layout, max_pool2d.call.stateless, max_pool2d.call.neighbours, max_pool2d.range.ends,
+    max_pool2d.padding.default, max_pool2d.arguments.defaults, max_pool2d.output.dtype, max_pool2d.output.fresh.
     """
     layout = _layout(x, kernel_size, stride, padding, dilation, ceil_mode)
     windows = layout.windows(x, _least(x.dtype))
-    y = np.empty((*x.shape[:2], *layout.output_size), x.dtype)  # [max_pool2d.output.dtype] [max_pool2d.output.fresh]
+    y = np.empty((*x.shape[:2], *layout.output_size), x.dtype)
     # One image at a time, so that it stays in the processor's cache. The maximum runs over whole images, one kernel
     # element after the other, because NumPy's reductions over short axes are several times slower.
     for image, out in zip(windows, y, strict=True):
@@ -84,10 +84,13 @@ def first_maxima(
 
     A place is an index into the flattened channel, row·W + column. x.size stands for a place in the padding, which
     only a window without any element of x has.
+
+    By construction: max_pool2d.gradient.padding.
     """
     layout = _layout(x, kernel_size, stride, padding, dilation, ceil_mode)
     (n, c, h, w), (kh, kw), (oh, ow) = x.shape, layout.kernel_size, layout.output_size
-    # The place of each element of each window: the windows of an image whose elements are their own places.
+    # The place of each element of each window: the windows of an image whose elements are their own places. In an
+    # image of three columns, a window of 2×2 at the top left has the places 0, 1, 3 and 4.
     places = layout.windows(np.arange(h * w).reshape(1, 1, h, w), x.size).reshape(kh * kw, oh * ow)
     inside = (places < h * w).argmax(0).reshape(oh, ow)  # for each window the first element outside the padding
     maxima = np.empty((n, c, oh, ow), places.dtype)
@@ -96,15 +99,15 @@ def first_maxima(
         largest = np.full((c, oh, ow), -np.inf, x.dtype)
         # The number k = i·KW + j of the element that each window chooses so far. It starts outside the padding, since
         # −∞ in the image is not greater than −∞ in the padding: [max_pool2d.gradient.minus-infinity]
-        # [max_pool2d.gradient.padding]
         chosen = np.full((c, oh, ow), inside, np.min_scalar_type(kh * kw))
         for k, (i, j) in enumerate(np.ndindex(kh, kw)):
             element = np.ascontiguousarray(elements[:, i, j])  # one copy, because both lines below read it
-            # k grows, so that the maximum of the numbers is the last one that was strictly larger. This is faster
-            # than writing under a mask.
+            # The product is k where the element is larger than all before it, and 0 elsewhere. k grows, so that the
+            # maximum of the numbers is the last one that was strictly larger. This is faster than writing under a mask.
             np.maximum(chosen, np.multiply(element > largest, k, dtype=chosen.dtype), out=chosen)
             # [max_pool2d.gradient.ties] an equal element is not greater, and the first one stays chosen
             np.maximum(largest, element, out=largest)
+        # Column by column of `places`, which are windows: the place of the element with the chosen number.
         out[...] = np.take_along_axis(places, chosen.reshape(c, oh * ow), 0).reshape(c, oh, ow)
     return maxima
 
@@ -113,6 +116,8 @@ def pass_to(chosen: Array, cotangent: Array, shape: tuple[int, ...]) -> Array:
     """Return an array of x's shape: the sum of the cotangents of the windows that chose each element, or 0.
 
     `chosen` comes from `first_maxima`. Raises ValueError for a cotangent of another shape than `chosen`.
+
+    By construction: max_pool2d.gradient.channel, max_pool2d.gradient.like-operand.
     """
     like("cotangent", cotangent, chosen.shape)
     n, c, h, w = shape
@@ -120,11 +125,11 @@ def pass_to(chosen: Array, cotangent: Array, shape: tuple[int, ...]) -> Array:
     # One more place, behind the last image, takes the cotangents of windows that lie in the padding and is cut off
     # at the end: [max_pool2d.gradient.all-padding]
     dx = np.zeros(size + 1, cotangent.dtype)
-    first = h * w * np.arange(n * c).reshape(n, c, 1, 1)  # where each channel begins: [max_pool2d.gradient.channel]
+    first = h * w * np.arange(n * c).reshape(n, c, 1, 1)  # where each channel begins
     at = np.minimum(chosen + first, size)
     # `dx[at] += cotangent` would keep only one of several windows: [max_pool2d.gradient.overlap]
     np.add.at(dx, at.ravel(), cotangent.ravel())  # [max_pool2d.gradient.x]
-    return dx[:-1].reshape(shape)  # [max_pool2d.gradient.like-operand]
+    return dx[:-1].reshape(shape)
 
 
 def _least(dtype: np.dtype) -> float:
@@ -133,23 +138,27 @@ def _least(dtype: np.dtype) -> float:
 
 
 def _layout(x: Array, kernel_size: Pair, stride: Pair | None, padding: Pair, dilation: Pair, ceil_mode: bool) -> Layout:
-    """Return where the windows lie. Raises ValueError for arguments that the page refuses."""
-    rank("x", x, 4)  # [max_pool2d.refuses.rank] [max_pool2d.batch.absent]
-    kernel_size = pair("kernel_size", kernel_size, 1)  # [max_pool2d.refuses.kernel-size]
+    """Return where the windows lie. Raises ValueError for arguments that the page refuses.
+
+    By construction: max_pool2d.refuses.rank, max_pool2d.batch.absent, max_pool2d.refuses.kernel-size,
+    max_pool2d.refuses.stride, max_pool2d.refuses.padding, max_pool2d.refuses.dilation, max_pool2d.ceil-mode.exact,
+    max_pool2d.output.size, max_pool2d.refuses.window, max_pool2d.ceil-mode.dropped, max_pool2d.kernel.rows-columns,
+    max_pool2d.stride.step, max_pool2d.dilation.gap.
+    """
+    rank("x", x, 4)
+    kernel_size = pair("kernel_size", kernel_size, 1)
     if stride is None:
         stride = kernel_size  # [max_pool2d.stride.default]
-    stride = pair("stride", stride, 1)  # [max_pool2d.refuses.stride]
-    padding = pair("padding", padding, 0)  # [max_pool2d.refuses.padding]
-    dilation = pair("dilation", dilation, 1)  # [max_pool2d.refuses.dilation]
+    stride = pair("stride", stride, 1)
+    padding = pair("padding", padding, 0)
+    dilation = pair("dilation", dilation, 1)
     if any(p > k // 2 for p, k in zip(padding, kernel_size, strict=True)):  # [max_pool2d.refuses.padding-half]
         raise ValueError(f"padding={padding}: expected at most half of kernel_size={kernel_size}")
     (sh, sw), size = stride, x.shape[2:]
     # stride − 1 more rows at the bottom give room for the window that begins in the image and reaches beyond it, and
-    # for no window that fits without them: [max_pool2d.ceil-mode.last-window] [max_pool2d.ceil-mode.exact]
+    # for no window that fits without them: [max_pool2d.ceil-mode.last-window]
     overhang = (sh - 1, sw - 1) if ceil_mode else (0, 0)
-    # [max_pool2d.output.size] [max_pool2d.refuses.window] [max_pool2d.ceil-mode.dropped]
     output_size = pooled_size(size, kernel_size, stride, padding, dilation, overhang)
-    # [max_pool2d.kernel.rows-columns] [max_pool2d.stride.step] [max_pool2d.dilation.gap]
     return Layout(kernel_size, stride, padding, dilation, overhang, output_size)
 
 

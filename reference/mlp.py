@@ -26,7 +26,8 @@ def mlp(x: Array, *parameters: Array) -> Array:
 class MLP(Module):
     """Linear layers `fc1`, `fc2`, … with a ReLU between each two of them.
 
-    By construction: mlp.buffers.none, mlp.state.own, mlp.refuses.sizes, mlp.refuses.hidden-sizes, mlp.init.distinct.
+    By construction: mlp.buffers.none, mlp.state.own, mlp.refuses.sizes, mlp.refuses.hidden-sizes, mlp.init.distinct,
+    mlp.depth.none, mlp.parameters.complete, mlp.depth.distinct, mlp.parameters.names, mlp.depth.names, mlp.init.range.
     """
 
     def __init__(
@@ -41,11 +42,10 @@ class MLP(Module):
         super().__init__()
         rng = rng or np.random.default_rng()  # one generator for all layers, so that they differ
         hidden = [*hidden_features] if isinstance(hidden_features, Iterable) else [hidden_features]
-        sizes = [in_features, *hidden, out_features]  # [mlp.depth.any] [mlp.depth.none]
+        sizes = [in_features, *hidden, out_features]  # [mlp.depth.any]
         self.depth = len(hidden)
-        # [mlp.parameters.complete] [mlp.depth.distinct] [mlp.parameters.names] [mlp.depth.names]
         for n, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
-            setattr(self, f"fc{n}", Linear(inputs, outputs, dtype=dtype, rng=rng))  # [mlp.init.range]
+            setattr(self, f"fc{n}", Linear(inputs, outputs, dtype=dtype, rng=rng))
         self.relu = ReLU()
 
     def forward(self, x: Array) -> Array:
@@ -54,30 +54,31 @@ class MLP(Module):
         By construction: mlp.arguments.together, mlp.refuses.rank, mlp.refuses.features, mlp.leading.any,
         mlp.hidden.bias, mlp.depth.bias, mlp.output.bias, mlp.output.size, mlp.output.dtype, mlp.output.fresh,
         mlp.batch.empty, mlp.batch.independent, mlp.input.layout, mlp.input.unchanged, mlp.call.stateless,
-        mlp.call.neighbours.
+        mlp.call.neighbours, mlp.depth.activated, mlp.output.value.
         """
         *hidden, last = self._stack()
         for layer in hidden:
-            x = self.relu(layer(x))  # [mlp.hidden.relu] [mlp.depth.activated]
-        return last(x)  # nothing follows the last layer: [mlp.output.value] [mlp.output.linear]
+            x = self.relu(layer(x))  # [mlp.hidden.relu]
+        return last(x)  # nothing follows the last layer: [mlp.output.linear]
 
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
         """Return forward(x) and its pullback, which runs the pullbacks of the layers, the last one first.
 
         By construction: mlp.gradient.like-operand, mlp.gradient.batch, mlp.gradient.empty, mlp.gradient.layout,
-        mlp.gradient.unchanged.
+        mlp.gradient.unchanged, mlp.gradient.first-weight, mlp.gradient.first-bias, mlp.gradient.hidden-relu,
+        mlp.gradient.second-weight, mlp.gradient.second-bias, mlp.gradient.x.
         """
         *hidden, last = self._stack()
         pullbacks = []
         for layer in hidden:
-            x, through_layer = layer.vjp(x)  # [mlp.gradient.first-weight] [mlp.gradient.first-bias]
-            x, through_relu = self.relu.vjp(x)  # [mlp.gradient.hidden-relu]
+            x, through_layer = layer.vjp(x)
+            x, through_relu = self.relu.vjp(x)
             pullbacks += [through_layer, through_relu]
-        y, through_last = last.vjp(x)  # [mlp.gradient.second-weight] [mlp.gradient.second-bias]
+        y, through_last = last.vjp(x)
 
         def pull(cotangent: Array) -> Array:
             for through in reversed([*pullbacks, through_last]):
-                cotangent = through(cotangent)  # [mlp.gradient.x] [mlp.depth.gradient]
+                cotangent = through(cotangent)  # [mlp.depth.gradient]
             return cotangent
 
         return y, pull

@@ -40,11 +40,14 @@ def _held(operand: Any) -> Any:
 
 
 class Parameter(_Holder):
-    """An array `data` that an optimiser moves, and its gradient `grad`, None before the first backward pass."""
+    """An array `data` that an optimiser moves, and its gradient `grad`, None before the first backward pass.
+
+    By construction: module.gradient.unused.
+    """
 
     def __init__(self, data: Array) -> None:
         self.data = np.array(data)
-        self.grad: Array | None = None  # [module.gradient.unused]
+        self.grad: Array | None = None
 
     def accumulate(self, gradient: Array) -> None:
         """Add a gradient to `grad`.
@@ -74,10 +77,11 @@ class Module:
 
     By construction: module.register.by-assignment, module.register.replaced, module.register.deleted,
     module.register.none, module.register.before-init, module.attribute.missing, module.attribute.plain,
-    module.copy.equal, module.copy.independent, module.copy.ties, module.life.equals-model.
+    module.copy.equal, module.copy.independent, module.copy.ties, module.life.equals-model, module.mode.default,
+    module.mode.own.
     """
 
-    training = True  # [module.mode.default] [module.mode.own]
+    training = True
 
     def __setattr__(self, name: str, value: Any) -> None:
         known = vars(self).get(name)
@@ -96,19 +100,25 @@ class Module:
 
         Raises KeyError if the attribute exists and is not a buffer.
 
-        By construction: module.buffer.none.
+        By construction: module.buffer.none, module.buffer.again.
         """
         if not isinstance(getattr(self, name, None), Buffer | None):  # [module.refuses.taken-name]
             raise KeyError(f"{name}: expected a free name or a buffer's, not that of {getattr(self, name)!r}")
-        setattr(self, name, None if data is None else Buffer(data, persistent=persistent))  # [module.buffer.again]
+        setattr(self, name, None if data is None else Buffer(data, persistent=persistent))
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
-        """Return the output for these inputs. Raises NotImplementedError unless a class overrides it."""
-        raise NotImplementedError(f"{type(self).__name__} does not define forward")  # [module.refuses.no-forward]
+        """Return the output for these inputs. Raises NotImplementedError unless a class overrides it.
+
+        By construction: module.refuses.no-forward.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
-        """Return the result of forward."""
-        return self.forward(*inputs, **named)  # [module.call.forward]
+        """Return the result of forward.
+
+        By construction: module.call.forward.
+        """
+        return self.forward(*inputs, **named)
 
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
         """Return forward(x) and its pullback, which takes a cotangent of the result and returns the gradient of x.
@@ -121,37 +131,50 @@ class Module:
     # -- walking the tree ------------------------------------------------------------------------------------------
 
     def _entries(self, kind: type | UnionType, prefix: str = "") -> Iterator[tuple[str, Any]]:
-        """Yield (key, entry) for the entries here and below, with a shared entry under each of its keys."""
+        """Yield (key, entry) for the entries here and below, with a shared entry under each of its keys.
+
+        By construction: module.state.shared-keys.
+        """
         for name, entry in vars(self).items():
             if isinstance(entry, kind):
-                yield prefix + name, entry  # [module.state.keys] [module.state.shared-keys]
+                yield prefix + name, entry  # [module.state.keys]
             if isinstance(entry, Module):
                 yield from entry._entries(kind, f"{prefix}{name}.")
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Return (key, parameter) for the parameters here and below, each once."""
-        return _once(self._entries(Parameter))  # [module.parameters.complete] [module.parameters.shared-once]
+        """Return (key, parameter) for the parameters here and below, each once.
+
+        By construction: module.parameters.complete.
+        """
+        return _once(self._entries(Parameter))  # [module.parameters.shared-once]
 
     def parameters(self) -> Iterator[Parameter]:
         """Return the parameters here and below, each once."""
         return (parameter for _, parameter in self.named_parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
-        """Return (key, buffer) for the buffers here and below, persistent or not, each once."""
-        return _once(self._entries(Buffer))  # [module.buffers.complete] [module.buffers.shared-once]
+        """Return (key, buffer) for the buffers here and below, persistent or not, each once.
+
+        By construction: module.buffers.complete, module.buffers.shared-once.
+        """
+        return _once(self._entries(Buffer))
 
     def buffers(self) -> Iterator[Buffer]:
         """Return the buffers here and below, each once."""
         return (buffer for _, buffer in self.named_buffers())
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
-        """Return (path, module) for this module, whose path is "", and for the modules below it, each once."""
-        # [module.modules.complete] [module.modules.shared-once]
+        """Return (path, module) for this module, whose path is "", and for the modules below it, each once.
+
+        By construction: module.modules.complete, module.modules.shared-once.
+        """
         return _once([("", self), *self._entries(Module)])
 
     def children(self) -> Iterator[Module]:
-        """Return the modules directly below this one, each once."""
-        # [module.modules.children]
+        """Return the modules directly below this one, each once.
+
+        By construction: module.modules.children.
+        """
         return (module for _, module in _once((k, m) for k, m in vars(self).items() if isinstance(m, Module)))
 
     # -- mode ------------------------------------------------------------------------------------------------------
@@ -159,11 +182,11 @@ class Module:
     def train(self, mode: bool = True) -> Module:
         """Set `training` here and in every module below, and return the module itself.
 
-        By construction: module.mode.eval, module.mode.train.
+        By construction: module.mode.eval, module.mode.train, module.mode.returns-self.
         """
         for _, module in self.named_modules():
             module.training = mode  # [module.mode.subtree]
-        return self  # [module.mode.returns-self]
+        return self
 
     def eval(self) -> Module:
         """Return train(False)."""
@@ -172,13 +195,18 @@ class Module:
     # -- state -----------------------------------------------------------------------------------------------------
 
     def _state(self) -> dict[str, Parameter | Buffer]:
-        """Return the parameters and persistent buffers by key."""
-        # [module.buffer.persistent] [module.buffer.non-persistent]
+        """Return the parameters and persistent buffers by key.
+
+        By construction: module.buffer.non-persistent.
+        """
+        # [module.buffer.persistent]
         return {k: e for k, e in self._entries(Parameter | Buffer) if isinstance(e, Parameter) or e.persistent}
 
     def state_dict(self) -> dict[str, Array]:
-        """Return a copy of the array of every parameter and persistent buffer, by key."""
-        # [module.state.complete] [module.state.values]
+        """Return a copy of the array of every parameter and persistent buffer, by key.
+
+        By construction: module.state.complete, module.state.values.
+        """
         return {key: entry.data.copy() for key, entry in self._state().items()}
 
     def load_state_dict(self, state: Mapping[str, Array], strict: bool = True) -> None:
@@ -188,19 +216,20 @@ class Module:
         shape, also if it broadcasts. Nothing has changed then.
 
         By construction: module.load.all-or-nothing, module.load.tied, module.load.same-future,
-        module.refuses.broadcast-shape, module.refuses.lenient-shape, module.refuses.extended-key.
+        module.refuses.broadcast-shape, module.refuses.lenient-shape, module.refuses.extended-key,
+        module.refuses.unexpected-key, module.load.lenient, module.load.values, module.load.copies, module.load.dtype.
         """
         own = self._state()
-        # [module.refuses.missing-key] [module.refuses.unexpected-key]
+        # [module.refuses.missing-key]
         missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         if strict and (missing or unexpected):
             raise KeyError(f"state: missing keys {missing}, unexpected keys {unexpected}")
-        arrays = {key: np.asarray(state[key]) for key in own if key in state}  # [module.load.lenient]
+        arrays = {key: np.asarray(state[key]) for key in own if key in state}
         for key, array in arrays.items():
             if array.shape != own[key].data.shape:  # [module.refuses.shape]
                 raise ValueError(f"{key} of shape {array.shape}: expected {own[key].data.shape}")
-        for key, array in arrays.items():  # [module.load.values]
-            own[key].data[...] = array  # [module.load.in-place] [module.load.copies] [module.load.dtype]
+        for key, array in arrays.items():
+            own[key].data[...] = array  # [module.load.in-place]
 
 
 _Entry: TypeAlias = Parameter | Buffer | Module

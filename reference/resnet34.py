@@ -23,14 +23,14 @@ class ResNet34(Module):
 
     The stem has `width` output channels: 64 in ResNet-34, fewer in a small version for tests.
 
-    By construction: resnet34.refuses.channels, resnet34.refuses.rank, resnet34.output.dtype,
-    resnet34.parameters.count, resnet34.state.complete, resnet34.state.shapes, resnet34.mode.train,
-    resnet34.mode.eval.
+    By construction: resnet34.refuses.channels, resnet34.refuses.rank, resnet34.output.dtype, resnet34.parameters.count,
+    resnet34.state.complete, resnet34.state.shapes, resnet34.mode.train, resnet34.mode.eval, resnet34.defaults.sizes,
+    resnet34.in-channels.respected, resnet34.stages.channels, resnet34.stages.stride, resnet34.num-classes.respected.
     """
 
     def __init__(
         self,
-        in_channels: int = 3,  # [resnet34.defaults.sizes]
+        in_channels: int = 3,
         num_classes: int = 1000,
         *,
         width: int = 64,
@@ -45,15 +45,15 @@ class ResNet34(Module):
             first = ResidualBlock(in_channels, out_channels, stride, **made)
             return Sequential(first, *(ResidualBlock(out_channels, out_channels, **made) for _ in range(blocks - 1)))
 
-        # [resnet34.stem.value] [resnet34.in-channels.respected]
+        # [resnet34.stem.value]
         self.conv1 = Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False, **made)
         self.bn1 = BatchNorm2d(width, **made)
-        # [resnet34.stages.lengths] [resnet34.stages.channels] [resnet34.stages.stride]
+        # [resnet34.stages.lengths]
         self.layer1 = stage(width, width, blocks=3, stride=1)
         self.layer2 = stage(width, 2 * width, blocks=4, stride=2)
         self.layer3 = stage(2 * width, 4 * width, blocks=6, stride=2)
         self.layer4 = stage(4 * width, 8 * width, blocks=3, stride=2)
-        self.fc = Linear(8 * width, num_classes, **made)  # [resnet34.num-classes.respected]
+        self.fc = Linear(8 * width, num_classes, **made)
         for kernels in self.parameters():
             if kernels.data.ndim == 4:  # [resnet34.start.convolutions]
                 o, _, kh, kw = kernels.data.shape
@@ -62,20 +62,21 @@ class ResNet34(Module):
     def forward(self, x: Array) -> Array:
         """Return the scores (N, num_classes) of images x (N, in_channels, H, W).
 
-        By construction: resnet34.output.size, resnet34.output.fresh, resnet34.batch.independent,
-        resnet34.batch.empty, resnet34.input.unchanged, resnet34.input.layout, resnet34.call.stateless.
+        By construction: resnet34.output.size, resnet34.output.fresh, resnet34.batch.independent, resnet34.batch.empty,
+        resnet34.input.unchanged, resnet34.input.layout, resnet34.call.stateless, resnet34.stem.pool,
+        resnet34.blocks.value, resnet34.scores.linear.
         """
         y = relu(self.bn1(self.conv1(x)))
-        y = max_pool2d(y, **POOL)  # [resnet34.stem.pool]
+        y = max_pool2d(y, **POOL)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            y = stage(y)  # [resnet34.blocks.value]
+            y = stage(y)
         y = global_avg_pool2d(y)  # (N, 8·width) for any H and W: [resnet34.pool.global]
-        return self.fc(y)  # [resnet34.scores.linear]
+        return self.fc(y)
 
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
         """Return forward(x) and its pullback, which runs the pullbacks of the parts, the last one first.
 
-        By construction: resnet34.gradient.parameters.
+        By construction: resnet34.gradient.parameters, resnet34.gradient.value.
         """
         stem, through_conv1 = self.conv1.vjp(x)
         stem, through_bn1 = self.bn1.vjp(stem)
@@ -89,7 +90,6 @@ class ResNet34(Module):
         scores, through_fc = self.fc.vjp(global_avg_pool2d(last))
 
         def pull(cotangent: Array) -> Array:
-            # [resnet34.gradient.value]
             cotangent = global_avg_pool2d_vjp(through_fc(cotangent), last)
             for through in reversed(through_stages):
                 cotangent = through(cotangent)

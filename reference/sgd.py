@@ -21,7 +21,7 @@ def sgd_step(
     Raises ValueError for a gradient of another shape. This is the formula.
 
     By construction: sgd.gradient.unchanged, sgd.arguments.together, sgd.step.elementwise, sgd.step.every-element,
-    sgd.lr.zero.
+    sgd.lr.zero, sgd.weight-decay.velocity, sgd.momentum.first-step, sgd.lr.velocity.
     """
     if gradient.shape != parameter.shape:  # [sgd.refuses.gradient-shape]
         raise ValueError(f"gradient of shape {gradient.shape}: expected the parameter's, {parameter.shape}")
@@ -29,10 +29,10 @@ def sgd_step(
     moved_by = gradient.copy()
     # Weight decay and momentum of 0 are skipped and not multiplied by, because 0 · ∞ is NaN.
     if weight_decay:
-        moved_by += weight_decay * parameter  # [sgd.weight-decay.gradient] [sgd.weight-decay.velocity]
-    if momentum and velocity is not None:  # [sgd.momentum.first-step]
+        moved_by += weight_decay * parameter  # [sgd.weight-decay.gradient]
+    if momentum and velocity is not None:
         moved_by += momentum * velocity  # [sgd.momentum.accumulates]
-    return parameter - lr * moved_by, moved_by  # [sgd.step.value] [sgd.lr.velocity]
+    return parameter - lr * moved_by, moved_by  # [sgd.step.value]
 
 
 class SGD:
@@ -40,24 +40,24 @@ class SGD:
 
     Raises ValueError for an empty list of parameters, and for a negative lr, momentum or weight_decay.
 
-    By construction: sgd.buffers.unmoved, sgd.buffers.statistics, sgd.parameters.others, sgd.momentum.per-optimiser.
+    By construction: sgd.buffers.unmoved, sgd.buffers.statistics, sgd.parameters.others, sgd.momentum.per-optimiser,
+    sgd.parameters.list-kept, sgd.refuses.lr, sgd.refuses.momentum, sgd.refuses.weight-decay,
+    sgd.momentum.per-parameter.
     """
 
     def __init__(
         self, params: Iterable[Parameter], lr: float, momentum: float = 0.0, weight_decay: float = 0.0
     ) -> None:
         # A list of its own, because a generator can be read only once, and the caller may change a list later:
-        # [sgd.parameters.iterable] [sgd.parameters.list-kept]
+        # [sgd.parameters.iterable]
         self.params = list(params)
         if not self.params:  # [sgd.refuses.no-parameters]
             raise ValueError("params is empty: expected at least one Parameter")
-        # [sgd.refuses.lr] [sgd.refuses.momentum] [sgd.refuses.weight-decay]
         for name, value in {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}.items():
             if value < 0:
                 raise ValueError(f"{name}={value}: expected at least 0")
         # Attributes that each step reads, so that a schedule may set them: [sgd.lr.changed]
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
-        # [sgd.momentum.per-parameter]
         self.velocities: list[Array | None] = [None] * len(self.params)
 
     @property
@@ -69,12 +69,12 @@ class SGD:
         """Move every parameter that has a gradient.
 
         By construction: sgd.parameters.tied, sgd.parameters.unused, sgd.parameters.copied, sgd.parameters.loaded,
-        sgd.training.equals-model.
+        sgd.training.equals-model, sgd.step.every-parameter, sgd.parameters.dtype.
         """
-        for i, p in enumerate(self.params):  # [sgd.step.every-parameter]
+        for i, p in enumerate(self.params):
             if p.grad is not None:  # [sgd.parameters.without-gradient]
                 moved, self.velocities[i] = sgd_step(p.data, p.grad, self.velocities[i], **self.hyper)
-                # Write into the array that the module holds: [sgd.parameters.in-place] [sgd.parameters.dtype]
+                # Write into the array that the module holds: [sgd.parameters.in-place]
                 p.data[...] = moved
 
     def zero_grad(self) -> None:
@@ -91,9 +91,11 @@ class SGD:
         return {"velocities": [None if v is None else v.copy() for v in self.velocities]}
 
     def load_state_dict(self, state: Mapping[str, Sequence[Array | None]]) -> None:
-        """Continue with these velocities. Raises ValueError if there are not as many as parameters."""
+        """Continue with these velocities. Raises ValueError if there are not as many as parameters.
+
+        By construction: sgd.training.resumes, sgd.momentum.loaded.
+        """
         velocities = state["velocities"]
         if len(velocities) != len(self.params):
             raise ValueError(f"{len(velocities)} velocities: expected {len(self.params)}, one for each parameter")
-        # [sgd.training.resumes] [sgd.momentum.loaded]
         self.velocities = [None if v is None else v.copy() for v in velocities]
