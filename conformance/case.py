@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from nnspec.conformance.drawing import Decision, Draw
 from nnspec.conformance.formats import is_floating
 from nnspec.conformance.layouts import LAYOUTS
 
@@ -21,6 +22,9 @@ class Case:
     arrays: dict[str, Any]  # each an Array, or None where it is absent
     arguments: dict[str, Any] = field(default_factory=dict)
     layouts: dict[str, str] = field(default_factory=dict)  # array -> its layout, a key of LAYOUTS; else contiguous
+    # how it was drawn: the regime of its sizes, the kind of its data and their seed
+    sizes: str = "small"
+    data: tuple[str, int] | None = None
 
     def __getitem__(self, name: str) -> Any:
         return self.arrays[name] if name in self.arrays else self.arguments[name]
@@ -70,6 +74,17 @@ class Case:
         lies = {n: f" {layout}" for n, layout in self.layouts.items()}
         arrays = [f"{n}=None" if a is None else f"{n}{a.shape}{lies.get(n, '')}" for n, a in self.arrays.items()]
         return f"{self.stem}({', '.join(arrays + [f'{n}={v!r}' for n, v in self.arguments.items()])})"
+
+
+def drawn_within(sizes: str, decision: Decision[Any]) -> Decision[Any]:
+    """Return the decision whose sizes are of a regime. Its cases know how they were drawn."""
+
+    def make(draw: Draw) -> Any:
+        draw.sizes = sizes
+        made = draw(decision)
+        return replace(made, sizes=sizes, data=draw.data) if isinstance(made, Case) else made
+
+    return Decision(make)
 
 
 def whole(case: Case) -> Case:

@@ -19,10 +19,15 @@ T = TypeVar("T")
 
 
 class Draw:
-    """Bytes, one of which is read for each decision. Those behind the last byte are 0."""
+    """Bytes, one of which is read for each decision. Those behind the last byte are 0.
+
+    `sizes` is the regime of sizes, a key of REGIMES. `data` is the kind and the seed of the first data that was drawn.
+    """
 
     def __init__(self, values: bytes) -> None:
         self.values, self.used = values, 0
+        self.sizes = "small"
+        self.data: tuple[str, int] | None = None
 
     def __call__(self, decision: Decision[T]) -> T:
         """Decide."""
@@ -97,9 +102,20 @@ def any_of(*values: T) -> Decision[T]:
     return Decision(lambda draw: values[draw.below(len(values))])
 
 
-def dimension(*small: int) -> Decision[int]:
-    """A size of an axis or a number of windows. Every block draws its sizes here, now from a few small ones."""
-    return any_of(*small)
+# A regime of sizes: makes a number of what `of` names, where a few `small` numbers are legal.
+Regime = Callable[[Draw, str, tuple[int, ...]], int]
+REGIMES: dict[str, Regime] = {"small": lambda draw, of, small: small[draw.below(len(small))]}
+
+
+def dimension(*small: int, of: str = "axis") -> Decision[int]:
+    """A size. `of` says of what: an axis, the windows of one, a kernel, stride, padding, dilation, or groups.
+
+    Every block draws its sizes here, so that a regime can choose others.
+    """
+    return Decision(lambda draw: REGIMES[draw.sizes](draw, of, small))
+
+
+SIZES = (1, 1, 2, 2, 3, 3, 4, 5)  # of an axis, or numbers of its windows: small, and 5 in one case of eight
 
 
 def one_of(*decisions: Decision[Any]) -> Decision[Any]:
@@ -112,11 +128,12 @@ def tuples(*decisions: Decision[Any]) -> Decision[tuple[Any, ...]]:
     return Decision(lambda draw: tuple(draw(one) for one in decisions))
 
 
-def pairs(low: int, high: int) -> Decision[int | tuple[int, int]]:
-    """(rows, columns), each from low to high; equal ones as a single int, which must mean the same."""
+def pairs(low: int, high: int, of: str = "axis") -> Decision[int | tuple[int, int]]:
+    """(rows, columns), each a dimension from low to high; equal ones as a single int, which must mean the same."""
+    one = dimension(*range(low, high + 1), of=of)
 
     def make(draw: Draw) -> int | tuple[int, int]:
-        rows, columns = low + draw.below(high - low + 1), low + draw.below(high - low + 1)
+        rows, columns = draw(one), draw(one)
         return rows if rows == columns else (rows, columns)
 
     return Decision(make)

@@ -11,6 +11,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from nnspec.adapters.names import DTYPES, nearest
+from nnspec.conformance.case import drawn_within
 
 if TYPE_CHECKING:
     from nnspec.adapters.subject import Subject
@@ -231,9 +232,13 @@ class Check:
         """Whether it is about calls that must raise."""
         return kind(self.identifier) == "refusal"
 
-    def drawn(self, dtype: str = "float32", lacks: frozenset[str] = frozenset()) -> Any:
-        """Return the decision that its cases are drawn by, for a subject that lacks these arguments."""
-        return self.cases(dtype=dtype, lacks=lacks, **self.choices)
+    def drawn(self, dtype: str = "float32", lacks: frozenset[str] = frozenset(), sizes: str = "small") -> Any:
+        """Return the decision that its cases are drawn by, for a subject that lacks these arguments.
+
+        `sizes` is the regime of sizes. A state machine, which draws its steps itself, comes back as it is.
+        """
+        made = self.cases(dtype=dtype, lacks=lacks, **self.choices)
+        return made if isinstance(made, type) else drawn_within(sizes, made)
 
     @property
     def decides(self) -> bool:

@@ -93,7 +93,9 @@ KINDS = ("integers", "one-hot", "normal")
 def data(draw: Draw, dtype: str, kinds: tuple[str, ...] = KINDS) -> Data:
     """The three draws of the verdict rule: exact integers, one-hot weights on full mantissas, N(0, 1)."""
     # Each source of one case begins elsewhere, also where all bytes are 0.
-    return Data(kinds[draw.below(len(kinds))], draw.below(2**16) + 4099 * draw.used, dtype)
+    made = Data(kinds[draw.below(len(kinds))], draw.below(2**16) + 4099 * draw.used, dtype)
+    draw.data = draw.data or (made.kind, made.seed)
+    return made
 
 
 @composite
