@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks.cases import data, illegal_pairs
-from nnspec.conformance.drawing import Draw, any_of, booleans, composite, dimension, integers
+from nnspec.conformance.drawing import SIZES, Draw, any_of, booleans, composite, dimension, integers
 from nnspec.reference.windows import output_size, pooled_size
 
 ALL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "count_include_pad", "divisor_override")
@@ -42,11 +42,12 @@ def pools(
     """
     vary = tuple(name for name in vary if name not in lacks)
     ceil_mode = "ceil_mode" not in lacks and (ending != "any" or ("ceil_mode" in vary and draw(MORE_OFTEN)))
-    rows = draw(dimension(*kernels))
-    kernel = (rows, draw(dimension(*kernels)) if "kernel_size" in vary else rows)
+    rows = draw(dimension(*kernels, of="kernel"))
+    kernel = (rows, draw(dimension(*kernels, of="kernel")) if "kernel_size" in vary else rows)
     axes = [_axis(draw, k, vary, ending, ceil_mode, "stride" not in lacks) for k in kernel]
     size, stride, padding, dilation = (tuple(pair) for pair in zip(*axes, strict=True))
-    many = (1, 1) if max(kernel) > 9 else (draw(dimension(*range(batch, 4))), draw(dimension(*channels)))
+    images = dimension(*[n for n in SIZES if n >= batch])
+    many = (1, 1) if max(kernel) > 9 else (draw(images), draw(dimension(*channels)))
     values = draw(data(dtype, ("integers", "normal")))
     arguments = {
         "kernel_size": _as_int(kernel),
@@ -67,10 +68,10 @@ def _axis(
     draw: Draw, k: int, vary: tuple[str, ...], ending: str, ceil_mode: bool, own_stride: bool
 ) -> tuple[int, int, int, int]:
     """Size, stride, padding and dilation of one axis."""
-    p = draw(integers(0, k // 2)) if "padding" in vary else 0
-    d = draw(integers(1, 3)) if "dilation" in vary else 1
+    p = draw(dimension(*range(k // 2 + 1), of="padding")) if "padding" in vary else 0
+    d = draw(dimension(1, 2, 3, of="dilation")) if "dilation" in vary else 1
     least = {"extra": 2, "dropped": max(2, k - p + 1)}.get(ending, 1)
-    s = draw(integers(least, least + 2)) if "stride" in vary else 1 if own_stride else k
+    s = draw(dimension(*range(least, least + 3), of="stride")) if "stride" in vary else 1 if own_stride else k
     if ending == "any" and ceil_mode and s > 1 and k > p + 1 and draw(booleans()):
         ending = "extra"  # by chance alone it is rare where there is padding
     left_over = {
@@ -80,7 +81,8 @@ def _axis(
         "any": (1 - s if ceil_mode else 0, s - 1),  # below 0: the first window hangs over already
     }[ending]
     span, fewest = d * (k - 1) + 1 - 2 * p, d if p else 1
-    more, overhang = (draw(dimension(1, 2, 3, 4)) - 1) * s + draw(integers(*left_over)), min(s - 1, span - fewest)
+    more = (draw(dimension(*SIZES, of="windows")) - 1) * s + draw(integers(*left_over))
+    overhang = min(s - 1, span - fewest)
     if ceil_mode and ending in ("any", "extra") and overhang > 0 and draw(any_of(False, False, True)):
         more = -draw(integers(1, overhang))  # one window, larger than the padded image
     n = span + more

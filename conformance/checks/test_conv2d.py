@@ -16,13 +16,25 @@ from nnspec.conformance.checks.convolutions import (
     channels,
     differing_in_one,
     gradients_by,
+    grouped,
     long_kernel,
     no_pair,
     rank,
     starts_uniform,
 )
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, pairs, reaches
+from nnspec.conformance.drawing import (
+    SIZES,
+    Decision,
+    Draw,
+    any_of,
+    booleans,
+    composite,
+    dimension,
+    integers,
+    pairs,
+    reaches,
+)
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.conv2d import conv2d, conv2d_vjp
@@ -47,19 +59,19 @@ def cases(
     The image's size follows from the number of windows and the rows and columns left over, so every draw is legal.
     """
     vary = tuple(name for name in vary if name not in lacks)
-    stride = draw(pairs(1, 3)) if "stride" in vary else 1
-    padding = draw(pairs(0, 2)) if "padding" in vary else 0
-    dilation = draw(pairs(1, 3)) if "dilation" in vary else 1
-    groups = draw(integers(1, 3)) if "groups" in vary else 1
-    kernel = as_pair(draw(pairs(1, 3)))
+    stride = draw(pairs(1, 3, "stride")) if "stride" in vary else 1
+    padding = draw(pairs(0, 2, "padding")) if "padding" in vary else 0
+    dilation = draw(pairs(1, 3, "dilation")) if "dilation" in vary else 1
+    groups, channels = draw(grouped("groups" in vary, (1, 1, 2, 3, 17, 33) if wide else (1, 2, 3)))
+    rows = draw(dimension(1, 2, 3, 3, of="kernel"))
+    kernel = rows, draw(dimension(rows, 1, 2, 3, of="kernel"))  # kernels are often square
     size = []
     for k, s, p, d in zip(kernel, as_pair(stride), as_pair(padding), as_pair(dilation), strict=True):
-        windows, left_over = draw(dimension(1, 2, 3, 4)), draw(integers(0, s - 1))
+        windows, left_over = draw(dimension(*SIZES, of="windows")), draw(integers(0, s - 1))
         size.append(max(1, (windows - 1) * s + d * (k - 1) + 1 - 2 * p + left_over))
-    channels = draw(dimension(*([1, 2, 3, 17, 33] if wide else [1, 2, 3])))
     outputs = draw(dimension(1, 2, 3))
     values = draw(data(dtype))
-    x = values.inputs(draw(dimension(*range(batch, 4))), groups * channels, *size)
+    x = values.inputs(draw(dimension(*[n for n in SIZES if n >= batch])), groups * channels, *size)
     weight = values.weights(groups * outputs, channels, *kernel)
     bias = values.offsets(groups * outputs) if "bias" in vary and draw(booleans()) else None
     arguments = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}

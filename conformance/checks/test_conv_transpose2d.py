@@ -25,13 +25,25 @@ from nnspec.conformance.checks.convolutions import (
     channels,
     differing_in_one,
     gradients_by,
+    grouped,
     long_kernel,
     no_pair,
     rank,
     starts_uniform,
 )
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, one_of, reaches
+from nnspec.conformance.drawing import (
+    SIZES,
+    Decision,
+    Draw,
+    any_of,
+    booleans,
+    composite,
+    dimension,
+    integers,
+    one_of,
+    reaches,
+)
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -65,11 +77,10 @@ def cases(
     rows = _axis(draw, vary, least, kernels)
     columns = _axis(draw, vary, least, (rows[1], *kernels))  # kernels are often square
     size, kernel, *pairs = zip(rows, columns, strict=True)
-    groups = draw(integers(1, 3)) if "groups" in vary else 1
-    channels = draw(dimension(*([1, 2, 3, 17, 33] if wide else [1, 2, 3])))
+    groups, channels = draw(grouped("groups" in vary, (1, 1, 2, 3, 17, 33) if wide else (1, 2, 3)))
     outputs = channels if square else draw(dimension(1, 2, 3))
     values = draw(data(dtype, kinds))
-    x = values.inputs(draw(dimension(*range(batch, 4))), groups * channels, *size)
+    x = values.inputs(draw(dimension(*[n for n in SIZES if n >= batch])), groups * channels, *size)
     weight = _weight(values, groups, channels, outputs, kernel)
     bias = values.offsets(groups * outputs) if "bias" in vary and draw(booleans()) else None
     arguments = {name: p[0] if p[0] == p[1] else p for name, p in zip(PAIRS, pairs, strict=True)}
@@ -80,13 +91,13 @@ def _axis(
     draw: Draw, vary: tuple[str, ...], least: int, kernels: tuple[int, ...]
 ) -> tuple[int, int, int, int, int, int]:
     """Size, kernel size, stride, padding, output padding and dilation of one axis."""
-    k = draw(dimension(*kernels))
-    s = draw(integers(1 + least, 3)) if "stride" in vary else 1
-    d = draw(integers(1, 3)) if "dilation" in vary else 1
-    p = draw(integers(least, 2)) if "padding" in vary else 0
+    k = draw(dimension(*kernels, of="kernel"))
+    s = draw(dimension(*range(1 + least, 4), of="stride")) if "stride" in vary else 1
+    d = draw(dimension(1, 2, 3, of="dilation")) if "dilation" in vary else 1
+    p = draw(dimension(*range(least, 3), of="padding")) if "padding" in vary else 0
     e = draw(integers(min(least, max(s, d) - 1), max(s, d) - 1)) if "output_padding" in vary else 0
     taken_off = 2 * p - d * (k - 1) - e  # so many rows of the image's own must be left, and one more
-    return max(draw(dimension(1, 2, 3)), -(-taken_off // s) + 1), k, s, p, e, d
+    return max(draw(dimension(*SIZES)), -(-taken_off // s) + 1), k, s, p, e, d
 
 
 def _weight(values: Data, groups: int, channels: int, outputs: int, kernel: tuple[int, ...]) -> Array:
@@ -525,6 +536,6 @@ def test_reach_corners() -> None:
         lambda c: as_pair(c["stride"])[0] > c["weight"].shape[2] and c["bias"] is not None,
         lambda c: c["weight"].shape[0] == c["weight"].shape[1] > 1,
         lambda c: c["weight"].shape[2:] == (1, 1) and as_pair(c["dilation"])[0] > 1,
-        lambda c: c["weight"].shape[0] == 33,
+        lambda c: c["weight"].shape[0] == 33 * c["groups"],
     ):
         reaches(cases(dtype="float32", wide=True), corner)

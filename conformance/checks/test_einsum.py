@@ -114,7 +114,7 @@ def _add_ellipsis(draw: Draw, kind: str, terms: list, shapes: list, output: list
     kind = draw(any_of("none", "kept", "broadcast", "empty")) if kind == "any" else kind
     if kind == "none":
         return
-    full = [] if kind == "empty" else draw(lists(integers(2, 3), min_size=1, max_size=3))
+    full = [] if kind == "empty" else draw(lists(dimension(2, 3), min_size=1, max_size=3))
     owners = draw(permutations(range(len(terms))))[: draw(integers(1, len(terms)))]
     for owner in owners:
         hidden = list(full)

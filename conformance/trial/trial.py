@@ -127,10 +127,14 @@ class Trial:
         """The block as a module with the case's arrays as its state, for several calls and what lies between them."""
         return Built(self, self.do(Build(case)), case)
 
-    def new(self, stem: str, *positional: Any, **keywords: Any) -> Any:
-        """A module as its constructor leaves it; Lacks where that does not have one of the keywords."""
+    def new(self, stem: str, *positional: Any, called_with: Case | None = None, **keywords: Any) -> Any:
+        """A module as its constructor leaves it; Lacks where that does not have one of the keywords.
+
+        Of several classes it is the one for the case that it will be called with, or the first.
+        """
         classes = self.subject.classes
-        name = next(name for name in SIGNATURES[stem].classes if name in classes)
+        first = next(name for name in SIGNATURES[stem].classes if name in classes)
+        name = self.subject.class_of(stem, called_with.arrays) if called_with else first
         if missing := keywords.keys() - (parameters(classes[name]) or keywords.keys()):
             raise Lacks(f"{classes[name].__name__} has no argument {min(missing)}")
         keywords = self.subject.completed(stem, classes[name], keywords)
