@@ -7,20 +7,15 @@ Exit status 1 if a ratio is above its bar. Beside each stands the ratio of the m
 work on the rest could better.
 """
 
-import argparse
-import os
-import statistics
-import subprocess
 import sys
 import time
 
-os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported
+import against_torch
 import numpy as np
 import torch
 from nnspec.reference.resnet34 import ResNet34
 from torch.nn import functional as F
 
-SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 BARS = {  # (dtype, N) -> at most, with the Haswell kernels and with those that OpenBLAS chooses
     ("float32", 1): {"Haswell": 1.7, None: 1.15},
     ("float32", 8): {"Haswell": 2.0, None: 1.3},
@@ -76,8 +71,8 @@ def products(dtype, n):
     return call
 
 
-def measure(dtype, n, rounds):
-    """CPU time of the reference and of the products alone ÷ torch's: medians over rounds in which each runs once."""
+def times_of(dtype, n, rounds):
+    """The CPU times of torch, of the reference and of the products alone, which run once in each round."""
     rng = np.random.default_rng(0)
     model = ResNet34(dtype=dtype, rng=rng).eval()
     for _, buffer in model.named_buffers():  # statistics of a network that has seen images, so that no norm is idle
@@ -100,38 +95,15 @@ def measure(dtype, n, rounds):
                 start = time.process_time()
                 call()
                 times[name].append(time.process_time() - start)
-    ratios = (
-        statistics.median(a / b for a, b in zip(times[name], times["torch"], strict=True))
-        for name in ("reference", "products")
+    return times
+
+
+def measure(rounds):
+    """Yield a row for each dtype and number of images."""
+    return (
+        against_torch.Row(f"{dtype}, N = {n}", times_of(dtype, n, rounds), bars) for (dtype, n), bars in BARS.items()
     )
-    return statistics.median(times["torch"]), *ratios
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--both", action="store_true", help="also run with OPENBLAS_CORETYPE and _L2_SIZE unset")
-    parser.add_argument("--rounds", type=int, default=11)
-    arguments = parser.parse_args()
-    if arguments.both:
-        native = {key: value for key, value in os.environ.items() if key not in SETTINGS}
-        command = [sys.executable, __file__, f"--rounds={arguments.rounds}"]
-        return max([subprocess.run(command, env=env).returncode for env in (dict(os.environ), native)])
-
-    torch.set_num_threads(1)
-    coretype = os.environ.get("OPENBLAS_CORETYPE")
-    print(", ".join(f"{name}={os.environ.get(name, '(unset)')}" for name in SETTINGS), "- one thread")
-    print("dtype    N   torch ms   products/torch   reference/torch   bar")
-    missed = False
-    for (dtype, n), bars in BARS.items():
-        seconds, reference, limit = measure(dtype, n, arguments.rounds)
-        bar = bars.get(coretype, float("inf"))
-        missed |= reference > bar
-        verdict = "" if reference <= bar else "   missed"
-        print(
-            f"{dtype}  {n}   {seconds * 1e3:8.1f}   {limit:14.2f}   {reference:15.2f}   {bar:.2f}{verdict}", flush=True
-        )
-    return int(missed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(against_torch.main(__file__, __doc__, 11, measure))

@@ -9,20 +9,15 @@ rows: the way back alone, for which either keeps what its forward pass has chose
 alone, beside torch's two passes.
 """
 
-import argparse
-import os
-import statistics
-import subprocess
 import sys
 import time
 
-os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported
+import against_torch
 import numpy as np
 import torch
 from nnspec.reference.conv2d import gradient_of_weight, gradient_of_x
 from nnspec.reference.max_pool2d import MaxPool2d, max_pool2d_vjp
 
-SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 BARS = {  # at most, with the Haswell kernels and with those that OpenBLAS chooses
     "weight": {"Haswell": 1.5, None: 1.1},
     "x": {"Haswell": 1.8, None: 1.2},
@@ -93,52 +88,21 @@ def pool_calls(rng):
 
 
 def measure(rounds):
-    """By (operand, who): the CPU time of all blocks together, one value for each round; the calls take turns."""
+    """Yield a row for each operand: the CPU times of all blocks together. The calls take turns."""
     rng = np.random.default_rng(0)
-    totals = {}
+    totals = {operand: {} for operand in BARS}
     for many, named in [*((many, calls(rng, *shape)) for many, *shape in CONVOLUTIONS), (1, pool_calls(rng))]:
         for operand in {operand for operand, _ in named}:
             ours, theirs = named[operand, "reference"](), named[operand, "torch"]()
             assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max(), "the two gradients are not the same"
         for number in range(rounds):
-            for key, call in named.items():
+            for (operand, who), call in named.items():
                 start = time.process_time()
                 call()
-                total = totals.setdefault(key, [0.0] * rounds)
+                total = totals[operand].setdefault(who, [0.0] * rounds)
                 total[number] += many * (time.process_time() - start)
-    return totals
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--both", action="store_true", help="also run with OPENBLAS_CORETYPE and _L2_SIZE unset")
-    parser.add_argument("--rounds", type=int, default=15)
-    arguments = parser.parse_args()
-    if arguments.both:
-        native = {key: value for key, value in os.environ.items() if key not in SETTINGS}
-        command = [sys.executable, __file__, f"--rounds={arguments.rounds}"]
-        return max([subprocess.run(command, env=env).returncode for env in (dict(os.environ), native)])
-
-    torch.set_num_threads(1)
-    coretype = os.environ.get("OPENBLAS_CORETYPE")
-    print(", ".join(f"{name}={os.environ.get(name, '(unset)')}" for name in SETTINGS), "- one thread")
-    print("gradient of   torch ms   products/torch   reference/torch   bar")
-    missed, totals = False, measure(arguments.rounds)
-    for operand, bars in BARS.items():
-        torchs = totals[operand, "torch"]
-        products, reference = (
-            statistics.median(a / b for a, b in zip(totals[operand, who], torchs, strict=True))
-            if (operand, who) in totals
-            else float("nan")
-            for who in ("products", "reference")
-        )
-        bar = bars.get(coretype, float("inf"))
-        missed |= reference > bar
-        verdict = "" if reference <= bar else "   missed"
-        milliseconds = statistics.median(torchs) * 1e3
-        print(f"{operand:11} {milliseconds:10.1f}   {products:14.2f}   {reference:15.2f}   {bar:.2f}{verdict}")
-    return int(missed)
+    return (against_torch.Row(operand, totals[operand], bars) for operand, bars in BARS.items())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(against_torch.main(__file__, __doc__, 15, measure))
