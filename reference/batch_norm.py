@@ -269,7 +269,7 @@ class _BatchNorm(Module):
         """Return the normalised x. In training mode, also update the buffers.
 
         By construction: batch_norm.mode.round-trip, batch_norm.call.stateless, batch_norm.call.neighbours,
-        batch_norm.refuses.module-rank.
+        batch_norm.refuses.module-rank, batch_norm.law.scale.
         """
         rank("x", x, *self.ranks)
         momentum = self.momentum

@@ -211,6 +211,14 @@ test_axes_rank_4 = law(
 )
 
 
+@requirement("batch_norm.law.scale", cases, vary=("weight", "bias", "eps"), modes=(True,), needs=("training", "eps"))
+def test_law_scale(subject: Trial, case: Case) -> None:
+    """x times 4 with eps times 16, both of which are exact."""
+    before = laws.own(subject.presumed(case), expected(case)[0])
+    louder = case.but(x=4 * case["x"], eps=16 * case["eps"])
+    subject.expect(subject(louder), before, "the result, with x times 4 and eps times 16,")
+
+
 @requirement("batch_norm.channel.independent", cases, vary=("statistics", "weight"), channels=(2, 3))
 def test_channel_independent(subject: Trial, case: Case) -> None:
     """The first channel's results, whatever is in the others."""

@@ -176,6 +176,45 @@ test_arguments_defaults = law(
     arguments=ALL,
     defaults=("stride", "padding", "dilation", "groups"),
 )
+
+
+@requirement("conv2d.window.local", cases)
+def test_window_local(subject: Trial, case: Case) -> None:
+    """An element of the first image changes its sign: windows without it keep their result, within the bound."""
+    before, marked = laws.own(subject.presumed(case), expected(case)), np.zeros(case["x"].shape)
+    marked[0, 0, case["x"].shape[2] // 2, case["x"].shape[3] // 2] = 1
+    reached = conv2d(marked, np.ones(case["weight"].shape), **case.arguments) != 0
+    others = before.change(before.value, lambda bound, _: np.where(reached, np.inf, bound), before.source)
+    changed = case.but(x=np.where(marked, -case["x"], case["x"]))
+    subject.expect(subject(changed), others, "the result, whose windows do not reach the element that changed,")
+
+
+@composite
+def with_room(draw, *, dtype: str, lacks: frozenset[str]):
+    """A convolution of an image with room for a shift by one stride, and for a window away from the border."""
+    case = draw(cases(dtype=dtype, lacks=lacks))
+    (sh, sw), (ph, pw), (n, c, h, w) = as_pair(case["stride"]), as_pair(case["padding"]), case["x"].shape
+    return case.but(x=draw(data(dtype)).inputs(n, c, h + 2 * ph + 3 * sh, w + 2 * pw + 3 * sw))
+
+
+@requirement("conv2d.law.shift", with_room)
+def test_law_shift(subject: Trial, case: Case) -> None:
+    """Two views of the image, the second one stride further down and to the right: windows that lie in both of them."""
+    rows, columns = as_pair(case["stride"])
+    one, other = case.but(x=case["x"][:, :, :-rows, :-columns]), case.but(x=case["x"][:, :, rows:, columns:])
+    arguments = zip(*(as_pair(one[name]) for name in ("stride", "padding", "dilation")), strict=True)
+    sizes = zip(one["x"].shape[2:], one["weight"].shape[2:], arguments, strict=True)
+    inside = [(-(-p // s), (n + p - d * (k - 1) - 1) // s) for n, k, (s, p, d) in sizes]
+    (top, bottom), (left, right) = inside
+
+    def later(y: np.ndarray) -> np.ndarray:
+        return y[..., top + 1 : bottom + 1, left + 1 : right + 1]
+
+    same = laws.part_of(laws.own(subject.presumed(one), expected(one)), later)
+    found = subject(other)[..., top:bottom, left:right]
+    subject.expect(found, same, "the result of the image that was shifted by one stride, away from the border,")
+
+
 special = Laws(specials, expected, of=cases, operand="x", dtypes=LONG, effort=2)
 test_special_value = special(
     "conv2d.special.value", laws.equals_reference, "Where it belongs, and nowhere else.", vary=UNGROUPED

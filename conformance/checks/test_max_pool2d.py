@@ -149,6 +149,24 @@ test_value_minus_infinity = law(
 test_range_ends = law("max_pool2d.range.ends", laws.keeps_subnormals, cases=wholes, of=cases)
 
 
+@composite
+def window_by_window(draw, *, dtype: str, lacks: frozenset[str]):
+    """Two by two windows, side by side."""
+    case = draw(cases(dtype=dtype, lacks=lacks, vary=("kernel_size",)))
+    rows, columns = as_pair(case["kernel_size"])
+    x = draw(data(dtype, ("integers", "normal"))).inputs(*case["x"].shape[:2], 2 * rows, 2 * columns)
+    return case.but(x=x, stride=None if "stride" in lacks else case["kernel_size"])
+
+
+@requirement("max_pool2d.law.anywhere", window_by_window)
+def test_law_anywhere(subject: Trial, case: Case) -> None:
+    """The elements of each window moved by one row and one column; the last ones become the first."""
+    n, c, h, w = case["x"].shape
+    moved = np.roll(case["x"].reshape(n, c, 2, h // 2, 2, w // 2), (1, 1), (3, 5)).reshape(n, c, h, w)
+    what = "the result, with the elements of each window in another order,"
+    laws.agrees(subject, case.but(x=moved), case, expected(case), what)
+
+
 def _strides_by(subject: Trial, case: Case, stride: Any) -> None:
     own = case.but(stride=stride)
     laws.agrees(subject, case.without("stride"), own, expected(own), "without stride, the result")

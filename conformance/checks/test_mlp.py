@@ -133,6 +133,14 @@ test_arguments_together = law(
 )
 
 
+@requirement("mlp.law.permutation", cases)
+def test_law_permutation(subject: Trial, case: Case) -> None:
+    """The last input feature becomes the first, and so does the last column of the first weight."""
+    moved = {"x": np.roll(case["x"], 1, -1), "fc1.weight": np.roll(case["fc1.weight"], 1, 1)}
+    what = "the result, with features and columns in another order,"
+    laws.agrees(subject, case.but(**moved), case, expected(case), what)
+
+
 # -- depth -------------------------------------------------------------------------------------------------------------
 
 DEEP = (2, 3, 4)

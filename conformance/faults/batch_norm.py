@@ -1374,3 +1374,8 @@ for _name in ("eps", "momentum"):
     _wrong(f"batch_norm.call.stateless/without-{_name}", f"programs are kept under a key that leaves out {_name}")(
         _keyed_without(_name)
     )
+
+
+_training_with("batch_norm.law.scale/clamped", "a variance of more than 4 counts as 4")(
+    lambda x, m, v: (_statistics(x)[0], np.minimum(_statistics(x)[1], x.dtype.type(4)))
+)

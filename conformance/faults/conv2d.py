@@ -599,3 +599,25 @@ _wrong("conv2d.batch.absent/batch-stays", "an image without its batch gives a ba
 _wrong("conv2d.batch.absent/transposed", "rows and columns of an image without its batch change places")(
     lambda x, w, b, **h: right(x[None].swapaxes(2, 3), w, b, **h)[0] if x.ndim == 3 else right(x, w, b, **h)
 )
+
+
+_wrong("conv2d.window.local/mean", "a hundredth of the image's mean is added everywhere")(
+    lambda x, w, b, **h: (
+        right(x, w, b, **h) + x.mean((1, 2, 3), keepdims=True) / 100 if x.ndim == 4 else right(x, w, b, **h)
+    )
+)
+
+
+@_wrong("conv2d.law.shift/place", "an output is larger the further down it lies")
+def _by_place(x, w, b, **h):
+    y = right(x, w, b, **h)
+    return y * (1 + np.arange(y.shape[2], dtype=y.dtype)[:, None] / 8)
+
+
+@_wrong("conv2d.law.shift/tiles", "windows that begin in an odd column miss their last column")
+def _by_column(x, w, b, **h):
+    y = right(x, w, b, **h)
+    without = w.copy()
+    without[..., -1] = 0
+    y[..., 1::2] = right(x, without, b, **h)[..., 1::2]
+    return y

@@ -802,3 +802,10 @@ fault(
     ReLU=type("ReLU", (ReLU,), {"forward": _relu}),
     MLP=type("MLP", (Right,), {"forward": _after_relu}),
 )
+
+
+_wrong("mlp.law.permutation/by-place", "a feature counts less the later it comes")(
+    lambda self, x, *weights: (
+        _right(x * (1 / np.arange(1, x.shape[-1] + 1)).astype(x.dtype), *weights) if x.ndim else _right(x, *weights)
+    )
+)
