@@ -16,6 +16,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 SCHEMA = json.loads(resources.files("nnspec.conformance.report").joinpath("report.schema.json").read_text("utf-8"))
+HANGS = 600  # seconds after which a command does not return: many times what it takes on a machine with other work
 ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 NOT_PASSED_ON = ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_CURRENT_TEST")
 for name in (*NOT_PASSED_ON, "PYTHONDONTWRITEBYTECODE"):  # to compile nnspec anew takes a third of a short command
@@ -72,7 +73,7 @@ class Desk:
         path.write_text(dedent(text), "utf-8")
         return path
 
-    def run(self, *command: Any, timeout: float = 120, **environment: str) -> Done:
+    def run(self, *command: Any, timeout: float = HANGS, **environment: str) -> Done:
         done = subprocess.run(
             [sys.executable, *map(str, command)],
             cwd=self.folder,

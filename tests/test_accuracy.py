@@ -230,7 +230,7 @@ def test_a_convolution_by_a_transform_is_class_c_for_a_file_that_says_so(desk, f
 
 
 def test_a_class_that_there_is_not(desk):
-    done = desk.check(SHORT.format(declared='ACCURACY = ["Z"]'))
+    done = desk.check(SHORT.format(declared='ACCURACY = ["Z"]'), "-n", 0)
     assert done.code == 2
     assert "ACCURACY = ['Z']: expected some of B2, T, L, C, N, not 'Z'" in done.err
 

@@ -26,7 +26,7 @@ def example():
 def run(*arguments):
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
     command = [sys.executable, EXAMPLE, *map(str, arguments)]
-    return subprocess.run(command, env={**os.environ, **one_thread}, capture_output=True, encoding="utf-8", timeout=120)
+    return subprocess.run(command, env={**os.environ, **one_thread}, capture_output=True, encoding="utf-8", timeout=600)
 
 
 def test_the_loss_and_its_gradient_are_those_of_torch(example):

@@ -26,16 +26,21 @@ WRONG = """
     def relu(x):
         return x * (x > 0)
 """
-SLOW = """
+HELD = """
+    import pathlib
     import time
     import numpy as np
 
+    hold, log = pathlib.Path("hold"), pathlib.Path("nnspec-report/results.jsonl")
+
     def relu(x):
-        time.sleep(0.01)
+        while hold.exists() and log.exists() and '"record"' in log.read_text():
+            time.sleep(0.01)
         return x * (x > 0)
 """
 FEW = ("--block", "relu", "--dtype", "float32", "-n", "1")
 ALONE = (*FEW[:-1], "0")  # in one process
+PATIENT = (*FEW, "--timeout", "600")
 NNSPEC = (sys.executable, "-m", "nnspec.conformance.cli")
 
 
@@ -123,19 +128,20 @@ def test_the_log_has_what_the_report_has(desk):
 
 
 def test_a_killed_run_goes_on_to_the_same_report(desk):
-    whole = desk.check(SLOW, *FEW, "--out", "whole")
+    whole = desk.check(HELD, *PATIENT, "--out", "whole")
     assert whole.code == 1
     folder = desk.folder / "nnspec-report"
-    log = folder / "results.jsonl"
-    run = started(desk)
+    log, hold = folder / "results.jsonl", desk.write("hold", "")
+    run = started(desk, *PATIENT[-2:])
     wait_for_a_record(log, run)
     run.kill()
     run.communicate()
+    hold.unlink()
     kept = results(log)
     assert not (folder / "report.json").exists()
     with log.open("ab") as file:
         file.write(b'{"at": 1.5, "record": {"requirement": "relu.outp')  # torn
-    done = desk.nnspec("check", "layers.py", *FEW, "--resume")
+    done = desk.nnspec("check", "layers.py", *PATIENT, "--resume")
     assert done.code == 1, done.err
     assert 0 < len(kept) < len(done.report["results"])
     assert results(folder / "report.json") == results(desk.folder / "whole" / "report.json")
@@ -200,15 +206,17 @@ def test_a_damaged_log_is_not_gone_on_with(desk):
 
 
 def test_a_folder_belongs_to_one_run(desk):
-    desk.write("layers.py", SLOW)
-    first = started(desk)
+    desk.write("layers.py", HELD)
+    hold = desk.write("hold", "")
+    first = started(desk, *PATIENT[-2:])
     wait_for_a_record(desk.folder / "nnspec-report" / "results.jsonl", first)
-    second = desk.nnspec("check", "layers.py", *FEW)
+    second = desk.nnspec("check", "layers.py", *PATIENT)
     assert second.code == 2
     assert f"a run that has not ended, process {first.pid};" in second.err
+    hold.unlink()
     assert first.wait() == 1
     assert first.communicate()[1] == ""
-    assert desk.nnspec("check", "layers.py", *FEW, "--resume").code == 1
+    assert desk.nnspec("check", "layers.py", *PATIENT, "--resume").code == 1
 
 
 def test_scripts_of_an_earlier_run_go_and_other_files_stay(desk):

@@ -122,8 +122,8 @@ def test_both_forms_are_checked(judged):
 
 def test_the_callers_environment_reaches_the_subject(desk):
     text = "import os\nimport numpy as np\n\ndef relu(x):\n    return np.maximum(x, float(os.environ['FLOOR']))\n"
-    assert desk.check(text, "--dtype", "float32", FLOOR="0").code == 0
-    assert desk.check(text, "--dtype", "float32", FLOOR="1").code == 1
+    assert desk.check(text, "--dtype", "float32", "-n", 1, FLOOR="0").code == 0
+    assert desk.check(text, "--dtype", "float32", "-n", 1, FLOOR="1").code == 1
 
 
 # -- which library -----------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_what_torchs_compiler_gets_wrong_is_found(desk):
         print(outcome.verdict, outcome.reason)
     """
     desk.write("program.py", program)
-    done = desk.run("program.py", timeout=600)
+    done = desk.run("program.py")
     assert done.out.startswith("fail the gradient of x"), done.out + done.err
 
 
