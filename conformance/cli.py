@@ -92,8 +92,8 @@ def _log_begun(options: argparse.Namespace) -> int | None:
     """Return when the log of a run of `check` was last written to, if there is one."""
     from nnspec.conformance.system.log import NAME
 
-    log = Path(options.out) / NAME
-    return log.stat().st_mtime_ns if options.command == "check" and log.is_file() else None
+    log = Path(options.out) / NAME if options.command == "check" else None
+    return log.stat().st_mtime_ns if log is not None and log.is_file() else None
 
 
 def _deliver(

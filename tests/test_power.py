@@ -40,7 +40,7 @@ def test_the_score_is_printed_and_written(desk):
 def test_a_page_without_a_place_for_the_score_is_refused_before_the_work(desk):
     desk.write("page.md", "nothing here\n")
     for page in ("page.md", "missing.md"):
-        done = desk.nnspec("power", "--block", "relu", "--profile", "quick", "--page", page)
+        done = desk.nnspec("power", "--block", "relu", "--profile", "quick", "--page", page, "-n", 0)
         assert done.code == 2
         assert f"--page {page}: expected a page with <!-- score -->" in done.err
 
