@@ -56,8 +56,13 @@ def relu(x):
 
 def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     """(N, C, H, W) -> (N, O, OH, OW)"""
-    stride, padding, dilation = _pair("stride", stride, 1), _pair("padding", padding, 0), _pair("dilation", dilation, 1)
-    around = [(p, p) for p in padding]
+    stride, dilation = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
+    if isinstance(padding, str):
+        _require(x.ndim == weight.ndim == 4, f"four dimensions, not {x.shape} and {weight.shape}")
+        span = [d * (k - 1) + 1 for k, d in zip(weight.shape[2:], dilation, strict=True)]
+        around = lax.padtype_to_pads(x.shape[2:], span, stride, padding.upper())
+    else:
+        around = [(p, p) for p in _pair("padding", padding, 0)]
     return _convolution(x, weight, bias, stride, around, (1, 1), dilation, groups, "OIHW")
 
 
@@ -253,7 +258,7 @@ def declines(stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapp
         return None
     names = ("stride", "padding", "dilation", "output_padding")
     given = [arguments.get(name, name in ("stride", "dilation")) for name in names]
-    if any(np.size(value) > 2 for value in given):  # which is refused
+    if any(isinstance(value, str) or np.size(value) > 2 for value in given):  # no defect was seen, or it is refused
         return None
     s, p, d, e = (np.broadcast_to(value, 2) for value in given)
     n, k = np.array(x.shape[2:]), np.array(weight.shape[2:])

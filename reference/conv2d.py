@@ -13,7 +13,7 @@ def definition(
     bias: Array | None = None,
     *,
     stride: Pair = 1,
-    padding: Pair = 0,
+    padding: Pair | str = 0,
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Array:
@@ -23,10 +23,11 @@ def definition(
 
     By construction: conv2d.arguments.defaults.
     """
-    strides, paddings, dilations = _check(x, weight, bias, stride, padding, dilation, groups)
+    strides, paddings, dilations, overhang = _check(x, weight, bias, stride, padding, dilation, groups)
     (n, _, h, w), (o, cg, kh, kw) = x.shape, weight.shape
-    oh, ow = output_size((h, w), (kh, kw), strides, paddings, dilations)
-    view = windows(pad(x, paddings), (kh, kw), strides, dilations).reshape(n, groups, cg, kh, kw, oh, ow)
+    oh, ow = output_size((h, w), (kh, kw), strides, paddings, dilations, overhang)
+    view = windows(pad(x, paddings, 0, overhang), (kh, kw), strides, dilations)
+    view = view.reshape(n, groups, cg, kh, kw, oh, ow)
     kernels = weight.reshape(groups, o // groups, cg, kh, kw)
     y = np.einsum("gocij,ngcijrs->ngors", kernels, view).reshape(n, o, oh, ow)
     return y if bias is None else y + bias[:, None, None]
@@ -46,7 +47,7 @@ def conv2d(
     bias: Array | None = None,
     *,
     stride: Pair = 1,
-    padding: Pair = 0,
+    padding: Pair | str = 0,
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Array:
@@ -60,11 +61,11 @@ def conv2d(
     conv2d.call.neighbours, conv2d.refuses.window, conv2d.dilation.gap, conv2d.output.dtype, conv2d.output.fresh,
     conv2d.window.local, conv2d.law.shift.
     """
-    strides, paddings, dilations = _check(x, weight, bias, stride, padding, dilation, groups)
+    strides, paddings, dilations, overhang = _check(x, weight, bias, stride, padding, dilation, groups)
     (n, c, h, w), (o, cg, kh, kw) = x.shape, weight.shape
     # [conv2d.output.size]
-    oh, ow = output_size((h, w), (kh, kw), strides, paddings, dilations)
-    padded = pad(x, paddings)  # [conv2d.padding.zeros]
+    oh, ow = output_size((h, w), (kh, kw), strides, paddings, dilations, overhang)
+    padded = pad(x, paddings, 0, overhang)  # [conv2d.padding.zeros]
     # [conv2d.stride.step]
     view = windows(padded, (kh, kw), strides, dilations)  # (N, C, KH, KW, OH, OW)
     kernels = weight.reshape(groups, o // groups, cg * kh * kw)
@@ -94,7 +95,7 @@ def conv2d_vjp(
     bias: Array | None = None,
     *,
     stride: Pair = 1,
-    padding: Pair = 0,
+    padding: Pair | str = 0,
     dilation: Pair = 1,
     groups: int = 1,
 ) -> tuple[Array, Array, Array | None]:
@@ -106,19 +107,28 @@ def conv2d_vjp(
     By construction: conv2d.gradient.batch, conv2d.gradient.special, conv2d.gradient.unchanged, conv2d.gradient.layout,
     conv2d.gradient.bias.
     """
-    strides, paddings, dilations = _check(x, weight, bias, stride, padding, dilation, groups)
-    size = output_size(x.shape[2:], weight.shape[2:], strides, paddings, dilations)
+    strides, paddings, dilations, overhang = _check(x, weight, bias, stride, padding, dilation, groups)
+    size = output_size(x.shape[2:], weight.shape[2:], strides, paddings, dilations, overhang)
     like("cotangent", cotangent, (len(x), len(weight), *size))
-    dx = gradient_of_x(cotangent, x.shape, weight, strides, paddings, dilations, groups)
-    dweight = gradient_of_weight(cotangent, x, weight.shape, strides, paddings, dilations, groups)
+    dx = gradient_of_x(cotangent, x.shape, weight, strides, paddings, dilations, groups, overhang)
+    dweight = gradient_of_weight(
+        cotangent, pad(x, (0, 0), 0, overhang), weight.shape, strides, paddings, dilations, groups
+    )
     dbias = None if bias is None else cotangent.sum((0, 2, 3))
     return dx, dweight, dbias
 
 
 def gradient_of_x(
-    cotangent: Array, shape: tuple[int, ...], weight: Array, stride: Rows, padding: Rows, dilation: Rows, groups: int
+    cotangent: Array,
+    shape: tuple[int, ...],
+    weight: Array,
+    stride: Rows,
+    padding: Rows,
+    dilation: Rows,
+    groups: int,
+    overhang: Rows,
 ) -> Array:
-    """Return the gradient of an x of this shape.
+    """Return the gradient of an x of this shape, which has padding on both sides and overhang at the far ends.
 
     As result = kernels @ columns, the gradient of the columns is kernelsᵀ @ cotangent. `scatter` adds it up over the
     windows that an element of x is in.
@@ -126,8 +136,9 @@ def gradient_of_x(
     By construction: conv2d.gradient.like-operand.
     """
     (n, c, h, w), (o, cg, kh, kw), (oh, ow), (ph, pw) = shape, weight.shape, cotangent.shape[2:], padding
+    eh, ew = overhang
     kernels = weight.reshape(groups, o // groups, cg * kh * kw).swapaxes(1, 2)
-    padded = np.zeros((n, c, h + 2 * ph, w + 2 * pw), cotangent.dtype)
+    padded = np.zeros((n, c, h + 2 * ph + eh, w + 2 * pw + ew), cotangent.dtype)
     for images in _batches(n, oh * ow):
         dy = cotangent[images].swapaxes(0, 1).reshape(groups, o // groups, -1)
         columns = (kernels @ dy).reshape(c, kh, kw, -1, oh, ow).transpose(3, 0, 1, 2, 4, 5)
@@ -161,8 +172,20 @@ def _batches(n: int, pixels: int) -> list[slice]:
     return [slice(i, i + images) for i in range(0, n, images)]
 
 
+def _borders(padding, kernel_size, stride, dilation):
+    """Return the padding of both sides, and by how much there is more at the bottom and on the right."""
+    if padding == "valid":  # [conv2d.padding.valid]
+        return (0, 0), (0, 0)
+    if padding != "same":
+        return pair("padding", padding, 0), (0, 0)
+    if stride != (1, 1):
+        raise ValueError(f"padding='same' with stride={stride}: expected a stride of 1")
+    rows, columns = (d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True))
+    return (rows // 2, columns // 2), (rows % 2, columns % 2)  # [conv2d.padding.same]
+
+
 def _check(x, weight, bias, stride, padding, dilation, groups):
-    """Return stride, padding and dilation as pairs. Raises ValueError for arguments that the page refuses.
+    """Return stride, padding, dilation and overhang as pairs. Raises ValueError for arguments that the page refuses.
 
     By construction: conv2d.refuses.rank, conv2d.batch.absent, conv2d.refuses.stride, conv2d.refuses.padding,
     conv2d.refuses.dilation, conv2d.refuses.bias.
@@ -170,15 +193,15 @@ def _check(x, weight, bias, stride, padding, dilation, groups):
     rank("x", x, 4)
     rank("weight", weight, 4)
     stride = pair("stride", stride, 1)
-    padding = pair("padding", padding, 0)
     dilation = pair("dilation", dilation, 1)
+    padding, overhang = _borders(padding, weight.shape[2:], stride, dilation)
     (_, c, _, _), (o, cg, _, _) = x.shape, weight.shape
     if groups < 1 or c % groups or o % groups:  # [conv2d.refuses.groups]
         raise ValueError(f"groups={groups}: expected a divisor of C={c} and O={o}")
     if c != cg * groups:  # [conv2d.refuses.channels]
         raise ValueError(f"x of shape {x.shape}: expected C = {cg * groups} (weight {weight.shape}, groups={groups})")
     length("bias", bias, o)
-    return stride, padding, dilation
+    return stride, padding, dilation, overhang
 
 
 class Conv2d(Module):
@@ -196,7 +219,7 @@ class Conv2d(Module):
         out_channels: int,
         kernel_size: Pair,
         stride: Pair = 1,
-        padding: Pair = 0,
+        padding: Pair | str = 0,
         dilation: Pair = 1,
         groups: int = 1,
         bias: bool = True,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from nnspec.adapters.names import LONG
+from nnspec.adapters.subject import Lacks
 from nnspec.conformance.bounds.convolution import fast_bound
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Case, as_pair
@@ -36,6 +37,7 @@ from nnspec.conformance.drawing import (
     reaches,
 )
 from nnspec.conformance.requirements import requirement
+from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.conv2d import conv2d, conv2d_vjp
 from nnspec.reference.windows import output_size
@@ -147,6 +149,30 @@ def test_padding_zeros(subject: Trial, case: Case) -> None:
     subject.expect(subject(case.but(x=padded, padding=0)), expected(case), "the image padded beforehand")
 
 
+@composite
+def with_word(draw, *, dtype: str, lacks: frozenset[str], word: str):
+    """A convolution of stride 1 with a word as its padding, of an image that is no smaller than the kernel."""
+    case = draw(cases(dtype=dtype, lacks=lacks, vary=("dilation", "groups", "bias")))
+    return case.but(padding=word)
+
+
+@laws.law()
+def takes_word(subject: Trial, case: Case, judge: laws.Judge) -> None:
+    """The result is what the reference gives. Lacks where the word is refused."""
+    try:
+        result = subject(case)
+    except Mismatch as mismatch:
+        if mismatch.raised is None:
+            raise
+        raise Lacks(f"padding={case['padding']!r} is refused") from None
+    subject.expect(result, judge(case))
+
+
+word = Laws(with_word, expected, needs=("padding",))
+test_padding_same = word(
+    "conv2d.padding.same", takes_word, "Odd kernels and even ones, with one more at the far end.", word="same"
+)
+test_padding_valid = word("conv2d.padding.valid", takes_word, "Windows that lie in the image.", word="valid", effort=2)
 test_dilation_gap = law(
     "conv2d.dilation.gap",
     laws.equals_reference,

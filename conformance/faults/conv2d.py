@@ -621,3 +621,22 @@ def _by_column(x, w, b, **h):
     without[..., -1] = 0
     y[..., 1::2] = right(x, without, b, **h)[..., 1::2]
     return y
+
+
+def _same(key, mistake, borders):
+    """The fault pads an axis by borders(D·(K − 1), K) where the padding is "same"."""
+
+    @_wrong(f"conv2d.padding.same/{key}", mistake)
+    def _(x, w, b, **h):
+        if h["padding"] != "same":
+            return right(x, w, b, **h)
+        sizes = zip(as_pair(h["dilation"]), w.shape[2:], strict=True)
+        padded = np.pad(x, ((0, 0), (0, 0), *(borders(d * (k - 1), k) for d, k in sizes)))
+        return right(padded, w, b, **{**h, "padding": 0})
+
+
+_same("near-end", "one more row and column at the near end", lambda total, k: (total - total // 2, total // 2))
+_same("half-kernel", "half of the kernel on each side", lambda total, k: (k // 2, k // 2))
+_wrong("conv2d.padding.valid/one", "the word stands for a padding of 1")(
+    lambda x, w, b, **h: right(x, w, b, **{**h, "padding": 1 if h["padding"] == "valid" else h["padding"]})
+)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from nnspec.reference.conv2d import Conv2d, conv2d, definition
+from nnspec.reference.conv2d import Conv2d, conv2d, conv2d_vjp, definition
 
 
 def by_loops(x, weight, bias, stride, padding, dilation, groups):
@@ -30,6 +30,25 @@ def random_case(rng):
     weight = rng.integers(-9, 10, (groups * og, cg, *kernel)).astype(float)
     hyper = {"stride": stride, "padding": padding, "dilation": dilation, "groups": int(groups)}
     return x, weight, rng.integers(-9, 10, groups * og).astype(float), hyper
+
+
+def test_words_stand_for_borders():
+    rng = np.random.default_rng(0)
+    x, weight, cotangent = (
+        rng.integers(-9, 10, shape).astype(float) for shape in [(2, 1, 5, 6), (1, 1, 2, 3), (2, 1, 5, 6)]
+    )
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 2), (1, 1)))
+    weight = weight.repeat(2, 2)  # four rows: one more below
+    same = conv2d(x, weight, padding="same")
+    assert np.array_equal(same, conv2d(padded, weight))
+    assert np.array_equal(same, definition(x, weight, padding="same"))
+    assert np.array_equal(conv2d(x, weight, padding="valid"), conv2d(x, weight))
+    dx, dweight, _ = conv2d_vjp(cotangent, x, weight, padding="same")
+    dpadded, same_weight, _ = conv2d_vjp(cotangent, padded, weight)
+    assert np.array_equal(dx, dpadded[:, :, 1:-2, 1:-1])
+    assert np.array_equal(dweight, same_weight)
+    with pytest.raises(ValueError, match="stride"):
+        conv2d(x, weight, padding="same", stride=2)
 
 
 @pytest.mark.parametrize("seed", range(50))
