@@ -108,7 +108,7 @@ class Torch(Objects):
         if any(isinstance(value, str) or np.size(value) > 2 for value in given):  # no padding here, or refused
             return None
         stride, padding, dilation = (np.broadcast_to(value, 2)[1] for value in given)
-        columns, kernel_columns = x.shape[3], weight.shape[3]
+        columns, kernel_columns = x.shape[-1], weight.shape[-1]
         if kernel_columns != 1 or dilation < 2:
             return None
         windows = np.arange(-padding, columns + padding, stride)
