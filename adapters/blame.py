@@ -25,7 +25,7 @@ OWN_MISTAKES = (AttributeError, ImportError, NameError)  # that an adapter's own
 CALLING = (
     "construct", "load_entries", "state", "held", "set_training", "backward", "by_own_vjp", "by_own_vjp_vjp",
     "differentiate", "differentiate_again", "push_forward_twice", "differentiate_module",
-    "set_rate",
+    "differentiate_part", "follows", "set_rate",
 )  # fmt: skip
 
 

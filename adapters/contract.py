@@ -9,7 +9,7 @@ module imports, and the names that `preamble` defines.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
@@ -152,6 +152,19 @@ class Adapter(Derivatives):
     @optional
     def differentiate_module(self, module: Any, x: Any, cotangent: Any) -> dict[str, Any]:
         """Return the gradients of module(x) for "x" and, by key, for the module's parameters."""
+        raise NotImplementedError
+
+    @optional
+    def differentiate_part(self, module: Any, x: Any, cotangent: Any, wanted: Collection[str]) -> dict[str, Any]:
+        """Return the gradients of module(x) that are wanted, of "x" and, by key, of parameters; all others are frozen.
+
+        Nothing is differentiated with respect to what is frozen. Lacks where the module has no such notion.
+        """
+        raise NotImplementedError
+
+    @optional
+    def follows(self, module: Any, key: str) -> bool:
+        """Return whether gradients are followed through an entry. Lacks where the module has no such notion."""
         raise NotImplementedError
 
     @optional

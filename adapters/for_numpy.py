@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
-from nnspec.adapters.objects import Objects
+from nnspec.adapters.blame import Lacks
+from nnspec.adapters.objects import Objects, get, reach
 
 
 class NumPy(Objects):
@@ -37,14 +38,29 @@ class NumPy(Objects):
 
     def differentiate_module(self, module: Any, x: Any, cotangent: Any) -> dict[str, Any]:
         """Return the gradient of x by module.vjp(x), the result and its pullback, and the `grad` of each parameter."""
-        named = module.named_parameters() if hasattr(module, "named_parameters") else vars(module).items()
-        holders = {key: holder for key, holder in named if hasattr(holder, "grad")}
-        for holder in holders.values():
+        learned = holders(module)
+        for holder in learned.values():
             holder.grad = None
         _, pullback = module.vjp(x)
         dx = pullback(cotangent)
         beside = module.gradients_beside() if hasattr(module, "gradients_beside") else {}
-        return {**beside, **{key: holder.grad for key, holder in holders.items()}, "x": dx}
+        return {**beside, **{key: holder.grad for key, holder in learned.items()}, "x": dx}
+
+    def differentiate_part(self, module: Any, x: Any, cotangent: Any, wanted: Collection[str]) -> dict[str, Any]:
+        """Return the wanted gradients, where every other parameter has `requires_grad` set to False."""
+        for key, holder in holders(module).items():
+            if not hasattr(holder, "requires_grad"):
+                raise Lacks(f"{type(holder).__name__} has no requires_grad")
+            holder.requires_grad = key in wanted
+        found = self.differentiate_module(module, x, cotangent)
+        return {key: found.get(key) for key in wanted}
+
+    def follows(self, module: Any, key: str) -> bool:
+        """Return what the holder of an entry says by `requires_grad`."""
+        holder = get(*reach(module, key))
+        if not hasattr(holder, "requires_grad"):
+            raise Lacks(f"{type(holder).__name__} has no requires_grad")
+        return bool(holder.requires_grad)
 
     def backward(self, module: Any, x: Any, cotangent: Any) -> Any:
         """Return module(x), after its pullback has added its gradients to the `grad` of each parameter."""
@@ -64,3 +80,9 @@ class NumPy(Objects):
 
         module.forward = noting
         return lambda: delattr(module, "forward") if own is None else setattr(module, "forward", own)
+
+
+def holders(module: Any) -> dict[str, Any]:
+    """Return own key -> what keeps the gradient of a parameter as `grad`."""
+    named = module.named_parameters() if hasattr(module, "named_parameters") else vars(module).items()
+    return {key: holder for key, holder in named if hasattr(holder, "grad")}

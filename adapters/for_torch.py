@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import operator
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes  # noqa: F401  NumPy knows bfloat16 by it
 import numpy as np
-from nnspec.adapters.objects import Objects, reach
+from nnspec.adapters.objects import Objects, get, reach
 from nnspec.adapters.signatures import CANONICAL
 from nnspec.adapters.subject import Subject
 
@@ -170,6 +170,19 @@ class Torch(Objects):
         named = {key: p for key, p in module.named_parameters() if p.requires_grad}
         found = torch.autograd.grad(module(leaf), [leaf, *named.values()], cotangent, allow_unused=True)
         return dict(zip(["x", *named], found, strict=True))
+
+    def differentiate_part(self, module: Any, x: Any, cotangent: Any, wanted: Collection[str]) -> dict[str, Any]:
+        """Return the wanted gradients by autograd; x and every parameter that is not wanted do not require one."""
+        leaf = x.detach().requires_grad_("x" in wanted)
+        for key, parameter in module.named_parameters():
+            parameter.requires_grad_(key in wanted)
+        chosen = {key: leaf if key == "x" else module.get_parameter(key) for key in wanted}
+        found = torch.autograd.grad(module(leaf), [*chosen.values()], cotangent, allow_unused=True)
+        return dict(zip(chosen, found, strict=True))
+
+    def follows(self, module: Any, key: str) -> bool:
+        """Return whether a tensor requires a gradient: it is a leaf of a graph, or holds the graph of a call."""
+        return bool(get(*reach(module, key)).requires_grad)
 
     def backward(self, module: Any, x: Any, cotangent: Any) -> Any:
         """Return module(x), after autograd has added its gradients to the `grad` of each parameter."""

@@ -33,7 +33,7 @@ class Subject(Modules):
         The cotangents of the results are among the arrays. In the class form the parameters have the page's keys.
         """
         if form == "class":
-            return self.module_gradients(stem, self.build(stem, arrays, arguments), arrays)
+            return self.module_gradients(stem, self.build(stem, arrays, arguments), arrays, wanted=wanted)
         self._avoid_known_defect(stem, arrays, arguments)
         signature = SIGNATURES[stem]
         names, natives, keywords = self.operands(stem, arrays, arguments)
@@ -52,15 +52,26 @@ class Subject(Modules):
         return ("by_own_vjp_vjp", signature.vjp_vjp) if twice else ("by_own_vjp", signature.vjp)
 
     def module_gradients(
-        self, stem: str, module: Any, arrays: Arrays, page: Collection[str] | None = None
+        self,
+        stem: str,
+        module: Any,
+        arrays: Arrays,
+        page: Collection[str] | None = None,
+        wanted: Collection[str] | None = None,
     ) -> dict[str, np.ndarray | None]:
         """The gradients of a call of a module for x and, by the page's keys, for its parameters.
 
-        `page`: the page's keys of its entries, where these are not among the arrays.
+        `page`: the page's keys of its entries, where these are not among the arrays. `wanted`: by the page's keys; all
+        others are frozen.
         """
         x, cotangent = (self.to_native(np.asarray(arrays[name])) for name in ("x", COTANGENT))
-        own = self.framework.differentiate_module(module, x, cotangent)
-        found = self.roles(stem, type(module), page or entries(arrays), module).page(own)
+        roles = self.roles(stem, type(module), page or entries(arrays), module)
+        if wanted is None:
+            own = self.framework.differentiate_module(module, x, cotangent)
+        else:
+            keys = [*roles.own(dict.fromkeys(wanted))]
+            own = self.framework.differentiate_part(module, x, cotangent, keys)
+        found = roles.page(own)
         return {n: None if g is None else self.framework.to_numpy(g) for n, g in found.items()}
 
     def second(self, stem: str, arrays: Arrays, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:

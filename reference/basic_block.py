@@ -63,7 +63,8 @@ class ResidualBlock(Module):
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
         """Return forward(x) and its pullback, which adds the gradients of branch and shortcut.
 
-        By construction: basic_block.gradient.train, basic_block.gradient.eval, basic_block.gradient.stride,
+        By construction: basic_block.gradient.frozen,
+        basic_block.gradient.train, basic_block.gradient.eval, basic_block.gradient.stride,
         basic_block.gradient.batch, basic_block.gradient.empty, basic_block.gradient.parameters,
         basic_block.gradient.like-operand, basic_block.gradient.buffers, basic_block.gradient.statistics,
         basic_block.gradient.unchanged, basic_block.gradient.layout, basic_block.gradient.shortcut,

@@ -112,7 +112,8 @@ def batch_norm_vjp(
     The cotangent is that of y, like x, or a tuple of those of the three results, where None stands for zeros. Raises
     ValueError as `batch_norm` does, and for a cotangent of another shape.
 
-    By construction: batch_norm.gradient.layout, batch_norm.gradient.channel, batch_norm.gradient.special,
+    By construction: batch_norm.gradient.frozen,
+    batch_norm.gradient.layout, batch_norm.gradient.channel, batch_norm.gradient.special,
     batch_norm.gradient.eval-row-independent, batch_norm.gradient.unchanged, batch_norm.gradient.axes,
     batch_norm.gradient.offset, batch_norm.gradient.eps, batch_norm.gradient.constant,
     batch_norm.gradient.affine-absent, batch_norm.gradient.bias, batch_norm.gradient.weight,
@@ -291,7 +292,7 @@ class _BatchNorm(Module):
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
         """Return forward(x) and its pullback, which uses the mode and, in evaluation, the statistics of this call.
 
-        By construction: batch_norm.gradient.statistics, batch_norm.gradient.mode.
+        By construction: batch_norm.gradient.statistics, batch_norm.gradient.mode, batch_norm.gradient.no-graph.
         """
         training = self.training
         statistics = self.running_mean.data.copy(), self.running_var.data.copy()

@@ -104,7 +104,8 @@ def conv2d_vjp(
     The cotangent of the result has shape (N, O, OH, OW). Raises ValueError as `conv2d` does, and for a cotangent of
     another shape.
 
-    By construction: conv2d.gradient.batch, conv2d.gradient.special, conv2d.gradient.unchanged, conv2d.gradient.layout,
+    By construction: conv2d.gradient.frozen,
+    conv2d.gradient.batch, conv2d.gradient.special, conv2d.gradient.unchanged, conv2d.gradient.layout,
     conv2d.gradient.bias.
     """
     strides, paddings, dilations, overhang = _check(x, weight, bias, stride, padding, dilation, groups)

@@ -103,7 +103,8 @@ def conv_transpose2d_vjp(
     The cotangent of the result has shape (N, O, OH, OW). Raises ValueError as `conv_transpose2d` does, and for a
     cotangent of another shape.
 
-    By construction: conv_transpose2d.gradient.batch, conv_transpose2d.gradient.special,
+    By construction: conv_transpose2d.gradient.frozen,
+    conv_transpose2d.gradient.batch, conv_transpose2d.gradient.special,
     conv_transpose2d.gradient.empty, conv_transpose2d.gradient.unchanged, conv_transpose2d.gradient.layout,
     conv_transpose2d.gradient.bias, conv_transpose2d.gradient.like-operand.
     """

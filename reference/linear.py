@@ -34,7 +34,8 @@ def linear_vjp(
     The cotangent of the result has shape (..., O). Raises ValueError as `linear` does, and for a cotangent of another
     shape.
 
-    By construction: linear.gradient.batch, linear.gradient.empty, linear.gradient.special,
+    By construction: linear.gradient.frozen,
+    linear.gradient.batch, linear.gradient.empty, linear.gradient.special,
     linear.gradient.like-operand, linear.gradient.unchanged, linear.gradient.layout, linear.gradient.x,
     linear.gradient.weight, linear.gradient.bias.
     """

@@ -64,7 +64,8 @@ class MLP(Module):
     def vjp(self, x: Array) -> tuple[Array, Pullback]:
         """Return forward(x) and its pullback, which runs the pullbacks of the layers, the last one first.
 
-        By construction: mlp.gradient.like-operand, mlp.gradient.batch, mlp.gradient.empty, mlp.gradient.layout,
+        By construction: mlp.gradient.frozen,
+        mlp.gradient.like-operand, mlp.gradient.batch, mlp.gradient.empty, mlp.gradient.layout,
         mlp.gradient.unchanged, mlp.gradient.first-weight, mlp.gradient.first-bias, mlp.gradient.hidden-relu,
         mlp.gradient.second-weight, mlp.gradient.second-bias, mlp.gradient.x.
         """

@@ -42,8 +42,12 @@ def _held(operand: Any) -> Any:
 class Parameter(_Holder):
     """An array `data` that an optimiser moves, and its gradient `grad`, None before the first backward pass.
 
+    With `requires_grad` set to False it is frozen: it gets no gradient, and an optimiser leaves it alone.
+
     By construction: module.gradient.unused.
     """
+
+    requires_grad = True
 
     def __init__(self, data: Array) -> None:
         self.data = np.array(data)
@@ -56,7 +60,8 @@ class Parameter(_Holder):
         """
         # A sum and not +=, which would change arrays that copies share: [module.gradient.accumulates]
         # [module.copy.gradients]
-        self.grad = gradient if self.grad is None else self.grad + gradient
+        if self.requires_grad:
+            self.grad = gradient if self.grad is None else self.grad + gradient
 
 
 class Buffer(_Holder):
@@ -64,6 +69,8 @@ class Buffer(_Holder):
 
     By construction: module.gradient.buffers-constant.
     """
+
+    requires_grad = False
 
     def __init__(self, data: Array, *, persistent: bool = True) -> None:
         self.data = np.array(data)

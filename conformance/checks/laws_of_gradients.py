@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from nnspec.adapters.subject import Lacks
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case
 from nnspec.conformance.checks.laws import Law, channel_of, image_of, in_subnormals, law, own
@@ -155,6 +156,20 @@ def judges_channels_alone(subject: Trial, case: Case, judge: Judge) -> None:
         spoilt[here] = cotangent[here]
         gradient = _by(subject.gradients(case.but(cotangent=spoilt)), "x")[here]
         subject.expect(gradient, channel, f"the gradient of channel {c}, where every other cotangent is NaN,")
+
+
+@law(effort=4)
+def ignores_frozen(subject: Trial, case: Case, judge: Judge) -> None:
+    """Each gradient alone, and all without one: what is frozen changes nothing for the others."""
+    if subject.form == "function" and not hasattr(subject.subject.framework, "vjp"):
+        raise Lacks("a function's own vjp gives all gradients at once")
+    expected = judge(case)
+    alone, without = ([(name,) for name in expected], [tuple(n for n in expected if n != name) for name in expected])
+    for wanted in filter(None, dict.fromkeys([*alone, *without])):
+        frozen = " and ".join(name for name in expected if name not in wanted)
+        found = subject.gradients(case, wanted=wanted)
+        for name in wanted:
+            subject.expect(_by(found, name), expected[name], f"the gradient of {name}, with {frozen} frozen,")
 
 
 def _by(gradients: Mapping[str, Array], operand: str) -> Array:

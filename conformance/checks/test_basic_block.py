@@ -444,6 +444,7 @@ test_gradient_like_operand = gradient(
 )
 test_gradient_layout = gradient("basic_block.gradient.layout", laws_of_gradients.ignores_layout, effort=4)
 test_gradient_unchanged = gradient("basic_block.gradient.unchanged", laws_of_gradients.leaves_operands, modes=BOTH)
+test_gradient_frozen = gradient("basic_block.gradient.frozen", laws_of_gradients.ignores_frozen, effort=8, modes=BOTH)
 test_gradient_batch = gradient("basic_block.gradient.batch", laws_of_gradients.judges_images_alone)
 test_gradient_empty = gradient("basic_block.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
 

@@ -942,6 +942,19 @@ def test_gradient_statistics(subject: Trial, case: Case) -> None:
 
 
 @requirement(
+    "batch_norm.gradient.no-graph", gradients, modes=(True,), sizes=(2, 3), needs=("vjp", "training"), forms="class"
+)
+def test_gradient_no_graph(subject: Trial, case: Case) -> None:
+    """After each of two passes there and back."""
+    layer = subject.build(case.but(cotangent=None))
+    for _ in range(2):
+        layer.gradients(case["x"], case["cotangent"])
+        for name in STATISTICS:
+            if layer.follows(name):
+                raise Mismatch(f"{name} holds a graph after a call in training")
+
+
+@requirement(
     "batch_norm.gradient.mode",
     gradients,
     vary=("statistics", "weight"),
@@ -1076,6 +1089,9 @@ def gradients_ignore_layout(subject: Trial, arranged: dict[str, Case]) -> None:
 
 
 test_gradient_unchanged = gradient("batch_norm.gradient.unchanged", laws_of_gradients.leaves_operands, vary=ALL)
+
+
+test_gradient_frozen = gradient("batch_norm.gradient.frozen", laws_of_gradients.ignores_frozen, vary=ALL)
 
 
 @requirement("batch_norm.gradient.empty", gradients, vary=ALL, needs="vjp", effort=2)

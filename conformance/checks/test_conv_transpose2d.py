@@ -340,6 +340,7 @@ def test_gradient_bias(subject: Trial, case: Case) -> None:
 test_gradient_like_operand = gradient("conv_transpose2d.gradient.like-operand", laws_of_gradients.is_like_operand)
 test_gradient_layout = gradient("conv_transpose2d.gradient.layout", laws_of_gradients.ignores_layout)
 test_gradient_unchanged = gradient("conv_transpose2d.gradient.unchanged", laws_of_gradients.leaves_operands)
+test_gradient_frozen = gradient("conv_transpose2d.gradient.frozen", laws_of_gradients.ignores_frozen)
 test_gradient_batch = gradient("conv_transpose2d.gradient.batch", laws_of_gradients.judges_images_alone)
 special_gradient = Laws(
     specials, expected_gradients, of=gradients, operand="cotangent", needs=("vjp",), dtypes=LONG, effort=2

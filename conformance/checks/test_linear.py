@@ -310,6 +310,7 @@ test_gradient_layout = gradient("linear.gradient.layout", laws_of_gradients.igno
 
 
 test_gradient_unchanged = gradient("linear.gradient.unchanged", laws_of_gradients.leaves_operands)
+test_gradient_frozen = gradient("linear.gradient.frozen", laws_of_gradients.ignores_frozen)
 test_gradient_batch = gradient("linear.gradient.batch", laws_of_gradients.judges_images_alone)
 test_gradient_special = gradient(
     "linear.gradient.special",

@@ -400,6 +400,7 @@ test_gradient_layout = gradient("mlp.gradient.layout", laws_of_gradients.ignores
 
 
 test_gradient_unchanged = gradient("mlp.gradient.unchanged", laws_of_gradients.leaves_operands)
+test_gradient_frozen = gradient("mlp.gradient.frozen", laws_of_gradients.ignores_frozen)
 test_gradient_batch = gradient("mlp.gradient.batch", laws_of_gradients.judges_images_alone)
 test_gradient_empty = gradient("mlp.gradient.empty", laws_of_gradients.is_nothing, of=empty)
 

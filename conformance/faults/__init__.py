@@ -188,6 +188,30 @@ def make_bias_a_buffer(layer: Any) -> None:
         layer.bias = Buffer(bias)
 
 
+def stopped_by(frozen: str, stopped: str = "") -> Callable[[Any], None]:
+    """Return what makes a frozen entry of a new module stop the gradient of x, or that of another entry."""
+
+    def change(layer: Any) -> None:
+        vjp = layer.vjp
+
+        def through(x: Array) -> tuple[Array, Callable[[Array], Array]]:
+            y, pull = vjp(x)
+
+            def pulled(cotangent: Array) -> Array:
+                entry = operator.attrgetter(frozen)(layer)
+                stops = entry is not None and not entry.requires_grad
+                if stops and stopped:
+                    operator.attrgetter(stopped)(layer).requires_grad = False
+                dx: Array = pull(cotangent)
+                return dx * 0 if stops and not stopped else dx
+
+            return y, pulled
+
+        layer.vjp = through
+
+    return change
+
+
 def one_array_for_each_shape(name: str) -> Callable[[Any], None]:
     """Return what gives an entry of a new module the array that the first module of its shape has."""
     known: dict[tuple[int, ...], Array] = {}

@@ -4,7 +4,7 @@ import functools
 from types import SimpleNamespace
 
 import numpy as np
-from nnspec.conformance.faults import as_if_contiguous, fault, register_left
+from nnspec.conformance.faults import as_if_contiguous, beginning, fault, register_left, stopped_by
 from nnspec.reference.basic_block import ResidualBlock as Right
 from nnspec.reference.batch_norm import BatchNorm2d, batch_norm_vjp
 from nnspec.reference.conv2d import Conv2d, conv2d, conv2d_vjp
@@ -747,6 +747,14 @@ def _not_cleared(self, dx, g, r):
 
 
 _wrong_vjp("empty/not-cleared", "without images a kernel gets what the memory held", back=_after(_not_cleared))
+
+
+beginning("basic_block.gradient.frozen/second-stops-x", "a frozen second convolution stops all below it", Right)(
+    stopped_by("conv2.weight")
+)
+beginning("basic_block.gradient.frozen/norm-stops-kernel", "a frozen norm freezes the convolution before it", Right)(
+    stopped_by("bn1.weight", "conv1.weight")
+)
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
 

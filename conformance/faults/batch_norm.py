@@ -10,6 +10,7 @@ from nnspec.conformance.faults import (
     one_array_for_each_shape,
     register_left,
     save_input,
+    stopped_by,
 )
 from nnspec.reference.batch_norm import BatchNorm1d as Right1d
 from nnspec.reference.batch_norm import BatchNorm2d as Right2d
@@ -622,6 +623,29 @@ def _step(layer):
 
 
 beginning("batch_norm.parameters.complete/spare", "a parameter that nothing uses", Right2d)(add_parameter)
+beginning("batch_norm.gradient.frozen/weight-stops-x", "a frozen weight stops the gradient of x", Right2d)(
+    stopped_by("weight")
+)
+beginning("batch_norm.gradient.frozen/bias-stops-x", "a frozen bias stops the gradient of x", Right2d)(
+    stopped_by("bias")
+)
+beginning("batch_norm.gradient.frozen/bias-stops-weight", "a frozen bias freezes the weight too", Right2d)(
+    stopped_by("bias", "weight")
+)
+
+
+@beginning("batch_norm.gradient.no-graph/statistics-follow", "gradients are followed through the statistics", Right2d)
+def _statistics_follow(layer):
+    forward = layer.forward
+
+    def following(x):
+        y = forward(x)
+        layer.running_mean.requires_grad = layer.running_var.requires_grad = layer.training
+        return y
+
+    layer.forward = following
+
+
 beginning("batch_norm.buffers.complete/spare", "a second count is saved", Right2d)(add_buffer)
 beginning("batch_norm.buffers.complete/last-input", "the last input is saved", Right2d)(save_input)
 beginning("batch_norm.state.own/weight", "layers of one shape share one weight", Right2d)(

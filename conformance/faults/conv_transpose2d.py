@@ -16,6 +16,7 @@ from nnspec.conformance.faults import (
     onto_input,
     register_left,
     save_input,
+    stopped_by,
 )
 from nnspec.reference.conv2d import conv2d
 from nnspec.reference.conv_transpose2d import ConvTranspose2d as Right
@@ -621,6 +622,15 @@ _wrong_vjp("special/everywhere", "0 times the sum of the cotangent is added, whi
 
 beginning("conv_transpose2d.parameters.complete/spare", "a parameter that nothing uses", Right)(add_parameter)
 beginning("conv_transpose2d.parameters.complete/bias-a-buffer", "the bias is a buffer", Right)(make_bias_a_buffer)
+beginning("conv_transpose2d.gradient.frozen/weight-stops-x", "a frozen weight stops the gradient of x", Right)(
+    stopped_by("weight")
+)
+beginning("conv_transpose2d.gradient.frozen/bias-stops-x", "a frozen bias stops the gradient of x", Right)(
+    stopped_by("bias")
+)
+beginning("conv_transpose2d.gradient.frozen/bias-stops-weight", "a frozen bias freezes the weight too", Right)(
+    stopped_by("bias", "weight")
+)
 beginning("conv_transpose2d.buffers.none/spare", "a count that nothing uses is saved", Right)(add_buffer)
 beginning("conv_transpose2d.buffers.none/last-input", "the last input is saved", Right)(save_input)
 beginning("conv_transpose2d.state.own/weight", "layers of one shape share one weight", Right)(

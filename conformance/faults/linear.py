@@ -10,6 +10,7 @@ from nnspec.conformance.faults import (
     one_array_for_each_shape,
     register_left,
     save_input,
+    stopped_by,
     wrong,
 )
 from nnspec.reference.linear import Linear as Right
@@ -499,6 +500,13 @@ _drawn(
 
 beginning("linear.parameters.complete/spare", "a parameter that nothing uses", Right)(add_parameter)
 beginning("linear.parameters.complete/bias-a-buffer", "the bias is a buffer", Right)(make_bias_a_buffer)
+beginning("linear.gradient.frozen/weight-stops-x", "a frozen weight stops the gradient of x", Right)(
+    stopped_by("weight")
+)
+beginning("linear.gradient.frozen/bias-stops-x", "a frozen bias stops the gradient of x", Right)(stopped_by("bias"))
+beginning("linear.gradient.frozen/bias-stops-weight", "a frozen bias freezes the weight too", Right)(
+    stopped_by("bias", "weight")
+)
 beginning("linear.buffers.none/spare", "a count that nothing uses is saved", Right)(add_buffer)
 beginning("linear.buffers.none/last-input", "the last input is saved", Right)(save_input)
 beginning("linear.state.own/weight", "layers of one shape share one weight", Right)(one_array_for_each_shape("weight"))

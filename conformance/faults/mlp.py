@@ -12,6 +12,7 @@ from nnspec.conformance.faults import (
     one_array_for_each_shape,
     register_left,
     save_input,
+    stopped_by,
     wrong,
 )
 from nnspec.reference.linear import Linear, linear, linear_vjp
@@ -764,6 +765,13 @@ _begins(
 
 
 beginning("mlp.parameters.complete/spare", "a parameter that nothing uses", Right)(add_parameter)
+beginning("mlp.gradient.frozen/weight-stops-x", "a frozen weight stops the gradient of x", Right)(
+    stopped_by("fc2.weight")
+)
+beginning("mlp.gradient.frozen/bias-stops-x", "a frozen bias stops the gradient of x", Right)(stopped_by("fc1.bias"))
+beginning("mlp.gradient.frozen/bias-stops-weight", "a frozen bias freezes the weight too", Right)(
+    stopped_by("fc1.bias", "fc2.weight")
+)
 beginning("mlp.buffers.none/spare", "a count that nothing uses is saved", Right)(add_buffer)
 beginning("mlp.buffers.none/last-input", "the last input is saved", Right)(save_input)
 beginning("mlp.state.own/weight", "layers of one shape share one weight", Right)(one_array_for_each_shape("fc1.weight"))

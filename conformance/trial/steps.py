@@ -248,6 +248,7 @@ class DifferentiateModule(Derivatives):
     kind, gives = "gradient", "gradients"
     module: Any = None
     page: Collection[str] | None = None  # the keys of its entries, where these are not among the arrays
+    wanted: tuple[str, ...] | None = None  # where all others are frozen
 
     def writes(self) -> Arrays:
         """Its input, and the cotangent of its result."""
@@ -256,7 +257,7 @@ class DifferentiateModule(Derivatives):
     def run(self, subject: Subject) -> dict[str, np.ndarray | None]:
         """Differentiate."""
         handed = self.handed
-        self.result = subject.module_gradients(handed.stem, self.module, handed.arrays, self.page)
+        self.result = subject.module_gradients(handed.stem, self.module, handed.arrays, self.page, self.wanted)
         return self.result
 
     def lines(self, replay: Replay) -> Iterator[str]:
@@ -264,7 +265,10 @@ class DifferentiateModule(Derivatives):
         yield from replay.operands(self)
         given = ", ".join([replay.layer(self.module), *self.natives().values()])
         roles = replay.roles(self.case, self.module, self.page)
-        yield self.kept(replay, roles.renaming(f"differentiate_module({given})"))
+        found = f"differentiate_module({given})"
+        if self.wanted is not None:
+            found = f"differentiate_part({given}, {[*roles.own(dict.fromkeys(self.wanted))]!r})"
+        yield self.kept(replay, roles.renaming(found))
 
 
 @dataclass(eq=False)

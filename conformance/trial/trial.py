@@ -90,7 +90,7 @@ class Trial:
         if self.form == "function":
             step: Derivatives = DifferentiateFunction(*handed, wanted)
         else:
-            step = DifferentiateModule(*handed, self.do(Build(*handed)))
+            step = DifferentiateModule(*handed, self.do(Build(*handed)), wanted=wanted)
         found = self.do(step)
         # a parameter that the case does not know, and that the module should not have, is for others to judge
         present = {name: g for name, g in step.found().items() if name in case.arrays}
@@ -279,6 +279,11 @@ class Built:
         """The shapes of its parameters, and of what else it saves; None for the latter where nothing tells."""
         with self.trial.watched("named_parameters()", "its parameters"):
             return self.trial.subject.registered(self.case.stem, self.native, self.page)
+
+    def follows(self, key: str) -> bool:
+        """Whether gradients are followed through what it has in the role of a page's key."""
+        with self.trial.watched(f"{key}.requires_grad", "a flag"):
+            return bool(self.trial.subject.framework.follows(self.native, self.roles.keys.get(key, key)))
 
     def raise_state(self) -> Built:
         """Raise every saved entry by 1 through its own load_state_dict; itself."""
