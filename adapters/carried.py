@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import CodeType, FunctionType
 from typing import Any
 
-from nnspec.adapters import calling
+from nnspec.adapters import calling, networks, optimisers
 from nnspec.adapters.contract import Adapter
 
 PACKAGE = __package__
@@ -19,6 +19,7 @@ IN_PROGRAMS = (
     "differentiate_module", "backward", "set_rate",
 )  # fmt: skip
 CALLED = re.compile(r"(?<![.\w])(\w+)\(")  # a function in a text, and no method of an object
+CLASS = re.compile(r"\b[A-Z]\w+")
 
 
 def preamble(adapter: Adapter, device: str | None) -> str:
@@ -30,12 +31,14 @@ def preamble(adapter: Adapter, device: str | None) -> str:
 
 
 def sources(adapter: Adapter, text: str) -> list[str]:
-    """Return the sources of the functions of nnspec that a text calls, and of those that they call in turn."""
+    """Return the sources of the functions of nnspec that a text calls, and of what these use in turn."""
     known = functions(adapter)
     found: dict[str, str] = {}
-    while more := {name for name in known.keys() & set(CALLED.findall(text)) if name not in found}:
+    used = set(CALLED.findall(text))
+    while more := used & known.keys() - found.keys():
         found |= {name: _source(known[name]) for name in more}
         text = "\n".join(found[name] for name in more)
+        used = {*CALLED.findall(text), *CLASS.findall(text)}
     return [found[name] for name in known if name in found]
 
 
@@ -49,7 +52,10 @@ def callables(adapter: Any) -> dict[str, Callable[..., Any]]:
 
 
 def functions(adapter: Adapter) -> dict[str, Callable[..., Any]]:
-    """Return name -> function: an adapter's methods, what adapts a user's functions, and what these call in turn."""
+    """Return name -> function: an adapter's methods, what adapts a user's functions, and what these call in turn.
+
+    What makes classes of a user's functions comes first, with the classes that they derive from.
+    """
     methods = {n: f for n, f in inspect.getmembers(type(adapter), inspect.isfunction) if n[:2] != "__"}
     called = {name: getattr(calling, name) for name in calling.CARRIED}
     pending = [*methods.values(), *called.values()]
@@ -60,7 +66,8 @@ def functions(adapter: Adapter) -> dict[str, Callable[..., Any]]:
             if isinstance(other, FunctionType) and other.__module__.startswith(PACKAGE) and name not in called:
                 called[name] = other
                 pending.append(other)
-    return called | methods
+    making = {name: getattr(module, name) for module in (networks, optimisers) for name in module.CARRIED}
+    return making | called | methods
 
 
 def _names(code: CodeType) -> set[str]:

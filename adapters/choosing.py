@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,25 +135,28 @@ def _add_networks(title: str, found: dict[str, Any], sources: dict[str, Source],
     if not isinstance(blocks, tuple | list | set) or not set(blocks) <= set(networks.BLOCKS):
         raise SubjectError(f"{title}: NETWORKS = {blocks!r}: expected some of {', '.join(networks.BLOCKS)}")
     functions = {name: names[name] for name in networks.FUNCTIONS if callable(names.get(name))}
-    _add_made(found, sources, networks.__name__, functions, networks.classes(**functions, blocks=blocks))
+    _add_made(found, sources, networks.networks_of, functions, blocks=blocks)
 
 
 def _add_optimiser(found: dict[str, Any], sources: dict[str, Source], names: Mapping[str, Any]) -> None:
     """Add the class that nnspec makes of `sgd_init` and `sgd_update`, and those that it is judged with."""
     if optimisers.are_offered(names) and "SGD" not in found:
         functions = {name: names[name] for name in optimisers.FUNCTIONS}
-        _add_made(found, sources, optimisers.__name__, functions, optimisers.classes(**functions))
+        _add_made(found, sources, optimisers.optimiser_of, functions)
 
 
 def _add_made(
-    found: dict[str, Any], sources: dict[str, Source], module: str, functions: dict[str, Any], made: Mapping[str, type]
+    found: dict[str, Any],
+    sources: dict[str, Source],
+    make: Callable[..., Mapping[str, type]],
+    functions: dict[str, Any],
+    **choices: Any,
 ) -> None:
-    """Add classes that a module of nnspec makes of functions of a file, but for those that the file itself defines."""
+    """Add classes that nnspec makes of functions of a file, but for those that the file itself defines."""
     given = ", ".join(f"{name}={{}}" for name in functions)
-    for name, cls in made.items():
+    for name, cls in make(**functions, **choices).items():
         if name not in found:
-            text = f"importlib.import_module({module!r}).classes({given})[{name!r}]"
-            found[name], sources[name] = cls, Source(tuple(functions), text)
+            found[name], sources[name] = cls, Source(tuple(functions), f"{make.__name__}({given})[{name!r}]")
 
 
 def _with_vjps(found: dict[str, Any], sources: dict[str, Source], names: Mapping[str, Any]) -> Chosen:

@@ -179,14 +179,14 @@ class JAX(Objects):
         blocks = importlib.import_module("nnspec.adapters.jax_blocks")
         names = (str(one.function) for one in SIGNATURES.values())
         functions = {name: getattr(blocks, name) for name in names if hasattr(blocks, name)}
-        made = "networks.classes(jax_blocks.init, jax_blocks.apply)"
+        made = "networks.networks_of(jax_blocks.init, jax_blocks.apply)"
 
         def recipe(name: str) -> str:
             if name in functions:
                 return f"from nnspec.adapters.jax_blocks import {name}"
             return f"from nnspec.adapters import jax_blocks, networks\n{name} = {made}[{name!r}]"
 
-        classes = networks.classes(blocks.init, blocks.apply)
+        classes = networks.networks_of(blocks.init, blocks.apply)
         return Subject.of(self, functions=functions, classes=classes, recipe=recipe)
 
 

@@ -17,12 +17,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from nnspec.adapters.roles import COUNT, STATISTICS
-from nnspec.adapters.signatures import SIGNATURES
 
 FUNCTIONS = ("init", "apply", "apply_vjp")
 BLOCKS = ("mlp", "basic_block", "resnet34")
-BUFFERS = (*STATISTICS, COUNT)  # last parts of the page's keys that no gradient is taken for
+CARRIED = ("Parameter", "Entries", "Module", "Network", "Differentiable", "_entries", "networks_of")  # by scripts
 Function = Callable[..., Any]
 
 
@@ -98,7 +96,8 @@ class Network(Module):
             owner: Entries = self
             for part in path:
                 owner = vars(owner).setdefault(part, Entries())
-            setattr(owner, name, array if name in BUFFERS else Parameter(array))
+            is_buffer = name in ("running_mean", "running_var", "num_batches_tracked")  # and has no gradient
+            setattr(owner, name, array if is_buffer else Parameter(array))
 
     def __call__(self, x: Any) -> Any:
         """Return what `apply` computes, and keep the state that it returns."""
@@ -138,34 +137,29 @@ def _entries(owner: Entries, before: str = "") -> Iterator[tuple[str, Entries, A
             yield before + name, owner, value
 
 
-def classes(
-    init: Function, apply: Function, apply_vjp: Function | None = None, blocks: Collection[str] = BLOCKS
+def networks_of(
+    init: Function, apply: Function, apply_vjp: Function | None = None, blocks: Collection[str] | None = None
 ) -> dict[str, type[Network]]:
-    """Return the classes of these blocks by the page's names, with the constructors of the pages."""
+    """Return the classes of these blocks, or of all, with the names and the constructors of their pages."""
+
+    def mlp(self: Network, in_features: Any, hidden_features: Any, out_features: Any, dtype: Any = np.float32) -> None:
+        hidden = (hidden_features,) if isinstance(hidden_features, int) else tuple(hidden_features)
+        Network.__init__(self, dtype, in_features=in_features, hidden_features=hidden, out_features=out_features)
+
+    def residual(self: Network, in_channels: int, out_channels: int, stride: Any = 1, dtype: Any = np.float32) -> None:
+        Network.__init__(self, dtype, in_channels=in_channels, out_channels=out_channels, stride=stride)
+
+    def resnet34(self: Network, in_channels: int = 3, num_classes: int = 1000, dtype: Any = np.float32) -> None:
+        Network.__init__(self, dtype, in_channels=in_channels, num_classes=num_classes)
+
     base = Network if apply_vjp is None else Differentiable
     own = {"init": staticmethod(init), "apply": staticmethod(apply), "apply_vjp": staticmethod(apply_vjp or init)}
-    found = {}
-    for stem in BLOCKS:
-        if stem in blocks:
-            name = SIGNATURES[stem].classes[0]
-            found[name] = type(name, (base,), {**own, "block": stem, "__init__": CONSTRUCTORS[stem]})
-    return found
-
-
-def _mlp(self: Network, in_features: Any, hidden_features: Any, out_features: Any, dtype: Any = np.float32) -> None:
-    hidden = (hidden_features,) if isinstance(hidden_features, int) else tuple(hidden_features)
-    Network.__init__(self, dtype, in_features=in_features, hidden_features=hidden, out_features=out_features)
-
-
-def _basic_block(self: Network, in_channels: int, out_channels: int, stride: Any = 1, dtype: Any = np.float32) -> None:
-    Network.__init__(self, dtype, in_channels=in_channels, out_channels=out_channels, stride=stride)
-
-
-def _resnet34(self: Network, in_channels: int = 3, num_classes: int = 1000, dtype: Any = np.float32) -> None:
-    Network.__init__(self, dtype, in_channels=in_channels, num_classes=num_classes)
-
-
-CONSTRUCTORS = {"mlp": _mlp, "basic_block": _basic_block, "resnet34": _resnet34}
+    known = {"mlp": ("MLP", mlp), "basic_block": ("ResidualBlock", residual), "resnet34": ("ResNet34", resnet34)}
+    return {
+        name: type(name, (base,), {**own, "block": block, "__init__": constructor})
+        for block, (name, constructor) in known.items()
+        if blocks is None or block in blocks
+    }
 
 
 def are_offered(names: Mapping[str, Any]) -> bool:

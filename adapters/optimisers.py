@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from nnspec.adapters.networks import Module, Parameter, takes
 
 FUNCTIONS = ("sgd_init", "sgd_update")
+CARRIED = ("Optimiser", "optimiser_of")  # by scripts
 Function = Callable[..., Any]
 
 
@@ -61,18 +62,16 @@ class Optimiser:
         return {str(n): holder.data for n, holder in enumerate(self.params)}
 
 
-def classes(sgd_init: Function, sgd_update: Function) -> dict[str, type]:
+def optimiser_of(sgd_init: Function, sgd_update: Function) -> dict[str, type]:
     """Return the class of these functions, and the classes of the parameters and the modules that it is judged with."""
-    numbers = [p for name, p in inspect.signature(sgd_update).parameters.items() if name not in (*UPDATED, "lr")]
+    _, _, _, *numbers = inspect.signature(sgd_update).parameters.values()  # behind parameters, gradients and state
     first = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("params", "lr")]
     own: dict[str, Any] = {"init": staticmethod(sgd_init), "update": staticmethod(sgd_update)}
-    own["__signature__"] = inspect.Signature([*first, *numbers])
+    own["__signature__"] = inspect.Signature([*first, *(number for number in numbers if number.name != "lr")])
     return {"SGD": type("SGD", (Optimiser,), own), "Parameter": Parameter, "Module": Module}
-
-
-UPDATED = ("params", "gradients", "state")  # the first parameters of `sgd_update`
 
 
 def are_offered(names: Mapping[str, Any]) -> bool:
     """Return whether a file has `sgd_init` and `sgd_update` with the parameters of this page."""
-    return takes(names.get("sgd_init"), UPDATED[:1]) and takes(names.get("sgd_update"), UPDATED)
+    updated = ("params", "gradients", "state")
+    return takes(names.get("sgd_init"), updated[:1]) and takes(names.get("sgd_update"), updated)

@@ -1021,15 +1021,11 @@ def test_reach_deep_trees() -> None:
     """Three levels, buffers of both kinds and a count at the bottom; arrays of no dimensions and of no elements."""
     for name, corner in (
         ("buffers.complete", lambda t: any(k.count(".") == 2 for k in t.entries("transient"))),
-        ("state.complete", lambda t: any(k.count(".") == 2 and e.value.dtype == np.int64 for k, e in _buffers(t))),
+        ("state.complete", lambda t: any(k.count(".") == 2 and a.dtype == np.int64 for k, a in t.state().items())),
         ("state.values", lambda t: any(a.ndim == 0 for a in _arrays(t)) and any(a.size == 0 for a in _arrays(t))),
         ("register.by-assignment", lambda t: "weight" in t.entries("module") and "weight.weight" in t.state()),
     ):
         reaches(CHECKS[f"module.{name}"].drawn(), corner)
-
-
-def _buffers(tree: Tree) -> Iterable[tuple[str, Entry]]:
-    return tree.entries("buffer").items()
 
 
 def _arrays(tree: Tree) -> Iterable[np.ndarray]:
