@@ -21,6 +21,7 @@ from nnspec.conformance import checks
 if TYPE_CHECKING:
     from nnspec.adapters.subject import Subject
     from nnspec.conformance.report.waivers import Waiver
+    from nnspec.conformance.requirements import Check
     from nnspec.conformance.session import Session
     from nnspec.conformance.trial.journal import Journal
 
@@ -208,25 +209,33 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if blocks and stem and stem not in blocks else None
 
 
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:
+    """Make no test of a check that does not apply to the subject: for a file of one layer these are most checks."""
+    check = getattr(obj, "check", None) if name.startswith("test") else None
+    return None if check is None or _chosen(collector.config, check) else []
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per form and dtype of the subject."""
     check = getattr(metafunc.function, "check", None)
-    if check is None:
-        return
+    if check is not None:
+        chosen = _chosen(metafunc.config, check)
+        metafunc.parametrize("trial", chosen, ids=[f"{form}-{dtype}" for form, dtype in chosen], indirect=True)
+
+
+def _chosen(config: pytest.Config, check: Check) -> list[tuple[str, str]]:
+    """In which forms and dtypes a check is to be run."""
     # before the subject is loaded: Hypothesis asks for the working directory, which the subject may take away
     from nnspec.conformance.trial.run import forms
 
-    state, config = _state(metafunc.config), metafunc.config
-    if state.subject is None:
-        metafunc.parametrize("trial", [], indirect=True)
-        return
-    blocks = config.getoption("nnspec_block")
+    state, blocks = _state(config), config.getoption("nnspec_block")
+    if state.subject is None or (blocks and check.stem not in blocks):
+        return []
     subject = state.subject.within(check.stem)
     asked = config.getoption("nnspec_dtype") or subject.dtypes
     able = [dtype for dtype in dict.fromkeys(asked) if dtype in subject.known_dtypes and dtype in check.dtypes]
-    wanted = [] if blocks and check.stem not in blocks else forms(subject, check)
-    chosen = [(form, dtype) for form in wanted for dtype in (able if check.per_dtype else able[:1])]
-    metafunc.parametrize("trial", chosen, ids=[f"{form}-{dtype}" for form, dtype in chosen], indirect=True)
+    wanted = forms(subject, check)
+    return [(form, dtype) for form in wanted for dtype in (able if check.per_dtype else able[:1])]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
