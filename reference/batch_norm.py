@@ -259,7 +259,7 @@ class _BatchNorm(Module):
         rng: np.random.Generator | None = None,  # unused: every module with parameters takes it
     ) -> None:
         super().__init__()
-        self.eps, self.momentum = eps, momentum
+        self.eps, self.momentum, self.track_running_stats = eps, momentum, True
         self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
         self.bias = Parameter(np.zeros(num_features, dtype)) if affine else None
         self.running_mean = Buffer(np.zeros(num_features, dtype))
@@ -276,7 +276,7 @@ class _BatchNorm(Module):
         momentum = self.momentum
         if momentum is None:  # the mean of all batches so far: [batch_norm.momentum.cumulative]
             momentum = 1 / (int(self.num_batches_tracked.data) + 1)
-        y, self.running_mean.data[...], self.running_var.data[...] = batch_norm(
+        y, mean, var = batch_norm(
             x,
             self.running_mean.data,
             self.running_var.data,
@@ -286,7 +286,9 @@ class _BatchNorm(Module):
             momentum=momentum,
             eps=self.eps,
         )
-        self.num_batches_tracked.data += self.training  # [batch_norm.count.tracked]
+        if self.track_running_stats:  # [batch_norm.count.switched-off]
+            self.running_mean.data[...], self.running_var.data[...] = mean, var
+            self.num_batches_tracked.data += self.training  # [batch_norm.count.tracked]
         return y
 
     def vjp(self, x: Array) -> tuple[Array, Pullback]:

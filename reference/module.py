@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from types import UnionType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from nnspec.reference.arguments import Array
@@ -75,6 +75,13 @@ class Buffer(_Holder):
     def __init__(self, data: Array, *, persistent: bool = True) -> None:
         self.data = np.array(data)
         self.persistent = persistent
+
+
+class Unmatched(NamedTuple):
+    """The keys that only one side had when a state was loaded."""
+
+    missing_keys: list[str]  # of the module's entries that were not loaded
+    unexpected_keys: list[str]  # of the state, which no entry has
 
 
 class Module:
@@ -216,8 +223,10 @@ class Module:
         """
         return {key: entry.data.copy() for key, entry in self._state().items()}
 
-    def load_state_dict(self, state: Mapping[str, Array], strict: bool = True) -> None:
+    def load_state_dict(self, state: Mapping[str, Array], strict: bool = True) -> Unmatched | None:
         """Copy the arrays of `state` into the parameters and persistent buffers with their keys.
+
+        With strict=False, return the keys that only one side has.
 
         Raises KeyError for missing or unexpected keys unless strict=False, and ValueError for an array of another
         shape, also if it broadcasts. Nothing has changed then.
@@ -237,6 +246,7 @@ class Module:
                 raise ValueError(f"{key} of shape {array.shape}: expected {own[key].data.shape}")
         for key, array in arrays.items():
             own[key].data[...] = array  # [module.load.in-place]
+        return None if strict else Unmatched(missing, unexpected)  # [module.load.reported]
 
 
 _Entry: TypeAlias = Parameter | Buffer | Module

@@ -429,6 +429,28 @@ def test_count_tracked(subject: Trial, case: tuple[Case, ...]) -> None:
                 raise Mismatch(f"num_batches_tracked is {tracked}, expected {count}", tracked)
 
 
+@requirement(
+    "batch_norm.count.switched-off",
+    cases,
+    vary=("statistics",),
+    modes=(True,),
+    sizes=(2, 3),
+    forms="class",
+    needs="training",
+)
+def test_count_switched_off(subject: Trial, case: Case) -> None:
+    """A call in training that tracks nothing, and one that tracks again."""
+    layer = subject.build(case)
+    if not hasattr(layer.native, "track_running_stats"):
+        raise Lacks("the module has no attribute track_running_stats")
+    before = layer.state()
+    y = layer.set("track_running_stats", False)(case["x"])
+    subject.expect(y, expected(case)[0], "the result of a call that tracks nothing")
+    laws_of_state.keeps(subject, layer, before, "a call that tracks nothing")
+    layer.set("track_running_stats", True)(case["x"])
+    moved(subject, layer, case, "after a call that tracks again")
+
+
 # -- evaluation and modes ----------------------------------------------------------------------------------------------
 
 

@@ -674,6 +674,23 @@ def test_load_lenient(subject: Trial, case: tuple[Tree, list[str]]) -> None:
     gives_state(program, "net", tree.state() | given)
 
 
+@requirement("module.load.reported", with_part, first="parameter", needs=LOADS, per_dtype=False)
+def test_load_reported(subject: Trial, case: tuple[Tree, list[str]]) -> None:
+    """Some keys are missing and others unexpected; then all keys are given, and no others."""
+    lenient(subject)
+    tree, part = case
+    state, others = tree.state(), {"head.weight": np.ones(1), "other": np.ones(2)}
+    program = tree.program(subject)
+    for given in ({key: array for key, array in state.items() if key in part} | others, state):
+        program.run(f"found = net.load_state_dict({mapping(given)}, strict=False)")
+        named = program.value("hasattr(found, 'missing_keys') and hasattr(found, 'unexpected_keys')")
+        if not named and not program.value("isinstance(found, tuple) and len(found) == 2"):
+            raise Lacks("load_state_dict reports no keys")
+        missing, unexpected = ("found.missing_keys", "found.unexpected_keys") if named else ("found[0]", "found[1]")
+        program.equals(f"sorted({missing})", sorted(state.keys() - given.keys()))
+        program.equals(f"sorted({unexpected})", sorted(given.keys() - state.keys()))
+
+
 @requirement("module.load.same-future", learnings, passes=(3, 5), rows=(2, 2), needs=(*LOADS, "train", "eval"))
 def test_load_same_future(subject: Trial, case: Learning) -> None:
     """One pass in training, a new network with the state, then passes through both, in training and in evaluation."""

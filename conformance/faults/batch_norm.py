@@ -623,6 +623,57 @@ def _step(layer):
 
 
 beginning("batch_norm.parameters.complete/spare", "a parameter that nothing uses", Right2d)(add_parameter)
+
+
+class _AlwaysTracks(Right2d):
+    def forward(self, x):
+        tracks, self.track_running_stats = self.track_running_stats, True
+        y = super().forward(x)
+        self.track_running_stats = tracks
+        return y
+
+
+class _Counts(Right2d):
+    def forward(self, x):
+        self.num_batches_tracked.data += self.training and not self.track_running_stats
+        return super().forward(x)
+
+
+class _MeanMoves(Right2d):
+    def forward(self, x):
+        before = self.running_mean.data.copy()
+        if self.training and not self.track_running_stats:
+            self.running_mean.data[...] = before + self.momentum * (x.mean((0, 2, 3)) - before)
+        return super().forward(x)
+
+
+class _OffForGood(Right2d):
+    off = False
+
+    def forward(self, x):
+        self.off = self.off or not self.track_running_stats
+        self.track_running_stats = not self.off
+        return super().forward(x)
+
+
+class _Evaluates(Right2d):
+    def forward(self, x):
+        training = self.training
+        self.training = training and self.track_running_stats
+        y = super().forward(x)
+        self.training = training
+        return y
+
+
+for _name, _mistake, _wrong_norm in (
+    ("ignored", "track_running_stats is read by the constructor alone", _AlwaysTracks),
+    ("counts", "batches are counted that are not tracked", _Counts),
+    ("mean-moves", "the running mean goes on to move", _MeanMoves),
+    ("for-good", "tracking that was switched off stays off", _OffForGood),
+    ("evaluates", "a module that tracks nothing goes by its statistics in training too", _Evaluates),
+):
+    fault(f"batch_norm.count.switched-off/{_name}", _mistake, BatchNorm2d=_wrong_norm)
+
 beginning("batch_norm.gradient.frozen/weight-stops-x", "a frozen weight stops the gradient of x", Right2d)(
     stopped_by("weight")
 )

@@ -911,6 +911,30 @@ def _zeros(self, state, strict=True):
             entry.data[...] = 0
 
 
+@_loading("module.load.reported/nothing-missing", "missing keys are not reported")
+def _nothing_missing(self, state, strict=True):
+    found = Right.load_state_dict(self, state, strict)
+    return found if strict else found._replace(missing_keys=[])
+
+
+@_loading("module.load.reported/nothing-unexpected", "unexpected keys are not reported")
+def _nothing_unexpected(self, state, strict=True):
+    found = Right.load_state_dict(self, state, strict)
+    return found if strict else found._replace(unexpected_keys=[])
+
+
+@_loading("module.load.reported/exchanged", "missing and unexpected keys are exchanged")
+def _exchanged(self, state, strict=True):
+    found = Right.load_state_dict(self, state, strict)
+    return found if strict else type(found)(found.unexpected_keys, found.missing_keys)
+
+
+@_loading("module.load.reported/first-alone", "the first key of each kind alone is reported")
+def _first_alone(self, state, strict=True):
+    found = Right.load_state_dict(self, state, strict)
+    return found if strict else type(found)(found.missing_keys[:1], found.unexpected_keys[:1])
+
+
 @_loading("module.load.dtype/taken-over", "an entry takes on the dtype of what is loaded")
 def _taken_over(self, state, strict=True):
     Right.load_state_dict(self, state, strict)

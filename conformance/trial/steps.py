@@ -396,6 +396,29 @@ class SetMode(OnModule):
 
 
 @dataclass(eq=False)
+class SetAttribute(OnModule):
+    """A flag of a module set."""
+
+    gives = "a flag set"
+    name: str = ""
+    value: bool = True
+
+    @property
+    def note(self) -> str:
+        """The assignment."""
+        return f"{self.name} = {self.value}"
+
+    def run(self, subject: Subject) -> None:
+        """Set the flag."""
+        with theirs():
+            setattr(self.module, self.name, self.value)
+
+    def lines(self, replay: Replay) -> Iterator[str]:
+        """Set the flag."""
+        yield f"{replay.layer(self.module)}.{self.name} = {self.value}"
+
+
+@dataclass(eq=False)
 class ReadState(OnModule):
     """Key -> copy, of what a module has in the roles of the page's keys, and of what else it saves.
 

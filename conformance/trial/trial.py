@@ -34,6 +34,7 @@ from nnspec.conformance.trial.steps import (
     OnCase,
     RaiseState,
     ReadState,
+    SetAttribute,
     SetMode,
     Spoil,
     Step,
@@ -284,6 +285,11 @@ class Built:
         """Whether gradients are followed through what it has in the role of a page's key."""
         with self.trial.watched(f"{key}.requires_grad", "a flag"):
             return bool(self.trial.subject.framework.follows(self.native, self.roles.keys.get(key, key)))
+
+    def set(self, name: str, value: bool) -> Built:
+        """Set one of its attributes; itself."""
+        self.trial.do(SetAttribute(self.case, self.native, self.page, name, value))
+        return self
 
     def raise_state(self) -> Built:
         """Raise every saved entry by 1 through its own load_state_dict; itself."""
