@@ -67,6 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
         become_worker(getattr(config, "workerinput", {})["nnspec_parent"])
     if not hasattr(config, "workerinput") and _asked_for(config):
+        from nnspec.conformance.endings import Crashes, Starts
         from nnspec.conformance.requirements import unknown_block
         from nnspec.conformance.session import Session
         from nnspec.conformance.system.folder import OutputError
@@ -82,7 +83,9 @@ def pytest_configure(config: pytest.Config) -> None:
         except OutputError as error:
             raise pytest.UsageError(str(error)) from None
         config.pluginmanager.register(session, "nnspec-session")
-        config.pluginmanager.register(Workers(session), "nnspec-workers")
+        workers = Workers(session)
+        for plugin in (workers, Starts(workers), Crashes(workers)):
+            config.pluginmanager.register(plugin)
 
 
 def _stay_in_folder(config: pytest.Config) -> None:
