@@ -16,16 +16,18 @@ from typing import Any, Generic, TypeVar
 LENGTH = 80  # bytes of a case: more than its decisions take
 
 T = TypeVar("T")
+Made = tuple[int, int, int, int]  # a decision: the bytes from … to …, the limit, and the number below it
 
 
 class Draw:
-    """Bytes, one of which is read for each decision. Those behind the last byte are 0.
+    """Bytes, one or two of which are read for each decision. Those behind the last byte are 0.
 
     `sizes` is the regime of sizes, a key of REGIMES. `data` is the kind and the seed of the first data that was drawn.
     """
 
     def __init__(self, values: bytes) -> None:
         self.values, self.used = values, 0
+        self.made: list[Made] = []
         self.sizes = "small"
         self.data: tuple[str, int] | None = None
 
@@ -35,35 +37,17 @@ class Draw:
 
     def below(self, limit: int) -> int:
         """Return a whole number from 0 to limit − 1; the smaller the byte, the smaller the number."""
-        values, self.used = self.values, self.used + 1
-        if limit <= 256:
-            return (values[self.used - 1] * limit) >> 8 if self.used <= len(values) else 0
-        self.used += 1
-        return (int.from_bytes(values[self.used - 2 : self.used].ljust(2, b"\0"), "big") * limit) >> 16
-
-
-@dataclass(frozen=True)
-class Made:
-    """A decision that was made: the bytes that it read, and the number below the limit that they gave."""
-
-    begin: int
-    end: int
-    limit: int
-    value: int
-
-
-class Recording(Draw):
-    """Bytes, and which decision reads which of them."""
-
-    def __init__(self, values: bytes) -> None:
-        super().__init__(values)
-        self.decided: list[Made] = []
-
-    def below(self, limit: int) -> int:
-        """Return a whole number from 0 to limit − 1, and note the decision."""
-        begin, value = self.used, super().below(limit)
-        self.decided.append(Made(begin, self.used, limit, value))
+        begin, size = self.used, 1 if limit <= 256 else 2
+        self.used = end = begin + size
+        read = int.from_bytes(self.values[begin:end].ljust(size, b"\0"), "big")
+        value = (read * limit) >> 8 * size
+        self.made.append((begin, end, limit, value))
         return value
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers that were decided: where these are equal, so are the cases."""
+        return tuple(value for *_, value in self.made)
 
 
 @dataclass(frozen=True)

@@ -159,19 +159,22 @@ def _fails(trial: Trial, check: Check, case: Any) -> bool:
 
 
 def _cases(trial: Trial, check: Check, decision: Decision[Any], limit: int, simplify: bool) -> Outcome:
-    """Judge random cases, and make the first one that fails smaller."""
-    tally, draws = Tally(), _draws(trial, check, limit)
+    """Judge random cases, none of them twice, and make the first one that fails smaller."""
+    tally, draws, judged = Tally(), _draws(trial, check, limit), set[tuple[int, ...]]()
     with seeded_generators() as reseed:
 
-        def judge(row: bytes) -> None:
+        def judge(row: bytes, *, again: bool = True) -> None:
             reseed()
-            case = decision.make(Draw(row))
+            case = decision.make(draw := Draw(row))
+            if not again and draw.numbers in judged:
+                return
+            judged.add(draw.numbers)
             for number in range(draws):  # the same case, its data shuffled
                 tally.count(lambda case: attempt(trial, check, case), _shuffled(case, number) if number else case)
 
         for row in rows(seed_of(trial, check), -(-limit // draws)):
             try:
-                judge(row)
+                judge(row, again=False)
             except Mismatch as first:
                 if not simplify:
                     tally.wrong = []
@@ -181,7 +184,7 @@ def _cases(trial: Trial, check: Check, decision: Decision[Any], limit: int, simp
                     failure = _smallest(trial, check, failure)
                 tally.wrong = tally.wrong + _more(trial, check, decision, draws) if check.decides else []
                 return _failed(failure, tally, flaky=not steady)
-    return _conclude(tally, limit)
+    return _conclude(tally, min(limit, draws * len(judged)))
 
 
 def _smaller(

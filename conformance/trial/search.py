@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, Verbosity, settings
-from nnspec.conformance.drawing import LENGTH, Decision, Made, Recording
+from nnspec.conformance.drawing import LENGTH, Decision, Draw, Made
 
 PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
 CALLS = 400  # cases that are tried to make a failing one smaller
@@ -65,22 +65,22 @@ def smallest(decision: Decision[Any], row: bytes, fails: Callable[[bytes], bool]
 
 def _smaller(row: bytes, decided: list[Made], at: int) -> Iterator[bytes]:
     """Yield the row with smaller values of one decision, the smallest first."""
-    made = decided[at]
-    for value in sorted({0, 1, 2, made.value // 2, made.value - 1}):
-        if 0 <= value < made.value:
-            size = made.end - made.begin
-            least = -(-(value << 8 * size) // made.limit)  # the least bytes that give this value
-            begin = row[: made.begin] + least.to_bytes(size, "big")
-            yield begin + row[made.end :]
+    begin, end, limit, made = decided[at]
+    for value in sorted({0, 1, 2, made // 2, made - 1}):
+        if 0 <= value < made:
+            size = end - begin
+            least = -(-(value << 8 * size) // limit)  # the least bytes that give this value
+            head = row[:begin] + least.to_bytes(size, "big")
+            yield head + row[end:]
             for number in range(TAILS):  # what the later bytes mean may have changed: other ones may fail
-                yield begin + random.Random(number).randbytes(len(row) - made.end)
+                yield head + random.Random(number).randbytes(len(row) - end)
 
 
 def _decided(decision: Decision[Any], row: bytes) -> list[Made]:
     """Return the decisions that a row makes."""
-    draw = Recording(row)
+    draw = Draw(row)
     decision.make(draw)
-    return [made for made in draw.decided if made.end <= len(row)]
+    return [made for made in draw.made if made[1] <= len(row)]
 
 
 @contextmanager
