@@ -21,6 +21,11 @@ class Copies(NamedTuple):
     column: np.ndarray
     value: np.ndarray
 
+    @property
+    def places(self) -> tuple[np.ndarray, ...]:
+        """The indices of the values in the kernels."""
+        return np.arange(len(self.value)), self.channel, self.row, self.column
+
 
 def convolutions(in_channels: int) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
     """The name and the shape of every convolution's kernels."""
@@ -54,7 +59,7 @@ def kernels(seed: int, in_channels: int) -> dict[str, Copies]:
 def dense(copies: Copies, dtype: Any) -> np.ndarray:
     """The kernels as an array."""
     array = np.zeros(copies.shape, dtype)
-    array[np.arange(len(array)), copies.channel, copies.row, copies.column] = copies.value
+    array[copies.places] = copies.value
     return array
 
 

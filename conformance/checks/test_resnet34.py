@@ -85,6 +85,21 @@ def run(case: Case, **keeping: Any) -> tuple[Expected, dict[str, Expected]]:
     return statistics.pop("y"), statistics
 
 
+_arrays: dict[str, tuple[int, dict[str, Array]]] = {}  # dtype -> which kernels its arrays hold, and the arrays
+
+
+def dense(seed: int, dtype: str) -> dict[str, Array]:
+    """The kernels as arrays, in which those of the case before are replaced: to make new arrays takes longer."""
+    if dtype not in _arrays:
+        _arrays[dtype] = seed, {key: np.zeros(copies.shape, dtype) for key, copies in kernels(seed).items()}
+    before, arrays = _arrays[dtype]
+    for key, copies in kernels(seed).items():
+        arrays[key][kernels(before)[key].places] = 0
+        arrays[key][copies.places] = copies.value
+    _arrays[dtype] = seed, arrays
+    return arrays
+
+
 _made: list[tuple[Any, Any]] = []  # the last two networks, one per dtype: to make one takes longer than to judge it
 
 
@@ -101,8 +116,7 @@ def made(subject: Trial) -> Any:
 def network(subject: Trial, case: Case) -> Trial:
     """The subject with a network for all calls, in evaluation or training, and with all of the case's state loaded."""
     module = made(subject)
-    entries = {key: wiring.dense(copies, subject.dtype) for key, copies in kernels(case["seed"] % 4).items()}
-    entries |= others(case)
+    entries = dense(case["seed"] % 4, subject.dtype) | others(case)
     with subject.watched(case, "a state loaded"):
         if absent := subject.subject.roles("resnet34", type(module), entries, module).absent:
             raise Mismatch(f"there is no state entry in the role of {absent[0]}")
