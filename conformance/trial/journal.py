@@ -22,6 +22,7 @@ from nnspec.conformance.layouts import laid_out, offset_of
 # text, of the data
 HEADER = struct.Struct("<dII")
 SIZE = 1 << 20
+ENCODER = json.JSONEncoder(default=str)
 TRYING = "trying "  # how the text of a call begins that is made while the subject is loaded
 
 
@@ -68,7 +69,7 @@ class Journal:
             "absent": [n for n, a in case.arrays.items() if a is None],
             "arguments": case.arguments,
         }
-        self._write(json.dumps(entry, default=str).encode(), blob)
+        self._write(ENCODER.encode(entry).encode(), blob)
 
     def attempt(self, what: str, call: Callable[[], Any]) -> Any:
         """Make a call while the subject is loaded. Raise Skipped if the same call ended an earlier process, or hung."""

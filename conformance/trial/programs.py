@@ -18,7 +18,7 @@ from nnspec.adapters.subject import Lacks
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.source import literal
-from nnspec.conformance.trial.steps import Line, Step, compiled
+from nnspec.conformance.trial.steps import Line, compiled
 from nnspec.conformance.trial.trial import Trial
 
 
@@ -33,10 +33,10 @@ class Program:
         self.names: dict[str, Any] = {"__name__": "program", "np": np, "copy": copy, "nan": np.nan, "inf": np.inf}
         self.names |= callables(subject.framework) | dict(subject.classes)
         self.trial = trial
-        self.steps: list[Step] = [Line("import copy", self.names)]
+        self.steps = [Line("import copy", self.names)]
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.steps[1:]))
+        return "\n".join([step.text for step in self.steps[1:]])
 
     def run(self, *lines: str) -> Program:
         """Run lines one after the other; what one of them raises is a Mismatch. The program itself."""
@@ -108,17 +108,17 @@ class Program:
                 self.steps = [*before, Line(f"{guarded}pass", self.names)]  # further lines follow the refusal
                 return
             mismatch.message = mismatch.message.replace("expected no exception", f"expected {expected}")
-            mismatch.steps, mismatch.end = before, end
+            mismatch.steps, mismatch.end = [*before], end
             raise
         accepted = self._mismatch(f"{'; '.join(lines)} was accepted; expected {expected}", end)
-        accepted.steps = before
+        accepted.steps = [*before]
         raise accepted
 
     @contextmanager
     def _watched(self, text: str, *last: str) -> Iterator[None]:
         """Around a line or an expression. The script of what it raises ends with `last`, which is no step."""
         try:
-            with self.trial.watched(f"{self}\n{text}", "no exception"), theirs():
+            with self.trial.watched(lambda: f"{self}\n{text}", "no exception"), theirs():
                 yield
         except Mismatch as mismatch:
             told = self._mismatch(f"{text} {mismatch.message}", [*last])
@@ -127,5 +127,5 @@ class Program:
 
     def _mismatch(self, message: str, end: list[str], *about: Any) -> Mismatch:
         mismatch = Mismatch(message, *about)
-        mismatch.case, mismatch.steps, mismatch.end = str(self), list(self.steps), [*end, "sys.exit(0)"]
+        mismatch.case, mismatch.steps, mismatch.end = str(self), [*self.steps], [*end, "sys.exit(0)"]
         return mismatch

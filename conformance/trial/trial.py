@@ -165,15 +165,16 @@ class Trial:
     def do(self, step: Step) -> Any:
         """Run a step, and add it to the record: what it gave."""
         self.steps.append(step)
-        with self.watched(step.case if isinstance(step, OnCase) else step.note, step.gives):
+        with self.watched(step.case if isinstance(step, OnCase) else lambda: step.note, step.gives):
             found = step.run(self.subject)
         step.done = True
         return found
 
     @contextmanager
-    def watched(self, what: Case | str, expected: str) -> Iterator[None]:
+    def watched(self, what: Case | str | Callable[[], str], expected: str) -> Iterator[None]:
         """Around a call: in the journal while it runs; what the subject raises, or returns unusable, is a Mismatch."""
         if self.journal:
+            what = what() if callable(what) else what
             self.journal.write(what) if isinstance(what, Case) else self.journal.note(what)
         try:
             yield
