@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from nnspec.adapters import load
+from nnspec.conformance.bounds import wiring
 from nnspec.conformance.case import Case, as_pair, minimise
 from nnspec.conformance.checks.cases import KINDS, Data, data
+from nnspec.conformance.checks.test_resnet34 import dense
 from nnspec.conformance.drawing import LENGTH, Decision, Draw, integers, lists, pairs, permutations, reaches, some_of
 from nnspec.conformance.layouts import LAYOUTS
+from nnspec.conformance.requirements import Check
 from nnspec.conformance.trial.search import rows, smallest
+from nnspec.conformance.trial.trial import Trial
 
 
 def case(**arrays):
@@ -108,6 +113,20 @@ def test_a_failing_case_is_made_smaller_in_a_limited_number_of_calls():
     row = smallest(many, b"\xff" * LENGTH, lambda row: bool(calls.append(row)), calls=5)
     assert row == b"\xff" * LENGTH
     assert len({*calls}) == len(calls) == 5
+
+
+def test_a_case_that_several_rows_decide_is_judged_once():
+    judged = []
+    check = Check("relu.output.size", lambda subject, case: judged.append(case), lambda **_: integers(0, 2))
+    outcome = Trial(load("reference"), "function", "float32").run(check)
+    assert (outcome.verdict, outcome.cases, sorted(judged)) == ("pass", 3, [0, 1, 2])
+
+
+def test_kernels_written_to_again_are_those_of_the_seed():
+    for seed in (0, 3, 0, 1):
+        kernels = dense(seed, "float32")
+        for key, copies in wiring.kernels(seed, 3).items():
+            assert np.array_equal(kernels[key], wiring.dense(copies, "float32"))
 
 
 def test_some_values_are_drawn_once_each():

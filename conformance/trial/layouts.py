@@ -25,10 +25,13 @@ def in_layouts(decision: Decision[Any], check: Check, form: str) -> Decision[Any
 
     def make(draw: Draw) -> Any:
         case = draw(decision)
-        if not isinstance(case, Case) or draw.below(SHARE) < SHARE - 1:
+        if not isinstance(case, Case):
             return case
         copied = set() if form == "function" else {*entries(case.arrays)}
-        for name in [name for name, array in case.arrays.items() if array is not None and name not in copied]:
+        handed = [name for name, array in case.arrays.items() if array is not None and name not in copied]
+        if not handed or draw.below(SHARE) < SHARE - 1:
+            return case
+        for name in handed:
             case = _lying(draw, case, name, name not in check.distinct)
         return case
 
