@@ -16,7 +16,8 @@ class ResidualBlock(Module):
     """relu(branch(x) + shortcut(x)), where the shortcut is x itself if the branch keeps its shape.
 
     By construction: basic_block.refuses.channels, basic_block.refuses.stride, basic_block.refuses.rank,
-    basic_block.parameters.count, basic_block.state.complete, basic_block.mode.train, basic_block.mode.eval,
+    basic_block.parameters.count, basic_block.state.complete, basic_block.state.own, basic_block.mode.train,
+    basic_block.mode.eval,
     basic_block.stride.once, basic_block.branch.norms, basic_block.init.range, basic_block.projection.channels,
     basic_block.projection.stride, basic_block.projection.norm.
     """

@@ -20,7 +20,7 @@ from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, Draw, any_of, composite, dimension, integers, reaches
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import Mismatch
-from nnspec.conformance.trial.trial import Trial
+from nnspec.conformance.trial.trial import Built, Trial
 
 NORMS = ("bn1", "bn2", "downsample.1")
 
@@ -267,6 +267,13 @@ def test_state_complete(subject: Trial, case: Case) -> None:
     expected = (18, 15) if "downsample.0.weight" in case.arrays else (12, 10)
     if len(state) not in expected:
         raise Mismatch(f"the state has {len(state)} entries, {', '.join(state)}; expected {expected[0]}")
+
+
+@requirement("basic_block.state.own", cases, modes=(True,), effort=4)
+def test_state_own(subject: Trial, case: Case) -> None:
+    """Of two new blocks one is called in training and loaded; the other keeps its entries."""
+    first, second = (Built(subject, new(subject, case), case) for _ in range(2))
+    laws_of_state.stay_apart(subject, first, second, case["x"])
 
 
 @requirement("basic_block.state.keys", cases, per_dtype=False)

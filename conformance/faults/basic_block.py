@@ -4,7 +4,14 @@ import functools
 from types import SimpleNamespace
 
 import numpy as np
-from nnspec.conformance.faults import as_if_contiguous, beginning, fault, register_left, stopped_by
+from nnspec.conformance.faults import (
+    as_if_contiguous,
+    beginning,
+    fault,
+    one_array_for_each_shape,
+    register_left,
+    stopped_by,
+)
 from nnspec.reference.basic_block import ResidualBlock as Right
 from nnspec.reference.batch_norm import BatchNorm2d, batch_norm_vjp
 from nnspec.reference.conv2d import Conv2d, conv2d, conv2d_vjp
@@ -749,6 +756,12 @@ def _not_cleared(self, dx, g, r):
 _wrong_vjp("empty/not-cleared", "without images a kernel gets what the memory held", back=_after(_not_cleared))
 
 
+beginning("basic_block.state.own/kernel", "blocks of one size share a kernel", Right)(
+    one_array_for_each_shape("conv2.weight")
+)
+beginning("basic_block.state.own/statistics", "blocks of one size share a running mean", Right)(
+    one_array_for_each_shape("bn1.running_mean")
+)
 beginning("basic_block.gradient.frozen/second-stops-x", "a frozen second convolution stops all below it", Right)(
     stopped_by("conv2.weight")
 )
