@@ -107,6 +107,9 @@ def one_of(*decisions: Decision[Any]) -> Decision[Any]:
     return Decision(lambda draw: draw(decisions[draw.below(len(decisions))]))
 
 
+MORE_OFTEN = any_of(False, True, True)
+
+
 def tuples(*decisions: Decision[Any]) -> Decision[tuple[Any, ...]]:
     """What each of the decisions gives."""
     return Decision(lambda draw: tuple(draw(one) for one in decisions))

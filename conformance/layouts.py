@@ -6,6 +6,7 @@ The memory around and between the elements holds NaN, so that a kernel which rea
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from nnspec.conformance.formats import is_floating
@@ -62,7 +63,8 @@ def _channel_slice(a: Array) -> Array:
 
 @_layout("negative strides", 1)
 def _negative_strides(a: Array) -> Array:
-    return np.array(a[::-1], order="C")[::-1] if a.ndim else a
+    backwards: Any = (..., *[slice(None, None, -1)] * a.ndim)
+    return np.array(a[backwards], order="C")[backwards]
 
 
 @_layout("offset", 1)
@@ -75,7 +77,8 @@ def _offset(a: Array) -> Array:
 
 @_layout("part of a larger array", 1)
 def _inside(a: Array) -> Array:
-    view = _store(tuple(n + 2 for n in a.shape), a.dtype)[(..., *[slice(1, -1)] * a.ndim)]
+    inner: Any = (..., *[slice(1, -1)] * a.ndim)
+    view = _store(tuple(n + 2 for n in a.shape), a.dtype)[inner]
     view[...] = a
     return view
 
@@ -113,7 +116,7 @@ def laid_out(values: np.ndarray, strides: tuple[int, ...], offset: int = 0) -> n
     before, behind = -sum(min(0, r) for r in reach), sum(max(0, r) for r in reach)
     store = np.full((before + behind) // values.itemsize + 1 + 2 * offset, np.nan, values.dtype)
     first = before + offset * values.itemsize
-    view: np.ndarray = np.ndarray(values.shape, values.dtype, store.view(np.uint8), first, strides)  # type: ignore[arg-type]
+    view: np.ndarray = np.ndarray(values.shape, values.dtype, store.view(np.uint8), first, strides)
     view[...] = values
     return view
 

@@ -219,8 +219,8 @@ class Check:
 
     @property
     def compares(self) -> bool:
-        """Whether it compares numbers that do not depend on memory, so that its operands may lie in any layout."""
-        return kind(self.identifier) in ("value", "gradient", "special", "default")
+        """Whether it compares numbers or shapes that do not depend on memory: its operands may lie in any layout."""
+        return kind(self.identifier) in ("value", "shape", "gradient", "special", "default")
 
     @property
     def differentiates(self) -> bool:

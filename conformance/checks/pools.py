@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks.cases import data, illegal_pairs
-from nnspec.conformance.drawing import SIZES, Draw, any_of, booleans, composite, dimension, integers
+from nnspec.conformance.drawing import MORE_OFTEN, SIZES, Draw, any_of, booleans, composite, dimension, integers
 from nnspec.reference.windows import output_size, pooled_size
 
 ALL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "count_include_pad", "divisor_override")
-MORE_OFTEN = any_of(False, True, True)
 Change = Callable[[Draw, Array], Array]
 Breakage = Callable[[Draw, Case, frozenset[str]], Case]
 

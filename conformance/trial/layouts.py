@@ -14,7 +14,7 @@ from nnspec.conformance.drawing import Decision, Draw
 from nnspec.conformance.layouts import EXPANDED, possible, repeated
 from nnspec.conformance.requirements import Check
 
-SHARE = 3  # of so many cases, one has layouts
+SHARE = 2  # of so many cases, one has layouts
 
 
 def in_layouts(decision: Decision[Any], check: Check, form: str) -> Decision[Any]:
