@@ -111,7 +111,7 @@ def calls_in_turn(draw, *, stem: str, dtype: str, lacks: frozenset[str]):
     n, c, h, w = case["x"].shape
     kernel, _ = as_pair(case["kernel_size"])
     case, half = case.but(x=draw(data(dtype, ("integers", "normal"))).inputs(n, c, h + 4, w + 4)), kernel // 2
-    changes = [
+    changes: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({"padding": half, "count_include_pad": True}, {"padding": half, "count_include_pad": False}),
         ({"divisor_override": None}, {"divisor_override": 3}),
         ({}, {"dilation": 2, "padding": half}),
