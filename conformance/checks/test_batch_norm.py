@@ -285,6 +285,7 @@ test_train_constant = law(
     kinds=("normal",),
     channels=(3, 1, 2),
     needs="training",
+    effort=0.5,  # few values show what rounding does to a variance of 0
 )
 
 

@@ -329,7 +329,7 @@ def test_gradient_bias(subject: Trial, case: Case) -> None:
     laws_of_gradients.values("bias")(subject, case, expected_gradients)
 
 
-test_gradient_like_operand = gradient("conv2d.gradient.like-operand", laws_of_gradients.is_like_operand)
+test_gradient_like_operand = gradient("conv2d.gradient.like-operand", laws_of_gradients.is_like_operand, vary=UNGROUPED)
 test_gradient_layout = gradient("conv2d.gradient.layout", laws_of_gradients.ignores_layout)
 test_gradient_unchanged = gradient("conv2d.gradient.unchanged", laws_of_gradients.leaves_operands)
 test_gradient_frozen = gradient("conv2d.gradient.frozen", laws_of_gradients.ignores_frozen)
