@@ -153,6 +153,7 @@ def no_pair(name: str, least: int) -> Breakage:
     return how
 
 
+NO_STRIDE: dict[str, Any] = {"how": no_pair("stride", 1), "vary": (), "needs": "stride", "effort": 1}
 NO_PADDING: dict[str, Any] = {"how": no_pair("padding", 0), "vary": (), "needs": "padding", "effort": 1}
 
 

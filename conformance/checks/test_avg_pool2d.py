@@ -15,6 +15,7 @@ from nnspec.conformance.checks.cases import leaving_out, not_finite_somewhere, s
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
     NO_PADDING,
+    NO_STRIDE,
     broken,
     calls_in_turn,
     no_pair,
@@ -349,10 +350,7 @@ test_refuses_stride = refusal(
     "avg_pool2d.refuses.stride",
     laws.refuses,
     "0 and below, or three values.",
-    how=no_pair("stride", 1),
-    vary=(),
-    needs="stride",
-    effort=1,
+    **NO_STRIDE,
 )
 CROPS = {"crops": alternatives.crops(expected)}
 test_refuses_padding = refusal(

@@ -14,6 +14,7 @@ from nnspec.conformance.checks.cases import data, leaving_out, specials, wholes,
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
     NO_PADDING,
+    NO_STRIDE,
     Change,
     broken,
     calls_in_turn,
@@ -500,10 +501,7 @@ test_refuses_stride = refusal(
     "max_pool2d.refuses.stride",
     laws.refuses,
     "0 and below, or three values.",
-    how=no_pair("stride", 1),
-    vary=(),
-    needs="stride",
-    effort=1,
+    **NO_STRIDE,
 )
 CROPS = {"crops": alternatives.crops(expected)}
 test_refuses_padding = refusal(

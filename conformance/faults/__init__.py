@@ -112,6 +112,20 @@ def in_kept_memory(function: Callable[..., Array]) -> Callable[..., Array]:
     return reused
 
 
+def keyed_without(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Make a pool keep its programs by the shape and all arguments but one."""
+    kept: dict[object, dict[str, Any]] = {}
+
+    def cached(x: Array, **arguments: Any) -> Any:
+        key = (x.shape, x.dtype, *((n, v) for n, v in arguments.items() if n != name))
+        try:
+            return function(x, **kept.setdefault(key, arguments))
+        except ValueError:
+            return function(x, **arguments)
+
+    return cached
+
+
 def register_left(neighbour: Callable[..., Any], function: Callable[..., Any]) -> tuple[Any, Any]:
     """Make two functions of different blocks share a register: after a call of the first, one of the second is wrong.
 

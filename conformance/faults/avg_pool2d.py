@@ -11,6 +11,7 @@ from nnspec.conformance.faults import (
     beginning,
     fault,
     in_kept_memory,
+    keyed_without,
     register_left,
     save_input,
     wrong,
@@ -415,25 +416,11 @@ def _cached_divisors(x, *, count_include_pad, divisor_override, **h):
     return _sums(x, **h) / _DIVISORS.setdefault(key, _sums(ones, **h) / means)
 
 
-def _keyed_without(name):
-    """Programs are kept by the shape and all arguments but this one."""
-    kept = {}
-
-    def cached(x, **h):
-        key = (x.shape, x.dtype, *((n, v) for n, v in h.items() if n != name))
-        try:
-            return right(x, **kept.setdefault(key, h))
-        except ValueError:
-            return right(x, **h)
-
-    return cached
-
-
 for _name in ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"):
     _wrong(
         f"avg_pool2d.call.stateless/without-{_name.replace('_', '-')}",
         f"programs are kept under a key that leaves out {_name}",
-    )(_keyed_without(_name))
+    )(keyed_without(right, _name))
 
 
 # -- special values, and the ends of the range -------------------------------------------------------------------------

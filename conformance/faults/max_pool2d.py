@@ -11,6 +11,7 @@ from nnspec.conformance.faults import (
     beginning,
     fault,
     in_kept_memory,
+    keyed_without,
     register_left,
     save_input,
     wrong,
@@ -330,25 +331,11 @@ def _cached(x, **h):
         return right(x, **h)
 
 
-def _keyed_without(name):
-    """Programs are kept by the shape and all arguments but this one."""
-    kept = {}
-
-    def cached(x, **h):
-        key = (x.shape, x.dtype, *((n, v) for n, v in h.items() if n != name))
-        try:
-            return right(x, **kept.setdefault(key, h))
-        except ValueError:
-            return right(x, **h)
-
-    return cached
-
-
 for _name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode"):
     _wrong(
         f"max_pool2d.call.stateless/without-{_name.replace('_', '-')}",
         f"programs are kept under a key that leaves out {_name}",
-    )(_keyed_without(_name))
+    )(keyed_without(right, _name))
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------
