@@ -72,7 +72,7 @@ class Reference:
         scores, pullback = self.network.vjp(images)
         loss, cotangent = cross_entropy(scores, classes)
         pullback(cotangent)
-        self.optimiser.hyper["lr"] = rate
+        self.optimiser.lr = rate
         self.optimiser.step()
         return float(loss)
 

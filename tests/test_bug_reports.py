@@ -18,7 +18,10 @@ def verdicts(file):
     load_checks()
     check = CHECKS[REQUIREMENT.search(file.read_text())[1]]
     subject = load(str(file))
-    return {run(Trial(subject, form, "float32"), check, simplify=False).verdict for form in forms(subject, check)}
+    return {
+        run(Trial(subject, form, "float32", profile="ci"), check, simplify=False).verdict
+        for form in forms(subject, check)
+    }
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

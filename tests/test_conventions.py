@@ -300,6 +300,7 @@ class _BatchNorm(norm.BatchNorm2d):
 
     def __init__(self, num_features, eps=1e-3, momentum=0.99, affine=True, *, dtype=np.float32):
         super().__init__(num_features, eps, momentum, affine, dtype=dtype)
+        del self.track_running_stats
         self.num_batches_tracked, self.share = None, 1.0  # what the next batch's share is, where each has the same
 
     def forward(self, x):

@@ -24,7 +24,8 @@ def test_a_class_that_takes_one_hidden_size_alone_lacks_depth_and_conforms(desk)
     assert done.code == 0, done.out
     assert "MLP takes one hidden size alone" in done.out
     deep = {"any", "none", "activated", "bias", "distinct", "names", "gradient"}
-    assert done.verdicts("unsupported") == {f"mlp.depth.{name}" for name in deep} | {"mlp.refuses.hidden-sizes"}
+    lacking = {*(f"mlp.depth.{name}" for name in deep), "mlp.refuses.hidden-sizes", "mlp.call.neighbours"}
+    assert done.verdicts("unsupported") == lacking
 
 
 def verdict(hidden_sizes, requirement):

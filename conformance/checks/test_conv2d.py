@@ -37,7 +37,7 @@ from nnspec.conformance.drawing import (
     reaches,
 )
 from nnspec.conformance.requirements import requirement
-from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.record import CallFails, Mismatch
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.conv2d import conv2d, conv2d_vjp
 from nnspec.reference.windows import output_size
@@ -210,6 +210,8 @@ def test_window_local(subject: Trial, case: Case) -> None:
     before, marked = laws.own(subject.presumed(case), expected(case)), np.zeros(case["x"].shape)
     marked[0, 0, case["x"].shape[2] // 2, case["x"].shape[3] // 2] = 1
     reached = conv2d(marked, np.ones(case["weight"].shape), **case.arguments) != 0
+    if before.value.shape != reached.shape:
+        raise CallFails(f"the result has shape {before.value.shape}, expected {reached.shape}")
     others = before.change(before.value, lambda bound, _: np.where(reached, np.inf, bound), before.source)
     changed = case.but(x=np.where(marked, -case["x"], case["x"]))
     subject.expect(subject(changed), others, "the result, whose windows do not reach the element that changed,")

@@ -48,7 +48,10 @@ class Journal:
 
     def loaded(self, known: dict[str, dict[str, str]]) -> None:
         """Tell what identifies the subject."""
-        (self._folder / f"loaded-{self._name}").write_text(json.dumps(known), "utf-8")
+        whole = self._folder / f"loaded-{self._name}"
+        own = whole.with_name(f"{whole.name}-{os.getpid()}")  # the subject may have forked: each process writes its own
+        own.write_text(json.dumps(known), "utf-8")
+        own.replace(whole)
 
     def note(self, text: str) -> None:
         """What is going on where there is no case: a file being loaded, a check that begins."""

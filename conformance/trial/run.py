@@ -137,7 +137,9 @@ def _in_layouts(trial: Trial, check: Check, decision: Decision[Any], limit: int,
     """
     outcome = _cases(trial, check, in_layouts(decision, check, trial.form), limit, simplify)
     case = outcome.failure.case if outcome.failure else None
-    if not isinstance(case, Case) or not case.layouts or _fails(trial, check, case.contiguous()):
+    if not isinstance(case, Case) or not case.layouts:
+        return outcome
+    if _fails(trial, check, case.contiguous()) or not _fails(trial, check, case):
         return outcome
     broken = about_layout(check, case)
     if broken is check:

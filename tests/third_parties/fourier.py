@@ -100,6 +100,8 @@ def accepted(x, weight, bias, stride, padding, dilation, groups):
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias {bias.shape}, weight {weight.shape}")
     stride, padding, dilation = ((v, v) if isinstance(v, int) else v for v in (stride, padding, dilation))
+    if any(len(pair) != 2 for pair in (stride, padding, dilation)):
+        raise ValueError(f"{stride=}, {padding=}, {dilation=}: expected numbers or pairs")
     if min(stride) < 1 or min(padding) < 0 or min(dilation) < 1:
         raise ValueError(f"{stride=}, {padding=}, {dilation=}")
     return stride, padding, dilation
