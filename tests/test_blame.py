@@ -169,7 +169,7 @@ def test_a_defect_of_torch_is_torchs_under_a_users_file_too():
     def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
         return torch.nn.functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
-    [layout] = judged({"conv2d": conv2d}, "torch", "conv2d.input.layout", dtype="bfloat16", profile="ci")
+    [layout] = judged({"conv2d": conv2d}, "torch", "conv2d.input.layout", profile="ci")
     assert (layout["verdict"], layout["unsupported"]) == ("pass", {})
     ((defect, cases),) = layout["known_defects"].items()
     assert defect.startswith(f"torch {torch.__version__}: oneDNN ends the process")
