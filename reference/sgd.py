@@ -60,6 +60,11 @@ class SGD:
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self.velocities: list[Array | None] = [None] * len(self.params)
 
+    @property
+    def hyper(self) -> dict[str, float]:
+        """The numbers of a step, as they are now."""
+        return {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
+
     def step(self) -> None:
         """Move every parameter that has a gradient.
 
@@ -68,8 +73,7 @@ class SGD:
         """
         for i, p in enumerate(self.params):
             if p.grad is not None:  # [sgd.parameters.without-gradient]
-                hyper = {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
-                moved, self.velocities[i] = sgd_step(p.data, p.grad, self.velocities[i], **hyper)
+                moved, self.velocities[i] = sgd_step(p.data, p.grad, self.velocities[i], **self.hyper)
                 # Write into the array that the module holds: [sgd.parameters.in-place]
                 p.data[...] = moved
 
