@@ -93,12 +93,10 @@ class Starts:
 
     def pytest_internalerror(self, excrepr: Any, excinfo: Any) -> bool:
         """Name what ended the run, and keep what is known by then."""
-        if excinfo.errisinstance(EOFError):  # before a worker said its first word
-            message = "a worker process could not be started: it ended at once"
-            if self._planned:
-                self.session.log.error(message)
-            else:
-                self.session.failure = message
+        if excinfo.errisinstance(EOFError) and self._planned:
+            self.session.log.error("a worker process could not be started: it ended at once")
+        elif excinfo.errisinstance((EOFError, OSError)) and not self._planned:  # before its first word, or before ours
+            self.session.failure = "a worker process could not be started: it ended at once"
         else:
             self.session.log.error(f"internal error: {str(excrepr)[-2000:]}")
         return True
