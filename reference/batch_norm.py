@@ -145,8 +145,7 @@ def batch_norm_vjp(
         # The variance grows by 2·d/n and each `normal` falls by normal·scale·(that x's normal)/n: this is the other.
         along_x = _along_channels(dbias / n, x) + normal * _along_channels(dweight / n, x)
         dx -= _along_channels(slope, x) * along_x
-        # The new running statistics contain momentum · mean and momentum · var · n / (n − 1), and as above the mean
-        # grows by 1/n and the variance by 2·d/n.
+        # The new running statistics contain momentum · mean and momentum · var · n / (n − 1), which grow as above.
         dx += _along_channels(momentum * g_mean / n, x) + _along_channels(momentum * g_var * 2 / (n - 1), x) * d
         g_mean, g_var = (1 - momentum) * g_mean, (1 - momentum) * g_var
     elif not training:
