@@ -20,9 +20,10 @@ import numpy as np
 from nnspec.adapters.for_reference import subject as reference_subject
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
-from nnspec.conformance.case import Array
+from nnspec.conformance.case import Array, as_pair
 from nnspec.conformance.requirements import block_of, requirements
 from nnspec.reference.module import Buffer, Parameter
+from nnspec.reference.relu import relu
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,13 @@ def register_left(neighbour: Callable[..., Any], function: Callable[..., Any]) -
     return sets, reads
 
 
+def disturbed_by_relu(key: str, **piece: Callable[..., Any]) -> None:
+    """Add the fault of a function that is wrong after a call of relu."""
+    ((name, function),) = piece.items()
+    before, after = register_left(relu, function)
+    fault(key, "a register that relu leaves set changes the next result", relu=before, **{name: after})
+
+
 def onto_input(y: Array, x: Array) -> Array:
     """Return the result in the memory of the input, if both have the same shape."""
     if y.shape != x.shape:
@@ -170,6 +178,43 @@ def beginning(key: str, mistake: str, cls: Any) -> Callable[[Callable[[Any], Non
         return change
 
     return add
+
+
+def redrawn(change: Callable[[Array], Any], *names: str) -> Callable[[Any], None]:
+    """Return what gives entries of a new module other values, each derived from the right ones."""
+
+    def redraw(layer: Any) -> None:
+        for name in names:
+            array = operator.attrgetter(name)(layer).data
+            array[...] = change(array)
+
+    return redraw
+
+
+def first_two_sizes(cls: Any) -> Any:
+    """Return a convolution's class that ignores all sizes of a kernel but the first two."""
+
+    class Fault(cls):
+        def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, *more: Any, **named: Any) -> None:
+            super().__init__(in_channels, out_channels, as_pair(kernel_size)[:2], *more, **named)
+
+    return type(cls.__name__, (Fault,), {})
+
+
+def keeps_batch(function: Callable[..., Array]) -> Callable[..., Array]:
+    """Make a function answer an image without its batch with a batch of one."""
+    return lambda x, *operands, **named: function(x[None] if x.ndim == 3 else x, *operands, **named)
+
+
+def changes_lone_image(function: Callable[..., Array], change: Callable[[Array], Array]) -> Callable[..., Array]:
+    """Make a function change an image without its batch, which comes to `change` as a batch of one."""
+
+    def called(x: Array, *operands: Any, **named: Any) -> Array:
+        lone = x.ndim == 3
+        y = function(change(x[None]) if lone else x, *operands, **named)
+        return y[0] if lone else y
+
+    return called
 
 
 def add_parameter(layer: Any) -> None:

@@ -9,6 +9,7 @@ from nnspec.conformance.faults import (
     beginning,
     fault,
     one_array_for_each_shape,
+    redrawn,
     register_left,
     stopped_by,
 )
@@ -781,24 +782,19 @@ _forward("refuses.rank/made-up", "missing dimensions are made up, surplus ones d
 )
 
 
-def _begins(key, mistake, kernels):
-    """The fault is what kernels begin with: kernels(a random kernel)."""
-
-    class ResidualBlock(_Block):
-        """Begins otherwise."""
-
-        def __init__(self, *arguments, **keywords):
-            super().__init__(*arguments, **keywords)
-            for convolution in (self.conv1, self.conv2):
-                convolution.weight.data[...] = kernels(convolution.weight.data)
-
-    fault(f"basic_block.init.range/{key}", mistake, ResidualBlock=ResidualBlock)
-
-
-_begins("zeros", "kernels begin at 0", lambda weight: 0 * weight)
-_begins("tiny", "kernels begin a hundredth as large", lambda weight: weight / 100)
-_begins("equal", "all kernels of a convolution begin as the first", lambda weight: weight[:1])
-_begins("channels-alone", "the range is derived from the channels, and not from the kernel's size", lambda w: 6 * w)
+_KERNELS = ("conv1.weight", "conv2.weight")
+beginning("basic_block.init.range/zeros", "kernels begin at 0", Right)(redrawn(lambda w: 0 * w, *_KERNELS))
+beginning("basic_block.init.range/tiny", "kernels begin a hundredth as large", Right)(
+    redrawn(lambda w: w / 100, *_KERNELS)
+)
+beginning("basic_block.init.range/equal", "all kernels of a convolution begin as the first", Right)(
+    redrawn(lambda w: w[:1], *_KERNELS)
+)
+beginning(
+    "basic_block.init.range/channels-alone",
+    "the range is derived from the channels, and not from the kernel's size",
+    Right,
+)(redrawn(lambda w: 6 * w, *_KERNELS))
 
 
 class _AnyStride(_Block):

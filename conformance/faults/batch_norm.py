@@ -6,9 +6,9 @@ from nnspec.conformance.faults import (
     add_parameter,
     as_if_contiguous,
     beginning,
+    disturbed_by_relu,
     fault,
     one_array_for_each_shape,
-    register_left,
     save_input,
     stopped_by,
 )
@@ -18,7 +18,6 @@ from nnspec.reference.batch_norm import batch_norm as right
 from nnspec.reference.batch_norm import batch_norm_vjp as right_vjp
 from nnspec.reference.batch_norm import batch_norm_vjp_vjp as right_vjp_vjp
 from nnspec.reference.module import Buffer, Parameter
-from nnspec.reference.relu import relu
 
 
 def _wrong(key, mistake):
@@ -1425,13 +1424,7 @@ def _moving_scale(t, g, x, w, h):
     return (s * part * right_vjp(g, x, None, None, w, None, training=True, eps=h["eps"])[0]).astype(x.dtype)
 
 
-_relu, _after_relu = register_left(relu, right)
-fault(
-    "batch_norm.call.neighbours/register",
-    "a register that relu leaves set changes the next result",
-    relu=_relu,
-    batch_norm=_after_relu,
-)
+disturbed_by_relu("batch_norm.call.neighbours/register", batch_norm=right)
 
 
 def _keyed_without(name):

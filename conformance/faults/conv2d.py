@@ -9,19 +9,22 @@ from nnspec.conformance.faults import (
     add_parameter,
     as_if_contiguous,
     beginning,
+    changes_lone_image,
+    disturbed_by_relu,
     fault,
+    first_two_sizes,
     in_kept_memory,
+    keeps_batch,
     make_bias_a_buffer,
     one_array_for_each_shape,
     onto_input,
-    register_left,
+    redrawn,
     save_input,
     stopped_by,
 )
 from nnspec.reference.conv2d import Conv2d as Right
 from nnspec.reference.conv2d import conv2d as right
 from nnspec.reference.conv2d import conv2d_vjp as right_vjp
-from nnspec.reference.relu import relu
 from nnspec.reference.windows import pad
 
 
@@ -548,29 +551,19 @@ for _name, _least in (("stride", 1), ("padding", 0), ("dilation", 1)):
     )
 
 
-for _key, _mistake, _start in (
-    ("zeros", "the weight begins at 0", lambda w: 0 * w),
-    ("equal", "every kernel begins as the first", lambda w: w[:1]),
-    ("positive", "no weight is negative", np.abs),
-    ("channels-alone", "the range is derived from the channels, and not from the kernel's size", lambda w: 3 * w),
-):
-
-    class Conv2d(Right):
-        """Begins otherwise."""
-
-        def __init__(self, *arguments, _start=_start, **keywords):
-            super().__init__(*arguments, **keywords)
-            self.weight.data[...] = _start(self.weight.data)
-
-    fault(f"conv2d.init.range/{_key}", _mistake, Conv2d=Conv2d)
-
-
-class _FirstTwoSizes(Right):
-    def __init__(self, in_channels, out_channels, kernel_size, *arguments, **keywords):
-        super().__init__(in_channels, out_channels, as_pair(kernel_size)[:2], *arguments, **keywords)
-
-
-fault("conv2d.refuses.kernel-size/third-ignored", "of three sizes the last is ignored", Conv2d=_FirstTwoSizes)
+beginning("conv2d.init.range/zeros", "the weight begins at 0", Right)(redrawn(lambda w: 0 * w, "weight"))
+beginning("conv2d.init.range/equal", "every kernel begins as the first", Right)(redrawn(lambda w: w[:1], "weight"))
+beginning("conv2d.init.range/positive", "no weight is negative", Right)(redrawn(np.abs, "weight"))
+beginning(
+    "conv2d.init.range/channels-alone",
+    "the range is derived from the channels, and not from the kernel's size",
+    Right,
+)(redrawn(lambda w: 3 * w, "weight"))
+fault(
+    "conv2d.refuses.kernel-size/third-ignored",
+    "of three sizes the last is ignored",
+    Conv2d=first_two_sizes(Right),
+)
 
 
 @_wrong("conv2d.refuses.window/columns", "a kernel wider than the image gives a result without columns")
@@ -592,20 +585,12 @@ def _empty_result(x, w, b, **h):
         return np.zeros((len(x), len(w), 0, 0), x.dtype)
 
 
-_relu, _after_relu = register_left(relu, right)
-fault(
-    "conv2d.call.neighbours/register",
-    "a register that relu leaves set changes the next result",
-    relu=_relu,
-    conv2d=_after_relu,
-)
+disturbed_by_relu("conv2d.call.neighbours/register", conv2d=right)
 
 
-_wrong("conv2d.batch.absent/batch-stays", "an image without its batch gives a batch of one")(
-    lambda x, w, b, **h: right(x[None] if x.ndim == 3 else x, w, b, **h)
-)
+_wrong("conv2d.batch.absent/batch-stays", "an image without its batch gives a batch of one")(keeps_batch(right))
 _wrong("conv2d.batch.absent/transposed", "rows and columns of an image without its batch change places")(
-    lambda x, w, b, **h: right(x[None].swapaxes(2, 3), w, b, **h)[0] if x.ndim == 3 else right(x, w, b, **h)
+    changes_lone_image(right, lambda x: x.swapaxes(2, 3))
 )
 
 

@@ -9,12 +9,16 @@ from nnspec.conformance.faults import (
     add_parameter,
     as_if_contiguous,
     beginning,
+    changes_lone_image,
+    disturbed_by_relu,
     fault,
+    first_two_sizes,
     in_kept_memory,
+    keeps_batch,
     make_bias_a_buffer,
     one_array_for_each_shape,
     onto_input,
-    register_left,
+    redrawn,
     save_input,
     stopped_by,
 )
@@ -22,7 +26,6 @@ from nnspec.reference.conv2d import conv2d
 from nnspec.reference.conv_transpose2d import ConvTranspose2d as Right
 from nnspec.reference.conv_transpose2d import conv_transpose2d as right
 from nnspec.reference.conv_transpose2d import conv_transpose2d_vjp as right_vjp
-from nnspec.reference.relu import relu
 
 _LEAST = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1}
 
@@ -688,32 +691,20 @@ for _name, _value in _LEAST.items():
     )(lambda x, w, b, _n=_name, **h: right(x, w, b, **{**h, _n: h[_n][:2]}))
 
 
-for _key, _mistake, _start in (
-    ("zeros", "the weight begins at 0", lambda w: 0 * w),
-    ("equal", "every kernel begins as the first", lambda w: w[:1]),
-    ("positive", "no weight is negative", np.abs),
-    ("channels-alone", "the range is derived from the channels, and not from the kernel's size", lambda w: 3 * w),
-):
-
-    class ConvTranspose2d(Right):
-        """Begins otherwise."""
-
-        def __init__(self, *arguments, _start=_start, **keywords):
-            super().__init__(*arguments, **keywords)
-            self.weight.data[...] = _start(self.weight.data)
-
-    fault(f"conv_transpose2d.init.range/{_key}", _mistake, ConvTranspose2d=ConvTranspose2d)
-
-
-class _FirstTwoSizes(Right):
-    def __init__(self, in_channels, out_channels, kernel_size, *arguments, **keywords):
-        super().__init__(in_channels, out_channels, as_pair(kernel_size)[:2], *arguments, **keywords)
-
-
+beginning("conv_transpose2d.init.range/zeros", "the weight begins at 0", Right)(redrawn(lambda w: 0 * w, "weight"))
+beginning("conv_transpose2d.init.range/equal", "every kernel begins as the first", Right)(
+    redrawn(lambda w: w[:1], "weight")
+)
+beginning("conv_transpose2d.init.range/positive", "no weight is negative", Right)(redrawn(np.abs, "weight"))
+beginning(
+    "conv_transpose2d.init.range/channels-alone",
+    "the range is derived from the channels, and not from the kernel's size",
+    Right,
+)(redrawn(lambda w: 3 * w, "weight"))
 fault(
     "conv_transpose2d.refuses.kernel-size/third-ignored",
     "of three sizes the last is ignored",
-    ConvTranspose2d=_FirstTwoSizes,
+    ConvTranspose2d=first_two_sizes(Right),
 )
 
 
@@ -761,18 +752,12 @@ def _wrapped(x, w, b, *, padding, **h):
     return y[:, :, ph : rows - ph, pw : columns - pw]
 
 
-_relu, _after_relu = register_left(relu, right)
-fault(
-    "conv_transpose2d.call.neighbours/register",
-    "a register that relu leaves set changes the next result",
-    relu=_relu,
-    conv_transpose2d=_after_relu,
-)
+disturbed_by_relu("conv_transpose2d.call.neighbours/register", conv_transpose2d=right)
 
 
 _wrong("conv_transpose2d.batch.absent/batch-stays", "an image without its batch gives a batch of one")(
-    lambda x, w, b, **h: right(x[None] if x.ndim == 3 else x, w, b, **h)
+    keeps_batch(right)
 )
 _wrong("conv_transpose2d.batch.absent/transposed", "rows and columns of an image without its batch change places")(
-    lambda x, w, b, **h: right(x[None].swapaxes(2, 3), w, b, **h)[0] if x.ndim == 3 else right(x, w, b, **h)
+    changes_lone_image(right, lambda x: x.swapaxes(2, 3))
 )

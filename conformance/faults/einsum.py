@@ -9,11 +9,10 @@ from collections import Counter
 from string import ascii_letters
 
 import numpy as np
-from nnspec.conformance.faults import fault, register_left
+from nnspec.conformance.faults import disturbed_by_relu, fault
 from nnspec.reference.einsum import _diagonal, parse
 from nnspec.reference.einsum import einsum as right
 from nnspec.reference.einsum import einsum_vjp as right_vjp
-from nnspec.reference.relu import relu
 
 
 def _of_equation(key, mistake):
@@ -1072,13 +1071,7 @@ def _named_once(equation, *operands):
     return right(f"{left}->{''.join(dict.fromkeys(output))}", *operands)
 
 
-_relu, _after_relu = register_left(relu, right)
-fault(
-    "einsum.call.neighbours/register",
-    "a register that relu leaves set changes the next result",
-    relu=_relu,
-    einsum=_after_relu,
-)
+disturbed_by_relu("einsum.call.neighbours/register", einsum=right)
 
 
 _EQUATIONS: dict[object, str] = {}

@@ -6,14 +6,15 @@ from nnspec.conformance.faults import (
     add_parameter,
     as_if_contiguous,
     beginning,
+    changes_lone_image,
+    disturbed_by_relu,
     fault,
-    register_left,
+    keeps_batch,
     save_input,
 )
 from nnspec.reference.global_avg_pool2d import GlobalAvgPool2d
 from nnspec.reference.global_avg_pool2d import global_avg_pool2d as right
 from nnspec.reference.global_avg_pool2d import global_avg_pool2d_vjp as right_vjp
-from nnspec.reference.relu import relu
 
 
 def _wrong(key, mistake):
@@ -254,18 +255,12 @@ _wrong("global_avg_pool2d.refuses.rank/last-axes", "the mean over the last two a
 )
 
 
-_relu, _after_relu = register_left(relu, right)
-fault(
-    "global_avg_pool2d.call.neighbours/register",
-    "a register that relu leaves set changes the next result",
-    relu=_relu,
-    global_avg_pool2d=_after_relu,
-)
+disturbed_by_relu("global_avg_pool2d.call.neighbours/register", global_avg_pool2d=right)
 
 
 _wrong("global_avg_pool2d.batch.absent/batch-stays", "an image without its batch gives a batch of one")(
-    lambda x, **h: right(x[None] if x.ndim == 3 else x, **h)
+    keeps_batch(right)
 )
 _wrong("global_avg_pool2d.batch.absent/reversed", "the channels of an image without its batch come in reverse")(
-    lambda x, **h: right(x[None, ::-1], **h)[0] if x.ndim == 3 else right(x, **h)
+    changes_lone_image(right, lambda x: x[:, ::-1])
 )

@@ -5,10 +5,10 @@ from nnspec.conformance.faults import (
     add_buffer,
     add_parameter,
     beginning,
+    disturbed_by_relu,
     fault,
     make_bias_a_buffer,
     one_array_for_each_shape,
-    register_left,
     save_input,
     stopped_by,
     wrong,
@@ -17,7 +17,6 @@ from nnspec.reference.linear import Linear as Right
 from nnspec.reference.linear import linear as right
 from nnspec.reference.linear import linear_vjp as right_vjp
 from nnspec.reference.module import Parameter
-from nnspec.reference.relu import relu
 
 
 def _wrong(key, mistake):
@@ -581,13 +580,7 @@ class Linear(Right):  # noqa: F811
         super().__init__(max(0, in_features), max(0, out_features), bias, dtype=dtype)
 
 
-_relu, _after_relu = register_left(relu, right)
-fault(
-    "linear.call.neighbours/register",
-    "a register that relu leaves set changes the next result",
-    relu=_relu,
-    linear=_after_relu,
-)
+disturbed_by_relu("linear.call.neighbours/register", linear=right)
 
 
 _BIASED: dict[object, bool] = {}

@@ -9,17 +9,18 @@ from nnspec.conformance.faults import (
     add_parameter,
     as_if_contiguous,
     beginning,
+    changes_lone_image,
+    disturbed_by_relu,
     fault,
     in_kept_memory,
+    keeps_batch,
     keyed_without,
-    register_left,
     save_input,
     wrong,
 )
 from nnspec.reference.max_pool2d import MaxPool2d
 from nnspec.reference.max_pool2d import max_pool2d as right
 from nnspec.reference.max_pool2d import max_pool2d_vjp as right_vjp
-from nnspec.reference.relu import relu
 from nnspec.reference.windows import pad, pooled_size, windows
 
 
@@ -628,20 +629,12 @@ def _empty_result(x, **h):
         return np.zeros((*x.shape[:2], 0, 0), x.dtype)
 
 
-_relu, _after_relu = register_left(relu, right)
-fault(
-    "max_pool2d.call.neighbours/register",
-    "a register that relu leaves set changes the next result",
-    relu=_relu,
-    max_pool2d=_after_relu,
-)
+disturbed_by_relu("max_pool2d.call.neighbours/register", max_pool2d=right)
 
 
-_wrong("max_pool2d.batch.absent/batch-stays", "an image without its batch gives a batch of one")(
-    lambda x, **h: right(x[None] if x.ndim == 3 else x, **h)
-)
+_wrong("max_pool2d.batch.absent/batch-stays", "an image without its batch gives a batch of one")(keeps_batch(right))
 _wrong("max_pool2d.batch.absent/reversed", "the channels of an image without its batch come in reverse")(
-    lambda x, **h: right(x[None, ::-1], **h)[0] if x.ndim == 3 else right(x, **h)
+    changes_lone_image(right, lambda x: x[:, ::-1])
 )
 
 
