@@ -1,6 +1,7 @@
 """Stochastic gradient descent with momentum and weight decay. Page: spec/sgd.md"""
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from nnspec.reference.arguments import Array
 from nnspec.reference.module import Parameter
@@ -61,9 +62,9 @@ class SGD:
         self.velocities: list[Array | None] = [None] * len(self.params)
 
     @property
-    def hyper(self) -> dict[str, float]:
-        """The numbers of a step, as they are now."""
-        return {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
+    def hyper(self) -> Mapping[str, float]:
+        """The numbers of a step, as they are now: read-only, for a schedule sets the attributes."""
+        return MappingProxyType({"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay})
 
     def step(self) -> None:
         """Move every parameter that has a gradient.
