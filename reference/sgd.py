@@ -63,7 +63,7 @@ class SGD:
 
     @property
     def hyper(self) -> Mapping[str, float]:
-        """The numbers of a step, as they are now: read-only, for a schedule sets the attributes."""
+        """Return the numbers of a step, which are read-only. A schedule sets the attributes."""
         return MappingProxyType({"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay})
 
     def step(self) -> None:
