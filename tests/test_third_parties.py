@@ -16,9 +16,11 @@ BLOCKS = {  # of each file, what is checked in a few seconds
     "fourier": ("conv2d",),
     "functional": ("linear", "relu"),
     "loops": ("global_avg_pool2d", "linear"),
+    "tiled": ("linear", "max_pool2d"),
     "unfold_and_matmul": ("conv2d",),
     "vectorised": ("conv2d", "relu"),
     "vmapped": ("relu",),
+    "winograd": ("conv2d",),
 }
 NEEDS = {"double_inside": "torch", "functional": "torch", "unfold_and_matmul": "torch", "vmapped": "jax"}
 

@@ -28,11 +28,15 @@ from nnspec.reference.relu import relu
 
 @dataclass(frozen=True)
 class Fault:
-    """`key` is requirement/what-was-done; `mistake` says it in a sentence."""
+    """`key` is requirement/what-was-done; `mistake` says it in a sentence.
+
+    `sizes` is the regime of sizes that shows it.
+    """
 
     key: str
     mistake: str
     pieces: dict[str, Any]
+    sizes: str = "small"
 
     @property
     def requirement(self) -> str:
@@ -77,11 +81,11 @@ class Fault:
 FAULTS: dict[str, Fault] = {}
 
 
-def fault(key: str, mistake: str, **pieces: Any) -> None:
+def fault(key: str, mistake: str, sizes: str = "small", **pieces: Any) -> None:
     """Add a fault to the catalogue."""
     if key in FAULTS:
         raise ValueError(f"{key}: a second fault of that name")
-    FAULTS[key] = Fault(key, mistake, pieces)
+    FAULTS[key] = Fault(key, mistake, pieces, sizes)
 
 
 def wrong(key: str, mistake: str) -> Callable[[Any], Any]:
@@ -302,14 +306,35 @@ def measured(stem: str) -> dict[str, dict[str, Any]]:
 
 
 @functools.cache
+def measured_kernels() -> dict[str, dict[str, list[int | None]]]:
+    """Return what `benchmarks/quality/measure_faults.py --kernels` wrote of each fault of a kernel.
+
+    For each setting, such as "ci all" for that profile and those sizes, it has the number of cases until the fault's
+    own check failed, seed by seed, and None if the fault survived.
+    """
+    file = resources.files(__name__).joinpath("kernels", "measured.json")
+    return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
+
+
+@functools.cache
 def broken_by_faults() -> dict[str, list[str]]:
     """Return the measured requirements that each fault in a *must* breaks."""
     return {key: entry["breaks"] for stem in SIGNATURES for key, entry in measured(stem).items() if entry["breaks"]}
 
 
 @functools.cache
-def catalogue() -> dict[str, Fault]:
-    """Every fault of every block."""
-    for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
-    return FAULTS
+def catalogue(sizes: str = "small") -> dict[str, Fault]:
+    """Every fault of every block that cases of these sizes are to show.
+
+    Small ones show the mistakes of the specification, all larger ones those of kernels, which the folder `kernels` has.
+    """
+    package = __name__ if sizes == "small" else f"{__name__}.kernels"
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if not module.ispkg:
+            importlib.import_module(f"{package}.{module.name}")
+    return {key: fault for key, fault in FAULTS.items() if (fault.sizes == "small") == (sizes == "small")}
+
+
+def fault_named(key: str) -> Fault:
+    """Return the fault of a key. Raises KeyError if there is none."""
+    return catalogue().get(key) or catalogue("boundary")[key]
