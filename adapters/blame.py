@@ -56,6 +56,14 @@ class Unusable(Exception):
     """The subject returned something other than an array of numbers; the message says what it returned."""
 
 
+class Ended(Unusable):
+    """The program that computes the subject's results ended in the call, or had to be ended: it must start anew."""
+
+    def __init__(self, message: str, verdict: str) -> None:
+        super().__init__(message)
+        self.verdict = verdict
+
+
 def told(error: BaseException) -> str:
     """Return the name and first line of an exception, whose text is the subject's: it may raise, or never end."""
     try:

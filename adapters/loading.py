@@ -25,7 +25,8 @@ from nnspec.adapters.choosing import Source, choose, functions_of
 from nnspec.adapters.contract import Adapter
 from nnspec.adapters.declarations import declared
 from nnspec.adapters.detecting import adapter_class, adapter_of, detect, for_files, is_of, made
-from nnspec.adapters.names import adapters, parts, plausible
+from nnspec.adapters.for_process import program_subject
+from nnspec.adapters.names import adapters, is_program, parts, plausible
 from nnspec.adapters.networks import Network
 from nnspec.adapters.objects import Objects
 from nnspec.adapters.signatures import SIGNATURES
@@ -45,6 +46,8 @@ def load(
 ) -> Subject:
     """Load a subject: an adapter's name, a file, a module, a name in it ("layers.py:MyConv --as conv2d"), or an object.
 
+    Or a program, "process:./my_conv", which is started.
+
     An object is a module, a mapping of names, a function or a class; a `block` says as what the last two are judged.
 
     Loading a file runs it. On a `device` ("cuda", "cuda:1", "gpu"), if one is named, the library then makes its arrays
@@ -56,13 +59,24 @@ def load(
     def adapter_for(title: str, found: Mapping[str, Any], names: Mapping[str, Any]) -> Adapter:
         return adapter_of(framework, profile) if framework else detect(title, found, names, watch, profile)
 
+    name = str(spec) if isinstance(spec, str | Path) else ""
+    if is_program(name):
+        return _program(name, framework, device)
     for adapter in for_files().values():
         adapter.prepare(profile)
-    name = str(spec) if isinstance(spec, str | Path) else ""
     if name in adapters() and hasattr(adapter_class(name), "subject"):
         subject = made(name, profile).subject()
     else:
         subject = _loaded(spec, block, adapter_for)
+    return subject if device is None else _on_device(subject, device)
+
+
+def _program(name: str, framework: str | None, device: str | None) -> Subject:
+    if message := plausible(name):
+        raise SubjectError(message)
+    if framework is not None:
+        raise SubjectError(f"framework {framework!r}: {name} gets arrays of no framework")
+    subject = program_subject(name)
     return subject if device is None else _on_device(subject, device)
 
 

@@ -46,8 +46,52 @@ def parts(subject: str) -> tuple[str, str, str]:
     return where, only, role.strip()
 
 
+PROGRAM = "process:"  # how a subject begins that is a program; its command follows
+
+
+def is_program(subject: str) -> bool:
+    """Whether a subject is a program: see spec/protocol.md."""
+    return subject.startswith(PROGRAM)
+
+
+def command_of(subject: str) -> list[str]:
+    """The words of a program's command, as a shell splits them. Raises ValueError where a quotation does not end."""
+    import shlex
+
+    return shlex.split(subject.removeprefix(PROGRAM))
+
+
+def program_files(subject: str) -> list[str]:
+    """The files that a program's command names: the program itself, and arguments that are files."""
+    if not is_program(subject):
+        return []
+    first, *rest = command_of(subject)
+    return [os.path.abspath(path) for path in (_found(first) or first, *rest) if os.path.isfile(path)]
+
+
+def _found(program: str) -> str | None:
+    import shutil  # not for every command: it takes long to import
+
+    return shutil.which(program)
+
+
+def _not_a_program(subject: str) -> str | None:
+    try:
+        command = command_of(subject)
+    except ValueError as error:
+        return f"{subject}: {error}".rstrip(".").lower()
+    if not command:
+        return "--process: expected a command, such as './my_conv'"
+    if _found(command[0]):
+        return None
+    why = "it is not executable" if os.path.isfile(command[0]) else "there is no such program"
+    return f"{subject}: cannot be started: {why}"
+
+
 def plausible(subject: str) -> str | None:
     """Why a subject cannot be what the user meant; None where it may be."""
+    if is_program(subject):
+        return _not_a_program(subject)
     where, only, role = parts(subject)
     if role and (message := _not_a_role(role)):
         return message

@@ -136,6 +136,8 @@ def cores() -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    if message := _subject_of(options):
+        return _misuse(message)
     if options.role:  # in one text, which every part of nnspec understands, and which can be given to `matrix` too
         options.subject = f"{options.subject} --as {options.role}"
     if message := _refused(options, [options.subject]):
@@ -149,6 +151,20 @@ def _check(options: argparse.Namespace) -> int:
     report = run.report or {}
     _show(options, report, run.log.path, path)
     return exit_code(report)
+
+
+def _subject_of(options: argparse.Namespace) -> str | None:
+    """Make a program that is given by its command the subject; return what is wrong with what is given."""
+    from nnspec.adapters.names import PROGRAM
+
+    if options.process is None:
+        return None if options.subject else "check: expected a subject, or --process and a command"
+    if options.subject:
+        return f"--process {options.process}: expected no other subject, not {options.subject}"
+    if options.role:
+        return f"--as {options.role}: a program says itself which blocks it has; --block chooses among them"
+    options.subject = f"{PROGRAM}{options.process}"
+    return None
 
 
 def _show(options: argparse.Namespace, report: dict[str, Any], log: Path | None, path: str | None = None) -> None:

@@ -20,6 +20,7 @@ def parser() -> argparse.ArgumentParser:
     )
     check.add_argument(
         "subject",
+        nargs="?",
         help=f"{', '.join(adapters())}, a file (my_layers.py) or a module that can be imported (my_package.layers), "
         "or one name in it (my_layers.py:Conv2d)",
     )
@@ -28,6 +29,12 @@ def parser() -> argparse.ArgumentParser:
         dest="role",
         metavar="BLOCK",
         help="judge that one name as this block, whatever it is called (my_layers.py:MyConv --as conv2d)",
+    )
+    check.add_argument(
+        "--process",
+        metavar="COMMAND",
+        help="in place of a subject: judge a program in any language, which answers requests over standard input and "
+        "output as spec/protocol.md says ('./my_conv --threads 2')",
     )
     add_options_of_judging(check)
 

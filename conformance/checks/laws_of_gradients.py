@@ -15,7 +15,7 @@ from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case
 from nnspec.conformance.checks.laws import Law, channel_of, image_of, in_subnormals, law, own
 from nnspec.conformance.layouts import OF_ANY_VALUES
-from nnspec.conformance.trial.record import CallFails, Mismatch
+from nnspec.conformance.trial.record import CallFails, Died, Mismatch
 from nnspec.conformance.trial.trial import Trial
 
 Judge = Callable[[Case], Mapping[str, Expected]]  # a case -> what is expected of the gradient by each operand
@@ -59,6 +59,8 @@ def presumed(subject: Trial, case: Case) -> dict[str, Array]:
     """Gradients that other checks judge. CallFails where there are none."""
     try:
         return subject.gradients(case)
+    except Died:
+        raise
     except Mismatch as mismatch:
         raise CallFails(mismatch.message) from None
 

@@ -54,6 +54,7 @@ def record(check: Check, subject: Subject | None, form: str, dtype: str, outcome
     """
     lacks = subject.lacks(check.stem, form) if subject else frozenset()
     difference, failure = subject.differs.get(check.identifier) if subject else None, outcome.failure
+    explicable = subject is not None and check.decides and outcome.verdict == "fail"
     return key(check, form, dtype) | {
         "verdict": outcome.verdict,
         "reason": outcome.reason,
@@ -78,7 +79,7 @@ def record(check: Check, subject: Subject | None, form: str, dtype: str, outcome
             "bound": None if failure.expected is None else plain(failure.expected.within().astype(np.float64)),
             "script": (reproduce(subject, check, form, dtype, failure) or None) if subject else None,
             "misshapen": failure.misshapen,
-            "causes": [asdict(cause) for cause in causes(check, outcome)] if subject and check.decides else [],
+            "causes": [asdict(cause) for cause in causes(check, outcome)] if explicable else [],
         },
     }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from nnspec import adapters
-from nnspec.adapters.blame import LONGEST, Raised, Unusable, told
+from nnspec.adapters.blame import LONGEST, Ended, Raised, Unusable, told
 from nnspec.adapters.subject import Unsupported
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.system import legible
@@ -31,6 +31,8 @@ OURS = ("<nnspec", str(Path(__file__).parents[1]), str(Path(adapters.__file__).p
 
 class Mismatch(AssertionError):
     """The subject did something else than the requirement says."""
+
+    verdict = "fail"
 
     def __init__(self, message: str, actual: Any = None, expected: Expected | None = None, *, holds: str = "") -> None:
         super().__init__(message)
@@ -54,6 +56,14 @@ class Mismatch(AssertionError):
     def words(self) -> str:
         """What is wrong, without the numbers; of a value only that it is wrong, since the values are known."""
         return "a value" if self.expected is not None else NUMBER.sub("", self.message)
+
+
+class Died(Mismatch):
+    """The program that computes the subject's results ended in the call. No check may take this for a refusal."""
+
+    def __init__(self, ended: Ended) -> None:
+        super().__init__(clean(str(ended)))
+        self.verdict = ended.verdict
 
 
 class CallFails(Exception):
@@ -114,6 +124,8 @@ def parts(what: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def mismatched(failed: Raised | Unusable, expected: str) -> Mismatch:
     """What the subject raised, or returned unusable, in the words of a report."""
+    if isinstance(failed, Ended):
+        return Died(failed)
     if isinstance(failed, Unusable):
         message = clean(str(failed))
         return Mismatch(message if "expected" in message else f"{message}, expected {expected}")

@@ -24,6 +24,7 @@ from nnspec.conformance.trial.layouts import in_layouts
 from nnspec.conformance.trial.record import (
     COSTLY,
     CallFails,
+    Died,
     Mismatch,
     Outcome,
     Sighting,
@@ -36,6 +37,7 @@ from nnspec.conformance.trial.steps import CallFunction, CallModule, New
 from nnspec.conformance.trial.trial import Trial
 
 REMEMBERED = 12  # failing cases that are kept, to be compared with known mistakes
+DEATHS = 25  # cases that are tried to make one smaller in which a program ends: it is started anew each time
 MORE = 24  # cases that are drawn for the same purpose, right or wrong
 
 
@@ -181,10 +183,12 @@ def _cases(trial: Trial, check: Check, decision: Decision[Any], limit: int, simp
                 if not simplify:
                     tally.wrong = []
                     return _failed(first, tally)
-                failure, steady = _smaller(decision, row, judge, first, CALLS // draws)
-                if steady:
+                died = isinstance(first, Died)
+                failure, steady = _smaller(decision, row, judge, first, DEATHS if died else CALLS // draws)
+                if steady and not died:
                     failure = _smallest(trial, check, failure)
-                tally.wrong = tally.wrong + _more(trial, check, decision, draws) if check.decides else []
+                more = check.decides and not died
+                tally.wrong = tally.wrong + _more(trial, check, decision, draws) if more else []
                 return _failed(failure, tally, flaky=not steady)
     return _conclude(tally, min(limit, draws * len(judged)))
 
@@ -251,7 +255,7 @@ def _failure(error: Mismatch | Flaky) -> Mismatch:
 def _failed(failure: Mismatch, tally: Tally, *, flaky: bool = False) -> Outcome:
     if flaky:
         failure.message += " (and not every time: the same case also gave another result)"
-    outcome = Outcome("fail", tally.judged, failure.message, failure, tally.failed_at)
+    outcome = Outcome(failure.verdict, tally.judged, failure.message, failure, tally.failed_at)
     return replace(outcome, unsupported=tally.unsupported, known_defects=tally.defects, seen=tally.wrong)
 
 

@@ -19,7 +19,7 @@ from nnspec.conformance.layouts import as_laid_out
 from nnspec.conformance.requirements import Check
 from nnspec.conformance.trial.comparisons import Comparisons
 from nnspec.conformance.trial.journal import Journal
-from nnspec.conformance.trial.record import CallFails, Mismatch, Outcome, mismatched
+from nnspec.conformance.trial.record import CallFails, Died, Mismatch, Outcome, mismatched
 from nnspec.conformance.trial.steps import (
     Build,
     Call,
@@ -111,6 +111,8 @@ class Trial:
         """The result of a call that another check judges. CallFails where it raises."""
         try:
             return self(case)
+        except Died:
+            raise
         except Mismatch as mismatch:
             raise CallFails(mismatch.message) from None
 

@@ -1,0 +1,348 @@
+"""Programs in other languages as subjects: what they are sent, what their answers mean, and what their ends cost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+from textwrap import dedent
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
+from nnspec.adapters import SubjectError, Unsupported, load
+from nnspec.adapters.blame import Ended, Raised
+from nnspec.adapters.protocol import packed
+from nnspec.conformance.case import Case
+from nnspec.conformance.checks import load_checks
+from nnspec.conformance.cli import main
+from nnspec.conformance.requirements import CHECKS
+from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.trial import Trial
+from nnspec.reference.batch_norm import batch_norm, batch_norm_vjp
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "protocol"
+SCHEMA = json.loads(resources.files("nnspec.spec").joinpath("protocol.schema.json").read_text("utf-8"))
+NAMES = ("cotangent", "cotangent1", "cotangent2")  # of the results of batch norm
+X = {"x": np.array([1, -2], np.float32)}
+
+FAULTS = {  # name -> replacements in conv2d.c
+    "right": {},  # none
+    "tail": {"begin < call->ow;": "begin == 0 || begin + TILE <= call->ow;"},
+    "ends": {
+        "static void forward(const conv *call) {": "static void forward(const conv *call) {\n"
+        '    if (!call->n) fputs("tile 0 of 0\\n", stderr), *(volatile char *)NULL = 0;',
+        "static void gradients(const conv *call, const nnspec_array *cotangent) {": "static void gradients("
+        "const conv *call, const nnspec_array *cotangent) {\n    while (!call->n) continue;",
+        '        if (call->stride[axis] < 1) return "stride: expected at least 1";\n': "",
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def convolutions(tmp_path_factory):
+    """Convolutions in C, by the names of their faults, in tiles of 4 columns."""
+    if not shutil.which("gcc"):
+        pytest.skip("there is no gcc")
+    folder, source = tmp_path_factory.mktemp("c"), (EXAMPLES / "conv2d.c").read_text()
+    compiling = []
+    for name, changes in FAULTS.items():
+        text = source
+        for right, wrong in changes.items():
+            assert right in text
+            text = text.replace(right, wrong)
+        (folder / f"{name}.c").write_text(text)
+        options = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-O1", "-DTILE=4", f"-I{EXAMPLES}"]
+        compiling.append(subprocess.Popen(["gcc", *options, "-o", folder / name, folder / f"{name}.c"]))
+    assert [process.wait() for process in compiling] == [0] * len(compiling)
+    return folder
+
+
+# -- a convolution in C ------------------------------------------------------------------------------------------------
+
+
+def test_columns_beyond_the_last_tile_are_named_and_repeated(desk, convolutions):
+    shutil.copy(convolutions / "tail", desk.folder / "my_conv")
+    options = ["--pyargs", "nnspec.conformance", "-q", "--nnspec-dtype", "float32", "-k", "output_value"]
+    done = desk.run("-m", "pytest", *options, "--nnspec-subject", "process:./my_conv", "--nnspec-block", "conv2d")
+    assert done.code == 1, done.out + done.err
+    [record] = done.report["results"]
+    assert record["failure"]["case"]["call"].startswith("conv2d(x(1, 1, 1, 5), weight(1, 1, 1, 1)")
+    assert (record["failure"]["expected"], record["failure"]["actual"]) == ([[[[0, 0, 0, 0, 1]]]], [[[[0] * 5]]])
+    script = record["failure"]["script"]
+    assert desk.run(script).code == 1
+    shutil.copy(convolutions / "right", desk.folder / "my_conv")
+    assert desk.run(script).code == 0
+
+
+def test_a_crash_and_a_hang_cost_one_check_each(desk, convolutions):
+    shutil.copy(convolutions / "ends", desk.folder / "my_conv")
+    options = ("--block", "conv2d", "--dtype", "float32", "-n", "1", "--timeout", "2")
+    done = desk.nnspec("check", "--process", "./my_conv", *options)
+    assert done.code == 1, done.out + done.err
+    assert done.verdicts("crash") == {"conv2d.batch.empty", "conv2d.refuses.stride"}  # no crash is a refusal
+    assert done.verdicts("timeout") == {"conv2d.gradient.empty"}
+    others = {r["requirement"] for r in done.report["results"]} - done.verdicts("crash") - done.verdicts("timeout")
+    assert others == done.verdicts("pass") | done.verdicts("unsupported")
+    assert len(done.verdicts("pass")) > 30
+    assert done.report["versions"]["program"] == "conv2d.c 1"
+    log = json.loads((desk.folder / "nnspec-report" / "results.jsonl").read_text().splitlines()[0])
+    assert str(desk.folder / "my_conv") in log["sources"]
+    reasons = {r["requirement"]: r["reason"] for r in done.report["results"]}
+    ended = "the call ended the program (SIGSEGV), whose standard error ended with: tile 0 of 0"
+    assert reasons["conv2d.batch.empty"] == ended
+    assert reasons["conv2d.refuses.stride"] == "the call ended the program (SIGFPE)"
+    [crash] = [r for r in done.report["results"] if r["requirement"] == "conv2d.batch.empty"]
+    assert desk.run(crash["failure"]["script"]).code == 1
+    assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if _is_of(p, b"./my_conv\0", desk)]
+
+
+def _is_of(path, command, desk):
+    try:
+        return path.read_bytes() == command and (path.parent / "cwd").resolve() == desk.folder
+    except OSError:
+        return False
+
+
+# -- programs in Python, of a few lines --------------------------------------------------------------------------------
+
+
+def program(folder, text, shim=True):
+    """The subject that a program is. `text` follows the import of the shim, or of what it takes to answer by hand."""
+    first = "import sys, json\n"
+    if shim:
+        first += f"sys.path.append({str(EXAMPLES)!r})\nimport numpy as np\nfrom shim import Unsupported, serve\n"
+    path = folder / "program.py"
+    path.write_text(first + dedent(text))
+    return f"process:{sys.executable} {path}"
+
+
+def by_hand(folder, answer):
+    """A program that says that it has relu, and answers every call with one text."""
+    body = """
+    from math import prod
+
+    while line := sys.stdin.buffer.readline():
+        header = json.loads(line)
+        if header["request"] == "capabilities":
+            answer = json.dumps({"nnspec": 1, "capabilities": {"blocks": {"relu": {}}}}) + "\\n"
+        else:
+            sys.stdin.buffer.read(4 * prod(header["arrays"][0]["shape"]))
+            answer = ANSWER
+        sys.stdout.write(answer)
+        sys.stdout.flush()
+    """
+    return program(folder, dedent(body).replace("ANSWER", repr(answer)), shim=False)
+
+
+def outcomes(subject, dtype, *identifiers):
+    load_checks()
+    return [Trial(subject, "function", dtype).run(CHECKS[identifier]) for identifier in identifiers]
+
+
+def test_the_shim_serves_results_gradients_refusals_and_lacks(tmp_path):
+    spec = program(
+        tmp_path,
+        """
+        from nnspec.reference.batch_norm import batch_norm, batch_norm_vjp
+
+        NAMES = ("x", "running_mean", "running_var", "weight", "bias")
+
+        def gradient(cotangent, cotangent_running_mean=None, cotangent_running_var=None, **given):
+            operands = [given.pop(name, None) for name in NAMES]
+            of_all = (cotangent, cotangent_running_mean, cotangent_running_var)
+            cotangent = cotangent if cotangent_running_mean is None else of_all
+            return dict(zip(NAMES, batch_norm_vjp(cotangent, *operands, **given)))
+
+        def relu(x):
+            print("is not taken for an answer")
+            if x.ndim == 1:
+                raise Unsupported("one axis")
+            return np.maximum(x, 0)
+
+        declared = {"batch_norm": {"dtypes": ["float64"]}}
+        serve({"batch_norm": batch_norm, "relu": relu}, {"batch_norm": gradient}, declared, name="mine", version="2")
+        """,
+    )
+    subject, rng = load(spec), np.random.default_rng(0)
+    assert subject.versions["program"] == "mine 2"
+    assert subject.within("batch_norm").dtypes == ("float64",)
+    assert subject.lacks("relu", "function") == {"vjp", "vjp of vjp", "jvp"}
+    with pytest.raises(Unsupported, match="one axis"):
+        subject.call("relu", "function", X, {})
+    arrays = {"x": rng.normal(size=(4, 3)), "running_mean": rng.normal(size=3), "running_var": np.ones(3)}
+    arrays |= {"weight": None, "bias": rng.normal(size=3)}
+    arguments = {"training": True, "momentum": 0.1, "eps": 1e-5}
+    found = subject.call("batch_norm", "function", arrays, arguments)
+    assert all(map(np.array_equal, found, batch_norm(*arrays.values(), **arguments)))
+    with pytest.raises(Raised) as raised:
+        subject.call("batch_norm", "function", arrays | {"x": np.ones((1, 3))}, arguments)
+    assert "ValueError" in str(raised.value.error)
+    cotangents = {n: rng.normal(size=a.shape) for n, a in zip(NAMES, found, strict=True)}
+    gradients = subject.gradients("batch_norm", "function", arrays | cotangents, arguments)
+    expected = batch_norm_vjp(tuple(cotangents.values()), *arrays.values(), **arguments)
+    assert all(np.array_equal(gradients[n], expected[k]) for n, k in (("x", 0), ("bias", 4)))
+
+
+def test_bfloat16_and_empty_arrays_cross(tmp_path):
+    serve = 'import ml_dtypes\nserve({"relu": lambda x: np.maximum(x, 0)}, None, {"relu": {"dtypes": ["bfloat16"]}})'
+    subject = load(program(tmp_path, serve)).within("relu")
+    assert subject.dtypes == ("bfloat16",)
+    for outcome in outcomes(subject, "bfloat16", "relu.positive.kept", "relu.output.dtype", "relu.output.size"):
+        assert outcome.verdict == "pass", outcome.reason
+
+
+def test_a_program_is_sent_operands_and_arguments_alone(tmp_path):
+    answer = 'serve({"conv2d": lambda **given: np.zeros(0)}, None, {"conv2d": {"takes": ["bias", "stride"]}})'
+    log = tmp_path / "log"
+    text = f"""
+    import os
+
+    class Noted:
+        def __init__(self, stream):
+            self.read, self._readline = stream.read, stream.readline
+            self.buffer = self
+
+        def readline(self):
+            line = self._readline()
+            with open({str(log)!r}, "ab") as file:
+                file.write(line)
+            return line
+
+    open({str(tmp_path / "names")!r}, "w").write(" ".join(os.environ))
+    sys.stdin = Noted(sys.stdin.buffer)
+    """
+    names = ("conv2d.bias.per-channel", "conv2d.stride.step", "conv2d.refuses.stride", "conv2d.batch.empty")
+    outcomes(load(program(tmp_path, dedent(text) + answer)), "float32", *names)
+    headers = [json.loads(line) for line in log.read_bytes().splitlines()]
+    validator = Draft202012Validator(SCHEMA)
+    assert not [error.message for header in headers for error in validator.iter_errors(header)]
+    assert len(headers) > 100
+    assert {name for header in headers for name in header.get("arguments", ())} == {"stride"}
+    assert {one["name"] for header in headers for one in header["arrays"]} == {"x", "weight", "bias"}
+    assert not [name for name in (tmp_path / "names").read_text().split() if name.startswith("PYTEST")]
+
+
+def test_the_schema_knows_every_kind_of_message():
+    validator = Draft202012Validator(SCHEMA)
+    Draft202012Validator.check_schema(SCHEMA)
+    page = resources.files("nnspec.spec").joinpath("protocol.md").read_text("utf-8")
+    shown = [json.loads(line) for line in page.splitlines() if line.startswith('{"nnspec"')]
+    sent = json.loads(packed({"request": "gradients", "block": "relu", "arguments": {}}, X).partition(b"\n")[0])
+    for header in (*shown, sent, {"nnspec": 1, "refused": "why"}):
+        assert not list(validator.iter_errors(header)), header
+    for wrong in ({"nnspec": 2, "refused": ""}, {"nnspec": 1}, {"nnspec": 1, "request": "forward", "arrays": []}):
+        assert list(validator.iter_errors(wrong)), wrong
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("what?\n", "answered 'what?', expected a line of JSON"),
+        ('{"nnspec": 2, "arrays": []}\n', 'expected an object with "nnspec": 1'),
+        ('{"nnspec": 1}\n', "expected one of arrays, refused, unsupported, capabilities"),
+        ('{"nnspec": 1, "arrays": []}\n', "the answer has no array of the result's name"),
+        ('{"nnspec": 1, "arrays": {}}\n', "answered arrays with dict, expected a list"),
+        ('{"nnspec": 1, "arrays": [{"name": "y", "dtype": "text", "shape": []}]}\n', "dtype 'text'"),
+        ('{"nnspec": 1, "arrays": [{"name": "y", "dtype": "bool", "shape": [-1]}]}\n', "shape [-1]"),
+        ('{"nnspec": 1, "arrays": [{"name": "y", "dtype": "bool", "shape": [1]}]}\nabc', "3 bytes of arrays or more"),
+        ('{"nnspec": 1, "arrays": [{"name": "y", "dtype": "int64", "shape": [65536, 65536]}]}\n', "too many"),
+        ('{"nnspec": 1, "refused": 1}\n', "answered refused with int"),
+        ('{"nnspec": 1, "capabilities": {}}\n', "answered forward with its capabilities"),
+    ],
+)
+def test_an_answer_of_another_form_is_a_failure_of_the_program(tmp_path, answer, says):
+    trial = Trial(load(by_hand(tmp_path, answer)), "function", "float32")
+    for _ in range(2):  # the program is started anew
+        with pytest.raises(Mismatch) as mismatch:
+            trial(Case("relu", X))
+        assert says in mismatch.value.message
+        assert mismatch.value.raised is None
+
+
+def test_wrong_answers_are_a_finding_and_no_error_of_nnspec(tmp_path):
+    [outcome] = outcomes(load(by_hand(tmp_path, "what?\n")), "float32", "relu.output.size")
+    assert outcome.verdict == "fail"
+    assert outcome.reason == "the program answered 'what?', expected a line of JSON"
+
+
+def test_a_program_that_ended_is_started_anew(tmp_path):
+    text = 'serve({"relu": lambda x: sys.exit(7) if x.ndim == 1 else np.maximum(x, 0)})'
+    subject = load(program(tmp_path, text))
+    for _ in range(2):
+        with pytest.raises(Ended, match=r"the call ended the program \(exit status 7\)"):
+            subject.call("relu", "function", X, {})
+        [y] = subject.call("relu", "function", {"x": X["x"][None]}, {})
+        assert y.tolist() == [[1, 0]]
+
+
+def test_more_than_a_pipe_holds_crosses_in_both_directions(tmp_path):
+    text = 'sys.stderr.write("x" * 10**6)\nserve({"relu": lambda x: np.maximum(x, 0)})'
+    x = np.random.default_rng(0).normal(size=(3, 10**5))
+    [y] = load(program(tmp_path, text)).call("relu", "function", {"x": x}, {})
+    assert np.array_equal(y, np.maximum(x, 0))
+
+
+# -- programs that cannot be judged at all -----------------------------------------------------------------------------
+
+CAPABLE = '{"nnspec": 1, "capabilities": %s}\n'
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ("no\n", "asked for its capabilities, it answered 'no', expected a line of JSON"),
+        ('{"nnspec": 2, "capabilities": {}}\n', 'expected an object with "nnspec": 1, the protocol\'s version'),
+        ('{"nnspec": 1, "refused": ""}\n', "asked for its capabilities, it answered none"),
+        (CAPABLE % '{"blocks": {}}', "asked for its capabilities, it answered none"),
+        (CAPABLE % '{"blocks": {"conv2": {}}}', "'conv2' is no block, did you mean 'conv2d'"),
+        (CAPABLE % '{"blocks": {"module": {}}}', "'module' is no block"),
+        (CAPABLE % '{"blocks": {"relu": {"dtype": []}}}', "relu: 'dtype', did you mean 'dtypes'"),
+        (CAPABLE % '{"blocks": {"relu": {"takes": ["alpha"]}}}', "relu: takes: 'alpha'; expected some of none"),
+        (CAPABLE % '{"blocks": {"relu": {"dtypes": ["int8"]}}}', "expected some of float32, float64"),
+        (CAPABLE % '{"blocks": {"relu": {}}, "author": ""}', "'author'; expected some of name, version, blocks"),
+        ("", "the request for its capabilities ended the program (exit status 0)"),
+    ],
+)
+def test_capabilities_that_say_nothing_are_told_to_the_user(tmp_path, told, says):
+    with pytest.raises(SubjectError) as error:
+        load(program(tmp_path, f"sys.stdin.readline()\nsys.stdout.write({told!r})\n", shim=False))
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--process", "./absent"], "process:./absent: cannot be started: there is no such program"),
+        (["--process", "./text"], "process:./text: cannot be started: it is not executable"),
+        (["--process", "./text 'x"], "no closing quotation"),
+        (["--process", " "], "expected a command, such as './my_conv'"),
+        (["--process", "./true", "torch"], "--process ./true: expected no other subject, not torch"),
+        (["--process", "./true", "--as", "conv2d"], "a program says itself which blocks it has"),
+        ([], "expected a subject, or --process and a command"),
+    ],
+)
+def test_a_program_that_cannot_be_started_is_misuse(desk, monkeypatch, capfd, arguments, says):
+    desk.write("text", "no program")
+    monkeypatch.chdir(desk.folder)
+    assert main(["check", *arguments]) == 2
+    assert says in capfd.readouterr().err
+
+
+def test_a_program_that_ends_at_once_is_misuse(desk):
+    path = desk.write("ends", "#!/bin/sh\necho needs a GPU >&2\nexit 3\n")
+    path.chmod(0o755)
+    done = desk.nnspec("check", "--process", "./ends", "-n", "1")
+    assert done.code == 2, done.out + done.err
+    assert "(exit status 3), whose standard error ended with: needs a GPU" in done.err
+
+
+def test_a_program_has_no_framework_and_no_device(tmp_path):
+    spec = by_hand(tmp_path, "")
+    with pytest.raises(SubjectError, match="gets arrays of no framework"):
+        load(spec, framework="torch")
+    with pytest.raises(SubjectError, match="arrays that have no device"):
+        load(spec, device="cuda")
