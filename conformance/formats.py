@@ -7,6 +7,7 @@ one.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,13 @@ def rounded(values: Array | float, form: Format) -> Array:
         return np.asarray(np.where(np.isfinite(values), nearest, values).astype(form.dtype))
 
 
+@functools.lru_cache(100)
+def name_of(dtype: np.dtype) -> str:
+    """The name of a dtype. NumPy makes it anew whenever it is asked for."""
+    return dtype.name
+
+
 def is_floating(dtype: Any) -> bool:
     """Whether a dtype is one of floating point; NumPy does not know so of bfloat16."""
-    return np.dtype(dtype).kind == "f" or np.dtype(dtype).name in STORED
+    dtype = np.dtype(dtype)
+    return dtype.kind == "f" or name_of(dtype) in STORED

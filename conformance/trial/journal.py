@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from nnspec.adapters.trying import Skipped
 from nnspec.conformance.case import Case
-from nnspec.conformance.formats import is_floating
+from nnspec.conformance.formats import is_floating, name_of
 from nnspec.conformance.layouts import laid_out, offset_of
 
 # When the call began, by the clock that all processes share and nobody sets (0: no call is under way), length of the
@@ -33,12 +33,14 @@ class Journal:
         with open(path, "w+b") as file:
             file.write(bytes(SIZE))  # takes its place now: with a full disk, mapped memory would end the process later
             self._memory = mmap.mmap(file.fileno(), SIZE)
-        self._folder, self._name = path.parent, path.name
-        self._about: dict[str, Any] = {"pid": os.getpid()}
+        self._folder, self._name, self._pid = path.parent, path.name, os.getpid()
+        self._about = "{"  # the beginning of each entry, in JSON
+        self._last: tuple[Case | None, bytes, bytes] = None, b"", b""  # a module's case is written at each of its steps
 
     def begin(self, identifier: str, form: str, dtype: str) -> None:
         """A check begins; what is written from here on belongs to it."""
-        self._about |= {"check": [identifier, form, dtype], "since": time.monotonic()}
+        about = ENCODER.encode({"check": [identifier, form, dtype], "since": time.monotonic()})
+        self._about, self._last = f"{about[:-1]}, ", (None, b"", b"")
         self.note("between two calls")
         self.rest()  # drawing cases and judging results is our own time
 
@@ -55,24 +57,27 @@ class Journal:
 
     def note(self, text: str) -> None:
         """What is going on where there is no case: a file being loaded, a check that begins."""
-        self._write(json.dumps({**self._about, "text": text}).encode(), b"")
+        self._write(f'{self._about}"text": {json.dumps(text)}}}'.encode(), b"")
 
     def write(self, case: Case) -> None:
         """A case that is about to be put to the subject, its arrays as they lie in memory."""
-        arrays = {n: a for n, a in case.arrays.items() if a is not None}
-        blob = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())
-        if len(blob) > SIZE // 2:
-            blob, arrays = b"", {}
-        shapes = {n: [a.dtype.name, list(a.shape), list(a.strides), offset_of(a)] for n, a in arrays.items()}
+        if self._last[0] is not case:
+            self._last = case, *self._encoded(case)
+        self._write(*self._last[1:])
+
+    def _encoded(self, case: Case) -> tuple[bytes, bytes]:
+        """Return the entry of a case as text, and the bytes of its arrays one after the other."""
+        arrays = [(n, a) for n, a in case.arrays.items() if a is not None]
+        if sum(a.nbytes for _, a in arrays) > SIZE // 2:
+            arrays = []
         entry = {
-            **self._about,
             "text": str(case),
             "stem": case.stem,
-            "arrays": shapes,
+            "arrays": {n: (name_of(a.dtype), a.shape, a.strides, offset_of(a)) for n, a in arrays},
             "absent": [n for n, a in case.arrays.items() if a is None],
             "arguments": case.arguments,
         }
-        self._write(ENCODER.encode(entry).encode(), blob)
+        return (self._about + ENCODER.encode(entry)[1:]).encode(), b"".join([a.tobytes() for _, a in arrays])
 
     def attempt(self, what: str, call: Callable[[], Any]) -> Any:
         """Make a call while the subject is loaded. Raise Skipped if the same call ended an earlier process, or hung."""
@@ -86,7 +91,7 @@ class Journal:
 
     def rest(self) -> None:
         """No call is under way. A copy of the process that the call has forked ends here, if it comes back."""
-        if os.getpid() != self._about["pid"]:
+        if os.getpid() != self._pid:
             os._exit(0)
         self._memory[:8] = struct.pack("<d", 0.0)
 
