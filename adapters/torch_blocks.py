@@ -71,6 +71,16 @@ class ResNet34(nn.Module):
 
     def __init__(self, in_channels=3, num_classes=1000, width=64):
         super().__init__()
+        with torch.device("meta"):  # without numbers: convolutions would draw theirs twice
+            self._build(in_channels, num_classes, width)
+        self.to_empty(device=torch.get_default_device())
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.BatchNorm2d | nn.Linear):
+                module.reset_parameters()
+
+    def _build(self, in_channels, num_classes, width):
         self.conv1, self.bn1 = nn.Conv2d(in_channels, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width)
         self.relu, self.maxpool = nn.ReLU(), nn.MaxPool2d(3, 2, 1)
         channels = width
@@ -80,9 +90,6 @@ class ResNet34(nn.Module):
             rest = [ResidualBlock(channels, channels) for _ in range(blocks - 1)]
             self.add_module(f"layer{stage}", nn.Sequential(first, *rest))
         self.avgpool, self.fc = GlobalAvgPool2d(), nn.Linear(channels, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x):
         """(N, C, H, W) -> (N, num_classes)"""
