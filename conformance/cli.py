@@ -158,7 +158,7 @@ def _subject_of(options: argparse.Namespace) -> str | None:
     from nnspec.adapters.names import PROGRAM
 
     if options.process is None:
-        return None if options.subject else "check: expected a subject, or --process and a command"
+        return None if options.subject else "arguments are required: subject, or --process and a command"
     if options.subject:
         return f"--process {options.process}: expected no other subject, not {options.subject}"
     if options.role:

@@ -322,7 +322,7 @@ def test_capabilities_that_say_nothing_are_told_to_the_user(tmp_path, told, says
         (["--process", " "], "expected a command, such as './my_conv'"),
         (["--process", "./true", "torch"], "--process ./true: expected no other subject, not torch"),
         (["--process", "./true", "--as", "conv2d"], "a program says itself which blocks it has"),
-        ([], "expected a subject, or --process and a command"),
+        ([], "arguments are required: subject, or --process and a command"),
     ],
 )
 def test_a_program_that_cannot_be_started_is_misuse(desk, monkeypatch, capfd, arguments, says):
