@@ -53,6 +53,7 @@ class Adapter(Derivatives):
     strided = False  # whether `to_native` keeps the memory layout; otherwise it gets fresh contiguous copies
     flushes = False  # whether the framework treats subnormal numbers as 0
     compiles_per_shape = False  # whether each new shape costs a compilation: checks then draw few shapes
+    on_file = False  # whether results were written to files before: there are none for other calls than those
     preamble = ""  # the first lines of a script: imports, and the names that methods use
     on_device = ""  # the lines after it where a device was asked for; {device!r} is its name
 

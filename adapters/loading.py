@@ -25,8 +25,9 @@ from nnspec.adapters.choosing import Source, choose, functions_of
 from nnspec.adapters.contract import Adapter
 from nnspec.adapters.declarations import declared
 from nnspec.adapters.detecting import adapter_class, adapter_of, detect, for_files, is_of, made
+from nnspec.adapters.for_answers import answers_subject
 from nnspec.adapters.for_process import program_subject
-from nnspec.adapters.names import adapters, is_program, parts, plausible
+from nnspec.adapters.names import PROGRAM, adapters, is_asked, parts, plausible
 from nnspec.adapters.networks import Network
 from nnspec.adapters.objects import Objects
 from nnspec.adapters.signatures import SIGNATURES
@@ -46,7 +47,7 @@ def load(
 ) -> Subject:
     """Load a subject: an adapter's name, a file, a module, a name in it ("layers.py:MyConv --as conv2d"), or an object.
 
-    Or a program, "process:./my_conv", which is started.
+    Or a program, "process:./my_conv", which is started, or the answers in a folder, "answers:vectors".
 
     An object is a module, a mapping of names, a function or a class; a `block` says as what the last two are judged.
 
@@ -60,8 +61,8 @@ def load(
         return adapter_of(framework, profile) if framework else detect(title, found, names, watch, profile)
 
     name = str(spec) if isinstance(spec, str | Path) else ""
-    if is_program(name):
-        return _program(name, framework, device)
+    if is_asked(name):
+        return _asked(name, framework, device)
     for adapter in for_files().values():
         adapter.prepare(profile)
     if name in adapters() and hasattr(adapter_class(name), "subject"):
@@ -71,12 +72,12 @@ def load(
     return subject if device is None else _on_device(subject, device)
 
 
-def _program(name: str, framework: str | None, device: str | None) -> Subject:
+def _asked(name: str, framework: str | None, device: str | None) -> Subject:
     if message := plausible(name):
         raise SubjectError(message)
     if framework is not None:
         raise SubjectError(f"framework {framework!r}: {name} gets arrays of no framework")
-    subject = program_subject(name)
+    subject = program_subject(name) if name.startswith(PROGRAM) else answers_subject(name)
     return subject if device is None else _on_device(subject, device)
 
 

@@ -46,12 +46,13 @@ def parts(subject: str) -> tuple[str, str, str]:
     return where, only, role.strip()
 
 
-PROGRAM = "process:"  # how a subject begins that is a program; its command follows
+# how a subject begins that no Python is imported for: a program, whose command follows, and answers in a folder
+PROGRAM, ANSWERS = "process:", "answers:"
 
 
-def is_program(subject: str) -> bool:
-    """Whether a subject is a program: see spec/protocol.md."""
-    return subject.startswith(PROGRAM)
+def is_asked(subject: str) -> bool:
+    """Whether a subject is a program or a folder of answers: see spec/protocol.md and spec/vectors.md."""
+    return subject.startswith((PROGRAM, ANSWERS))
 
 
 def command_of(subject: str) -> list[str]:
@@ -61,9 +62,17 @@ def command_of(subject: str) -> list[str]:
     return shlex.split(subject.removeprefix(PROGRAM))
 
 
-def program_files(subject: str) -> list[str]:
-    """The files that a program's command names: the program itself, and arguments that are files."""
-    if not is_program(subject):
+def folder_of(subject: str) -> str:
+    """The folder with vectors and answers that a subject is."""
+    return subject.removeprefix(ANSWERS)
+
+
+def files_of(subject: str) -> list[str]:
+    """The files of a program, those that its command names, or of a folder of answers; none for other subjects."""
+    if subject.startswith(ANSWERS):
+        folder = Path(folder_of(subject))
+        return [str(path.resolve()) for path in sorted((folder / "manifest.json", *folder.glob("answers/*")))]
+    if not subject.startswith(PROGRAM):
         return []
     first, *rest = command_of(subject)
     return [os.path.abspath(path) for path in (_found(first) or first, *rest) if os.path.isfile(path)]
@@ -88,10 +97,17 @@ def _not_a_program(subject: str) -> str | None:
     return f"{subject}: cannot be started: {why}"
 
 
+def _not_asked(subject: str) -> str | None:
+    if subject.startswith(PROGRAM):
+        return _not_a_program(subject)
+    path = Path(folder_of(subject), "manifest.json")
+    return None if path.is_file() else f"{path}: there is no such file; nnspec export writes it"
+
+
 def plausible(subject: str) -> str | None:
     """Why a subject cannot be what the user meant; None where it may be."""
-    if is_program(subject):
-        return _not_a_program(subject)
+    if is_asked(subject):
+        return _not_asked(subject)
     where, only, role = parts(subject)
     if role and (message := _not_a_role(role)):
         return message

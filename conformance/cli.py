@@ -19,6 +19,7 @@ import argparse
 import math
 import os
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -298,6 +299,55 @@ def exit_code(report: dict[str, Any]) -> int:
     return CONFORMS if report["conforms"] else DEVIATES
 
 
+def _export(options: argparse.Namespace) -> int:
+    from nnspec.adapters.asked import may_lack
+    from nnspec.adapters.names import LONG
+    from nnspec.adapters.signatures import SIGNATURES
+    from nnspec.conformance.checks import load_checks
+    from nnspec.conformance.export import export, summary
+    from nnspec.conformance.system import folder
+
+    known = [stem for stem, signature in SIGNATURES.items() if signature.function]
+    if unknown := [block for block in options.block if block not in known]:
+        return _misuse(f"--block {unknown[0]}: expected a block with a form as a function, one of {', '.join(known)}")
+    takes = None if options.takes is None else [name for name in options.takes.split(",") if name]
+    may = {name for block in options.block for name in may_lack(block)}
+    if unknown := [name for name in takes or () if name not in may]:
+        return _misuse(f"--takes {unknown[0]}: expected some of {', '.join(sorted(may)) or 'none'}")
+    place = Path(options.folder)
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        return _misuse(f"{place}: expected an empty folder, or none")
+    load_checks()
+    about = {}
+    for block in options.block:
+        about[block] = {"dtypes": options.dtype or [*LONG], "gradients": not options.no_gradients}
+        if takes is not None:
+            about[block]["takes"] = [name for name in takes if name in may_lack(block)]
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of numbers that overflow, as they should
+            manifest = export(place, about, options.profile, options.seed)
+    except OSError as error:
+        return _misuse(folder.because(place, error))
+    return CONFORMS if streams.tell(summary(manifest, place)) else HARNESS
+
+
+def _judge_answers(options: argparse.Namespace) -> int:
+    """Check the answers in a folder as a subject, with the options that its vectors were drawn by."""
+    from nnspec.adapters import SubjectError
+    from nnspec.adapters.for_answers import manifest
+    from nnspec.adapters.names import ANSWERS
+
+    try:
+        told = manifest(options.folder)
+    except SubjectError as error:
+        return _misuse(str(error))
+    dtypes = dict.fromkeys(dtype for own in told["blocks"].values() for dtype in own["dtypes"])
+    chosen = {"block": [*told["blocks"]], "profile": told["profile"], "seed": told["seed"], "dtype": [*dtypes]}
+    nothing = dict.fromkeys(("role", "process", "framework", "device"))
+    given = {**vars(options), **chosen, **nothing, "subject": f"{ANSWERS}{options.folder}"}
+    return _check(argparse.Namespace(**given))
+
+
 def _explain(options: argparse.Namespace) -> int:
     from nnspec.conformance.report.explain import explain
     from nnspec.conformance.requirements import no_such_requirement
@@ -346,7 +396,15 @@ def _power(options: argparse.Namespace) -> int:
     return CONFORMS if score["killed"] == score["runs"] else DEVIATES
 
 
-COMMANDS = {"check": _check, "matrix": _matrix, "explain": _explain, "list": _list, "power": _power}
+COMMANDS = {
+    "check": _check,
+    "matrix": _matrix,
+    "export": _export,
+    "judge": _judge_answers,
+    "explain": _explain,
+    "list": _list,
+    "power": _power,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

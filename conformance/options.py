@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     matrix.add_argument("subject", nargs="+", help="as for check")
     add_options_of_judging(matrix)
 
+    _add_vectors(commands)
+
     explain = commands.add_parser("explain", help="a requirement, its reference lines, its check and its faults")
     explain.add_argument("identifier", help="such as conv2d.stride.step, or a part of it")
 
@@ -62,6 +65,38 @@ def parser() -> argparse.ArgumentParser:
         "--page", metavar="PATH", help="write the table into this page, between <!-- score --> and <!-- /score -->"
     )
     return top
+
+
+def _add_vectors(commands: Any) -> None:
+    """Add the commands for implementations that do not run beside nnspec."""
+    from nnspec.adapters.names import DTYPES
+
+    export = commands.add_parser(
+        "export",
+        help="write the calls of the checks to files",
+        description="Write the calls that the checks make of blocks to a folder, with what is expected of each, for an "
+        "implementation that nnspec cannot run. spec/vectors.md describes the files.",
+    )
+    export.add_argument("folder", metavar="FOLDER", help="where to write; it must be empty or absent")
+    export.add_argument("--block", action="append", metavar="BLOCK", required=True, help="may be repeated")
+    export.add_argument("--profile", default="quick", choices=("quick", "ci", "deep"), help="as for check")
+    export.add_argument("--dtype", action="append", metavar="DTYPE", choices=DTYPES, help="as for check")
+    export.add_argument("--seed", type=int, default=0, help="as for check")
+    export.add_argument(
+        "--takes",
+        metavar="NAMES",
+        help="which of the operands that may be absent, and of the arguments, the implementation takes, separated by "
+        "commas (bias,stride; default: all)",
+    )
+    export.add_argument("--no-gradients", action="store_true", help="the implementation has no gradients")
+
+    judge = commands.add_parser(
+        "judge",
+        help="judge answers to exported calls",
+        description="Judge what an implementation answered to the calls that export wrote to a folder.",
+    )
+    judge.add_argument("folder", metavar="FOLDER", help="which export wrote, with the answers")
+    _add_options_of_running(judge)
 
 
 def add_options_of_judging(command: argparse.ArgumentParser) -> None:
@@ -90,6 +125,11 @@ def add_options_of_judging(command: argparse.ArgumentParser) -> None:
         help="whose arrays a file works on, where it does not tell",
     )
     command.add_argument("--device", metavar="DEVICE", help="where the framework makes its arrays, such as cuda or cpu")
+    _add_options_of_running(command)
+
+
+def _add_options_of_running(command: argparse.ArgumentParser) -> None:
+    """Add the options of a run: where the report goes, and how the checks are run."""
     command.add_argument("--waivers", metavar="PATH", help="a TOML file of known deviations; strict: none may pass")
     command.add_argument(
         "--json", metavar="PATH", help="where to write the report (default: OUT/report.json); -: to standard output"

@@ -131,7 +131,7 @@ def _journal(config: pytest.Config) -> Journal | None:
 
 def _load(config: pytest.Config, state: _State) -> None:
     from nnspec.adapters import SubjectError, load
-    from nnspec.adapters.names import program_files
+    from nnspec.adapters.names import files_of
     from nnspec.adapters.trying import at_once, uncallable
     from nnspec.conformance.report import waivers
     from nnspec.conformance.requirements import unknown_declaration
@@ -167,7 +167,7 @@ def _load(config: pytest.Config, state: _State) -> None:
             state.journal.note(f"cannot load: {legible(state.error)}")
             os._exit(1)
     else:
-        identity = {"versions": dict(loaded.versions), "sources": sources(before, program_files(subject))}
+        identity = {"versions": dict(loaded.versions), "sources": sources(before, files_of(subject))}
         if state.journal:
             state.journal.loaded(identity)
         elif session := config.pluginmanager.getplugin("nnspec-session"):

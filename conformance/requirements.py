@@ -90,6 +90,7 @@ OTHER_PAGES = (
     "glossary",
     "source",
     "protocol",
+    "vectors",
     "adapters",
     "subjects",
     "evidence",

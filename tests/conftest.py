@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -95,3 +96,36 @@ class Desk:
 @pytest.fixture
 def desk(tmp_path):
     return Desk(tmp_path)
+
+
+CONVOLUTION = Path(__file__).parents[1] / "examples" / "protocol" / "conv2d.c"
+FAULTS = {  # name -> replacements in conv2d.c
+    "right": {},  # none
+    "tail": {"begin < call->ow;": "begin == 0 || begin + TILE <= call->ow;"},
+    "ends": {
+        "static void forward(const conv *call) {": "static void forward(const conv *call) {\n"
+        '    if (!call->n) fputs("tile 0 of 0\\n", stderr), *(volatile char *)NULL = 0;',
+        "static void gradients(const conv *call, const nnspec_array *cotangent) {": "static void gradients("
+        "const conv *call, const nnspec_array *cotangent) {\n    while (!call->n) continue;",
+        '        if (call->stride[axis] < 1) return "stride: expected at least 1";\n': "",
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def convolutions(tmp_path_factory):
+    """Convolutions in C, by the names of their faults, in tiles of 4 columns."""
+    if not shutil.which("gcc"):
+        pytest.skip("there is no gcc")
+    folder, source = tmp_path_factory.mktemp("c"), CONVOLUTION.read_text()
+    compiling = []
+    for name, changes in FAULTS.items():
+        text = source
+        for right, wrong in changes.items():
+            assert right in text
+            text = text.replace(right, wrong)
+        (folder / f"{name}.c").write_text(text)
+        options = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-O1", "-DTILE=4", f"-I{CONVOLUTION.parent}"]
+        compiling.append(subprocess.Popen(["gcc", *options, "-o", folder / name, folder / f"{name}.c"]))
+    assert [process.wait() for process in compiling] == [0] * len(compiling)
+    return folder

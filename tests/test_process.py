@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
@@ -28,38 +27,6 @@ EXAMPLES = Path(__file__).parents[1] / "examples" / "protocol"
 SCHEMA = json.loads(resources.files("nnspec.spec").joinpath("protocol.schema.json").read_text("utf-8"))
 NAMES = ("cotangent", "cotangent1", "cotangent2")  # of the results of batch norm
 X = {"x": np.array([1, -2], np.float32)}
-
-FAULTS = {  # name -> replacements in conv2d.c
-    "right": {},  # none
-    "tail": {"begin < call->ow;": "begin == 0 || begin + TILE <= call->ow;"},
-    "ends": {
-        "static void forward(const conv *call) {": "static void forward(const conv *call) {\n"
-        '    if (!call->n) fputs("tile 0 of 0\\n", stderr), *(volatile char *)NULL = 0;',
-        "static void gradients(const conv *call, const nnspec_array *cotangent) {": "static void gradients("
-        "const conv *call, const nnspec_array *cotangent) {\n    while (!call->n) continue;",
-        '        if (call->stride[axis] < 1) return "stride: expected at least 1";\n': "",
-    },
-}
-
-
-@pytest.fixture(scope="session")
-def convolutions(tmp_path_factory):
-    """Convolutions in C, by the names of their faults, in tiles of 4 columns."""
-    if not shutil.which("gcc"):
-        pytest.skip("there is no gcc")
-    folder, source = tmp_path_factory.mktemp("c"), (EXAMPLES / "conv2d.c").read_text()
-    compiling = []
-    for name, changes in FAULTS.items():
-        text = source
-        for right, wrong in changes.items():
-            assert right in text
-            text = text.replace(right, wrong)
-        (folder / f"{name}.c").write_text(text)
-        options = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-O1", "-DTILE=4", f"-I{EXAMPLES}"]
-        compiling.append(subprocess.Popen(["gcc", *options, "-o", folder / name, folder / f"{name}.c"]))
-    assert [process.wait() for process in compiling] == [0] * len(compiling)
-    return folder
-
 
 # -- a convolution in C ------------------------------------------------------------------------------------------------
 

@@ -12,13 +12,13 @@ from pathlib import Path
 INSTALLED = re.compile(r"[/\\\\](site|dist)-packages[/\\\\]")
 
 
-def sources(before: Collection[str], programs: Collection[str] = ()) -> dict[str, str]:
+def sources(before: Collection[str], files: Collection[str] = ()) -> dict[str, str]:
     """Return path -> SHA-256 of each file that was imported since `before`, without installed packages and nnspec.
 
-    So too of the files in `programs`.
+    So too of other `files`.
     """
     elsewhere = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[2]))
-    found = {path: _digest(path) for path in programs}
+    found = {path: _digest(path) for path in files}
     for name in set(sys.modules) - set(before):
         path = getattr(sys.modules.get(name), "__file__", None)
         if isinstance(path, str) and not path.startswith(elsewhere) and not INSTALLED.search(path):

@@ -165,6 +165,7 @@ def _fails(trial: Trial, check: Check, case: Any) -> bool:
 def _cases(trial: Trial, check: Check, decision: Decision[Any], limit: int, simplify: bool) -> Outcome:
     """Judge random cases, none of them twice, and make the first one that fails smaller."""
     tally, draws, judged = Tally(), _draws(trial, check, limit), set[tuple[int, ...]]()
+    on_file, found = trial.subject.framework.on_file, list[Mismatch]()  # no smaller case than those drawn has a result
     with seeded_generators() as reseed:
 
         def judge(row: bytes, *, again: bool = True) -> None:
@@ -180,6 +181,9 @@ def _cases(trial: Trial, check: Check, decision: Decision[Any], limit: int, simp
             try:
                 judge(row, again=False)
             except Mismatch as first:
+                if on_file:
+                    found.append(first)
+                    continue
                 if not simplify:
                     tally.wrong = []
                     return _failed(first, tally)
@@ -190,7 +194,15 @@ def _cases(trial: Trial, check: Check, decision: Decision[Any], limit: int, simp
                 more = check.decides and not died
                 tally.wrong = tally.wrong + _more(trial, check, decision, draws) if more else []
                 return _failed(failure, tally, flaky=not steady)
+    if found:
+        return _failed(min(found, key=_size), tally)
     return _conclude(tally, min(limit, draws * len(judged)))
+
+
+def _size(failure: Mismatch) -> int:
+    """The number of elements of the cases that failed."""
+    cases = failure.case if isinstance(failure.case, tuple) else (failure.case,)
+    return sum(a.size for case in cases if isinstance(case, Case) for a in case.arrays.values() if a is not None)
 
 
 def _smaller(
