@@ -5,7 +5,7 @@ from typing import Any
 # Files and folders of this package, each of which imports those before it alone; below all of them lie
 # nnspec.reference and nnspec.adapters. What is not named here (the session, the commands) may import everything.
 ROOMS = (
-    *("system", "formats", "drawing", "layouts", "case", "requirements"),
+    *("system", "formats", "drawing", "layouts", "case", "levels", "requirements"),
     *("bounds", "faults", "trial", "checks", "report"),
 )
 

@@ -205,7 +205,8 @@ class Check:
     effort: float = 1.0  # so many times fewer cases are drawn: each takes longer, or few tell as much
     shuffles: bool = True  # whether a case may be judged several times with its data shuffled
     alternatives: Mapping[str, Callable[..., None]] = field(default_factory=dict)  # of a convention: name -> its body
-    distinct: tuple[str, ...] = ()  # operands whose values must not be made to repeat
+    distinct: tuple[str, ...] = ()  # operands whose values must not be made to repeat within an image
+    spread: bool = False  # whether cases are chosen so that many pairs of levels meet, which takes some time
     # of a requirement about layout: whether it is broken where another check fails in a case only because of its layout
     answers_for: Callable[[Check, Any], bool] | None = None
 
@@ -279,6 +280,7 @@ def requirement(
     shuffles: bool = True,
     alternatives: Mapping[str, Callable[..., None]] | None = None,
     distinct: tuple[str, ...] | str = (),
+    spread: bool = False,
     answers_for: Callable[[Check, Any], bool] | None = None,
     **choices: Any,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -299,7 +301,7 @@ def requirement(
         refusal = kind(identifier) == "refusal"  # no shape is compiled for it, so that shuffling would save nothing
         own = effort or (REFUSAL_EFFORT if refusal else 1.0)
         shuffled = shuffles and not refusal
-        fields = needs, forms, per_dtype, dtypes, own, shuffled, alternatives or {}, distinct, answers_for
+        fields = needs, forms, per_dtype, dtypes, own, shuffled, alternatives or {}, distinct, spread, answers_for
         check = Check(identifier, body, cases, choices, *fields)
         CHECKS[identifier] = check
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from nnspec.adapters import load
 from nnspec.conformance.bounds import wiring
 from nnspec.conformance.case import Case, as_pair, minimise
+from nnspec.conformance.checks import load_checks
 from nnspec.conformance.checks.cases import KINDS, Data, data
 from nnspec.conformance.checks.test_resnet34 import dense
 from nnspec.conformance.drawing import LENGTH, Decision, Draw, integers, lists, pairs, permutations, reaches, some_of
 from nnspec.conformance.layouts import LAYOUTS
-from nnspec.conformance.requirements import Check
-from nnspec.conformance.trial.search import rows, smallest
+from nnspec.conformance.levels import levels
+from nnspec.conformance.requirements import CHECKS, Check
+from nnspec.conformance.trial.layouts import in_layouts
+from nnspec.conformance.trial.search import rows, smallest, spread_rows
 from nnspec.conformance.trial.trial import Trial
 
 
@@ -113,6 +118,21 @@ def test_a_failing_case_is_made_smaller_in_a_limited_number_of_calls():
     row = smallest(many, b"\xff" * LENGTH, lambda row: bool(calls.append(row)), calls=5)
     assert row == b"\xff" * LENGTH
     assert len({*calls}) == len(calls) == 5
+
+
+def test_spread_cases_have_more_pairs_of_levels_than_random_ones_and_begin_with_the_smallest():
+    load_checks()
+    check = CHECKS["linear.arguments.together"]
+    decision = in_layouts(check.drawn(), check, "function")
+
+    def reached(chosen):
+        found = [levels(decision.make(Draw(row)).arranged()) for row in chosen]
+        return len({pair for of_case in found for pair in itertools.combinations(sorted(of_case), 2)})
+
+    spread = [*spread_rows(decision, 1, 20)]
+    assert spread == [*spread_rows(decision, 1, 20)]
+    assert (spread[0], len({*spread})) == (bytes(LENGTH), 20)
+    assert reached(spread) > 1.2 * reached(rows(1, 20))
 
 
 def test_a_case_that_several_rows_decide_is_judged_once():

@@ -16,8 +16,8 @@ import os
 import sys
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -26,10 +26,9 @@ from nnspec.adapters import load
 from nnspec.adapters.blocks import TAKE_IMAGES
 from nnspec.adapters.names import LONG
 from nnspec.adapters.signatures import EQUATION, SIGNATURES, TANGENT
-from nnspec.conformance.case import Case, as_pair
+from nnspec.conformance.case import Case
 from nnspec.conformance.checks import load_checks
-from nnspec.conformance.formats import is_floating
-from nnspec.conformance.layouts import offset_of
+from nnspec.conformance.levels import LAYOUTS, SIZES, Level, levels
 from nnspec.conformance.requirements import CHECKS, Check
 from nnspec.conformance.trial.run import forms
 from nnspec.conformance.trial.steps import Call, Derivatives, Step
@@ -37,75 +36,13 @@ from nnspec.conformance.trial.trial import Trial
 
 LEAST = 3  # cases of each pair
 BLOCKS = tuple(stem for stem, signature in SIGNATURES.items() if signature.function or stem in ("mlp", "basic_block"))
-Level = tuple[str, str]  # what varies, and how
 Pair = tuple[Level, Level]
-PLAIN, ABSENT, EXPANDED = "contiguous", "absent", "expanded"
-LAYOUTS = (PLAIN, "channels last", "strided", "negative", EXPANDED, "offset")
-SIZES = ("0", "1", "2", "5 or more")
 SPECIAL = ("values", "special")
 DEPTHWISE = (("channels", "depthwise"), ("channels", "depthwise with multiplier"))
 VECTORS = ("running_mean", "running_var", "weight", "bias")
+OWN_CHANNELS = ("einsum", "conv2d", "conv_transpose2d")  # blocks whose result has other channels than x
+STRIDES = "stride of rows and columns"
 PADDED = ("1", "2 or more", "unequal")
-
-
-# -- the levels of a call ----------------------------------------------------------------------------------------------
-
-
-def levels(case: Case) -> Iterator[Level]:
-    """Yield the levels of a call, with its arrays as they are handed over."""
-    case = replace(case, arguments={**SIGNATURES[case.stem].arguments, **case.arguments})
-    x = next(a for a in case.arrays.values() if a is not None)
-    if x.dtype.name in LONG:
-        yield "dtype", x.dtype.name
-    if SIGNATURES[case.stem].of_rank:
-        yield "rank", str(x.ndim)
-    for name, value in case.arguments.items():
-        if name != EQUATION:
-            yield from _of_argument(name, value, SIGNATURES[case.stem].arguments[name])
-    floats = [a for a in case.arrays.values() if a is not None and is_floating(a.dtype)]
-    yield "values", "finite" if all(np.isfinite(a.astype(np.float64)).all() for a in floats) else "special"
-    for name, array in case.arrays.items():
-        yield name, ABSENT if array is None else _layout(array)
-    for axis, size in enumerate(x.shape):
-        yield f"x axis {axis}", str(size) if size < 3 else "3 or 4" if size < 5 else "5 or more"
-    if "weight" in case.arrays and "stride" in case.arguments:
-        yield from _of_windows(case)
-
-
-def _of_argument(name: str, value: Any, neutral: Any) -> Iterator[Level]:
-    if isinstance(neutral, bool):
-        yield name, str(value)
-        return
-    if value is None or isinstance(neutral, float):
-        yield name, "default" if value == neutral else "another value"
-        return
-    pair = value if isinstance(value, tuple) else (value, value)
-    yield name, "default" if pair == (neutral, neutral) else "1" if max(pair) == 1 else "2 or more"
-    if name not in ("groups", "divisor_override"):
-        yield f"{name} of rows and columns", "equal" if pair[0] == pair[1] else "unequal"
-
-
-def _of_windows(case: Case) -> Iterator[Level]:
-    """What is left over behind the last row of windows, and whether the convolution is depthwise."""
-    x, weight, groups = case["x"], case["weight"], case["groups"]
-    if case.stem == "conv2d":
-        stride, padding, dilation = (as_pair(case[name])[0] for name in ("stride", "padding", "dilation"))
-        left = (x.shape[2] + 2 * padding - dilation * (weight.shape[2] - 1) - 1) % stride
-        yield "rows left over", "some" if left else "none"
-    outputs = len(weight) if case.stem == "conv2d" else weight.shape[1] * groups
-    multiplied = "depthwise with multiplier" if outputs > groups else "depthwise"
-    yield "channels", multiplied if groups == x.shape[1] > 1 else "mixed"
-
-
-def _layout(a: np.ndarray) -> str:
-    steps = [stride for stride, size in zip(a.strides, a.shape, strict=True) if size > 1]
-    if a.size > 1 and 0 in steps:
-        return EXPANDED
-    if a.size > 1 and min(steps) < 0:
-        return "negative"
-    if a.flags.c_contiguous:
-        return "offset" if a.size and offset_of(a) else PLAIN
-    return "channels last" if a.ndim > 2 and np.moveaxis(a, 1, -1).flags.c_contiguous else "strided"
 
 
 # -- which levels and pairs there are ----------------------------------------------------------------------------------
@@ -136,7 +73,9 @@ RULES = (
     ),
     Rule(
         "of one channel, first and last is the same",
-        lambda stem, a, b: b in (("x", "channels last"), ("weight", "channels last")) and a == ("x axis 1", "1"),
+        lambda stem, a, b: (
+            a == ("x axis 1", "1") and b[1] == "channels last" and (b[0] != "cotangent" or stem not in OWN_CHANNELS)
+        ),
     ),
     Rule(
         "the kernels of a depthwise convolution have one channel each",
@@ -145,6 +84,14 @@ RULES = (
     Rule(
         "a default is the same for rows and columns",
         lambda stem, a, b: a[1] == "default" and b == (f"{a[0]} of rows and columns", "unequal"),
+    ),
+    Rule(
+        "a pool's stride of 1 is the same for rows and columns, and so is none",
+        lambda stem, a, b: (
+            stem.endswith("_pool2d")
+            and (a, b[0]) in ((("stride", "1"), STRIDES), (("stride", "default"), STRIDES))
+            and (a[1] == "default" or b[1] == "unequal")
+        ),
     ),
     Rule(
         "windows one element apart leave nothing over",

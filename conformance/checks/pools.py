@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 from nnspec.conformance.case import Array, Case, as_pair
-from nnspec.conformance.checks.cases import data, illegal_pairs
+from nnspec.conformance.checks.cases import data, illegal_pairs, not_finite_somewhere
 from nnspec.conformance.drawing import MORE_OFTEN, SIZES, Draw, any_of, booleans, composite, dimension, integers
 from nnspec.reference.windows import output_size, pooled_size
 
 ALL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "count_include_pad", "divisor_override")
+WITHOUT_STRIDE = tuple(name for name in ALL if name != "stride")
 Change = Callable[[Draw, Array], Array]
 Breakage = Callable[[Draw, Case, frozenset[str]], Case]
 
@@ -31,19 +32,21 @@ def pools(
     kernels: tuple[int, ...] = (1, 2, 3, 4),
     channels: tuple[int, ...] = (1, 2, 3),
     batch: int = 1,
+    side_by_side: bool = False,
     change: Change = lambda draw, x: x,
 ):
     """A pool that has at least one window, each with at least one element of the image.
 
     Arguments not in `vary`, or that the subject lacks, are neutral; the stride is then 1, and the kernel square.
     `ending` says how the windows meet the end of the padded image: "exact", "extra" where `ceil_mode` adds a window,
-    "dropped" where it would but for the padding, or "any" of these. `change` is applied to the data.
+    "dropped" where it would but for the padding, or "any" of these. Where the windows lie `side_by_side`, the stride is
+    the kernel's size. `change` is applied to the data.
     """
     vary = tuple(name for name in vary if name not in lacks)
     ceil_mode = "ceil_mode" not in lacks and (ending != "any" or ("ceil_mode" in vary and draw(MORE_OFTEN)))
     rows = draw(dimension(*kernels, of="kernel"))
     kernel = (rows, draw(dimension(*kernels, of="kernel")) if "kernel_size" in vary else rows)
-    axes = [_axis(draw, k, vary, ending, ceil_mode, "stride" not in lacks) for k in kernel]
+    axes = [_axis(draw, k, vary, ending, ceil_mode, not side_by_side and "stride" not in lacks) for k in kernel]
     size, stride, padding, dilation = (tuple(pair) for pair in zip(*axes, strict=True))
     images = dimension(*[n for n in SIZES if n >= batch])
     many = (1, 1) if max(kernel) > 9 else (draw(images), draw(dimension(*channels)))
@@ -102,6 +105,19 @@ def output_shape(case: Case) -> tuple[int, ...]:
     rows, columns = stride
     size = pooled_size(*pairs, (rows - 1, columns - 1)) if case["ceil_mode"] else output_size(*pairs)
     return *case["x"].shape[:2], *size
+
+
+@composite
+def with_default_stride(draw, *, of: Callable[..., Any], lacks: frozenset[str] = frozenset(), **choices: Any):
+    """Cases of the strategy `of`, some of which leave the stride out."""
+    case = draw(of(lacks=lacks, **choices))
+    there = not {"stride", "default of stride"} & lacks
+    return case.without("stride") if there and draw(any_of(False, False, True)) else case
+
+
+def not_finite_sometimes(draw: Draw, x: Array) -> Array:
+    """x, with an infinity or NaN in some cases."""
+    return not_finite_somewhere(draw, x) if draw(any_of(False, False, True)) else x
 
 
 @composite

@@ -16,14 +16,17 @@ from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
     NO_PADDING,
     NO_STRIDE,
+    WITHOUT_STRIDE,
     broken,
     calls_in_turn,
     no_pair,
+    not_finite_sometimes,
     output_shape,
     pools,
     rank,
     too_large_a_window,
     too_much_padding,
+    with_default_stride,
 )
 from nnspec.conformance.drawing import Decision, composite, reaches
 from nnspec.conformance.requirements import CHECKS, requirement
@@ -88,8 +91,12 @@ def _strides_by(subject: Trial, case: Case, stride: Any) -> None:
 @requirement(
     "avg_pool2d.stride.default",
     cases,
-    vary=("kernel_size",),
+    vary=WITHOUT_STRIDE,
+    side_by_side=True,
+    change=not_finite_sometimes,
+    channels=(1, 2, 3, 5),
     needs=("stride", "default of stride"),
+    spread=True,
     alternatives={"1": lambda subject, case: _strides_by(subject, case, 1)},
 )
 def test_stride_default(subject: Trial, case: Case) -> None:
@@ -217,6 +224,7 @@ test_arguments_together = law(
     "avg_pool2d.arguments.together",
     laws.equals_reference,
     "All arguments at once, each with its own value for rows and for columns.",
+    spread=True,
     kernels=(2, 3, 4),
     channels=(1, 2, 17),
     effort=0.25,
@@ -254,7 +262,14 @@ test_output_fresh = law("avg_pool2d.output.fresh", laws.is_fresh)
 test_input_unchanged = law("avg_pool2d.input.unchanged", laws.leaves_operands)
 test_input_layout = law("avg_pool2d.input.layout", laws.ignores_layout)
 test_batch_independent = law("avg_pool2d.batch.independent", laws.judges_images_alone)
-test_batch_empty = law("avg_pool2d.batch.empty", laws.returns_no_images)
+test_batch_empty = law(
+    "avg_pool2d.batch.empty",
+    laws.returns_no_images,
+    cases=with_default_stride,
+    of=cases,
+    channels=(1, 2, 3, 5),
+    spread=True,
+)
 
 
 test_batch_absent = law("avg_pool2d.batch.absent", laws.takes_one_image)
@@ -298,7 +313,9 @@ test_gradient_x = gradient(
     "avg_pool2d.gradient.x",
     laws_of_gradients.values("x"),
     "All arguments at once; windows that overlap, and elements that none of them covers.",
-    kernels=(2, 3, 4),
+    kernels=(2, 3, 4, 1, 1),
+    spread=True,
+    effort=0.5,  # many layouts of x and cotangent
     channels=(1, 2, 17),
 )
 test_gradient_divisor = gradient(
@@ -323,9 +340,12 @@ test_gradient_special = gradient(
     cases=specials,
     of=gradients,
     operand="cotangent",
-    effort=2,
+    channels=(1, 2, 3, 5),
+    spread=True,
 )
-test_gradient_empty = gradient("avg_pool2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
+test_gradient_empty = gradient(
+    "avg_pool2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images, channels=(1, 2, 3, 5), spread=True
+)
 
 
 # -- the module --------------------------------------------------------------------------------------------------------

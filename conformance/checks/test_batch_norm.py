@@ -26,6 +26,7 @@ ALL = ("statistics", "weight", "bias", "momentum", "eps")
 READ_EITHER_WAY = ("statistics", "weight", "bias", "eps")  # with a momentum of 0.5
 RESULTS = ("the result", "the running mean", "the running variance")
 STATISTICS = ("running_mean", "running_var")
+MANY, LONGER = (2, 1, 3, 9, 17), (1, 2, 3, 4, 8)  # channels, and sizes of other axes, up to more than a vector register
 
 
 @composite
@@ -175,15 +176,16 @@ test_eps_inside_root = law(
 )
 
 
-@requirement("batch_norm.weight.scales", cases, vary=("weight",), needs="weight")
+@requirement("batch_norm.weight.scales", cases, vary=("weight",), sizes=LONGER, needs="weight", spread=True)
 def test_weight_scales(subject: Trial, case: Case) -> None:
-    """Each channel times its weight; without one, as it is."""
+    """Each channel times its weight, with and without a bias; without one, as it is."""
     equals_reference(subject, case)
     if subject.form == "function":
         equals_reference(subject, case.but(weight=None))
+        equals_reference(subject, case.but(bias=None))
 
 
-@requirement("batch_norm.bias.shifts", cases, vary=("bias",), needs="bias")
+@requirement("batch_norm.bias.shifts", cases, vary=("bias",), sizes=LONGER, needs="bias", spread=True)
 def test_bias_shifts(subject: Trial, case: Case) -> None:
     """Each channel plus its bias; without one, as it is. A weight of 2 would show in it, or be left out with it."""
     two = None if case["weight"] is None else 2 * case["weight"]
@@ -493,7 +495,9 @@ test_eval_special = law(
     operand="x",
     vary=ALL,
     modes=(False,),
-    effort=2,
+    channels=MANY,
+    sizes=LONGER,
+    spread=True,
 )
 
 
@@ -527,7 +531,7 @@ def test_mode_round_trip(subject: Trial, case: tuple[Case, ...]) -> None:
         moved(subject, layer, step.but(**left), "in training again")
 
 
-@requirement("batch_norm.arguments.together", cases, vary=ALL, sizes=(1, 2, 3, 4, 8), channels=(2, 1, 3, 17, 17))
+@requirement("batch_norm.arguments.together", cases, vary=ALL, sizes=LONGER, channels=(2, 1, 3, 17, 17), spread=True)
 def test_arguments_together(subject: Trial, case: Case) -> None:
     """Everything at once; all results."""
     equals_some_reading(subject, case)
@@ -738,7 +742,7 @@ def test_input_layout(subject: Trial, case: Case) -> None:
             subject.expect(actual, own, f"with operands laid out as {layout}, {what}")
 
 
-@requirement("batch_norm.batch.empty", cases, vary=("statistics",), effort=2)
+@requirement("batch_norm.batch.empty", cases, vary=ALL, channels=MANY, sizes=LONGER, spread=True)
 def test_batch_empty(subject: Trial, case: Case) -> None:
     """No images, or images of no size."""
     x = case["x"]
@@ -829,7 +833,8 @@ test_gradient_x = gradient(
     laws_of_gradients.values("x"),
     "Less its mean, and less its part along the normalised x.",
     vary=ALL,
-    sizes=(1, 2, 3, 4, 8),
+    sizes=LONGER,
+    spread=True,
     modes=(True,),
     needs="training",
 )
@@ -839,7 +844,7 @@ test_gradient_x = gradient(
     "batch_norm.gradient.weight",
     gradients,
     vary=ALL,
-    sizes=(1, 2, 3, 4, 8),
+    sizes=LONGER,
     modes=(True,),
     needs=("vjp", "training", "weight"),
 )
@@ -848,7 +853,9 @@ def test_gradient_weight(subject: Trial, case: Case) -> None:
     gradients_equal_reference(subject, affine(case), "weight")
 
 
-@requirement("batch_norm.gradient.bias", gradients, vary=ALL, needs=("vjp", "bias"))
+@requirement(
+    "batch_norm.gradient.bias", gradients, vary=ALL, channels=MANY, sizes=LONGER, needs=("vjp", "bias"), spread=True
+)
 def test_gradient_bias(subject: Trial, case: Case) -> None:
     """Its sum, exact on integers."""
     gradients_equal_reference(subject, affine(case), "bias")
@@ -859,7 +866,10 @@ test_gradient_axes = gradient(
     laws_of_gradients.values(),
     "In each rank, with sizes that are distinct and with sizes that are equal.",
     vary=ALL,
-    ranks=(2, 3, 4),
+    ranks=(4, 2, 3, 4),
+    channels=MANY,
+    sizes=LONGER,
+    spread=True,
 )
 test_gradient_eps = gradient(
     "batch_norm.gradient.eps",
@@ -916,7 +926,9 @@ test_gradient_special = gradient(
     operand="cotangent",
     values=(np.nan,),
     vary=ALL,
-    effort=2,
+    channels=MANY,
+    sizes=LONGER,
+    spread=True,
 )
 test_gradient_eval_x = gradient(
     "batch_norm.gradient.eval-x",
@@ -924,6 +936,8 @@ test_gradient_eval_x = gradient(
     "Running statistics that are not those of the batch.",
     vary=ALL,
     modes=(False,),
+    sizes=LONGER,
+    spread=True,
 )
 
 
@@ -943,7 +957,7 @@ test_gradient_eval_row_independent = gradient(
 )
 
 
-@requirement("batch_norm.gradient.affine-absent", gradients, vary=("statistics",), needs="vjp", effort=2)
+@requirement("batch_norm.gradient.affine-absent", gradients, vary=ALL, needs="vjp", spread=True)
 def test_gradient_affine_absent(subject: Trial, case: Case) -> None:
     """Both away; in a function one of them, too."""
     gradients_equal_reference(subject, case.but(weight=None, bias=None))
@@ -1117,7 +1131,7 @@ test_gradient_unchanged = gradient("batch_norm.gradient.unchanged", laws_of_grad
 test_gradient_frozen = gradient("batch_norm.gradient.frozen", laws_of_gradients.ignores_frozen, vary=ALL)
 
 
-@requirement("batch_norm.gradient.empty", gradients, vary=ALL, needs="vjp", effort=2)
+@requirement("batch_norm.gradient.empty", gradients, vary=ALL, channels=MANY, sizes=LONGER, needs="vjp", spread=True)
 def test_gradient_empty(subject: Trial, case: Case) -> None:
     """No images, or images of no size: zeros for weight and bias."""
     for none in ((slice(0),), (..., slice(0)))[: 1 if case["x"].ndim == 2 else 2]:

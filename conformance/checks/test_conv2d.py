@@ -192,6 +192,7 @@ test_arguments_together = law(
     laws.equals_reference,
     "All arguments at once, each with its own value for rows and for columns.",
     wide=True,
+    spread=True,
 )
 test_arguments_defaults = law(
     "conv2d.arguments.defaults",
@@ -245,7 +246,7 @@ def test_law_shift(subject: Trial, case: Case) -> None:
 
 special = Laws(specials, expected, of=cases, operand="x", dtypes=LONG, effort=2)
 test_special_value = special(
-    "conv2d.special.value", laws.equals_reference, "Where it belongs, and nowhere else.", vary=UNGROUPED
+    "conv2d.special.value", laws.equals_reference, "Where it belongs, and nowhere else.", vary=UNGROUPED, spread=True
 )
 test_special_groups = special(
     "conv2d.special.groups",
@@ -273,7 +274,7 @@ test_output_fresh = law("conv2d.output.fresh", laws.is_fresh)
 test_input_unchanged = law("conv2d.input.unchanged", laws.leaves_operands)
 test_input_layout = law("conv2d.input.layout", laws.ignores_layout)
 test_batch_independent = law("conv2d.batch.independent", laws.judges_images_alone)
-test_batch_empty = law("conv2d.batch.empty", laws.returns_no_images)
+test_batch_empty = law("conv2d.batch.empty", laws.returns_no_images, spread=True)
 
 
 test_batch_absent = law("conv2d.batch.absent", laws.takes_one_image)
@@ -312,6 +313,7 @@ test_gradient_x = gradient(
     laws_of_gradients.values("x"),
     "Every window hands its cotangent, times the kernel, back to what it covered.",
     wide=True,
+    spread=True,
     effort=0.5,  # many layouts of operands and cotangent
 )
 test_gradient_weight = gradient(
@@ -319,11 +321,12 @@ test_gradient_weight = gradient(
     laws_of_gradients.values("weight"),
     "Every tap gets what it met, times the cotangent.",
     wide=True,
+    spread=True,
     effort=0.5,  # many layouts of operands and cotangent
 )
 
 
-@requirement("conv2d.gradient.bias", gradients, needs=("vjp", "bias"))
+@requirement("conv2d.gradient.bias", gradients, needs=("vjp", "bias"), spread=True)
 def test_gradient_bias(subject: Trial, case: Case) -> None:
     """The sum of a channel's cotangents."""
     if case["bias"] is None:
@@ -338,9 +341,11 @@ test_gradient_frozen = gradient("conv2d.gradient.frozen", laws_of_gradients.igno
 test_gradient_batch = gradient("conv2d.gradient.batch", laws_of_gradients.judges_images_alone)
 special_gradient = Laws(specials, expected_gradients, of=gradients, operand="cotangent", needs=("vjp",), dtypes=LONG)
 test_gradient_special = special_gradient(
-    "conv2d.gradient.special", laws_of_gradients.values("x"), "Where it belongs, and nowhere else."
+    "conv2d.gradient.special", laws_of_gradients.values("x"), "Where it belongs, and nowhere else.", spread=True
 )
-test_gradient_empty = gradient("conv2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
+test_gradient_empty = gradient(
+    "conv2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images, spread=True, effort=1
+)
 
 
 # -- the module --------------------------------------------------------------------------------------------------------

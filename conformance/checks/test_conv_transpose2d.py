@@ -210,6 +210,7 @@ test_arguments_together = law(
     laws.equals_reference,
     "All arguments at once, each with its own value for rows and for columns.",
     wide=True,
+    spread=True,
 )
 test_arguments_defaults = law(
     "conv_transpose2d.arguments.defaults",
@@ -222,7 +223,11 @@ test_arguments_defaults = law(
 )
 special = Laws(specials, expected, of=cases, operand="x", dtypes=LONG, effort=2)
 test_special_value = special(
-    "conv_transpose2d.special.value", laws.equals_reference, "Where it belongs, and nowhere else.", vary=UNGROUPED
+    "conv_transpose2d.special.value",
+    laws.equals_reference,
+    "Where it belongs, and nowhere else.",
+    vary=UNGROUPED,
+    spread=True,
 )
 test_special_groups = special(
     "conv_transpose2d.special.groups",
@@ -270,7 +275,7 @@ test_output_fresh = law("conv_transpose2d.output.fresh", laws.is_fresh)
 test_input_unchanged = law("conv_transpose2d.input.unchanged", laws.leaves_operands)
 test_input_layout = law("conv_transpose2d.input.layout", laws.ignores_layout)
 test_batch_independent = law("conv_transpose2d.batch.independent", laws.judges_images_alone)
-test_batch_empty = law("conv_transpose2d.batch.empty", laws.returns_no_images)
+test_batch_empty = law("conv_transpose2d.batch.empty", laws.returns_no_images, spread=True, effort=1)
 
 
 test_batch_absent = law("conv_transpose2d.batch.absent", laws.takes_one_image)
@@ -320,6 +325,7 @@ test_gradient_x = gradient(
     laws_of_gradients.values("x"),
     "Every element gets the cotangents that its copy of the kernel reached, times that kernel.",
     cases=wide_or_square,
+    spread=True,
     effort=0.5,  # many layouts of operands and cotangent
 )
 test_gradient_weight = gradient(
@@ -327,11 +333,12 @@ test_gradient_weight = gradient(
     laws_of_gradients.values("weight"),
     "Every tap gets the cotangents where it landed, times what it carried there.",
     cases=wide_or_square,
+    spread=True,
     effort=0.5,  # many layouts of operands and cotangent
 )
 
 
-@requirement("conv_transpose2d.gradient.bias", gradients, needs=("vjp", "bias"))
+@requirement("conv_transpose2d.gradient.bias", gradients, needs=("vjp", "bias"), spread=True)
 def test_gradient_bias(subject: Trial, case: Case) -> None:
     """The sum of a channel's cotangents, gaps and output padding included."""
     if case["bias"] is None:
@@ -339,7 +346,9 @@ def test_gradient_bias(subject: Trial, case: Case) -> None:
     laws_of_gradients.values("bias")(subject, case, expected_gradients)
 
 
-test_gradient_like_operand = gradient("conv_transpose2d.gradient.like-operand", laws_of_gradients.is_like_operand)
+test_gradient_like_operand = gradient(
+    "conv_transpose2d.gradient.like-operand", laws_of_gradients.is_like_operand, vary=UNGROUPED, spread=True, effort=1
+)
 test_gradient_layout = gradient("conv_transpose2d.gradient.layout", laws_of_gradients.ignores_layout)
 test_gradient_unchanged = gradient("conv_transpose2d.gradient.unchanged", laws_of_gradients.leaves_operands)
 test_gradient_frozen = gradient("conv_transpose2d.gradient.frozen", laws_of_gradients.ignores_frozen)
@@ -349,8 +358,11 @@ test_gradient_special = special_gradient(
     "conv_transpose2d.gradient.special",
     laws_of_gradients.values("x"),
     "Where it belongs, and nowhere else.",
+    spread=True,
 )
-test_gradient_empty = gradient("conv_transpose2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
+test_gradient_empty = gradient(
+    "conv_transpose2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images, spread=True
+)
 
 
 # -- the module --------------------------------------------------------------------------------------------------------

@@ -12,13 +12,15 @@ from nnspec.conformance.case import Case
 from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_state, starts
 from nnspec.conformance.checks.cases import altered, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, lists, reaches
+from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, reaches
 from nnspec.conformance.requirements import CHECKS, requirement
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.linear import linear, linear_vjp
 
 FEW, FROM_ONE, WIDE = (2, 3, 4), (1, 2, 3), (2, 3, 17, 33, 300)
+MANY, LONGER = (1, 2, 3, 5), (1, 2, 3, 5)  # features, and sizes of leading dimensions
+MOST = (0, 1, 2, 3, 3)  # numbers of leading dimensions
 
 
 @composite
@@ -30,9 +32,10 @@ def cases(
     vary: tuple[str, ...] = ("leading", "bias"),
     features: tuple[int, ...] = FEW,
     rows: tuple[int, ...] = (1, 2, 3, 4),
+    axes: tuple[int, ...] = (0, 1, 2, 3),
     batch: int = 1,
 ):
-    """A linear layer. What is not in `vary` is neutral: one leading dimension, no bias.
+    """A linear layer. What is not in `vary` is neutral: one leading dimension, no bias. `axes`: how many lead, else.
 
     Sizes are often equal, weights square: where all sizes differ, an axis taken for another only raises.
     """
@@ -40,7 +43,7 @@ def cases(
     outputs = draw(dimension(inputs, *features))
     sizes = dimension(*[*rows, *(n for n in (inputs, outputs, outputs) if n < 5)])
     if "leading" in vary:
-        leading = tuple(draw(lists(sizes, min_size=batch > 1, max_size=3)))
+        leading = tuple(draw(sizes) for _ in range(max(batch > 1, draw(any_of(*axes)))))
         leading = leading and (max(batch, leading[0]), *leading[1:])
     else:
         leading = (max(batch, draw(sizes)),)
@@ -74,7 +77,7 @@ test_output_value = law(
 )
 
 
-@requirement("linear.bias.per-feature", cases, vary=("bias",), needs="bias")
+@requirement("linear.bias.per-feature", cases, vary=("bias",), rows=LONGER, needs="bias", spread=True)
 def test_bias_per_feature(subject: Trial, case: Case) -> None:
     """On an input of zeros every feature shows its bias alone; without a bias the product is all."""
     if case["bias"] is None:
@@ -88,6 +91,10 @@ test_leading_any = law(
     laws.equals_reference,
     "From a single vector to an array of four dimensions.",
     vary=("leading",),
+    features=MANY,
+    rows=LONGER,
+    axes=MOST,
+    spread=True,
 )
 
 
@@ -141,14 +148,18 @@ def may_refuse(subject: Trial, case: Case) -> None:
 @composite
 def together(draw, *, dtype: str, lacks: frozenset[str]):
     """Leading dimensions and a bias. In many cases the bias has as many elements as x has rows and would fit either."""
-    case = draw(cases(dtype=dtype, lacks=lacks, features=(1, 2, 3, 33)))
+    case = draw(cases(dtype=dtype, lacks=lacks, features=(1, 2, 3, 33), rows=LONGER, axes=MOST))
     if case["bias"] is None or draw(booleans()):
         return case
     return case.but(x=np.resize(case["x"], (draw(integers(1, 2)), len(case["bias"]), case["x"].shape[-1])))
 
 
 test_arguments_together = law(
-    "linear.arguments.together", laws.equals_reference, "Leading dimensions and a bias at once.", cases=together
+    "linear.arguments.together",
+    laws.equals_reference,
+    "Leading dimensions and a bias at once.",
+    cases=together,
+    spread=True,
 )
 test_special_value = law(
     "linear.special.value",
@@ -157,7 +168,10 @@ test_special_value = law(
     cases=specials,
     of=cases,
     operand="x",
-    effort=2,
+    features=MANY,
+    rows=LONGER,
+    axes=MOST,
+    spread=True,
 )
 
 
@@ -174,7 +188,10 @@ test_output_size = law(
     "linear.output.size",
     laws.has_shape(lambda case: (*case["x"].shape[:-1], len(case["weight"]))),
     "The leading dimensions, then O.",
-    features=FROM_ONE,
+    features=MANY,
+    rows=LONGER,
+    axes=MOST,
+    spread=True,
 )
 
 
@@ -197,12 +214,12 @@ test_batch_independent = law("linear.batch.independent", laws.judges_images_alon
 @composite
 def empty(draw, *, dtype: str, lacks: frozenset[str]):
     """One of the leading dimensions, or the only one, is of size 0."""
-    case = draw(cases(dtype=dtype, lacks=lacks, features=(1, 2, 100), batch=2))
-    axis = draw(integers(0, case["x"].ndim - 2))
+    case = draw(cases(dtype=dtype, lacks=lacks, features=(1, 2, 100), rows=LONGER, axes=MOST, batch=2))
+    axis = draw(any_of(0, *range(case["x"].ndim - 1)))
     return case.but(x=np.take(case["x"], [], axis))
 
 
-@requirement("linear.batch.empty", empty, effort=2)
+@requirement("linear.batch.empty", empty, spread=True)
 def test_batch_empty(subject: Trial, case: Case) -> None:
     """No vectors in, no vectors out."""
     subject.expect(subject(case), expected(case))
@@ -276,6 +293,10 @@ test_gradient_x = gradient(
     laws_of_gradients.values("x"),
     "Every output feature hands its cotangent back, times its row of the weight.",
     features=(1, *WIDE),
+    rows=LONGER,
+    axes=MOST,
+    effort=0.5,
+    spread=True,
 )
 test_gradient_weight = gradient(
     "linear.gradient.weight",
@@ -283,10 +304,20 @@ test_gradient_weight = gradient(
     "All vectors, along however many leading dimensions, add up.",
     features=FROM_ONE,
     rows=(1, 2, 3, 17, 17),
+    axes=MOST,
+    spread=True,
 )
 
 
-@requirement("linear.gradient.bias", gradients, needs=("vjp", "bias"), features=FROM_ONE, rows=(1, 2, 3, 17, 17))
+@requirement(
+    "linear.gradient.bias",
+    gradients,
+    needs=("vjp", "bias"),
+    features=MANY,
+    rows=(1, 2, 3, 17, 17),
+    axes=MOST,
+    spread=True,
+)
 def test_gradient_bias(subject: Trial, case: Case) -> None:
     """The sum of a feature's cotangents."""
     if case["bias"] is None:
@@ -319,9 +350,12 @@ test_gradient_special = gradient(
     cases=specials,
     of=gradients,
     operand="cotangent",
-    effort=2,
+    features=MANY,
+    rows=LONGER,
+    axes=MOST,
+    spread=True,
 )
-test_gradient_empty = gradient("linear.gradient.empty", laws_of_gradients.is_nothing, of=empty)
+test_gradient_empty = gradient("linear.gradient.empty", laws_of_gradients.is_nothing, of=empty, effort=1, spread=True)
 
 
 # -- the module --------------------------------------------------------------------------------------------------------

@@ -15,15 +15,18 @@ from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
     NO_PADDING,
     NO_STRIDE,
+    WITHOUT_STRIDE,
     Change,
     broken,
     calls_in_turn,
     no_pair,
+    not_finite_sometimes,
     output_shape,
     pools,
     rank,
     too_large_a_window,
     too_much_padding,
+    with_default_stride,
 )
 from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, integers, reaches
 from nnspec.conformance.layouts import OF_ANY_VALUES
@@ -176,8 +179,12 @@ def _strides_by(subject: Trial, case: Case, stride: Any) -> None:
 @requirement(
     "max_pool2d.stride.default",
     cases,
-    vary=("kernel_size",),
+    vary=WITHOUT_STRIDE,
+    side_by_side=True,
+    change=not_finite_sometimes,
+    channels=(1, 2, 3, 5),
     needs=("stride", "default of stride"),
+    spread=True,
     alternatives={"1": lambda subject, case: _strides_by(subject, case, 1)},
 )
 def test_stride_default(subject: Trial, case: Case) -> None:
@@ -253,6 +260,7 @@ test_arguments_together = law(
     "max_pool2d.arguments.together",
     laws.equals_reference,
     "All arguments at once, each with its own value for rows and for columns.",
+    spread=True,
     channels=(1, 2, 17),
     effort=0.5,
 )
@@ -305,7 +313,14 @@ test_output_fresh = law("max_pool2d.output.fresh", laws.is_fresh)
 test_input_unchanged = law("max_pool2d.input.unchanged", laws.leaves_operands)
 test_input_layout = law("max_pool2d.input.layout", laws.ignores_layout)
 test_batch_independent = law("max_pool2d.batch.independent", laws.judges_images_alone)
-test_batch_empty = law("max_pool2d.batch.empty", laws.returns_no_images)
+test_batch_empty = law(
+    "max_pool2d.batch.empty",
+    laws.returns_no_images,
+    cases=with_default_stride,
+    of=cases,
+    channels=(1, 2, 3, 5),
+    spread=True,
+)
 test_batch_absent = law("max_pool2d.batch.absent", laws.takes_one_image)
 test_call_stateless = law(
     "max_pool2d.call.stateless",
@@ -343,6 +358,9 @@ test_gradient_x = gradient(
     "max_pool2d.gradient.x",
     laws_of_gradients.values("x"),
     "To the maximum and to nothing else, with all arguments at once.",
+    channels=(1, 2, 3, 5),
+    spread=True,
+    effort=0.5,  # many layouts of x and cotangent
 )
 
 
@@ -474,9 +492,12 @@ test_gradient_special = gradient(
     laws_of_gradients.values("x"),
     "Where it belongs, and nowhere else.",
     cases=special_cotangents,
-    effort=2,
+    channels=(1, 2, 3, 5),
+    spread=True,
 )
-test_gradient_empty = gradient("max_pool2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
+test_gradient_empty = gradient(
+    "max_pool2d.gradient.empty", laws_of_gradients.is_nothing_for_no_images, channels=(1, 2, 3, 5), spread=True
+)
 
 
 # -- the module --------------------------------------------------------------------------------------------------------

@@ -32,20 +32,23 @@ def in_layouts(decision: Decision[Any], check: Check, form: str) -> Decision[Any
         if not handed or draw.below(SHARE) < SHARE - 1:
             return case
         for name in handed:
-            case = _lying(draw, case, name, name not in check.distinct)
+            case = _lying(draw, case, name, 2 if name in check.distinct else case.arrays[name].ndim)
         return case
 
     return Decision(make)
 
 
-def _lying(draw: Draw, case: Case, name: str, may_repeat: bool) -> Case:
-    """Return the case with one array in some layout, which may be contiguous. Where it is expanded, values repeat."""
+def _lying(draw: Draw, case: Case, name: str, repeating: int) -> Case:
+    """Return the case with one array in some layout, which may be contiguous.
+
+    Where it is expanded, values repeat along one of the first `repeating` axes.
+    """
     array: np.ndarray = case.arrays[name]
-    layouts = [layout for layout in possible(array) if may_repeat or layout != EXPANDED]
+    axes = [axis for axis, size in enumerate(array.shape[:repeating]) if size > 1]
+    layouts = [layout for layout in possible(array) if axes or layout != EXPANDED]
     number = draw.below(1 + len(layouts))
     if number == 0:
         return case
     if layouts[number - 1] == EXPANDED:
-        axes = [axis for axis, size in enumerate(array.shape) if size > 1]
         case = case.but(**{name: repeated(array, axes[draw.below(len(axes))])})
     return case.lying(layouts[number - 1], name)

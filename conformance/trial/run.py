@@ -32,7 +32,7 @@ from nnspec.conformance.trial.record import (
     parts,
     reason_of,
 )
-from nnspec.conformance.trial.search import CALLS, PROFILES, rows, seeded_generators, settings_of, smallest
+from nnspec.conformance.trial.search import CALLS, PROFILES, rows, seeded_generators, settings_of, smallest, spread_rows
 from nnspec.conformance.trial.steps import CallFunction, CallModule, New
 from nnspec.conformance.trial.trial import Trial
 
@@ -177,7 +177,9 @@ def _cases(trial: Trial, check: Check, decision: Decision[Any], limit: int, simp
             for number in range(draws):  # the same case, its data shuffled
                 tally.count(lambda case: attempt(trial, check, case), _shuffled(case, number) if number else case)
 
-        for row in rows(seed_of(trial, check), -(-limit // draws)):
+        count = -(-limit // draws)
+        seeded = seed_of(trial, check)
+        for row in spread_rows(decision, seeded, count) if check.spread else rows(seeded, count):
             try:
                 judge(row, again=False)
             except Mismatch as first:

@@ -6,16 +6,22 @@ compute the case. It draws the steps of state machines only.
 
 from __future__ import annotations
 
+import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, Verbosity, settings
+from nnspec.adapters.subject import Unsupported
+from nnspec.conformance.case import Case
 from nnspec.conformance.drawing import LENGTH, Decision, Draw, Made
+from nnspec.conformance.levels import Level, levels
 
 PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
+CANDIDATES = 8  # rows of which a check that spreads its cases takes one
 CALLS = 400  # cases that are tried to make a failing one smaller
 TAILS = 2  # random rows of later bytes that are tried with each smaller value of a decision
 SETTINGS = settings(
@@ -40,6 +46,30 @@ def rows(seeded: int, count: int) -> Iterator[bytes]:
     yield bytes(LENGTH)
     for _ in range(count - 1):
         yield source.randbytes(LENGTH)
+
+
+def spread_rows(decision: Decision[Any], seeded: int, count: int) -> Iterator[bytes]:
+    """Yield rows as `rows` does, each of them the one of several whose case has most pairs of levels that are rare.
+
+    Chance alone leaves out many pairs, such as an expanded bias and an axis of 5.
+    """
+    source, met, numbers = random.Random(seeded), Counter[int](), dict[Level, int]()
+
+    def pairs(row: bytes) -> list[int]:
+        """Return the pairs of levels of a row's case, as numbers; none if the subject lacks what the case needs."""
+        with suppress(Unsupported):
+            case = decision.make(Draw(row))
+            if isinstance(case, Case):
+                found = sorted([numbers.setdefault(level, len(numbers)) for level in levels(case.arranged())])
+                return [(a << 16) + b for a, b in itertools.combinations(found, 2)]
+        return []
+
+    for number in range(count):
+        drawn = [source.randbytes(LENGTH) for _ in range(CANDIDATES)] if number else [bytes(LENGTH)]
+        reached = {row: pairs(row) for row in drawn}
+        row = max(drawn, key=lambda row: sum([0.25 ** met[pair] for pair in reached[row]]))
+        met.update(reached[row])
+        yield row
 
 
 def smallest(decision: Decision[Any], row: bytes, fails: Callable[[bytes], bool], calls: int = CALLS) -> bytes:
