@@ -75,6 +75,8 @@ class Claims:
     uncallable: Mapping[tuple[str, str], Refusal] = field(default_factory=dict)
     # the roles of each class's entries, for the page's keys that were asked for
     _roles: dict[tuple[Any, frozenset[str]], Roles] = field(default_factory=dict, repr=False, compare=False)
+    # by block and form what it lacks, which is asked for at every call; a subject with other claims finds it anew
+    _lacks: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, adapter: Adapter, **fields: Any) -> Self:
@@ -123,6 +125,12 @@ class Claims:
         Among them "vjp", where nothing differentiates the block, "vjp of vjp", where nothing does so twice, and "jvp",
         where derivatives are not carried forward; and "default of stride", where every call must say the stride.
         """
+        found = self._lacks.get((stem, form))
+        if found is None:
+            found = self._lacks[stem, form] = self._find_lacks(stem, form)
+        return found
+
+    def _find_lacks(self, stem: str, form: str) -> frozenset[str]:
         signature = SIGNATURES[stem]
         if form == "function":
             assert signature.function is not None

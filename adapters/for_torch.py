@@ -49,12 +49,12 @@ class Torch(Objects):
 
         A view of an array becomes a view of a tensor, with its place there: a kernel may ask for it.
         """
-        if any(stride < 0 for stride in array.strides) or not array.flags.writeable:
+        if min(array.strides, default=0) < 0 or not array.flags.writeable:
             array = array.copy()
         whole = array
         while isinstance(whole.base, np.ndarray):
             whole = whole.base
-        if whole.dtype != array.dtype or not whole.flags.c_contiguous:
+        if whole is not array and (whole.dtype != array.dtype or not whole.flags.c_contiguous):
             whole = array
         if whole.dtype.kind == "V":  # bfloat16, which NumPy itself does not know; to ask for its name takes longer
             tensor = torch.from_numpy(whole.view(np.uint16)).view(torch.bfloat16)
@@ -97,10 +97,10 @@ class Torch(Objects):
         self, stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]
     ) -> str | None:
         """Name the defect that forbids a call: torch 2.13, in which oneDNN reads from address 0 and aborts."""
-        x, weight, bias = (arrays.get(name) for name in ("x", "weight", "bias"))
-        if torch.device(self.device).type != "cpu":
+        if stem != "conv2d":
             return None
-        if stem != "conv2d" or x is None or weight is None or x.flags.c_contiguous:
+        x, weight, bias = (arrays.get(name) for name in ("x", "weight", "bias"))
+        if x is None or weight is None or x.flags.c_contiguous or torch.device(self.device).type != "cpu":
             return None
         if bias is None and x.itemsize > 2:
             return None

@@ -33,7 +33,7 @@ class Case:
         """The same case with other arrays or arguments."""
         arrays = {n: changes.get(n, a) for n, a in self.arrays.items()}
         rest = {n: v for n, v in changes.items() if n not in arrays}
-        return replace(self, arrays=arrays, arguments={**self.arguments, **rest})
+        return self._changed(arrays=arrays, arguments={**self.arguments, **rest})
 
     def without(self, *names: str) -> Case:
         """The same case with arguments left out, so that the subject's own defaults stand in."""
@@ -41,7 +41,17 @@ class Case:
 
     def map(self, change: Callable[[Array], Array]) -> Case:
         """The same case with every array changed."""
-        return replace(self, arrays={n: None if a is None else change(a) for n, a in self.arrays.items()})
+        return self._changed(arrays={n: None if a is None else change(a) for n, a in self.arrays.items()})
+
+    def holding(self, arrays: dict[str, Any]) -> Case:
+        """The same case with these arrays in the place of all of its own, or beside its own under other names."""
+        return self._changed(arrays={**self.arrays, **arrays})
+
+    def _changed(self, **fields: Any) -> Case:
+        """The same case with other fields: what `dataclasses.replace` gives, in a third of its time."""
+        case = object.__new__(Case)
+        vars(case).update(vars(self), **fields)
+        return case
 
     def lying(self, layout: str, *names: str) -> Case:
         """The same case with these arrays, or all, in another layout when they are handed over."""
@@ -57,7 +67,7 @@ class Case:
         arrays = {
             n: None if a is None else LAYOUTS.get(self.layouts.get(n, ""), np.array)(a) for n, a in self.arrays.items()
         }
-        return replace(self, arrays=arrays, layouts={})
+        return self._changed(arrays=arrays, layouts={})
 
     def shuffled(self, seed: int) -> Case:
         """The same case with the elements of each array in another order: the same shapes, and legal where it was.
@@ -82,7 +92,7 @@ def drawn_within(sizes: str, decision: Decision[Any]) -> Decision[Any]:
     def make(draw: Draw) -> Any:
         draw.sizes = sizes
         made = draw(decision)
-        return replace(made, sizes=sizes, data=draw.data) if isinstance(made, Case) else made
+        return made._changed(sizes=sizes, data=draw.data) if isinstance(made, Case) else made
 
     return Decision(make)
 

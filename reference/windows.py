@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from nnspec.reference.arguments import Array
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided
 
 
 def pad(x: Array, padding: tuple[int, int], value: float = 0, overhang: tuple[int, int] = (0, 0)) -> Array:
@@ -74,9 +74,12 @@ def windows(
     writeable: bool = False,
 ) -> Array:
     """Return a view (N, C, KH, KW, OH, OW) of images x (N, C, H, W): [:, :, i, j] is element (i, j) of every window."""
-    (kh, kw), (sh, sw), (dh, dw) = kernel_size, stride, dilation
-    view = sliding_window_view(x, (dh * (kh - 1) + 1, dw * (kw - 1) + 1), axis=(2, 3), writeable=writeable)
-    return view[:, :, ::sh, ::sw, ::dh, ::dw].transpose(0, 1, 4, 5, 2, 3)
+    (kh, kw), (sh, sw), (dh, dw), (n, c, h, w) = kernel_size, stride, dilation, x.shape
+    shape = (n, c, kh, kw, (h - dh * (kh - 1) - 1) // sh + 1, (w - dw * (kw - 1) - 1) // sw + 1)
+    # Element (i, j) of window (r, s) is x[:, :, sh·r + dh·i, sw·s + dw·j]. The strides of NumPy count bytes.
+    image, channel, row, column = x.strides
+    strides = (image, channel, dh * row, dw * column, sh * row, sw * column)
+    return as_strided(x, shape, strides, writeable=writeable)
 
 
 class Layout(NamedTuple):

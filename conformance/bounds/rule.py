@@ -215,7 +215,8 @@ def exact(operands: Sequence[Array], terms: Array, magnitude: Array, form: Arith
     if form.operands is not None and not all(np.array_equal(a, rounded(a, form.operands)) for a in operands):
         return np.zeros(np.shape(magnitude), bool)
     integers = all(np.array_equal(a, np.rint(a)) for a in operands)
-    copies = terms <= 1 if sum(not _powers_of_two(a) for a in operands) <= 1 else False
+    few = np.asarray(terms <= 1)
+    copies = few if few.any() and sum(not _powers_of_two(a) for a in operands) <= 1 else False
     return (magnitude <= 2.0**form.precision if integers else False) | np.asarray(copies)
 
 

@@ -35,11 +35,12 @@ class Comparisons:
     seen: list[tuple[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._all = tuple(Accuracy(name, self.flushes) for name in ("B", *self.weaker))
         self.begin([], [])
 
     def begin(self, steps: list[Step], seen: list[tuple[str, Any]]) -> None:
         """Open every class for a new case, which appends to these lists."""
-        self.open = tuple(Accuracy(name, self.flushes) for name in ("B", *self.weaker))
+        self.open = self._all
         self.steps, self.seen, self.excluded = steps, seen, None
 
     def end(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any, ClassVar
 
@@ -85,7 +85,7 @@ class OnCase(Step):
     def handed(self) -> Case:
         """The case as the subject gets it."""
         copies = {name: None if a is None else np.array(a) for name, a in self.writes().items()}
-        return self.given or replace(self.case, arrays={**self.case.arrays, **copies})
+        return self.given or self.case.holding(copies)
 
     def writes(self) -> Arrays:
         """All arrays of the case."""

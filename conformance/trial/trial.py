@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -172,20 +171,9 @@ class Trial:
         step.done = True
         return found
 
-    @contextmanager
-    def watched(self, what: Case | str | Callable[[], str], expected: str) -> Iterator[None]:
+    def watched(self, what: Case | str | Callable[[], str], expected: str) -> Watching:
         """Around a call: in the journal while it runs; what the subject raises, or returns unusable, is a Mismatch."""
-        if self.journal:
-            what = what() if callable(what) else what
-            self.journal.write(what) if isinstance(what, Case) else self.journal.note(what)
-        try:
-            yield
-        except (Raised, Unusable) as failed:
-            self.seen.append(("raised" if isinstance(failed, Raised) else "unusable", None))
-            raise mismatched(failed, expected) from None
-        finally:
-            if self.journal:
-                self.journal.rest()
+        return Watching(self, what, expected)
 
     def expect(
         self,
@@ -228,6 +216,29 @@ class Trial:
         from nnspec.conformance.trial.run import run
 
         return run(self, check, simplify=simplify)
+
+
+class Watching:
+    """What stands around a call: see `Trial.watched`."""
+
+    __slots__ = ("expected", "trial", "what")
+
+    def __init__(self, trial: Trial, what: Case | str | Callable[[], str], expected: str) -> None:
+        self.trial, self.what, self.expected = trial, what, expected
+
+    def __enter__(self) -> None:
+        if journal := self.trial.journal:
+            what = self.what() if callable(self.what) else self.what
+            journal.write(what) if isinstance(what, Case) else journal.note(what)
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        try:
+            if isinstance(error, Raised | Unusable):
+                self.trial.seen.append(("raised" if isinstance(error, Raised) else "unusable", None))
+                raise mismatched(error, self.expected) from None  # its text is the subject's, and may never end
+        finally:
+            if self.trial.journal:
+                self.trial.journal.rest()
 
 
 @dataclass(eq=False)
