@@ -70,6 +70,7 @@ class Claims:
     # of the framework, where the subject declares nothing else
     flushes: bool = False  # whether it treats subnormal numbers as 0
     compiles_per_shape: bool = False  # whether each new shape costs a compilation
+    tiles: tuple[int, ...] = ()  # the sizes of its tiles, around which sizes are drawn too
     strided: bool = True  # whether it takes arrays of any memory layout; otherwise it gets contiguous copies
     # blocks that cannot be called or built in a form, however typical the call: (stem, form) -> what was tried
     uncallable: Mapping[tuple[str, str], Refusal] = field(default_factory=dict)

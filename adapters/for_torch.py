@@ -100,7 +100,9 @@ class Torch(Objects):
         if stem != "conv2d":
             return None
         x, weight, bias = (arrays.get(name) for name in ("x", "weight", "bias"))
-        if x is None or weight is None or x.flags.c_contiguous or torch.device(self.device).type != "cpu":
+        if x is None or weight is None or torch.device(self.device).type != "cpu":
+            return None
+        if _is_packed(x) and _is_packed(weight):
             return None
         if bias is None and x.itemsize > 2:
             return None
@@ -221,6 +223,11 @@ def recipe(name: str) -> str:
 
 def _composed() -> types.ModuleType:
     return importlib.import_module("nnspec.adapters.torch_blocks")
+
+
+def _is_packed(a: np.ndarray) -> bool:
+    """Return whether an array has the strides of a packed one, also along axes of size 1."""
+    return a.strides == np.empty_like(a, order="C", subok=False).strides
 
 
 def _of_torch(name: str) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from nnspec.conformance.drawing import Decision, Draw
+from nnspec.conformance.drawing import Decision, Draw, Plan
 from nnspec.conformance.formats import is_floating
 from nnspec.conformance.layouts import LAYOUTS
 
@@ -86,11 +86,11 @@ class Case:
         return f"{self.stem}({', '.join(arrays + [f'{n}={v!r}' for n, v in self.arguments.items()])})"
 
 
-def drawn_within(sizes: str, decision: Decision[Any]) -> Decision[Any]:
-    """Return the decision whose sizes are of a regime. Its cases know how they were drawn."""
+def drawn_within(sizes: str, planning: Decision[Plan | None], decision: Decision[Any]) -> Decision[Any]:
+    """Return the decision whose sizes are planned by that of a regime. Its cases know how they were drawn."""
 
     def make(draw: Draw) -> Any:
-        draw.sizes = sizes
+        draw.plan = draw(planning)
         made = draw(decision)
         return made._changed(sizes=sizes, data=draw.data) if isinstance(made, Case) else made
 
@@ -144,11 +144,11 @@ def _contiguous(name: str) -> Callable[[Case], Case | None]:
 
 def _setting(name: str, where: slice, value: float) -> Callable[[Case], Case | None]:
     def change(case: Case) -> Case | None:
-        array = np.array(case.arrays[name], order="C")
-        part = array.reshape(-1)[where]
+        part = case.arrays[name].reshape(-1)[where]
         if not part.any() or (value and (part[0] == value or part[0] * value < 0)):  # nothing to gain; a sign stays
             return None
-        part[...] = value
+        array = np.array(case.arrays[name], order="C")
+        array.reshape(-1)[where] = value
         return case.but(**{name: array})
 
     return change

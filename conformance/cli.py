@@ -260,7 +260,7 @@ def _judge(options: argparse.Namespace, subject: str, out: str, json: str) -> tu
     from nnspec.conformance.system import folder, printed
     from nnspec.conformance.system.log import Log
 
-    names = ("block", "profile", "dtype", "seed", "framework", "device", "waivers", "timeout", "memory")
+    names = ("block", "profile", "sizes", "dtype", "seed", "framework", "device", "waivers", "timeout", "memory")
     chosen = {name: getattr(options, name) for name in names} | {"subject": subject, "out": out, "json": json}
     workers = cores() if options.workers is None else options.workers
     try:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -17,19 +18,26 @@ LENGTH = 80  # bytes of a case: more than its decisions take
 
 T = TypeVar("T")
 Made = tuple[int, int, int, int]  # a decision: the bytes from … to …, the limit, and the number below it
+# Sizes that a case must have, by what they are sizes of and, from 0, by how often one of the kind was drawn before:
+# {"windows1": 33} are 33 windows in a row.
+Plan = Mapping[str, int]
 
 
 class Draw:
     """Bytes, one or two of which are read for each decision. Those behind the last byte are 0.
 
-    `sizes` is the regime of sizes, a key of REGIMES. `data` is the kind and the seed of the first data that was drawn.
+    `plan` has the sizes that the case must have; where it is None, every size is small. What is `fixed` goes before it.
+    `planned` has those of them that the case has. `data` is the kind and the seed of the first data that was drawn.
     """
 
-    def __init__(self, values: bytes) -> None:
+    def __init__(self, values: bytes, fixed: Plan | None = None) -> None:
         self.values, self.used = values, 0
         self.made: list[Made] = []
-        self.sizes = "small"
+        self.plan: Plan | None = None
+        self.fixed = fixed or {}
+        self.planned: dict[str, int] = {}
         self.data: tuple[str, int] | None = None
+        self._drawn: Counter[str] = Counter()
 
     def __call__(self, decision: Decision[T]) -> T:
         """Decide."""
@@ -43,6 +51,16 @@ class Draw:
         value = (read * limit) >> 8 * size
         self.made.append((begin, end, limit, value))
         return value
+
+    def size(self, of: str, most: int | None) -> int | None:
+        """Return the next size of a kind as the plan has it, at most `most`; None where the plan has none."""
+        key = f"{of}{self._drawn[of]}"
+        self._drawn[of] += 1
+        size = self.fixed.get(key, (self.plan or {}).get(key))
+        if size is None:
+            return None
+        self.planned[key] = size = size if most is None else min(size, most)
+        return size
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -86,17 +104,36 @@ def any_of(*values: T) -> Decision[T]:
     return Decision(lambda draw: values[draw.below(len(values))])
 
 
-# A regime of sizes: makes a number of what `of` names, where a few `small` numbers are legal.
-Regime = Callable[[Draw, str, tuple[int, ...]], int]
-REGIMES: dict[str, Regime] = {"small": lambda draw, of, small: small[draw.below(len(small))]}
+TINY = 3  # sizes beside those of a plan are no larger
+PLAIN = ("stride", "padding", "dilation", "groups")  # what is mostly at its least beside the sizes of a plan
 
 
-def dimension(*small: int, of: str = "axis") -> Decision[int]:
-    """A size. `of` says of what: an axis, the windows of one, a kernel, stride, padding, dilation, or groups.
+def dimension(*small: int, of: str = "axis", most: int | None = None) -> Decision[int]:
+    """A size. `of` says of what, such as an axis, the windows of one, a kernel, or a stride.
 
-    Every block draws its sizes here, so that a regime can choose others.
+    Every block draws its sizes here, so that a plan can give others: any from 1, or from the least of `small`, up to
+    `most`. Beside those of a plan, sizes are tiny.
     """
-    return Decision(lambda draw: REGIMES[draw.sizes](draw, of, small))
+
+    def make(draw: Draw) -> int:
+        if draw.plan is None:
+            return small[draw.below(len(small))]
+        size, tiny = draw.size(of, most), _tiny(small, of)
+        return tiny[draw.below(len(tiny))] if size is None else max(size, tiny[0])
+
+    return Decision(make)
+
+
+@functools.cache
+def _tiny(small: tuple[int, ...], of: str) -> list[int]:
+    """Return what is drawn beside the sizes of a plan, the least first."""
+    few = sorted({n for n in small if n <= TINY and (n or of == "padding")}) or [min(small)]
+    return [few[0]] * 2 * (len(few) - 1) + few if of in PLAIN else few
+
+
+def planned(least: int, of: str) -> Decision[int]:
+    """A size as the plan has it, else the least one."""
+    return Decision(lambda draw: least if draw.plan is None else draw.size(of, None) or least)
 
 
 SIZES = (1, 1, 2, 2, 3, 3, 4, 5)  # of an axis, or numbers of its windows: small, and 5 in one case of eight

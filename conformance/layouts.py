@@ -5,6 +5,7 @@ The memory around and between the elements holds NaN, so that a kernel which rea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ Array = np.ndarray
 Arrange = Callable[[Array], Array]
 
 LAYOUTS: dict[str, Arrange] = {}
+INSIDE, LARGEST = "part of a larger array", 2**24  # a layout, and the elements of the larger array at most
 EXPANDED = "expanded"  # the one layout that needs values which repeat
 _AXES: dict[str, int] = {}  # layout -> the least number of axes of an array that can have it
 
@@ -75,7 +77,7 @@ def _offset(a: Array) -> Array:
     return view
 
 
-@_layout("part of a larger array", 1)
+@_layout(INSIDE, 1)
 def _inside(a: Array) -> Array:
     inner: Any = (..., *[slice(1, -1)] * a.ndim)
     view = _store(tuple(n + 2 for n in a.shape), a.dtype)[inner]
@@ -98,8 +100,14 @@ OF_ANY_VALUES = tuple(name for name in LAYOUTS if name != EXPANDED)
 
 
 def possible(a: Array) -> list[str]:
-    """Return the layouts that an array can have; `EXPANDED` is one of them, if its values are made to repeat."""
-    return [name for name, axes in _AXES.items() if a.ndim >= axes] if a.size > 1 else []
+    """Return the layouts that an array can have; `EXPANDED` is one of them, if its values are made to repeat.
+
+    An array of many axes cannot be a part of a larger one: two elements more along each axis take too much memory.
+    """
+    if a.size < 2:
+        return []
+    fits = math.prod(n + 2 for n in a.shape) <= LARGEST
+    return [name for name, axes in _AXES.items() if a.ndim >= axes and (fits or name != INSIDE)]
 
 
 def repeated(a: Array, axis: int) -> Array:

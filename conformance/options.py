@@ -102,6 +102,7 @@ def _add_vectors(commands: Any) -> None:
 def add_options_of_judging(command: argparse.ArgumentParser) -> None:
     """Add the options of a command that judges: what, how thoroughly, and where the report goes."""
     from nnspec.adapters.names import DTYPES, adapters
+    from nnspec.conformance.sizes import REGIMES
 
     command.add_argument("--block", action="append", metavar="BLOCK", help="check this block alone (may be repeated)")
     command.add_argument(
@@ -109,6 +110,12 @@ def add_options_of_judging(command: argparse.ArgumentParser) -> None:
         default="quick",
         choices=("quick", "ci", "deep"),
         help="20, 100 or 1000 cases per check (default: quick)",
+    )
+    command.add_argument(
+        "--sizes",
+        choices=tuple(REGIMES),
+        help="boundary: cases with sizes around those of tiles and vectors too "
+        "(default: small at quick, boundary at ci and deep)",
     )
     command.add_argument(
         "--dtype",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from nnspec.adapters.names import DTYPES, adapters
 from nnspec.conformance import checks
+from nnspec.conformance.sizes import REGIMES
 
 if TYPE_CHECKING:
     from nnspec.adapters.subject import Subject
@@ -38,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--nnspec-framework", default=None, help="the adapter for a file that does not tell which")
     group.addoption("--nnspec-device", default=None, help="where the framework makes its arrays, such as cuda or cpu")
     group.addoption("--nnspec-profile", default="quick", choices=("quick", "ci", "deep"), help="how many cases")
+    group.addoption("--nnspec-sizes", default=None, choices=tuple(REGIMES), help="which cases beside small ones")
     group.addoption("--nnspec-seed", default=0, type=int, help="the same seed gives the same cases")
     group.addoption(
         "--nnspec-dtype",
@@ -304,9 +306,9 @@ def trial(request: pytest.FixtureRequest) -> Any:
     form, dtype = request.param
     assert state.subject is not None
     subject = state.subject.within(_check(request.node).stem)
-    session = Trial(
-        subject, form, dtype, config.getoption("nnspec_profile"), config.getoption("nnspec_seed"), state.journal
-    )
+    profile, seed, sizes = (config.getoption(f"nnspec_{name}") for name in ("profile", "seed", "sizes"))
+    first = _chosen(config, _check(request.node))[0] == (form, dtype)
+    session = Trial(subject, form, dtype, profile, seed, state.journal, sizes or "", first)
 
     def run(check: Any) -> None:
         difference = subject.differs.get(check.identifier)

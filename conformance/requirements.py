@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from importlib import resources
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from nnspec.adapters.names import DTYPES, nearest
 from nnspec.conformance.case import drawn_within
+from nnspec.conformance.sizes import KINDS as LONG
+from nnspec.conformance.sizes import SWEEPS, planning, regimes
 
 if TYPE_CHECKING:
     from nnspec.adapters.subject import Subject
@@ -207,6 +209,7 @@ class Check:
     alternatives: Mapping[str, Callable[..., None]] = field(default_factory=dict)  # of a convention: name -> its body
     distinct: tuple[str, ...] = ()  # operands whose values must not be made to repeat within an image
     spread: bool = False  # whether cases are chosen so that many pairs of levels meet, which takes some time
+    sweeps: bool = False  # whether it visits every long size of its block, and every layer; others draw some of them
     # of a requirement about layout: whether it is broken where another check fails in a case only because of its layout
     answers_for: Callable[[Check, Any], bool] | None = None
 
@@ -234,13 +237,27 @@ class Check:
         """Whether it is about calls that must raise."""
         return kind(self.identifier) == "refusal"
 
-    def drawn(self, dtype: str = "float32", lacks: frozenset[str] = frozenset(), sizes: str = "small") -> Any:
+    def drawn(
+        self,
+        dtype: str = "float32",
+        lacks: frozenset[str] = frozenset(),
+        sizes: str = "small",
+        tiles: Collection[int] = (),
+    ) -> Any:
         """Return the decision that its cases are drawn by, for a subject that lacks these arguments.
 
-        `sizes` is the regime of sizes. A state machine, which draws its steps itself, comes back as it is.
+        `sizes` is the regime of sizes, and `tiles` are those that the subject declares. A state machine, which draws
+        its steps itself, comes back as it is.
         """
         made = self.cases(dtype=dtype, lacks=lacks, **self.choices)
-        return made if isinstance(made, type) else drawn_within(sizes, made)
+        return made if isinstance(made, type) else drawn_within(sizes, planning(self.stem, sizes, tiles), made)
+
+    def regimes(self, asked: str, profile: str) -> tuple[str, ...]:
+        """Return the regimes of sizes, beside small ones, that its cases are drawn from."""
+        if kind(self.identifier) not in LONG or self.stem not in SWEEPS:
+            return ()
+        swept = SWEEPS[self.stem].layers and self.sweeps
+        return tuple(one for one in regimes(asked, profile) if one != "layers" or swept)
 
     @property
     def decides(self) -> bool:
@@ -281,6 +298,7 @@ def requirement(
     alternatives: Mapping[str, Callable[..., None]] | None = None,
     distinct: tuple[str, ...] | str = (),
     spread: bool = False,
+    sweeps: bool = False,
     answers_for: Callable[[Check, Any], bool] | None = None,
     **choices: Any,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -301,8 +319,8 @@ def requirement(
         refusal = kind(identifier) == "refusal"  # no shape is compiled for it, so that shuffling would save nothing
         own = effort or (REFUSAL_EFFORT if refusal else 1.0)
         shuffled = shuffles and not refusal
-        fields = needs, forms, per_dtype, dtypes, own, shuffled, alternatives or {}, distinct, spread, answers_for
-        check = Check(identifier, body, cases, choices, *fields)
+        fields = needs, forms, per_dtype, dtypes, own, shuffled, alternatives or {}, distinct, spread, sweeps
+        check = Check(identifier, body, cases, choices, *fields, answers_for)
         CHECKS[identifier] = check
 
         def test(trial: Any) -> None:

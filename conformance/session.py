@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 from nnspec.conformance.requirements import unknown_block
+from nnspec.conformance.sizes import OF_PROFILE, REGIMES
 from nnspec.conformance.system import folder, signals
 from nnspec.conformance.system.folder import OutputError
 from nnspec.conformance.system.legible import legible
@@ -199,6 +200,7 @@ def _described(log: Log, interrupted: bool) -> dict[str, Any]:
     return {
         "subject": legible(log.head["subject"]),
         "profile": options["profile"],
+        "sizes": options["sizes"] or OF_PROFILE[options["profile"]],
         "seed": options["seed"],
         "blocks": options["block"],
         "dtypes": options["dtype"],
@@ -297,6 +299,7 @@ def check_object(
     *,
     block: Any = None,
     profile: str = "quick",
+    sizes: str | None = None,
     dtype: Any = None,
     seed: int = 0,
     framework: str | None = None,
@@ -310,12 +313,18 @@ def check_object(
     blocks, dtypes = ([value] if isinstance(value, str) else value for value in (block, dtype))
     if message := unknown_block(blocks):
         raise ValueError(f"block {message}")
-    for name, given, known in (("profile", [profile], PROFILES), ("dtype", dtypes or (), DTYPES)):
+    choices = (
+        ("profile", [profile], PROFILES),
+        ("sizes", [sizes or "small"], REGIMES),
+        ("dtype", dtypes or (), DTYPES),
+    )
+    for name, given, known in choices:
         if unknown := [value for value in given if value not in known]:
             raise ValueError(f"{name} {unknown[0]!r}: expected one of {', '.join(known)}")
     only = blocks[0] if blocks and len(blocks) == 1 else None
     loaded = load(subject, framework, device, block=only, profile=profile)
-    options = {"subject": loaded.name, "block": blocks, "profile": profile, "dtype": dtypes, "seed": seed}
+    options = {"subject": loaded.name, "block": blocks, "profile": profile, "sizes": sizes}
+    options |= {"dtype": dtypes, "seed": seed}
     _, session = run(options | {"device": device}, 0, object=loaded, log=Log(), write=False)
     if session is None or session.report is None:
         raise SubjectError((session and session.subject_error) or "the checks could not be run")

@@ -125,5 +125,5 @@ def test_matrix_explains_its_cells_and_says_how_each_subject_was_run(report):
     page = matrix.markdown(matrix.merge([report], {}))
     assert "The letter is the weakest class" in page
     assert "\n- B: " in page
-    assert f"\n- relu: profile quick, seed 0, {report['totals']['cases']} cases in " in page
+    assert f"\n- relu: profile quick, sizes small, seed 0, {report['totals']['cases']} cases in " in page
     assert f"numpy {np.__version__}" in page

@@ -12,7 +12,7 @@ from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks import laws, starts
 from nnspec.conformance.checks.cases import data, illegal_pairs
 from nnspec.conformance.checks.laws import Judge, Law
-from nnspec.conformance.drawing import Draw, any_of, booleans, composite, dimension, integers
+from nnspec.conformance.drawing import Draw, any_of, booleans, composite, dimension, integers, planned
 from nnspec.conformance.trial.trial import Trial
 
 Vjp = Callable[..., Any]  # cotangent, x, weight and, with them, the bias and arguments -> the gradient for each operand
@@ -96,10 +96,10 @@ def starts_uniform(terms: Callable[[tuple[int, ...]], int]) -> Law:
 def grouped(draw: Draw, vary: bool, channels: tuple[int, ...]):
     """The number of groups, and the channels of each: in some cases one, as in a depthwise convolution."""
     if not vary:
-        return 1, draw(dimension(*channels))
+        return 1, draw(dimension(*channels, of="channels"))
     if draw(any_of(*[False] * 5, True)):
-        return draw(dimension(2, 3, 5, of="groups")), 1
-    return draw(dimension(1, 2, 3, 2, 3, of="groups")), draw(dimension(*channels))
+        return draw(dimension(2, 3, 5, of="groups")), draw(planned(1, of="channels"))
+    return draw(dimension(1, 2, 3, 2, 3, of="groups")), draw(dimension(*channels, of="channels"))
 
 
 # -- cases that are refused --------------------------------------------------------------------------------------------

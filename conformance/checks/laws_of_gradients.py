@@ -13,7 +13,7 @@ import numpy as np
 from nnspec.adapters.subject import Lacks
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case
-from nnspec.conformance.checks.laws import Law, channel_of, image_of, in_subnormals, law, own
+from nnspec.conformance.checks.laws import Law, channel_of, few, image_of, in_subnormals, law, own
 from nnspec.conformance.layouts import OF_ANY_VALUES
 from nnspec.conformance.trial.record import CallFails, Died, Mismatch
 from nnspec.conformance.trial.trial import Trial
@@ -139,7 +139,7 @@ def judges_images_alone(subject: Trial, case: Case, judge: Judge) -> None:
     """The gradient of image n is what image n alone gives, whatever else is in the batch."""
     together, expected = presumed(subject, case), judge(case)
     batch = own(together["x"], expected["x"])
-    for n in range(len(case["x"])):
+    for n in few(len(case["x"])):
         image = case.but(x=case["x"][n : n + 1], cotangent=case["cotangent"][n : n + 1])
         subject.expect(_by(subject.gradients(image), "x"), image_of(batch, n), f"the gradient of image {n} alone")
 
@@ -149,7 +149,7 @@ def judges_channels_alone(subject: Trial, case: Case, judge: Judge) -> None:
     """The gradient of channel c is what channel c alone gives, whatever the cotangents of the others are."""
     together, x, cotangent = presumed(subject, case), case["x"], case["cotangent"]
     whole = own(together["x"], judge(case)["x"])
-    for c in range(x.shape[1]):
+    for c in few(x.shape[1]):
         here = np.s_[:, c : c + 1]
         channel = channel_of(whole, c)
         alone = _by(subject.gradients(case.but(x=x[here], cotangent=cotangent[here])), "x")

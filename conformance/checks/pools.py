@@ -12,8 +12,38 @@ import numpy as np
 from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks.cases import data, illegal_pairs, not_finite_somewhere
 from nnspec.conformance.drawing import MORE_OFTEN, SIZES, Draw, any_of, booleans, composite, dimension, integers
+from nnspec.conformance.sizes import Sweep, arguments
 from nnspec.reference.windows import output_size, pooled_size
 
+SWEEP = Sweep(
+    names={"images0": "N", "channels0": "C", "windows0": "OH", "windows1": "OW"},
+    axes=(
+        ("windows1",),
+        ("windows0",),
+        ("channels0",),
+        ("images0",),
+        ("images0", "channels0"),
+        ("windows0", "windows1"),
+    ),
+    forms=(
+        arguments(),
+        arguments(kernel=2, stride=2),
+        arguments(kernel=3, stride=2, padding=1),
+        arguments(kernel=3, padding=1),
+        arguments(kernel=3, stride=2),
+        arguments(kernel=5, padding=2),
+        arguments(kernel=7),
+        arguments(kernel=7, stride=7),
+        arguments(kernel=9, padding=4),
+        arguments(kernel=13, padding=6),
+        arguments(kernel=4, stride=4),
+        arguments(kernel=8, stride=8),
+        arguments(kernel=(1, 5), padding=(0, 2)),
+        arguments(kernel=(9, 1), stride=(2, 1)),
+        arguments(kernel=3, stride=4),
+        arguments(kernel=3, dilation=6),
+    ),
+)
 ALL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "count_include_pad", "divisor_override")
 WITHOUT_STRIDE = tuple(name for name in ALL if name != "stride")
 Change = Callable[[Draw, Array], Array]
@@ -48,8 +78,8 @@ def pools(
     kernel = (rows, draw(dimension(*kernels, of="kernel")) if "kernel_size" in vary else rows)
     axes = [_axis(draw, k, vary, ending, ceil_mode, not side_by_side and "stride" not in lacks) for k in kernel]
     size, stride, padding, dilation = (tuple(pair) for pair in zip(*axes, strict=True))
-    images = dimension(*[n for n in SIZES if n >= batch])
-    many = (1, 1) if max(kernel) > 9 else (draw(images), draw(dimension(*channels)))
+    images = dimension(*[n for n in SIZES if n >= batch], of="images")
+    many = (1, 1) if max(kernel) > 9 else (draw(images), draw(dimension(*channels, of="channels")))
     values = draw(data(dtype, ("integers", "normal")))
     arguments = {
         "kernel_size": _as_int(kernel),
@@ -70,7 +100,7 @@ def _axis(
     draw: Draw, k: int, vary: tuple[str, ...], ending: str, ceil_mode: bool, own_stride: bool
 ) -> tuple[int, int, int, int]:
     """Size, stride, padding and dilation of one axis."""
-    p = draw(dimension(*range(k // 2 + 1), of="padding")) if "padding" in vary else 0
+    p = draw(dimension(*range(k // 2 + 1), of="padding", most=k // 2)) if "padding" in vary else 0
     d = draw(dimension(1, 2, 3, of="dilation")) if "dilation" in vary else 1
     least = {"extra": 2, "dropped": max(2, k - p + 1)}.get(ending, 1)
     s = draw(dimension(*range(least, least + 3), of="stride")) if "stride" in vary else 1 if own_stride else k

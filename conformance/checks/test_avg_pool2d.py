@@ -16,6 +16,7 @@ from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
     NO_PADDING,
     NO_STRIDE,
+    SWEEP,
     WITHOUT_STRIDE,
     broken,
     calls_in_turn,
@@ -30,11 +31,13 @@ from nnspec.conformance.checks.pools import (
 )
 from nnspec.conformance.drawing import Decision, composite, reaches
 from nnspec.conformance.requirements import CHECKS, requirement
+from nnspec.conformance.sizes import SWEEPS
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.avg_pool2d import avg_pool2d, avg_pool2d_vjp
 
 STEM = "avg_pool2d"
 cases = partial(pools, stem=STEM)
+SWEEPS[STEM] = SWEEP
 
 
 def expected(case: Case) -> Expected:
@@ -228,6 +231,7 @@ test_arguments_together = law(
     kernels=(2, 3, 4),
     channels=(1, 2, 17),
     effort=0.25,
+    sweeps=True,
 )
 test_arguments_defaults = law(
     "avg_pool2d.arguments.defaults",
@@ -317,6 +321,7 @@ test_gradient_x = gradient(
     spread=True,
     effort=0.5,  # many layouts of x and cotangent
     channels=(1, 2, 17),
+    sweeps=True,
 )
 test_gradient_divisor = gradient(
     "avg_pool2d.gradient.divisor",

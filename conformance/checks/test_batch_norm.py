@@ -19,6 +19,7 @@ from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composi
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.layouts import OF_ANY_VALUES
 from nnspec.conformance.requirements import CHECKS, requirement
+from nnspec.conformance.sizes import SWEEPS, Sweep
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Built, Trial
 
@@ -27,6 +28,11 @@ READ_EITHER_WAY = ("statistics", "weight", "bias", "eps")  # with a momentum of 
 RESULTS = ("the result", "the running mean", "the running variance")
 STATISTICS = ("running_mean", "running_var")
 MANY, LONGER = (2, 1, 3, 9, 17), (1, 2, 3, 4, 8)  # channels, and sizes of other axes, up to more than a vector register
+
+SWEEPS["batch_norm"] = Sweep(
+    names={"channels0": "C", "values0": "N", "values1": "H", "values2": "W"},
+    axes=(("values1",), ("values2",), ("values0",), ("channels0",), ("values1", "values2"), ("values0", "values1")),
+)
 
 
 @composite
@@ -52,8 +58,9 @@ def cases(
     there = [r for r in (2, 3, 4) if f"BatchNorm{1 + (r == 4)}d" not in lacks]
     rank = draw(any_of(*([r for r in ranks if r in there] or ranks)))
     training = "training" not in lacks and draw(any_of(*modes))
-    c = draw(dimension(*channels))
-    size = any_of(c) if c in sizes and draw(any_of(False, False, True)) else dimension(*sizes)
+    c = draw(dimension(*channels, of="channels"))
+    some = (c,) if c in sizes and draw(any_of(False, False, True)) else sizes
+    size = dimension(*some, of="values")
     images, *image = (draw(size) for axis in range(rank) if axis != 1)
     images = max(batch, images, 2 if training and np.prod(image) == 1 else 1)
     values = draw(data(dtype, kinds))
@@ -531,7 +538,15 @@ def test_mode_round_trip(subject: Trial, case: tuple[Case, ...]) -> None:
         moved(subject, layer, step.but(**left), "in training again")
 
 
-@requirement("batch_norm.arguments.together", cases, vary=ALL, sizes=LONGER, channels=(2, 1, 3, 17, 17), spread=True)
+@requirement(
+    "batch_norm.arguments.together",
+    cases,
+    vary=ALL,
+    sizes=LONGER,
+    channels=(2, 1, 3, 17, 17),
+    spread=True,
+    sweeps=True,
+)
 def test_arguments_together(subject: Trial, case: Case) -> None:
     """Everything at once; all results."""
     equals_some_reading(subject, case)
@@ -832,6 +847,7 @@ test_gradient_x = gradient(
     "batch_norm.gradient.x",
     laws_of_gradients.values("x"),
     "Less its mean, and less its part along the normalised x.",
+    sweeps=True,
     vary=ALL,
     sizes=LONGER,
     spread=True,
@@ -847,6 +863,7 @@ test_gradient_x = gradient(
     sizes=LONGER,
     modes=(True,),
     needs=("vjp", "training", "weight"),
+    sweeps=True,
 )
 def test_gradient_weight(subject: Trial, case: Case) -> None:
     """Its part along the normalised x."""

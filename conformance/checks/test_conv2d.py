@@ -37,6 +37,7 @@ from nnspec.conformance.drawing import (
     reaches,
 )
 from nnspec.conformance.requirements import requirement
+from nnspec.conformance.sizes import SWEEPS, Sweep, arguments
 from nnspec.conformance.trial.record import CallFails, Mismatch
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.conv2d import conv2d, conv2d_vjp
@@ -44,6 +45,52 @@ from nnspec.reference.windows import output_size
 
 ALL = ("stride", "padding", "dilation", "groups", "bias")
 UNGROUPED = tuple(name for name in ALL if name != "groups")
+
+SWEEPS["conv2d"] = Sweep(
+    names={
+        "images0": "N",
+        "channels0": "C/groups",
+        "outputs0": "O/groups",
+        "windows0": "OH",
+        "windows1": "OW",
+        "groups0": "groups",
+    },
+    axes=(
+        ("windows1",),
+        ("windows0",),
+        ("channels0",),
+        ("outputs0",),
+        ("images0",),
+        ("groups0",),
+        ("channels0", "outputs0"),
+        ("windows0", "windows1"),
+        ("images0", "outputs0"),  # past 65,535 images × outputs too, the largest grid along two of its axes
+    ),
+    forms=(
+        arguments(),
+        arguments(kernel=3, channels=17),  # Winograd's algorithm is for these, and for many channels
+        arguments(kernel=3, padding=1, channels=33),
+        arguments(kernel=3, padding=1),
+        arguments(kernel=3, stride=2, padding=1),
+        arguments(stride=2),
+        arguments(kernel=7, stride=2, padding=3),
+        arguments(kernel=4, stride=2, padding=1),
+        arguments(kernel=4, stride=4),
+        arguments(kernel=5, padding=2),
+        arguments(kernel=8, stride=4),
+        arguments(kernel=11, stride=4, padding=2),
+        arguments(kernel=(1, 5), padding=(0, 2)),
+        arguments(kernel=(5, 1), padding=(2, 0)),
+        arguments(kernel=3, padding=4),
+        arguments(kernel=3, padding=(5, 0)),
+        arguments(padding=(0, 5)),
+        arguments(kernel=5, padding=4),
+        arguments(kernel=3, padding=6, dilation=6),
+        arguments(kernel=3, padding=1, groups=33),
+        arguments(kernel=3, padding=1, groups=9, outputs=2),  # depthwise, with a multiplier
+        arguments(kernel=3, stride=2, padding=1, groups=8, channels=4, outputs=4),
+    ),
+)
 
 
 @composite
@@ -71,9 +118,9 @@ def cases(
     for k, s, p, d in zip(kernel, as_pair(stride), as_pair(padding), as_pair(dilation), strict=True):
         windows, left_over = draw(dimension(*SIZES, of="windows")), draw(integers(0, s - 1))
         size.append(max(1, (windows - 1) * s + d * (k - 1) + 1 - 2 * p + left_over))
-    outputs = draw(dimension(1, 2, 3))
+    outputs = draw(dimension(1, 2, 3, of="outputs"))
     values = draw(data(dtype))
-    x = values.inputs(draw(dimension(*[n for n in SIZES if n >= batch])), groups * channels, *size)
+    x = values.inputs(draw(dimension(*[n for n in SIZES if n >= batch], of="images")), groups * channels, *size)
     weight = values.weights(groups * outputs, channels, *kernel)
     bias = values.offsets(groups * outputs) if "bias" in vary and draw(MORE_OFTEN) else None
     arguments = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
@@ -193,6 +240,7 @@ test_arguments_together = law(
     "All arguments at once, each with its own value for rows and for columns.",
     wide=True,
     spread=True,
+    sweeps=True,
 )
 test_arguments_defaults = law(
     "conv2d.arguments.defaults",
@@ -314,6 +362,7 @@ test_gradient_x = gradient(
     "Every window hands its cotangent, times the kernel, back to what it covered.",
     wide=True,
     spread=True,
+    sweeps=True,
     effort=0.5,  # many layouts of operands and cotangent
 )
 test_gradient_weight = gradient(
@@ -322,6 +371,7 @@ test_gradient_weight = gradient(
     "Every tap gets what it met, times the cotangent.",
     wide=True,
     spread=True,
+    sweeps=True,
     effort=0.5,  # many layouts of operands and cotangent
 )
 

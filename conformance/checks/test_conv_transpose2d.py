@@ -45,6 +45,7 @@ from nnspec.conformance.drawing import (
     reaches,
 )
 from nnspec.conformance.requirements import requirement
+from nnspec.conformance.sizes import SWEEPS, Sweep, arguments
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.conv2d import conv2d
@@ -53,6 +54,48 @@ from nnspec.reference.conv_transpose2d import conv_transpose2d, conv_transpose2d
 PAIRS = ("stride", "padding", "output_padding", "dilation")
 ALL = (*PAIRS, "groups", "bias")
 UNGROUPED = tuple(name for name in ALL if name != "groups")
+
+SWEEPS["conv_transpose2d"] = Sweep(
+    names={
+        "images0": "N",
+        "channels0": "C/groups",
+        "outputs0": "O/groups",
+        "side0": "H",
+        "side1": "W",
+        "groups0": "groups",
+    },
+    axes=(
+        ("side1",),
+        ("side0",),
+        ("channels0",),
+        ("outputs0",),
+        ("images0",),
+        ("groups0",),
+        ("channels0", "outputs0"),
+        ("side0", "side1"),
+        ("images0", "outputs0"),
+    ),
+    forms=(
+        arguments(),
+        arguments(kernel=4, stride=2, padding=1),  # generators and decoders
+        arguments(kernel=4),
+        arguments(kernel=4, stride=2),
+        arguments(kernel=2, stride=2),
+        arguments(kernel=3, stride=2, padding=1),
+        arguments(kernel=3, padding=1),
+        arguments(kernel=5, stride=2, padding=2),
+        arguments(kernel=4, stride=4),
+        arguments(kernel=8, stride=4, padding=2),
+        arguments(kernel=7, padding=3),
+        arguments(kernel=16, stride=8, padding=4),
+        arguments(kernel=(1, 5), stride=(1, 2)),
+        arguments(kernel=(5, 1), stride=(2, 1), padding=(2, 0)),
+        arguments(kernel=3, dilation=6),
+        arguments(kernel=3, padding=4, dilation=4),
+        arguments(kernel=4, stride=2, padding=1, groups=33),
+        arguments(kernel=4, stride=2, padding=1, groups=9, outputs=2),
+    ),
+)
 
 
 @composite
@@ -78,9 +121,9 @@ def cases(
     columns = _axis(draw, vary, least, (rows[1], *kernels))  # kernels are often square
     size, kernel, *pairs = zip(rows, columns, strict=True)
     groups, channels = draw(grouped("groups" in vary, (1, 1, 2, 3, 17, 33) if wide else (1, 2, 3)))
-    outputs = channels if square else draw(dimension(1, 2, 3))
+    outputs = channels if square else draw(dimension(1, 2, 3, of="outputs"))
     values = draw(data(dtype, kinds))
-    x = values.inputs(draw(dimension(*[n for n in SIZES if n >= batch])), groups * channels, *size)
+    x = values.inputs(draw(dimension(*[n for n in SIZES if n >= batch], of="images")), groups * channels, *size)
     weight = _weight(values, groups, channels, outputs, kernel)
     bias = values.offsets(groups * outputs) if "bias" in vary and draw(MORE_OFTEN) else None
     arguments = {name: p[0] if p[0] == p[1] else p for name, p in zip(PAIRS, pairs, strict=True)}
@@ -97,7 +140,7 @@ def _axis(
     p = draw(dimension(*range(least, 3), of="padding")) if "padding" in vary else 0
     e = draw(integers(min(least, max(s, d) - 1), max(s, d) - 1)) if "output_padding" in vary else 0
     taken_off = 2 * p - d * (k - 1) - e  # so many rows of the image's own must be left, and one more
-    return max(draw(dimension(*SIZES)), -(-taken_off // s) + 1), k, s, p, e, d
+    return max(draw(dimension(*SIZES, of="side")), -(-taken_off // s) + 1), k, s, p, e, d
 
 
 def _weight(values: Data, groups: int, channels: int, outputs: int, kernel: tuple[int, ...]) -> Array:
@@ -211,6 +254,7 @@ test_arguments_together = law(
     "All arguments at once, each with its own value for rows and for columns.",
     wide=True,
     spread=True,
+    sweeps=True,
 )
 test_arguments_defaults = law(
     "conv_transpose2d.arguments.defaults",
@@ -327,6 +371,7 @@ test_gradient_x = gradient(
     cases=wide_or_square,
     spread=True,
     effort=0.5,  # many layouts of operands and cotangent
+    sweeps=True,
 )
 test_gradient_weight = gradient(
     "conv_transpose2d.gradient.weight",
@@ -335,6 +380,7 @@ test_gradient_weight = gradient(
     cases=wide_or_square,
     spread=True,
     effort=0.5,  # many layouts of operands and cotangent
+    sweeps=True,
 )
 
 

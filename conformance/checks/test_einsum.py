@@ -31,6 +31,7 @@ from nnspec.conformance.drawing import (
     reaches,
 )
 from nnspec.conformance.requirements import CHECKS, requirement
+from nnspec.conformance.sizes import ROOM, SWEEPS, Sweep
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.einsum import einsum
@@ -39,6 +40,17 @@ from nnspec.reference.einsum import einsum
 SHARED, REPEATED, KEPT = {"contracted", "batch"}, {"diagonal", "trace"}, {"batch", "outer", "diagonal"}
 ROLES = ("contracted", "batch", "private", "outer", "diagonal", "trace")
 Counts = Mapping[str, tuple[int, int]]
+LONGEST_DIAGONAL = 9  # of a label that may stand three times in one term, beside another one
+
+SWEEPS["einsum"] = Sweep(
+    names={
+        "axis0": "the size of the first label",
+        "axis1": "the size of the second label",
+        "axis2": "the size of the third label",
+        "ellipsis0": "the size of the first axis of the ellipsis",
+    },
+    axes=(("axis0",), ("axis1",), ("axis2",), ("ellipsis0",), ("axis0", "axis1"), ("axis1", "axis2")),
+)
 
 
 @composite
@@ -71,8 +83,10 @@ def cases(
     terms: list[list[str]] = [[] for _ in range(count)]
     shapes: list[dict[str, tuple[int, ...]]] = [{} for _ in range(count)]  # label (or "...") -> sizes in this operand
     output: list[str] = []
-    for role in [role for role, bounds in roles.items() for _ in range(draw(integers(*bounds)))]:
-        a, size = next(labels), draw(dimension(*sizes))
+    drawn = [role for role, bounds in roles.items() for _ in range(draw(integers(*bounds)))]
+    longest = max(LONGEST_DIAGONAL, ROOM // 4 ** len(drawn))
+    for role in drawn:
+        a, size = next(labels), draw(dimension(*sizes, most=LONGEST_DIAGONAL if role in REPEATED else longest))
         several = 1 if count == 1 else draw(integers(2, count)) if role in SHARED else 1
         owners = draw(permutations(range(count)))[:several]
         ones = _ones(draw, owners, rarely) if role in broadcast else []
@@ -114,7 +128,7 @@ def _add_ellipsis(draw: Draw, kind: str, terms: list, shapes: list, output: list
     kind = draw(any_of("none", "kept", "broadcast", "empty")) if kind == "any" else kind
     if kind == "none":
         return
-    full = [] if kind == "empty" else draw(lists(dimension(2, 3), min_size=1, max_size=3))
+    full = [] if kind == "empty" else draw(lists(dimension(2, 3, of="ellipsis"), min_size=1, max_size=3))
     owners = draw(permutations(range(len(terms))))[: draw(integers(1, len(terms)))]
     for owner in owners:
         hidden = list(full)
@@ -160,6 +174,7 @@ test_contraction_value = law(
     "einsum.contraction.value",
     laws.equals_reference,
     "Shared and summed, wherever it stands.",
+    sweeps=True,
     roles={"contracted": (1, 2), "outer": (0, 2)},
 )
 test_private_summed = law(
@@ -172,6 +187,7 @@ test_batch_paired = law(
     "einsum.batch.paired",
     laws.equals_reference,
     "Shared and kept, wherever it stands.",
+    sweeps=True,
     roles={"batch": (1, 2), "outer": (0, 1), "contracted": (0, 1)},
 )
 test_outer_value = law(
@@ -397,6 +413,7 @@ test_arguments_together = law(
     "einsum.arguments.together",
     laws.equals_reference,
     "Every role and the ellipsis at once.",
+    sweeps=True,
     roles={**EVERYTHING, "diagonal": (0, 2)},
     operands=(1, 3),
     sizes=(2, 3),

@@ -14,9 +14,15 @@ from nnspec.conformance.checks.cases import data, specials, wholes, with_cotange
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, any_of, composite, dimension, reaches, tuples
 from nnspec.conformance.requirements import CHECKS, requirement
+from nnspec.conformance.sizes import SWEEPS, Sweep
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.global_avg_pool2d import global_avg_pool2d, global_avg_pool2d_vjp
+
+SWEEPS["global_avg_pool2d"] = Sweep(
+    names={"images0": "N", "channels0": "C", "side0": "H", "side1": "W"},
+    axes=(("side1",), ("side0",), ("channels0",), ("images0",), ("side0", "side1"), ("images0", "channels0")),
+)
 
 
 @composite
@@ -30,10 +36,11 @@ def cases(
     batch: int = 1,
 ):
     """Images of all sizes; nothing else is to be chosen."""
-    shape = (
-        draw(dimension(*[n for n in (1, 2, 3, 5) if n >= batch])),
-        *(draw(dimension(*n)) for n in (channels, sides, sides)),
+    images, channel = (
+        dimension(*[n for n in (1, 2, 3, 5) if n >= batch], of="images"),
+        dimension(*channels, of="channels"),
     )
+    shape = [draw(one) for one in (images, channel, *[dimension(*sides, of="side")] * 2)]
     return Case("global_avg_pool2d", {"x": draw(data(dtype, ("integers", "normal"))).inputs(*shape)})
 
 
@@ -61,7 +68,11 @@ def equals_reference(subject: Trial, case: Case, judge: laws.Judge) -> None:
 
 
 test_output_value = law(
-    "global_avg_pool2d.output.value", equals_reference, "The mean over all rows and columns.", spread=True
+    "global_avg_pool2d.output.value",
+    equals_reference,
+    "The mean over all rows and columns.",
+    spread=True,
+    sweeps=True,
 )
 test_image_any_size = law(
     "global_avg_pool2d.image.any-size",
@@ -139,6 +150,7 @@ test_gradient_x = gradient(
     "The same share for every pixel, of small and large images, of one image and of several.",
     spread=True,
     sides=(1, 2, 3, 5, 7, 8, 17),
+    sweeps=True,
 )
 test_gradient_like_operand = gradient("global_avg_pool2d.gradient.like-operand", laws_of_gradients.is_like_operand)
 test_gradient_layout = gradient("global_avg_pool2d.gradient.layout", laws_of_gradients.ignores_layout)

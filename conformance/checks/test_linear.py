@@ -14,10 +14,15 @@ from nnspec.conformance.checks.cases import altered, data, specials, wholes, wit
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, reaches
 from nnspec.conformance.requirements import CHECKS, requirement
+from nnspec.conformance.sizes import SWEEPS, Sweep
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.linear import linear, linear_vjp
 
+SWEEPS["linear"] = Sweep(
+    names={"rows0": "rows", "rows1": "rows of axis 1", "in0": "in_features", "out0": "out_features"},
+    axes=(("in0",), ("out0",), ("rows0",), ("in0", "out0"), ("rows0", "out0"), ("rows0", "in0")),
+)
 FEW, FROM_ONE, WIDE = (2, 3, 4), (1, 2, 3), (2, 3, 17, 33, 300)
 MANY, LONGER = (1, 2, 3, 5), (1, 2, 3, 5)  # features, and sizes of leading dimensions
 MOST = (0, 1, 2, 3, 3)  # numbers of leading dimensions
@@ -39,9 +44,9 @@ def cases(
 
     Sizes are often equal, weights square: where all sizes differ, an axis taken for another only raises.
     """
-    inputs = draw(dimension(*features))
-    outputs = draw(dimension(inputs, *features))
-    sizes = dimension(*[*rows, *(n for n in (inputs, outputs, outputs) if n < 5)])
+    inputs = draw(dimension(*features, of="in"))
+    outputs = draw(dimension(inputs, *features, of="out"))
+    sizes = dimension(*[*rows, *(n for n in (inputs, outputs, outputs) if n < 5)], of="rows")
     if "leading" in vary:
         leading = tuple(draw(sizes) for _ in range(max(batch > 1, draw(any_of(*axes)))))
         leading = leading and (max(batch, leading[0]), *leading[1:])
@@ -73,7 +78,12 @@ def test_weight_orientation(subject: Trial, case: Case) -> None:
 
 
 test_output_value = law(
-    "linear.output.value", laws.equals_reference, "Every output element is the sum over I.", vary=(), features=WIDE
+    "linear.output.value",
+    laws.equals_reference,
+    "Every output element is the sum over I.",
+    vary=(),
+    features=WIDE,
+    sweeps=True,
 )
 
 
@@ -160,6 +170,7 @@ test_arguments_together = law(
     "Leading dimensions and a bias at once.",
     cases=together,
     spread=True,
+    sweeps=True,
 )
 test_special_value = law(
     "linear.special.value",
@@ -297,6 +308,7 @@ test_gradient_x = gradient(
     axes=MOST,
     effort=0.5,
     spread=True,
+    sweeps=True,
 )
 test_gradient_weight = gradient(
     "linear.gradient.weight",
@@ -306,6 +318,7 @@ test_gradient_weight = gradient(
     rows=(1, 2, 3, 17, 17),
     axes=MOST,
     spread=True,
+    sweeps=True,
 )
 
 

@@ -15,6 +15,7 @@ from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
     NO_PADDING,
     NO_STRIDE,
+    SWEEP,
     WITHOUT_STRIDE,
     Change,
     broken,
@@ -31,12 +32,14 @@ from nnspec.conformance.checks.pools import (
 from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, integers, reaches
 from nnspec.conformance.layouts import OF_ANY_VALUES
 from nnspec.conformance.requirements import CHECKS, requirement
+from nnspec.conformance.sizes import SWEEPS
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.max_pool2d import max_pool2d, max_pool2d_vjp
 
 STEM = "max_pool2d"
 cases = partial(pools, stem=STEM)
+SWEEPS[STEM] = SWEEP
 
 
 def expected(case: Case) -> Expected:
@@ -263,6 +266,7 @@ test_arguments_together = law(
     spread=True,
     channels=(1, 2, 17),
     effort=0.5,
+    sweeps=True,
 )
 test_arguments_defaults = law(
     "max_pool2d.arguments.defaults",
@@ -361,6 +365,7 @@ test_gradient_x = gradient(
     channels=(1, 2, 3, 5),
     spread=True,
     effort=0.5,  # many layouts of x and cotangent
+    sweeps=True,
 )
 
 

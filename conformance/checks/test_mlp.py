@@ -26,6 +26,7 @@ from nnspec.conformance.drawing import (
     some_of,
 )
 from nnspec.conformance.requirements import CHECKS, requirement
+from nnspec.conformance.sizes import SWEEPS, Sweep
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Built, Trial
 from nnspec.reference.linear import linear, linear_vjp
@@ -33,6 +34,10 @@ from nnspec.reference.mlp import mlp
 from nnspec.reference.relu import relu as reference_relu
 from nnspec.reference.relu import relu_vjp as reference_relu_vjp
 
+SWEEPS["mlp"] = Sweep(
+    names={"rows0": "rows", "features0": "in_features", "features1": "hidden_features", "features2": "out_features"},
+    axes=(("features0",), ("features1",), ("features2",), ("rows0",), ("features0", "features1")),
+)
 ALL = ("leading", "hidden", "hidden bias", "output", "output bias")
 
 
@@ -54,13 +59,13 @@ def cases(
     Where the signs of the hidden layers are not free, no sum is negative and the rectifier has nothing to do; where
     those of the output are not, neither has the result. Sizes are often equal: exchanged layers then show in values.
     """
-    inputs = draw(dimension(*features))
-    sizes = [inputs, *(draw(dimension(inputs, *features)) for _ in range(draw(any_of(*depth)) + 1))]
+    inputs = draw(dimension(*features, of="features"))
+    sizes = [inputs, *(draw(dimension(inputs, *features, of="features")) for _ in range(draw(any_of(*depth)) + 1))]
     if "leading" in vary:
-        leading = tuple(draw(lists(dimension(1, 2, 3, 4), min_size=batch > 1, max_size=3)))
+        leading = tuple(draw(lists(dimension(1, 2, 3, 4, of="rows"), min_size=batch > 1, max_size=3)))
         leading = leading and (max(batch, leading[0]), *leading[1:])
     else:
-        leading = (draw(dimension(*range(batch, 4))),)
+        leading = (draw(dimension(*range(batch, 4), of="rows")),)
     values = draw(data(dtype, kinds))
     x = values.inputs(*leading, inputs)
     arrays = {"x": x if "hidden" in vary else abs(x)}
@@ -110,7 +115,11 @@ law = Laws(cases, expected)
 
 
 test_output_value = law(
-    "mlp.output.value", laws.equals_reference, "The second weight times the first times the input.", vary=()
+    "mlp.output.value",
+    laws.equals_reference,
+    "The second weight times the first times the input.",
+    vary=(),
+    sweeps=True,
 )
 test_hidden_relu = law("mlp.hidden.relu", laws.equals_reference, "No negative hidden value counts.", vary=("hidden",))
 test_hidden_bias = law(
@@ -129,7 +138,7 @@ def test_output_bias(subject: Trial, case: Case) -> None:
 
 
 test_arguments_together = law(
-    "mlp.arguments.together", laws.equals_reference, "Everything at once.", features=(1, 2, 3, 17, 65)
+    "mlp.arguments.together", laws.equals_reference, "Everything at once.", features=(1, 2, 3, 17, 65), sweeps=True
 )
 
 
@@ -356,6 +365,7 @@ test_gradient_x = gradient(
     laws_of_gradients.values("x"),
     "Through the second layer, the rectifier and the first layer.",
     features=(1, 2, 3, 17),
+    sweeps=True,
 )
 
 

@@ -14,9 +14,15 @@ from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Draw, any_of, booleans, composite, dimension, integers, lists, reaches, some_of
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
+from nnspec.conformance.sizes import SWEEPS, Sweep
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.relu import relu, relu_vjp
+
+SWEEPS["relu"] = Sweep(
+    names={f"axis{axis}": f"the size of axis {axis}" for axis in range(5)},
+    axes=(("axis0",), ("axis1",), ("axis2",), ("axis0", "axis1")),
+)
 
 
 @composite
@@ -81,13 +87,13 @@ law = Laws(cases, expected)
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
-@requirement("relu.positive.kept", scaled, sign=1, special=("largest", "smallest"))
+@requirement("relu.positive.kept", scaled, sign=1, special=("largest", "smallest"), sweeps=True)
 def test_positive_kept(subject: Trial, case: Case) -> None:
     """From the smallest normal number to the largest, to the last bit."""
     subject.expect(subject(case), Expected.exactly(case["x"]))
 
 
-@requirement("relu.negative.zero", scaled, sign=-1, special=("zero", "largest", "smallest"))
+@requirement("relu.negative.zero", scaled, sign=-1, special=("zero", "largest", "smallest"), sweeps=True)
 def test_negative_zero(subject: Trial, case: Case) -> None:
     """From zero to the most negative number."""
     subject.expect(subject(case), Expected.exactly(np.zeros_like(case["x"])))

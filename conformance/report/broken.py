@@ -13,6 +13,7 @@ from nnspec.conformance.report.findings import Suspect, findings, suspects
 from nnspec.conformance.report.picture import picture
 from nnspec.conformance.report.verdicts import Record, failed
 from nnspec.conformance.requirements import block_of
+from nnspec.conformance.sizes import OF_PROFILE
 from rich.console import Console
 from rich.markup import escape
 
@@ -147,7 +148,8 @@ def _command(report: Record, entry: Record) -> str:
     if script := entry["failure"]["script"]:
         return f"python {script}"
     again = f"nnspec check {report['subject']} --block {entry['block']} --seed {report['seed']}"
-    return again + f" --profile {report['profile']}" * (report["profile"] != "quick")
+    again += f" --profile {report['profile']}" * (report["profile"] != "quick")
+    return again + f" --sizes {report['sizes']}" * (report["sizes"] != OF_PROFILE[report["profile"]])
 
 
 def _short(values: Any, indent: int) -> str:

@@ -100,8 +100,8 @@ def _legend(reports: Sequence[Record]) -> list[str]:
         "",
         *(f"- {name}: {what}" for name, what in CLASSES.items()),
         "",
-        *(f"- {r['subject']}: profile {r['profile']}, seed {r['seed']}, {r['totals']['cases']} cases in "
-          f"{r['seconds']:.0f} s; {', '.join(f'{n} {v}' for n, v in r['versions'].items())}" for r in reports),
+        *(f"- {r['subject']}: profile {r['profile']}, sizes {r['sizes']}, seed {r['seed']}, {r['totals']['cases']} "
+          f"cases in {r['seconds']:.0f} s; {', '.join(f'{n} {v}' for n, v in r['versions'].items())}" for r in reports),
     ]  # fmt: skip
 
 

@@ -149,7 +149,7 @@ def _footer(report: Record, path: str, console: Console) -> None:
     counts = counts.replace("should", "should not met")
     console.print(f"\n{counts or 'nothing ran'}; {totals['cases']} cases in {report['seconds']:.1f} s")
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    console.print(f"profile {report['profile']}, seed {report['seed']}; {escape(versions)}")
+    console.print(f"profile {report['profile']}, sizes {report['sizes']}, seed {report['seed']}; {escape(versions)}")
     _accuracy(report, console)
     reasons = Counter(
         (r["verdict"], r["reason"])

@@ -7,9 +7,10 @@ import math
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from hypothesis import seed
@@ -20,6 +21,7 @@ from nnspec.adapters.subject import Lacks, Refusal, Subject, Unsupported
 from nnspec.conformance.case import Case, minimise
 from nnspec.conformance.drawing import Decision, Draw
 from nnspec.conformance.requirements import CHECKS, Check, about_layout, requirements
+from nnspec.conformance.sizes import rows as swept
 from nnspec.conformance.trial.layouts import in_layouts
 from nnspec.conformance.trial.record import (
     COSTLY,
@@ -38,6 +40,7 @@ from nnspec.conformance.trial.trial import Trial
 
 REMEMBERED = 12  # failing cases that are kept, to be compared with known mistakes
 DEATHS = 25  # cases that are tried to make one smaller in which a program ends: it is started anew each time
+LARGE = 2  # of a check's small cases to its large ones, where it does not sweep
 MORE = 24  # cases that are drawn for the same purpose, right or wrong
 
 
@@ -124,20 +127,68 @@ def _supported(trial: Trial, check: Check, simplify: bool) -> Outcome:
     if isinstance(made, type):
         return _machine(trial, check, made, limit, simplify)
     try:
-        if trial.subject.strided and check.compares:
-            return _in_layouts(trial, check, made, limit, simplify)
-        return _cases(trial, check, made, limit, simplify)
+        outcome = _judged(trial, check, _small(trial, check, made, limit), simplify)
+        for regime in check.regimes(trial.sizes, trial.profile):
+            if outcome.verdict == "pass":
+                outcome = _joined(outcome, _judged(trial, check, _large(trial, check, regime, limit), simplify))
     except Unsupported as declined:
         return _declined(declined)
+    return outcome
 
 
-def _in_layouts(trial: Trial, check: Check, decision: Decision[Any], limit: int, simplify: bool) -> Outcome:
+@dataclass(frozen=True)
+class Series:
+    """The cases of a check in one regime of sizes: how they are drawn, their rows, and how often each is judged."""
+
+    decision: Decision[Any]
+    rows: Callable[[Decision[Any]], Iterable[bytes]]
+    draws: int = 1
+
+
+def _small(trial: Trial, check: Check, decision: Decision[Any], limit: int) -> Series:
+    draws, seeded = _draws(trial, check, limit), seed_of(trial, check)
+    count = -(-limit // draws)
+    if check.spread:
+        return Series(decision, lambda decision: spread_rows(decision, seeded, count), draws)
+    return Series(decision, lambda _: rows(seeded, count), draws)
+
+
+def _large(trial: Trial, check: Check, regime: str, limit: int) -> Series:
+    """Return the cases of a regime of large sizes.
+
+    A check that sweeps visits all of them, unless the subject compiles each shape. Any other draws some.
+    """
+    lacks, tiles = trial.subject.lacks(check.stem, trial.form), trial.subject.tiles
+    decision, seeded = check.drawn(trial.dtype, lacks, regime, tiles), seed_of(trial, check)
+    some = max(2, round(limit / LARGE))
+    if check.sweeps and trial.sweeps and not trial.subject.compiles_per_shape:
+        return Series(decision, lambda _: swept(check.stem, regime, seeded, some, tiles))
+    return Series(decision, lambda _: islice(rows(seeded, some + 1), 1, None))
+
+
+def _judged(trial: Trial, check: Check, series: Series, simplify: bool) -> Outcome:
+    return (_in_layouts if trial.subject.strided and check.compares else _cases)(trial, check, series, simplify)
+
+
+def _joined(outcome: Outcome, further: Outcome) -> Outcome:
+    """Return the outcome of a check that passes in one regime and comes to another outcome in a further regime."""
+    cases = outcome.cases + further.cases
+    unsupported, defects = outcome.unsupported + further.unsupported, outcome.known_defects + further.known_defects
+    elsewhere = outcome.elsewhere or further.elsewhere
+    both = {"cases": cases, "unsupported": unsupported, "known_defects": defects, "elsewhere": elsewhere}
+    if further.failure:
+        return replace(further, failed_at=outcome.cases + further.failed_at, **both)
+    return replace(outcome, **both)
+
+
+def _in_layouts(trial: Trial, check: Check, series: Series, simplify: bool) -> Outcome:
     """Judge random cases, some of which have layouts.
 
     If a case fails only because of its layout, the failure belongs to the requirement about layout. The check itself is
     then judged without layouts.
     """
-    outcome = _cases(trial, check, in_layouts(decision, check, trial.form), limit, simplify)
+    decision = in_layouts(series.decision, check, trial.form)
+    outcome = _cases(trial, check, replace(series, decision=decision), simplify)
     case = outcome.failure.case if outcome.failure else None
     if not isinstance(case, Case) or not case.layouts:
         return outcome
@@ -146,7 +197,7 @@ def _in_layouts(trial: Trial, check: Check, decision: Decision[Any], limit: int,
     broken = about_layout(check, case)
     if broken is check:
         return outcome
-    plain = _cases(trial, check, decision, limit, simplify)
+    plain = _cases(trial, check, series, simplify)
     if not trial.subject.declines_all(broken.identifier):
         plain.elsewhere = replace(check, identifier=broken.identifier), outcome
     return plain
@@ -162,9 +213,9 @@ def _fails(trial: Trial, check: Check, case: Any) -> bool:
     return False
 
 
-def _cases(trial: Trial, check: Check, decision: Decision[Any], limit: int, simplify: bool) -> Outcome:
-    """Judge random cases, none of them twice, and make the first one that fails smaller."""
-    tally, draws, judged = Tally(), _draws(trial, check, limit), set[tuple[int, ...]]()
+def _cases(trial: Trial, check: Check, series: Series, simplify: bool) -> Outcome:
+    """Judge cases, none of them twice, and make the first one that fails smaller."""
+    tally, decision, draws, judged = Tally(), series.decision, series.draws, set[tuple[int, ...]]()
     on_file, found = trial.subject.framework.on_file, list[Mismatch]()  # no smaller case than those drawn has a result
     with seeded_generators() as reseed:
 
@@ -177,9 +228,7 @@ def _cases(trial: Trial, check: Check, decision: Decision[Any], limit: int, simp
             for number in range(draws):  # the same case, its data shuffled
                 tally.count(lambda case: attempt(trial, check, case), _shuffled(case, number) if number else case)
 
-        count = -(-limit // draws)
-        seeded = seed_of(trial, check)
-        for row in spread_rows(decision, seeded, count) if check.spread else rows(seeded, count):
+        for row in series.rows(decision):
             try:
                 judge(row, again=False)
             except Mismatch as first:
@@ -198,7 +247,7 @@ def _cases(trial: Trial, check: Check, decision: Decision[Any], limit: int, simp
                 return _failed(failure, tally, flaky=not steady)
     if found:
         return _failed(min(found, key=_size), tally)
-    return _conclude(tally, min(limit, draws * len(judged)))
+    return _conclude(tally, draws * len(judged))
 
 
 def _size(failure: Mismatch) -> int:

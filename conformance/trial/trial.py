@@ -50,6 +50,8 @@ class Trial:
     profile: str = "quick"
     seed: int = 0
     journal: Journal | None = None
+    sizes: str = ""  # a key of sizes.REGIMES, or nothing for the profile's own
+    sweeps: bool = True  # whether some checks visit every long size: in one form and dtype, since this takes longer
     steps: list[Step] = field(default_factory=list)  # what was done to the subject for the present case
     seen: list[tuple[str, Any]] = field(default_factory=list)  # what the subject gave, or that it raised
     module: Any = None  # where every call is to be one of this module

@@ -1,0 +1,100 @@
+"""Cases with long sizes: what a sweep visits, what it finds, and how small the failing case becomes."""
+
+import numpy as np
+import pytest
+from nnspec.adapters import load
+from nnspec.conformance.checks import load_checks
+from nnspec.conformance.checks.laws import few
+from nnspec.conformance.drawing import Draw, dimension
+from nnspec.conformance.requirements import CHECKS
+from nnspec.conformance.sizes import LADDER, ROOM, SWEEPS, ladder, rows
+from nnspec.conformance.trial.trial import Trial
+from nnspec.reference.avg_pool2d import avg_pool2d
+from nnspec.reference.conv2d import conv2d
+from nnspec.reference.relu import relu
+
+load_checks()
+
+
+def outcome(functions, identifier, sizes="boundary"):
+    return Trial(load(functions), "function", "float32", sizes=sizes).run(CHECKS[identifier])
+
+
+def columns_of_32(x, weight, bias=None, **arguments):
+    y = conv2d(x, weight, bias, **arguments)
+    if y.shape[-1] > 32:
+        y[..., y.shape[-1] - y.shape[-1] % 32 :] = 0
+    return y
+
+
+def test_sweep_visits_every_axis_with_every_size():
+    decision = CHECKS["conv2d.arguments.together"].drawn("float32", sizes="boundary")
+    seen = set()
+    for row in rows("conv2d", "boundary", 0, 0):
+        decision.make(draw := Draw(row))
+        seen.add(frozenset(draw.planned.items()))
+    for axis in SWEEPS["conv2d"].axes:
+        for size in LADDER:
+            assert size ** len(axis) > ROOM or frozenset(dict.fromkeys(axis, size).items()) in seen, (axis, size)
+
+
+@pytest.mark.parametrize("stem", SWEEPS)
+def test_a_sweep_names_its_sizes(stem):
+    sweep = SWEEPS[stem]
+    assert {name for axis in sweep.axes for name in axis} <= sweep.names.keys()
+
+
+def test_missing_tail_is_found_and_shrinks_to_the_tile():
+    assert outcome({"conv2d": columns_of_32}, "conv2d.arguments.together", "small").verdict == "pass"
+    found = outcome({"conv2d": columns_of_32}, "conv2d.arguments.together")
+    assert found.verdict == "fail"
+    assert found.failure.case["x"].shape == (1, 1, 1, 33)
+    assert found.failure.case["weight"].shape == (1, 1, 1, 1)
+
+
+def test_second_call_of_a_large_shape_is_judged():
+    seen = set()
+
+    def pool(x, **arguments):
+        y = avg_pool2d(x, **arguments)
+        if y.shape[1] > 256 and x.shape in seen:
+            y[:, 256:] = 0
+        seen.add(x.shape)
+        return y
+
+    assert outcome({"avg_pool2d": pool}, "avg_pool2d.arguments.together").verdict == "fail"
+
+
+def test_small_cases_have_no_plan():
+    decision = CHECKS["conv2d.arguments.together"].drawn("float32")
+    for number in range(50):
+        case = decision.make(draw := Draw(np.random.default_rng(number).bytes(80)))
+        assert draw.planned == {}
+        assert case.sizes == "small"
+
+
+def test_plan_keeps_to_what_is_legal():
+    draw = Draw(bytes(9), {"padding0": 4, "kernel0": 9})
+    draw.plan = {}
+    assert draw(dimension(0, 1, of="padding", most=1)) == 1
+    assert draw(dimension(1, 2, of="kernel")) == 9
+
+
+def test_tiles_add_their_own_sizes():
+    assert {95, 96, 97, 193} <= set(ladder((96,)))
+    assert ladder() == LADDER
+
+
+def test_checks_of_refusals_draw_no_long_sizes():
+    assert CHECKS["conv2d.refuses.stride"].regimes("boundary", "quick") == ()
+    assert CHECKS["conv2d.output.value"].regimes("", "ci") == ("boundary",)
+    assert CHECKS["conv2d.output.value"].regimes("", "quick") == ()
+
+
+def test_few_images_of_many_are_judged_alone():
+    assert list(few(3)) == [0, 1, 2]
+    assert {0, 1024} <= set(few(1025)) <= set(range(1025))
+
+
+def test_right_code_passes():
+    assert outcome({"relu": relu}, "relu.negative.zero").verdict == "pass"
