@@ -127,6 +127,13 @@ def test_what_has_to_be_distinct_repeats_in_whole_channels_alone():
     assert any(case.layouts.get("cotangent") == EXPANDED for case in cases)
 
 
+def test_nothing_is_expanded_where_a_value_is_not_finite():
+    """NumPy's einsum takes a factor that repeats out of the sum, which gives ∞·(1 − 2) in the place of ∞·1 − ∞·2."""
+    cases = drawn("linear.special.value", "function")
+    assert all(np.isfinite(case["x"]).all() for case in cases if EXPANDED in case.layouts.values())
+    assert any(case.layouts for case in cases)
+
+
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 

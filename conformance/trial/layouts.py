@@ -50,5 +50,7 @@ def _lying(draw: Draw, case: Case, name: str, repeating: int) -> Case:
     if number == 0:
         return case
     if layouts[number - 1] == EXPANDED:
+        if not all(np.isfinite(a).all() for a in case.arrays.values() if a is not None):
+            return case  # a sum may take out a factor that repeats, as NumPy's einsum does: ∞·(1 − 2) is not ∞·1 − ∞·2
         case = case.but(**{name: repeated(array, axes[draw.below(len(axes))])})
     return case.lying(layouts[number - 1], name)
