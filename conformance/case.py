@@ -56,7 +56,7 @@ class Case:
     def lying(self, layout: str, *names: str) -> Case:
         """The same case with these arrays, or all, in another layout when they are handed over."""
         present = [n for n, a in self.arrays.items() if a is not None and (not names or n in names)]
-        return replace(self, layouts={**self.layouts, **dict.fromkeys(present, layout)})
+        return self._changed(layouts={**self.layouts, **dict.fromkeys(present, layout)})
 
     def contiguous(self) -> Case:
         """The same case with every array contiguous when it is handed over."""

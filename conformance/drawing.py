@@ -45,10 +45,14 @@ class Draw:
 
     def below(self, limit: int) -> int:
         """Return a whole number from 0 to limit − 1; the smaller the byte, the smaller the number."""
-        begin, size = self.used, 1 if limit <= 256 else 2
-        self.used = end = begin + size
-        read = int.from_bytes(self.values[begin:end].ljust(size, b"\0"), "big")
-        value = (read * limit) >> 8 * size
+        begin = self.used
+        if limit <= 256:  # nearly always, and more often than anything else here
+            end = begin + 1
+            value = (self.values[begin] * limit) >> 8 if begin < len(self.values) else 0
+        else:
+            end = begin + 2
+            value = (int.from_bytes(self.values[begin:end].ljust(2, b"\0"), "big") * limit) >> 16
+        self.used = end
         self.made.append((begin, end, limit, value))
         return value
 

@@ -7,6 +7,7 @@ last window, and the channels of a convolution.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +15,9 @@ import numpy as np
 from nnspec.adapters.names import LONG
 from nnspec.adapters.signatures import COTANGENT, EQUATION, SIGNATURES
 from nnspec.conformance.case import Case, as_pair
-from nnspec.conformance.formats import is_floating
+from nnspec.conformance.formats import is_floating, name_of
 from nnspec.conformance.layouts import EXPANDED, offset_of
+from nnspec.conformance.layouts import LAYOUTS as ARRANGED
 
 Level = tuple[str, str]  # what varies, and how
 ABSENT, PLAIN, STRIDED = "absent", "contiguous", "strided"
@@ -25,12 +27,12 @@ AXES = 4  # of so many axes of x the sizes are levels
 
 
 def levels(case: Case) -> Iterator[Level]:
-    """Yield the levels of a call whose arrays lie in memory as they are handed over."""
+    """Yield the levels of a call. Its arrays lie in memory as its layouts say, or where these say nothing, as here."""
     signature = SIGNATURES[case.stem]
     arguments = {**signature.arguments, **case.arguments}
     x = next(a for a in case.arrays.values() if a is not None)
-    if x.dtype.name in LONG:
-        yield "dtype", x.dtype.name
+    if (dtype := name_of(x.dtype)) in LONG:
+        yield "dtype", dtype
     if signature.of_rank:
         yield "rank", str(x.ndim)
     for name, value in arguments.items():
@@ -40,7 +42,7 @@ def levels(case: Case) -> Iterator[Level]:
     yield "values", "finite" if all(np.isfinite(a).all() for a in floats) else "special"
     for name in case.arrays:
         if signature.function or name == "x" or name.startswith(COTANGENT):  # a module copies its parameters
-            yield name, ABSENT if (array := case.arrays[name]) is None else layout_of(array)
+            yield name, ABSENT if (array := case.arrays[name]) is None else _handed_as(case.layouts.get(name), array)
     for axis, size in enumerate(x.shape[:AXES]):
         yield f"x axis {axis}", str(size) if size < 3 else "3 or 4" if size < 5 else "5 or more"
     if "weight" in case.arrays and "stride" in arguments:
@@ -70,6 +72,17 @@ def _of_windows(case: Case, arguments: dict[str, Any]) -> Iterator[Level]:
     outputs = len(weight) if case.stem == "conv2d" else weight.shape[1] * groups
     multiplied = "depthwise with multiplier" if outputs > groups else "depthwise"
     yield "channels", multiplied if groups == x.shape[1] > 1 else "mixed"
+
+
+def _handed_as(layout: str | None, a: np.ndarray) -> str:
+    if layout is None:
+        return layout_of(a)
+    return layout_of(ARRANGED[EXPANDED](a)) if layout == EXPANDED else _of_any_values(layout, a.shape, a.dtype)
+
+
+@functools.lru_cache(2**12)
+def _of_any_values(layout: str, shape: tuple[int, ...], dtype: np.dtype) -> str:
+    return layout_of(ARRANGED[layout](np.zeros(shape, dtype)))
 
 
 def layout_of(a: np.ndarray) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from nnspec.adapters.subject import Lacks
 from nnspec.conformance.case import Array, Case, whole
 from nnspec.conformance.drawing import Decision, Draw, any_of, composite, integers, some_of
+from nnspec.conformance.formats import name_of
 
 
 class Data:
@@ -106,9 +106,9 @@ def with_cotangent(draw, cases: Decision[Case], shape: Callable[[Case], tuple[in
     """A case and a cotangent of its result, whose shape `shape(case)` tells. Integers go with integers."""
     case = draw(cases)
     arrays = [a for a in case.arrays.values() if a is not None]
-    whole = all(np.array_equal(a, np.rint(a)) for a in arrays)
-    values = draw(data(arrays[0].dtype.name, ("integers",) if whole else ("normal", "one-hot")))
-    return replace(case, arrays={**case.arrays, name: values.cotangents(*shape(case))})
+    whole = all((a == np.rint(a)).all() for a in arrays)
+    values = draw(data(name_of(arrays[0].dtype), ("integers",) if whole else ("normal", "one-hot")))
+    return case.holding({name: values.cotangents(*shape(case))})
 
 
 @composite

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -53,22 +52,23 @@ def spread_rows(decision: Decision[Any], seeded: int, count: int) -> Iterator[by
 
     Chance alone leaves out many pairs, such as an expanded bias and an axis of 5.
     """
-    source, met, numbers = random.Random(seeded), Counter[int](), dict[Level, int]()
+    source, numbers = random.Random(seeded), dict[Level, int]()
+    worth: dict[int, float] = {}  # of a pair that was met: a quarter for each time
 
     def pairs(row: bytes) -> list[int]:
         """Return the pairs of levels of a row's case, as numbers; none if the subject lacks what the case needs."""
         with suppress(Unsupported):
             case = decision.make(Draw(row))
             if isinstance(case, Case):
-                found = sorted([numbers.setdefault(level, len(numbers)) for level in levels(case.arranged())])
+                found = sorted([numbers.setdefault(level, len(numbers)) for level in levels(case)])
                 return [(a << 16) + b for a, b in itertools.combinations(found, 2)]
         return []
 
     for number in range(count):
         drawn = [source.randbytes(LENGTH) for _ in range(CANDIDATES)] if number else [bytes(LENGTH)]
         reached = {row: pairs(row) for row in drawn}
-        row = max(drawn, key=lambda row: sum([0.25 ** met[pair] for pair in reached[row]]))
-        met.update(reached[row])
+        row = max(drawn, key=lambda row: sum([worth.get(pair, 1.0) for pair in reached[row]]))
+        worth.update((pair, worth.get(pair, 1.0) / 4) for pair in reached[row])
         yield row
 
 
