@@ -92,6 +92,24 @@ class Adapter(Derivatives):
         """
         raise NotImplementedError
 
+    # -- memory --------------------------------------------------------------------------------------------------------
+
+    @optional
+    def surroundings(self, native: Any) -> np.ndarray:
+        """Return a copy of the whole allocation that an operand lies in: one axis, and the operand's dtype.
+
+        With this method, `to_native` keeps an array's place in its `base`, and what the memory around it holds.
+        """
+        raise NotImplementedError
+
+    @optional
+    def dirty(self, arrays: Sequence[np.ndarray]) -> Callable[[], None]:
+        """Fill memory with copies of the arrays and free it, so that new arrays of these sizes find their contents.
+
+        Return a function that ends what else was changed for this.
+        """
+        raise NotImplementedError
+
     @optional
     def forget(self) -> None:
         """Free what was compiled for the shapes of a check that is done."""

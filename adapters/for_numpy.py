@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,19 @@ class NumPy(Objects):
     def versions(self) -> dict[str, str]:
         """Return NumPy's version."""
         return {"numpy": np.__version__}
+
+    def surroundings(self, native: np.ndarray) -> np.ndarray:
+        """Return a copy of the array that owns the operand's memory."""
+        while isinstance(native.base, np.ndarray):
+            native = native.base
+        return native.copy()
+
+    def dirty(self, arrays: Sequence[np.ndarray]) -> Callable[[], None]:
+        """Fill and free eight arrays of each size: NumPy and the C library keep seven of a size for the next arrays."""
+        for array in arrays:
+            filled = [array.copy() for _ in range(8)]
+            del filled
+        return lambda: None
 
     def differentiate_module(self, module: Any, x: Any, cotangent: Any) -> dict[str, Any]:
         """Return the gradient of x by module.vjp(x), the result and its pullback, and the `grad` of each parameter."""

@@ -32,6 +32,7 @@ class Torch(Objects):
     on_device = "device = {device!r}\ntorch.set_default_device(device)"
 
     device = "cpu"  # where tensors and modules are made
+    fills = True  # whether torch.utils.deterministic.fill_uninitialized_memory has an effect
 
     def __init__(self, profile: str = "quick") -> None:
         global torch, nn
@@ -47,7 +48,8 @@ class Torch(Objects):
     def to_native(self, array: np.ndarray) -> torch.Tensor:
         """Return a tensor over the same memory; torch has no negative strides, so that those are copied.
 
-        A view of an array becomes a view of a tensor, with its place there: a kernel may ask for it.
+        A view of an array becomes a view of a tensor, with its place there, on another device too: a kernel may ask
+        for it.
         """
         if min(array.strides, default=0) < 0 or not array.flags.writeable:
             array = array.copy()
@@ -60,11 +62,12 @@ class Torch(Objects):
             tensor = torch.from_numpy(whole.view(np.uint16)).view(torch.bfloat16)
         else:
             tensor = torch.from_numpy(whole)
+        tensor = tensor if self.device == "cpu" else tensor.to(self.device)
         if whole is not array:
             begin = array.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
             strides = [stride // array.itemsize for stride in array.strides]
             tensor = tensor.as_strided(array.shape, strides, begin // array.itemsize)
-        return tensor if self.device == "cpu" else tensor.to(self.device)
+        return tensor
 
     def to_numpy(self, value: Any) -> np.ndarray:
         """Return an array over the tensor's memory."""
@@ -118,6 +121,23 @@ class Torch(Objects):
             return None
         where = "channels last, a kernel one column wide, dilated, all of its windows in the padding"
         return f"torch {torch.__version__}: oneDNN ends the process ({where})"
+
+    # -- memory --------------------------------------------------------------------------------------------------------
+
+    def surroundings(self, native: torch.Tensor) -> np.ndarray:
+        """Return a copy of the tensor's storage."""
+        return self.to_numpy(native.new_empty(0).set_(native.untyped_storage())).copy()
+
+    def dirty(self, arrays: Sequence[np.ndarray]) -> Callable[[], None]:
+        """Fill and free tensors of each size; for NaN, also have torch itself fill what it allocates."""
+        for array in arrays:
+            tensor = self.to_native(array)
+            filled = [tensor.clone() for _ in range(16)]
+            del filled
+        before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        if self.fills and any(np.isnan(array).any() for array in arrays):
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        return lambda: torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
     # -- derivatives ---------------------------------------------------------------------------------------------------
 

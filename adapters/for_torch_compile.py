@@ -20,6 +20,7 @@ class TorchCompile(Torch):
     name = "torch-compile"
     packages: tuple[str, ...] = ()
     compiles_per_shape = True
+    fills = False  # compiled code allocates by itself; deterministic algorithms would be compiled anew
 
     def __init__(self, profile: str = "quick") -> None:
         compilers = [c for c in (os.environ.get("CXX"), "g++", "clang++", "cl") if c]

@@ -30,6 +30,7 @@ from nnspec.adapters.for_reference import Reference
 from nnspec.adapters.names import adapters
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject, SubjectError, Unsupported
+from nnspec.conformance.layouts import filled, guarded, offsets, whole_of
 
 Array = np.ndarray
 LONG = ("float32", "float64")
@@ -152,6 +153,25 @@ def array_layouts(probe: Probe) -> None:
             assert name in ("reversed", "broadcast") or kept == array.strides, (
                 f"{name} {dtype}: strides {kept}, expected {array.strides}, since strided is True"
             )
+
+
+def array_places(probe: Probe) -> None:
+    """`to_native` keeps the place of an array in a larger one, and `surroundings` returns what lies around it."""
+    probe.needs("surroundings", "reads and writes outside of operands are not seen")
+    for dtype in probe.dtypes:
+        for offset in offsets(np.dtype(dtype)):
+            inside = guarded(integers(dtype, 2, 3), offset, np.nan)
+            around = probe.adapter.surroundings(probe.adapter.to_native(inside))
+            same(f"what lies around {dtype}", around, whole_of(inside))
+
+
+def memory_dirtied(probe: Probe) -> None:
+    """`dirty` takes arrays of every dtype and returns a function."""
+    probe.needs("dirty", "elements of results that are never written are not seen")
+    for dtype in probe.dtypes:
+        end = probe.adapter.dirty([filled(size, np.dtype(dtype), np.nan) for size in (1, 6, 1000)])
+        assert callable(end), f"dirty(…) returned {end!r}, expected a function that ends it"
+        end()
 
 
 def array_only(probe: Probe) -> None:
@@ -408,10 +428,10 @@ def calls(probe: Probe) -> Iterator[tuple[Subject, str, dict[str, Array | None],
 
 Check = Callable[[Probe], None]
 CHECKS: tuple[Check, ...] = (
-    array_values, array_specials, array_shapes, array_layouts, array_only, array_recognised, versions_told,
-    device_unknown, gradient_values, gradient_results, gradient_selection, gradient_twice, tangent_values,
-    module_dtype, module_load, module_load_part, module_copies, module_held, module_modes, module_gradients,
-    block_values, block_gradients,
+    array_values, array_specials, array_shapes, array_layouts, array_places, memory_dirtied, array_only,
+    array_recognised, versions_told, device_unknown, gradient_values, gradient_results, gradient_selection,
+    gradient_twice, tangent_values, module_dtype, module_load, module_load_part, module_copies, module_held,
+    module_modes, module_gradients, block_values, block_gradients,
 )  # fmt: skip
 
 

@@ -115,6 +115,44 @@ def repeated(a: Array, axis: int) -> Array:
     return np.array(np.broadcast_to(a.take([0], axis), a.shape))
 
 
+# -- guards ------------------------------------------------------------------------------------------------------------
+
+AROUND = 1024  # elements of a pattern on either side of a guarded array
+ALIGNED = 128  # bytes: every guarded array is placed relative to an address divisible by this
+PATTERNS = (97.0, np.nan)  # numbers that a kernel takes for data, and NaN
+
+
+def offsets(dtype: np.dtype) -> list[int]:
+    """Return one element, 4, 16 and 64 bytes, in bytes, as far as elements of the dtype can lie there."""
+    return sorted(n for n in {dtype.itemsize, 4, 16, 64} if n % dtype.itemsize == 0)
+
+
+def filled(count: int, dtype: np.dtype, value: float) -> Array:
+    """Return `count` elements of ±value, or of NaN. A dtype of whole numbers has its least number in place of NaN."""
+    if dtype.kind in "iu" and np.isnan(value):
+        return np.full(count, np.iinfo(dtype).min, dtype)
+    signs = np.where(np.arange(count) % 2, -1, 1) if dtype.kind in "if" or is_floating(dtype) else 1
+    return np.asarray(np.full(count, value) * signs).astype(dtype)
+
+
+def guarded(a: Array, offset: int, value: float) -> Array:
+    """Return the array, contiguous, `offset` bytes behind an aligned address, with `value` on both sides of it."""
+    begin = (-(-AROUND * a.itemsize // ALIGNED) * ALIGNED + offset) // a.itemsize
+    whole = aligned(filled(begin + a.size + AROUND, a.dtype, value))
+    view = whole[begin : begin + a.size].reshape(a.shape)
+    view[...] = a
+    return view
+
+
+def aligned(a: Array) -> Array:
+    """Return a copy, of one axis, that begins at an aligned address and is the base of its own views."""
+    memory = memoryview(bytearray(a.nbytes + ALIGNED))
+    address = np.frombuffer(memory, np.uint8).__array_interface__["data"][0]
+    copy: Array = np.ndarray(a.shape, a.dtype, memory, -address % ALIGNED)
+    copy[...] = a
+    return copy
+
+
 # -- copies, and scripts -----------------------------------------------------------------------------------------------
 
 
@@ -129,11 +167,16 @@ def laid_out(values: np.ndarray, strides: tuple[int, ...], offset: int = 0) -> n
     return view
 
 
+def whole_of(a: Array) -> Array:
+    """Return the array in whose memory another one lies; itself, if it is no part of another."""
+    while isinstance(a.base, np.ndarray):
+        a = a.base
+    return a
+
+
 def offset_of(a: Array) -> int:
     """Return how many elements lie in an array's memory before its first."""
-    base = a
-    while isinstance(base.base, np.ndarray):
-        base = base.base
+    base = whole_of(a)
     if base is a:
         return 0
     before = -sum(min(0, stride * (size - 1)) for stride, size in zip(a.strides, a.shape, strict=True))

@@ -24,7 +24,7 @@ KINDS = {  # what a requirement is about
     "shape": "shape and dtype of a result, also of one without elements",
     "gradient": "elements of a gradient, and which gradients there are",
     "state": "parameters, buffers and modes, and what calls leave behind",
-    "memory": "layout of operands, writes to operands, memory that results share",
+    "memory": "layout of operands, writes to operands, memory that results share, memory around and under them",
     "special": "NaN, infinities and the ends of the dtype's range",
     "refusal": "calls that must raise",
     "default": "absent arguments and the start of a new module",

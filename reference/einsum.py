@@ -39,8 +39,9 @@ def einsum(equation: str, *operands: Array) -> Array:
 
     By construction: einsum.arguments.together, einsum.operands.same, einsum.broadcast.summed, einsum.diagonal.summed,
     einsum.output.scalar, einsum.output.empty, einsum.law.operand-order, einsum.law.composition, einsum.special.value,
-    einsum.range.ends, einsum.complex.value, einsum.input.unchanged, einsum.input.layout, einsum.call.stateless,
-    einsum.call.neighbours, einsum.operands.three, einsum.output.size.
+    einsum.range.ends, einsum.complex.value, einsum.input.unchanged, einsum.input.layout, einsum.memory.in-bounds,
+    einsum.memory.all-written, einsum.memory.alignment, einsum.call.stateless, einsum.call.neighbours,
+    einsum.operands.three, einsum.output.size.
     """
     terms, output = parse(equation, [x.ndim for x in operands])
     sizes = _sizes(equation, terms, operands)

@@ -14,7 +14,8 @@ def global_avg_pool2d(x: Array) -> Array:
     By construction: global_avg_pool2d.image.any-size, global_avg_pool2d.output.size, global_avg_pool2d.output.fresh,
     global_avg_pool2d.batch.independent, global_avg_pool2d.batch.empty, global_avg_pool2d.channel.independent,
     global_avg_pool2d.special.value, global_avg_pool2d.range.ends, global_avg_pool2d.input.unchanged,
-    global_avg_pool2d.input.layout, global_avg_pool2d.call.stateless, global_avg_pool2d.call.neighbours,
+    global_avg_pool2d.input.layout, global_avg_pool2d.memory.in-bounds, global_avg_pool2d.memory.all-written,
+    global_avg_pool2d.memory.alignment, global_avg_pool2d.call.stateless, global_avg_pool2d.call.neighbours,
     global_avg_pool2d.refuses.rank, global_avg_pool2d.batch.absent, global_avg_pool2d.output.value,
     global_avg_pool2d.output.dtype.
     """

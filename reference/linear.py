@@ -16,8 +16,9 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
     By construction: linear.output.size, linear.output.dtype, linear.output.fresh, linear.arguments.together,
     linear.leading.any, linear.batch.independent, linear.batch.empty, linear.features.zero, linear.features.one,
-    linear.special.value, linear.range.ends, linear.input.unchanged, linear.input.layout, linear.call.stateless,
-    linear.call.neighbours, linear.weight.orientation.
+    linear.special.value, linear.range.ends, linear.input.unchanged, linear.input.layout, linear.memory.in-bounds,
+    linear.memory.all-written, linear.memory.alignment, linear.call.stateless, linear.call.neighbours,
+    linear.weight.orientation.
     """
     _check(x, weight, bias)
     y = x @ weight.T  # [linear.output.value]

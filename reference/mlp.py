@@ -53,8 +53,9 @@ class MLP(Module):
 
         By construction: mlp.arguments.together, mlp.refuses.rank, mlp.refuses.features, mlp.leading.any,
         mlp.hidden.bias, mlp.depth.bias, mlp.output.bias, mlp.output.size, mlp.output.dtype, mlp.output.fresh,
-        mlp.batch.empty, mlp.batch.independent, mlp.input.layout, mlp.input.unchanged, mlp.call.stateless,
-        mlp.call.neighbours, mlp.depth.activated, mlp.output.value, mlp.law.permutation.
+        mlp.batch.empty, mlp.batch.independent, mlp.input.layout, mlp.memory.in-bounds, mlp.memory.all-written,
+        mlp.memory.alignment, mlp.input.unchanged, mlp.call.stateless, mlp.call.neighbours, mlp.depth.activated,
+        mlp.output.value, mlp.law.permutation.
         """
         *hidden, last = self._stack()
         for layer in hidden:

@@ -62,8 +62,9 @@ class ResNet34(Module):
     def forward(self, x: Array) -> Array:
         """Return the scores (N, num_classes) of images x (N, in_channels, H, W).
 
-        By construction: resnet34.output.size, resnet34.output.fresh, resnet34.batch.independent, resnet34.batch.empty,
-        resnet34.input.unchanged, resnet34.input.layout, resnet34.call.stateless, resnet34.stem.pool,
+        By construction: resnet34.output.size, resnet34.output.fresh, resnet34.batch.independent,
+        resnet34.batch.empty, resnet34.input.unchanged, resnet34.input.layout, resnet34.memory.in-bounds,
+        resnet34.memory.all-written, resnet34.memory.alignment, resnet34.call.stateless, resnet34.stem.pool,
         resnet34.blocks.value, resnet34.scores.linear.
         """
         y = relu(self.bn1(self.conv1(x)))

@@ -17,8 +17,10 @@ from nnspec.conformance.requirements import CHECKS
 from nnspec.conformance.trial.run import forms
 from nnspec.conformance.trial.trial import Trial
 
-# A subject that remembers may fail by what it was asked before the case, which is not in the script
-REMEMBERS = {f"{stem}.call.stateless" for stem in SIGNATURES} | {"module.state.values", "module.life.equals-model"}
+# A subject that remembers may fail by what it was asked before the case, which is not in the script. So may one that
+# leaves elements unwritten: here the memory that it gets in a script still holds what the check filled it with.
+REMEMBERS = {f"{stem}.{name}" for stem in SIGNATURES for name in ("call.stateless", "memory.all-written")}
+REMEMBERS |= {"module.state.values", "module.life.equals-model"}
 
 
 # How many faults of a block have a script at least, where some have none: such as steps that cannot be written out.

@@ -113,6 +113,13 @@ MISTAKES = {
         },
         r"transposed float32: element .* is",
     ),
+    "copies operands": (
+        kit.array_places,
+        NumPy,
+        {"to_native": lambda self, a: np.array(a)},
+        "what lies around float32: shape",
+    ),
+    "ends nothing": (kit.memory_dirtied, NumPy, {"dirty": lambda self, arrays: None}, "dirty.* returned None"),
     "takes lists": (
         kit.array_only,
         NumPy,

@@ -10,7 +10,7 @@ from nnspec.adapters.names import LONG
 from nnspec.conformance.bounds.pool import averaged, shared
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case, as_pair
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_state
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_memory, laws_of_state
 from nnspec.conformance.checks.cases import leaving_out, not_finite_somewhere, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
@@ -265,6 +265,9 @@ test_output_dtype = law("avg_pool2d.output.dtype", laws.keeps_dtype)
 test_output_fresh = law("avg_pool2d.output.fresh", laws.is_fresh)
 test_input_unchanged = law("avg_pool2d.input.unchanged", laws.leaves_operands)
 test_input_layout = law("avg_pool2d.input.layout", laws.ignores_layout)
+test_memory_in_bounds = law("avg_pool2d.memory.in-bounds", laws_of_memory.stays_in_bounds)
+test_memory_all_written = law("avg_pool2d.memory.all-written", laws_of_memory.writes_everything)
+test_memory_alignment = law("avg_pool2d.memory.alignment", laws_of_memory.ignores_alignment)
 test_batch_independent = law("avg_pool2d.batch.independent", laws.judges_images_alone)
 test_batch_empty = law(
     "avg_pool2d.batch.empty",

@@ -13,7 +13,7 @@ from nnspec.conformance.bounds.residual import KEEPING, Run
 from nnspec.conformance.bounds.rule import Array, Expected, by_class
 from nnspec.conformance.bounds.running_error import Approximate
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_state, starts
+from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_memory, laws_of_state, starts
 from nnspec.conformance.checks.cases import Data, altered, data, with_cotangent
 from nnspec.conformance.checks.convolutions import channels
 from nnspec.conformance.checks.laws import Laws
@@ -306,6 +306,9 @@ test_output_dtype = law("basic_block.output.dtype", laws.keeps_dtype, modes=(Fal
 test_output_fresh = law("basic_block.output.fresh", laws.is_fresh)
 test_input_unchanged = law("basic_block.input.unchanged", laws.leaves_operands, modes=(False, True))
 test_input_layout = law("basic_block.input.layout", laws.ignores_layout)
+test_memory_in_bounds = law("basic_block.memory.in-bounds", laws_of_memory.stays_in_bounds)
+test_memory_all_written = law("basic_block.memory.all-written", laws_of_memory.writes_everything)
+test_memory_alignment = law("basic_block.memory.alignment", laws_of_memory.ignores_alignment)
 test_batch_independent = law("basic_block.batch.independent", laws.judges_images_alone)
 test_batch_empty = law("basic_block.batch.empty", laws.returns_no_images, modes=(False, True))
 

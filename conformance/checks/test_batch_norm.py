@@ -11,7 +11,7 @@ from nnspec.conformance.bounds.arithmetic import Accuracy
 from nnspec.conformance.bounds.batch_norm import expected, expected_gradients, expected_second, readings
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_state
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_memory, laws_of_state
 from nnspec.conformance.checks.cases import data, specials, with_cotangent
 from nnspec.conformance.checks.convolutions import channels
 from nnspec.conformance.checks.laws import Laws
@@ -755,6 +755,11 @@ def test_input_layout(subject: Trial, case: Case) -> None:
         contiguous = again(subject, other.map(np.ascontiguousarray))
         for actual, own, what in zip(subject.results(other, as_is=True), contiguous, RESULTS, strict=True):
             subject.expect(actual, own, f"with operands laid out as {layout}, {what}")
+
+
+test_memory_in_bounds = law("batch_norm.memory.in-bounds", laws_of_memory.stays_in_bounds)
+test_memory_all_written = law("batch_norm.memory.all-written", laws_of_memory.writes_everything)
+test_memory_alignment = law("batch_norm.memory.alignment", laws_of_memory.ignores_alignment)
 
 
 @requirement("batch_norm.batch.empty", cases, vary=ALL, channels=MANY, sizes=LONGER, spread=True)

@@ -11,7 +11,7 @@ from nnspec.adapters.subject import Lacks
 from nnspec.conformance.bounds.convolution import fast_bound
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Case, as_pair
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_state
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_memory, laws_of_state
 from nnspec.conformance.checks.cases import altered, data, leaving_out, specials, wholes, with_cotangent
 from nnspec.conformance.checks.convolutions import (
     channels,
@@ -321,6 +321,9 @@ test_output_dtype = law("conv2d.output.dtype", laws.keeps_dtype)
 test_output_fresh = law("conv2d.output.fresh", laws.is_fresh)
 test_input_unchanged = law("conv2d.input.unchanged", laws.leaves_operands)
 test_input_layout = law("conv2d.input.layout", laws.ignores_layout)
+test_memory_in_bounds = law("conv2d.memory.in-bounds", laws_of_memory.stays_in_bounds)
+test_memory_all_written = law("conv2d.memory.all-written", laws_of_memory.writes_everything)
+test_memory_alignment = law("conv2d.memory.alignment", laws_of_memory.ignores_alignment)
 test_batch_independent = law("conv2d.batch.independent", laws.judges_images_alone)
 test_batch_empty = law("conv2d.batch.empty", laws.returns_no_images, spread=True)
 

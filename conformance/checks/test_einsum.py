@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from nnspec.conformance.bounds.einsum import gradient as gradient_of
 from nnspec.conformance.bounds.einsum import sum_of_products
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_memory
 from nnspec.conformance.checks.cases import Data, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import (
@@ -561,6 +562,12 @@ def test_input_layout(subject: Trial, case: Case) -> None:
     views = Case("einsum", {"a": case["a"], "b": case["a"].T}, {"equation": f"{labels},{labels[::-1]}->{labels}"})
     (result, *_) = subject.results(views, as_is=True)
     subject.expect(result, expected(views), "of an array and its transpose, the result")
+
+
+memory = Laws(functools.partial(cases, roles=ONCE, operands=(1, 2), sizes=(2, 3), plain=True), expected)
+test_memory_in_bounds = memory("einsum.memory.in-bounds", laws_of_memory.stays_in_bounds)
+test_memory_all_written = memory("einsum.memory.all-written", laws_of_memory.writes_everything)
+test_memory_alignment = memory("einsum.memory.alignment", laws_of_memory.ignores_alignment)
 
 
 @composite

@@ -9,7 +9,7 @@ from nnspec.adapters.names import LONG
 from nnspec.conformance.bounds.pool import averaged, shared
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_state
+from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_memory, laws_of_state
 from nnspec.conformance.checks.cases import data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, any_of, composite, dimension, reaches, tuples
@@ -114,6 +114,9 @@ test_output_dtype = law("global_avg_pool2d.output.dtype", laws.keeps_dtype)
 test_output_fresh = law("global_avg_pool2d.output.fresh", laws.is_fresh, sides=(1, 1, 2))
 test_input_unchanged = law("global_avg_pool2d.input.unchanged", laws.leaves_operands)
 test_input_layout = law("global_avg_pool2d.input.layout", laws.ignores_layout)
+test_memory_in_bounds = law("global_avg_pool2d.memory.in-bounds", laws_of_memory.stays_in_bounds)
+test_memory_all_written = law("global_avg_pool2d.memory.all-written", laws_of_memory.writes_everything)
+test_memory_alignment = law("global_avg_pool2d.memory.alignment", laws_of_memory.ignores_alignment)
 test_batch_independent = law("global_avg_pool2d.batch.independent", laws.judges_images_alone)
 test_batch_empty = law("global_avg_pool2d.batch.empty", laws.returns_no_images, spread=True)
 test_batch_absent = law("global_avg_pool2d.batch.absent", laws.takes_one_image)

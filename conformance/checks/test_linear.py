@@ -9,7 +9,7 @@ from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Lacks
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_state, starts
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_memory, laws_of_state, starts
 from nnspec.conformance.checks.cases import altered, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, reaches
@@ -219,6 +219,9 @@ def test_output_fresh(subject: Trial, case: Case) -> None:
 
 test_input_unchanged = law("linear.input.unchanged", laws.leaves_operands)
 test_input_layout = law("linear.input.layout", laws.ignores_layout)
+test_memory_in_bounds = law("linear.memory.in-bounds", laws_of_memory.stays_in_bounds)
+test_memory_all_written = law("linear.memory.all-written", laws_of_memory.writes_everything)
+test_memory_alignment = law("linear.memory.alignment", laws_of_memory.ignores_alignment)
 test_batch_independent = law("linear.batch.independent", laws.judges_images_alone)
 
 

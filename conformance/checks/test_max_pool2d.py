@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Array, Case, as_pair
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_state
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_memory, laws_of_state
 from nnspec.conformance.checks.cases import data, leaving_out, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
@@ -316,6 +316,9 @@ def test_dtype_integer(subject: Trial, case: Case) -> None:
 test_output_fresh = law("max_pool2d.output.fresh", laws.is_fresh)
 test_input_unchanged = law("max_pool2d.input.unchanged", laws.leaves_operands)
 test_input_layout = law("max_pool2d.input.layout", laws.ignores_layout)
+test_memory_in_bounds = law("max_pool2d.memory.in-bounds", laws_of_memory.stays_in_bounds)
+test_memory_all_written = law("max_pool2d.memory.all-written", laws_of_memory.writes_everything)
+test_memory_alignment = law("max_pool2d.memory.alignment", laws_of_memory.ignores_alignment)
 test_batch_independent = law("max_pool2d.batch.independent", laws.judges_images_alone)
 test_batch_empty = law(
     "max_pool2d.batch.empty",

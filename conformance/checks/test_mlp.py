@@ -11,7 +11,7 @@ from nnspec.conformance.bounds.arithmetic import CLASS_B, Accuracy, wide
 from nnspec.conformance.bounds.rule import Expected, by_class
 from nnspec.conformance.bounds.running_error import Approximate, bilinear_block, linear_block, relu, relu_vjp
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_state, starts
+from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_memory, laws_of_state, starts
 from nnspec.conformance.checks.cases import KINDS, data, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import (
@@ -267,6 +267,9 @@ def test_input_unchanged(subject: Trial, case: Case) -> None:
 
 
 test_input_layout = law("mlp.input.layout", laws.ignores_layout)
+test_memory_in_bounds = law("mlp.memory.in-bounds", laws_of_memory.stays_in_bounds)
+test_memory_all_written = law("mlp.memory.all-written", laws_of_memory.writes_everything)
+test_memory_alignment = law("mlp.memory.alignment", laws_of_memory.ignores_alignment)
 test_batch_independent = law("mlp.batch.independent", laws.judges_images_alone)
 
 

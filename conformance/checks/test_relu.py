@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_state
+from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_memory, laws_of_state
 from nnspec.conformance.checks.cases import data, wholes
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Draw, any_of, booleans, composite, dimension, integers, lists, reaches, some_of
@@ -158,6 +158,9 @@ def test_output_fresh(subject: Trial, case: Case) -> None:
 
 test_input_unchanged = law("relu.input.unchanged", laws.leaves_operands)
 test_input_layout = law("relu.input.layout", laws.ignores_layout, axes=(1, 4))
+test_memory_in_bounds = law("relu.memory.in-bounds", laws_of_memory.stays_in_bounds)
+test_memory_all_written = law("relu.memory.all-written", laws_of_memory.writes_everything)
+test_memory_alignment = law("relu.memory.alignment", laws_of_memory.ignores_alignment)
 
 
 @requirement("relu.batch.independent", cases, batch=2, effort=4)

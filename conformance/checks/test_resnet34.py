@@ -18,7 +18,7 @@ from nnspec.conformance.bounds.residual import KEEPING, Run
 from nnspec.conformance.bounds.rule import Array, Expected, by_class
 from nnspec.conformance.bounds.running_error import Approximate
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import laws, laws_of_gradients
+from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_memory
 from nnspec.conformance.drawing import Decision, any_of, composite, integers, reaches
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.source import literal
@@ -439,6 +439,9 @@ test_output_dtype = law("resnet34.output.dtype", laws.keeps_dtype, sizes=((32, 3
 test_output_fresh = law("resnet34.output.fresh", laws.is_fresh, per_dtype=False)
 test_input_unchanged = law("resnet34.input.unchanged", laws.leaves_operands, per_dtype=False)
 test_input_layout = law("resnet34.input.layout", laws.ignores_layout, per_dtype=False)
+test_memory_in_bounds = law("resnet34.memory.in-bounds", laws_of_memory.stays_in_bounds, per_dtype=False)
+test_memory_all_written = law("resnet34.memory.all-written", laws_of_memory.writes_everything, per_dtype=False)
+test_memory_alignment = law("resnet34.memory.alignment", laws_of_memory.ignores_alignment, per_dtype=False)
 test_batch_independent = law("resnet34.batch.independent", laws.judges_images_alone, batch=(2,), per_dtype=False)
 test_batch_empty = law("resnet34.batch.empty", laws.returns_no_images, per_dtype=False)
 

@@ -161,6 +161,86 @@ def disturbed_by_relu(key: str, **piece: Callable[..., Any]) -> None:
     fault(key, "a register that relu leaves set changes the next result", relu=before, **{name: after})
 
 
+def behind(x: Array) -> Array:
+    """Return the element behind an array's last, as one that can be written; nothing where its memory ends there."""
+    whole = x
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    first = (x.__array_interface__["data"][0] - whole.__array_interface__["data"][0]) // x.itemsize
+    last = first + sum(stride * (size - 1) for stride, size in zip(x.strides, x.shape, strict=True)) // x.itemsize
+    there: Array = whole.reshape(-1)[last + 1 : last + 2]
+    return there if x.size and x.dtype == whole.dtype else there[:0]
+
+
+def _reads_behind(x: Array, y: Array) -> Array:
+    y = np.array(y)
+    for value in behind(x)[: y.size]:
+        y[(-1,) * y.ndim] += value
+    return y
+
+
+def _writes_behind(x: Array, y: Array) -> Array:
+    behind(x)[...] = 0
+    return y
+
+
+def leaves_last(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function reserve the memory of its result first, and write all elements but the last."""
+    known: dict[object, tuple[tuple[int, ...], Any]] = {}  # what was asked for -> shape and dtype of the result
+
+    @functools.wraps(function)
+    def unwritten(*given: Any, **named: Any) -> Any:
+        key = (*(a.shape if isinstance(a, np.ndarray) else str(a) for a in given), *sorted(named.items()))
+        reserved = np.empty(*known[key]) if key in known else None
+        results = function(*given, **named)
+        y = results[0] if isinstance(results, tuple) else results
+        known[key] = y.shape, y.dtype
+        stored = np.empty(y.shape, y.dtype) if reserved is None or reserved.dtype != y.dtype else reserved
+        stored.reshape(-1)[: y.size - 1] = y.reshape(-1)[:-1]
+        return (stored, *results[1:]) if isinstance(results, tuple) else stored
+
+    return unwritten
+
+
+def _drops_last_if_misaligned(x: Array, y: Array) -> Array:
+    if x.__array_interface__["data"][0] % 16 and y.size:
+        y = np.array(y)
+        y[(-1,) * y.ndim] = 0
+    return y
+
+
+def _told_of_input(spoil: Callable[[Array, Array], Array]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return what makes a function change its result as `spoil` says of the first operand and the first result."""
+
+    def change(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def spoilt(*given: Any, **named: Any) -> Any:
+            y = function(*given, **named)
+            x = next(a for a in given if isinstance(a, np.ndarray))
+            return (spoil(x, y[0]), *y[1:]) if isinstance(y, tuple) else spoil(x, y)
+
+        return spoilt
+
+    return change
+
+
+def mistakes_in_memory(stem: str, piece: Any) -> None:
+    """Add what kernels do wrong with memory, as faults of a function or of a class's `forward`."""
+    reads, writes, drops = map(_told_of_input, (_reads_behind, _writes_behind, _drops_last_if_misaligned))
+    for key, mistake, change in (
+        ("in-bounds/reads-on", "the element behind the input's last is added to the last sum", reads),
+        ("in-bounds/writes-on", "a 0 is written behind the last element of the input", writes),
+        ("all-written/last", "the last element of the result is not written", leaves_last),
+        ("alignment/last", "at an address that 16 does not divide, the last element is 0", drops),
+    ):
+        if isinstance(piece, type):
+            forward: Any = vars(piece)["forward"]
+            wrong_piece: Any = type(piece.__name__, (piece,), {"forward": change(forward)})
+        else:
+            wrong_piece = change(piece)
+        fault(f"{stem}.memory.{key}", mistake, **{piece.__name__: wrong_piece})
+
+
 def onto_input(y: Array, x: Array) -> Array:
     """Return the result in the memory of the input, if both have the same shape."""
     if y.shape != x.shape:

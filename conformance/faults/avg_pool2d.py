@@ -15,6 +15,7 @@ from nnspec.conformance.faults import (
     in_kept_memory,
     keeps_batch,
     keyed_without,
+    mistakes_in_memory,
     save_input,
     wrong,
 )
@@ -661,3 +662,4 @@ _wrong("avg_pool2d.batch.absent/batch-stays", "an image without its batch gives 
 _wrong("avg_pool2d.batch.absent/reversed", "the channels of an image without its batch come in reverse")(
     changes_lone_image(right, lambda x: x[:, ::-1])
 )
+mistakes_in_memory("avg_pool2d", right)

@@ -8,6 +8,7 @@ from nnspec.conformance.faults import (
     as_if_contiguous,
     beginning,
     fault,
+    mistakes_in_memory,
     one_array_for_each_shape,
     redrawn,
     register_left,
@@ -812,3 +813,4 @@ fault(
     ReLU=type("ReLU", (ReLU,), {"forward": _relu}),
     ResidualBlock=type("ResidualBlock", (Right,), {"forward": _after_relu}),
 )
+mistakes_in_memory("basic_block", Right)

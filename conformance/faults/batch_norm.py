@@ -8,6 +8,7 @@ from nnspec.conformance.faults import (
     beginning,
     disturbed_by_relu,
     fault,
+    mistakes_in_memory,
     one_array_for_each_shape,
     save_input,
     stopped_by,
@@ -1447,3 +1448,4 @@ for _name in ("eps", "momentum"):
 _training_with("batch_norm.law.scale/clamped", "a variance of more than 4 counts as 4")(
     lambda x, m, v: (_statistics(x)[0], np.minimum(_statistics(x)[1], x.dtype.type(4)))
 )
+mistakes_in_memory("batch_norm", right)

@@ -16,6 +16,7 @@ from nnspec.conformance.faults import (
     in_kept_memory,
     keeps_batch,
     make_bias_a_buffer,
+    mistakes_in_memory,
     one_array_for_each_shape,
     onto_input,
     redrawn,
@@ -633,3 +634,4 @@ _same("half-kernel", "half of the kernel on each side", lambda total, k: (k // 2
 _wrong("conv2d.padding.valid/one", "the word stands for a padding of 1")(
     lambda x, w, b, **h: right(x, w, b, **{**h, "padding": 1 if h["padding"] == "valid" else h["padding"]})
 )
+mistakes_in_memory("conv2d", right)

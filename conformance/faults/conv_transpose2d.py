@@ -16,6 +16,7 @@ from nnspec.conformance.faults import (
     in_kept_memory,
     keeps_batch,
     make_bias_a_buffer,
+    mistakes_in_memory,
     one_array_for_each_shape,
     onto_input,
     redrawn,
@@ -761,3 +762,4 @@ _wrong("conv_transpose2d.batch.absent/batch-stays", "an image without its batch 
 _wrong("conv_transpose2d.batch.absent/transposed", "rows and columns of an image without its batch change places")(
     changes_lone_image(right, lambda x: x.swapaxes(2, 3))
 )
+mistakes_in_memory("conv_transpose2d", right)

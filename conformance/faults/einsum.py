@@ -9,7 +9,11 @@ from collections import Counter
 from string import ascii_letters
 
 import numpy as np
-from nnspec.conformance.faults import disturbed_by_relu, fault
+from nnspec.conformance.faults import (
+    disturbed_by_relu,
+    fault,
+    mistakes_in_memory,
+)
 from nnspec.reference.einsum import _diagonal, parse
 from nnspec.reference.einsum import einsum as right
 from nnspec.reference.einsum import einsum_vjp as right_vjp
@@ -1084,3 +1088,6 @@ def _keyed_without_equation(equation, *operands):
         return right(kept, *operands)
     except ValueError:
         return right(equation, *operands)
+
+
+mistakes_in_memory("einsum", right)

@@ -10,6 +10,7 @@ from nnspec.conformance.faults import (
     disturbed_by_relu,
     fault,
     keeps_batch,
+    mistakes_in_memory,
     save_input,
 )
 from nnspec.reference.global_avg_pool2d import GlobalAvgPool2d
@@ -264,3 +265,4 @@ _wrong("global_avg_pool2d.batch.absent/batch-stays", "an image without its batch
 _wrong("global_avg_pool2d.batch.absent/reversed", "the channels of an image without its batch come in reverse")(
     changes_lone_image(right, lambda x: x[:, ::-1])
 )
+mistakes_in_memory("global_avg_pool2d", right)

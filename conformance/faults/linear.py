@@ -8,6 +8,7 @@ from nnspec.conformance.faults import (
     disturbed_by_relu,
     fault,
     make_bias_a_buffer,
+    mistakes_in_memory,
     one_array_for_each_shape,
     save_input,
     stopped_by,
@@ -590,3 +591,6 @@ _BIASED: dict[object, bool] = {}
 def _keyed_without_bias(x, w, b):
     biased = _BIASED.setdefault((x.shape, w.shape, x.dtype), b is not None)
     return right(x, w, (np.zeros(len(w), x.dtype) if b is None else b) if biased else None)
+
+
+mistakes_in_memory("linear", right)

@@ -15,6 +15,7 @@ from nnspec.conformance.faults import (
     in_kept_memory,
     keeps_batch,
     keyed_without,
+    mistakes_in_memory,
     save_input,
     wrong,
 )
@@ -644,3 +645,6 @@ def _without_the_corner(x, **h):
     if min(h["kernel_size"]) > 1:
         view[:, :, -1, -1] = -np.inf
     return view.max((2, 3))
+
+
+mistakes_in_memory("max_pool2d", right)

@@ -9,6 +9,7 @@ from nnspec.conformance.faults import (
     as_if_contiguous,
     beginning,
     fault,
+    mistakes_in_memory,
     one_array_for_each_shape,
     register_left,
     save_input,
@@ -817,3 +818,4 @@ _wrong("mlp.law.permutation/by-place", "a feature counts less the later it comes
         _right(x * (1 / np.arange(1, x.shape[-1] + 1)).astype(x.dtype), *weights) if x.ndim else _right(x, *weights)
     )
 )
+mistakes_in_memory("mlp", Right)

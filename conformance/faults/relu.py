@@ -1,7 +1,12 @@
 """Wrong rectifiers."""
 
 import numpy as np
-from nnspec.conformance.faults import fault, register_left, wrong
+from nnspec.conformance.faults import (
+    fault,
+    mistakes_in_memory,
+    register_left,
+    wrong,
+)
 from nnspec.reference.linear import linear
 from nnspec.reference.module import Buffer, Parameter
 from nnspec.reference.relu import ReLU as Right
@@ -256,3 +261,4 @@ fault(
     linear=_linear,
     relu=_after_linear,
 )
+mistakes_in_memory("relu", right)

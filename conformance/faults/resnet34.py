@@ -3,7 +3,11 @@
 import functools
 
 import numpy as np
-from nnspec.conformance.faults import as_if_contiguous, fault
+from nnspec.conformance.faults import (
+    as_if_contiguous,
+    fault,
+    mistakes_in_memory,
+)
 from nnspec.conformance.faults.basic_block import counting_once_more, evaluating, keeping_back
 from nnspec.reference.basic_block import ResidualBlock
 from nnspec.reference.conv2d import Conv2d
@@ -517,3 +521,4 @@ def _any_channels(self, x):
 _forward("refuses.rank/batched", "one image is taken for a batch of one, and a video for its first image")(
     lambda self, x: Right.forward(self, np.resize(x, (1, 3, *x.shape[-2:])) if x.ndim != 4 else x)
 )
+mistakes_in_memory("resnet34", Right)

@@ -6,7 +6,7 @@ The steps of a failing case are its record. The script of a failure is the same 
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any, ClassVar
@@ -24,6 +24,7 @@ from nnspec.adapters.signatures import (
 )
 from nnspec.adapters.subject import Subject
 from nnspec.conformance.case import Case
+from nnspec.conformance.layouts import filled
 from nnspec.conformance.trial.record import is_complex
 from nnspec.conformance.trial.replay import Replay, variable
 from nnspec.conformance.trial.source import literal
@@ -524,6 +525,31 @@ class Spoil(Step):
     def lines(self, replay: Replay) -> Iterator[str]:
         """Write."""
         yield f"{replay.place(self.array)}[...] = nan"
+
+
+@dataclass(eq=False)
+class Dirty(Step):
+    """Freed memory filled with a number, for arrays of these sizes. Its result ends it."""
+
+    dtype: np.dtype
+    sizes: tuple[int, ...]
+    value: float
+
+    def __str__(self) -> str:
+        return f"freed memory filled with {self.value}"
+
+    def run(self, subject: Subject) -> Callable[[], None]:
+        """Fill and free."""
+        end: Callable[[], None] = subject.framework.dirty([filled(n, self.dtype, self.value) for n in self.sizes])
+        return end
+
+    def lines(self, replay: Replay) -> Iterator[str]:
+        """Fill and free."""
+        name = self.dtype.name
+        dtype = f"np.{name}" if hasattr(np, name) else repr(name)
+        signs = "" if np.isnan(self.value) else " * (-1) ** np.arange(n)"
+        value = "np.nan" if np.isnan(self.value) else repr(self.value)
+        yield f"dirty([(np.full(n, {value}){signs}).astype({dtype}) for n in {self.sizes}])"
 
 
 def steps_of(form: str, case: Case) -> list[Step]:
