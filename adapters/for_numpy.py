@@ -27,10 +27,16 @@ class NumPy(Objects):
         return array
 
     def to_numpy(self, value: Any) -> np.ndarray:
-        """Return the array itself; NumPy scalars become arrays of no dimensions."""
-        if not isinstance(value, np.ndarray | np.generic):
+        """Return the array itself; NumPy scalars become arrays of no dimensions.
+
+        An array of another library comes by DLPack, from a device as a copy.
+        """
+        if isinstance(value, np.ndarray | np.generic):
+            return np.asarray(value)
+        if not hasattr(value, "__dlpack__"):
             raise TypeError(f"returned {type(value).__name__}, expected a NumPy array")
-        return np.asarray(value)
+        on_host = value.__dlpack_device__()[0] == 1
+        return np.from_dlpack(value) if on_host else np.from_dlpack(value, device="cpu", copy=True)
 
     def versions(self) -> dict[str, str]:
         """Return NumPy's version."""

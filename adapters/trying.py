@@ -74,7 +74,10 @@ def works(subject: Subject, stem: str, watch: Watch = at_once) -> bool:
 
     def call(act: Callable[[], Any]) -> None:
         results = act()
-        framework.to_numpy(results[0] if isinstance(results, tuple | list) else results)
+        first = results[0] if isinstance(results, tuple | list) else results
+        framework.to_numpy(first)
+        if not getattr(framework, "is_array", lambda _: True)(first):
+            raise TypeError("an array of another library, which the framework can read")
 
     for attempt, act in _function_calls(subject, stem):
         try:

@@ -385,7 +385,7 @@ def test_a_file_that_cannot_be_checked_gets_a_sentence(desk, text, says):
     ("arguments", "says"),
     [
         (["nowhere.py"], "nowhere.py: there is no such file"),
-        (["pytorch"], "subject 'pytorch': expected numpy, reference, jax, jax-jit, torch, torch-compile, or a file"),
+        (["pytorch"], "subject 'pytorch': expected numpy, reference, cupy, jax, jax-jit, torch, torch-compile, or"),
         (["reference", "--block", "conv3d"], "--block conv3d: expected one of avg_pool2d"),
         (["reference", "--dtype", "float8"], "--dtype: invalid choice: 'float8'"),
         (["reference", "--profile", "slow"], "--profile: invalid choice: 'slow'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,7 @@ from jsonschema import Draft202012Validator
 from nnspec.adapters import SubjectError, Unsupported, load
 from nnspec.adapters.blame import Ended, Raised
 from nnspec.adapters.protocol import packed
+from nnspec.conformance import check
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.cli import main
@@ -72,6 +74,61 @@ def _is_of(path, command, desk):
         return path.read_bytes() == command and (path.parent / "cwd").resolve() == desk.folder
     except OSError:
         return False
+
+
+# -- the other examples ------------------------------------------------------------------------------------------------
+
+CONVOLUTION = ("conv2d.arguments.together", "conv2d.gradient.weight", "conv2d.refuses.window", "conv2d.batch.empty")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (["g++", "-O1", "-std=c++17", "-pthread", "-Wall", "-Wextra", "-Werror", EXAMPLES / "conv2d.cpp"], "3"),
+        (["rustc", "--edition", "2021", "-O", "-D", "warnings", EXAMPLES / "conv2d.rs"], ""),
+    ],
+    ids=["c++", "rust"],
+)
+def test_the_examples_in_other_languages_are_right(tmp_path, command, arguments):
+    if not shutil.which(command[0]):
+        pytest.skip(f"there is no {command[0]}")
+    subprocess.run([*command, "-o", tmp_path / "my_conv"], check=True)
+    subject = load(f"process:{tmp_path / 'my_conv'} {arguments}")
+    for outcome in (*outcomes(subject, "float32", *CONVOLUTION), *outcomes(subject, "float64", CONVOLUTION[0])):
+        assert outcome.verdict == "pass", outcome.reason
+
+
+def test_the_example_in_cuda_compiles_and_is_right_where_there_is_a_device(tmp_path):
+    if not shutil.which("nvcc"):
+        pytest.skip("there is no nvcc")
+    subprocess.run(["nvcc", "-std=c++17", "-o", tmp_path / "my_conv", EXAMPLES / "conv2d.cu"], check=True)
+    subject = load(f"process:{tmp_path / 'my_conv'}")
+    assert "vjp" in subject.lacks("conv2d", "function")
+    if not shutil.which("nvidia-smi") or subprocess.run(["nvidia-smi"], capture_output=True, check=False).returncode:
+        pytest.skip("it compiles, but there is no device to run it on")
+    report = check(f"process:{tmp_path / 'my_conv'}", block="conv2d")
+    assert report["conforms"], [r["reason"] for r in report["results"] if r["verdict"] == "fail"]
+
+
+def test_the_example_in_triton_is_right(desk):
+    pytest.importorskip("triton")
+    path = EXAMPLES.parent / "triton_conv2d.py"
+    text = """
+    import runpy, sys, torch
+    from nnspec.reference.conv2d import conv2d
+
+    x, weight, bias = torch.randn(2, 4, 5, 37), torch.randn(6, 2, 3, 2), torch.randn(6)
+    arguments = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    y = runpy.run_path(sys.argv[1])["conv2d"](*(a.to(device) for a in (x, weight, bias)), **arguments).cpu()
+    expected = conv2d(x.double().numpy(), weight.double().numpy(), bias.double().numpy(), **arguments)
+    assert y.shape == expected.shape
+    assert abs(y.numpy() - expected).max() < 1e-4
+    """
+    desk.write("compare.py", text)
+    on_device = shutil.which("nvidia-smi") and not subprocess.run(["nvidia-smi"], capture_output=True).returncode
+    done = desk.run("compare.py", path, **({} if on_device else {"TRITON_INTERPRET": "1"}))
+    assert done.code == 0, done.err
 
 
 # -- programs in Python, of a few lines --------------------------------------------------------------------------------
