@@ -232,6 +232,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _chosen(config: pytest.Config, check: Check) -> list[tuple[str, str]]:
     """In which forms and dtypes a check is to be run."""
     # before the subject is loaded: Hypothesis asks for the working directory, which the subject may take away
+    import hypothesis.stateful  # noqa: F401
     from nnspec.conformance.trial.run import forms
 
     state, blocks = _state(config), config.getoption("nnspec_block")

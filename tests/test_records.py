@@ -414,7 +414,7 @@ INTERRUPTING = """
 """
 
 
-@pytest.mark.parametrize("module", ["argparse", "numpy", "pytest", "hypothesis", "nnspec.conformance.session", "xdist"])
+@pytest.mark.parametrize("module", ["argparse", "numpy", "pytest", "ml_dtypes", "nnspec.conformance.session", "xdist"])
 def test_an_interrupt_while_something_is_imported(desk, module):
     desk.write("sitecustomize.py", INTERRUPTING)
     desk.write("layers.py", RIGHT)

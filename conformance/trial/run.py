@@ -13,9 +13,6 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from hypothesis import seed
-from hypothesis.errors import Flaky
-from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from nnspec.adapters.blame import KnownDefect, Raised, Unusable, noting_interrupts
 from nnspec.adapters.subject import Lacks, Refusal, Subject, Unsupported
 from nnspec.conformance.case import Case, minimise
@@ -277,11 +274,15 @@ def _smaller(
 
 def _machine(trial: Trial, check: Check, strategy: type, limit: int, simplify: bool) -> Outcome:
     """Run a check whose strategy is a state machine, which draws its steps as it goes."""
+    from hypothesis import seed  # where no machine runs, 0.2 s are saved
+    from hypothesis.errors import Flaky
+    from hypothesis.stateful import run_state_machine_as_test
+
     tally = Tally()
 
-    def begin() -> RuleBasedStateMachine:
+    def begin() -> Any:
         trial.begin()
-        machine: RuleBasedStateMachine = strategy()
+        machine = strategy()
         check.body(trial, machine)
         tally.judged += 1
         return machine
@@ -305,7 +306,7 @@ def _declined(declined: Unsupported) -> Outcome:
     return Outcome("unsupported" if isinstance(declined, Lacks) else "not run", reason=reason_of(declined))
 
 
-def _failure(error: Mismatch | Flaky) -> Mismatch:
+def _failure(error: Exception) -> Mismatch:
     """Return the Mismatch that ended a machine. Raises the error if it is no result of the subject's."""
     if isinstance(error, Mismatch):
         return error

@@ -10,33 +10,37 @@ import itertools
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, Verbosity, settings
 from nnspec.adapters.subject import Unsupported
 from nnspec.conformance.case import Case
 from nnspec.conformance.drawing import LENGTH, Decision, Draw, Made
 from nnspec.conformance.levels import Level, levels
 
+if TYPE_CHECKING:
+    from hypothesis import settings
+
 PROFILES = {"quick": 20, "ci": 100, "deep": 1000}  # cases per check
 CANDIDATES = 8  # rows of which a check that spreads its cases takes one
 CALLS = 400  # cases that are tried to make a failing one smaller
 TAILS = 2  # random rows of later bytes that are tried with each smaller value of a decision
-SETTINGS = settings(
-    deadline=None,
-    database=None,
-    report_multiple_bugs=False,
-    print_blob=False,
-    verbosity=Verbosity.quiet,
-    suppress_health_check=list(HealthCheck),
-)
 
 
 def settings_of(examples: int, simplify: bool) -> settings:
     """Return Hypothesis's settings for so many runs of a state machine. `simplify`: it makes a failing run smaller."""
-    phases = (Phase.generate, Phase.shrink) if simplify else (Phase.generate,)
-    return settings(SETTINGS, max_examples=examples, phases=phases)
+    from hypothesis import HealthCheck, Phase, Verbosity, settings  # where no machine runs, 0.2 s are saved
+
+    return settings(
+        max_examples=examples,
+        phases=(Phase.generate, Phase.shrink) if simplify else (Phase.generate,),
+        deadline=None,
+        database=None,
+        report_multiple_bugs=False,
+        print_blob=False,
+        verbosity=Verbosity.quiet,
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 def rows(seeded: int, count: int) -> Iterator[bytes]:
