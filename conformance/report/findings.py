@@ -7,11 +7,13 @@ broken, each requirement i by itself,
 
     p(i | r) = (the number of r's faults that break i + b) / (the number of r's faults + 1)
 
-b is what one more fault, yet unknown, is taken to do: it breaks r itself, and i as often as any fault of the block.
+b is what one more fault, yet unknown, is taken to do: it breaks r itself, and i as often as the faults in requirements
+of the same name in other blocks, and any fault of the block, do.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -129,17 +131,38 @@ def ranked(block: str, signs: Collection[str], known: Broken) -> list[str]:
     """Return the broken requirements of a block, without its name, the most probable cause first."""
     faults = {key: broken for key, broken in known.items() if block_of(key) == block}
     often = {i: sum(i in broken for broken in faults.values()) / max(1, len(faults)) for i in signs}
+    least = 1 / (len(faults) + 1)
 
     def log_probability(name: str) -> float:
         own = [broken for key, broken in faults.items() if key.partition("/")[0] == f"{block}.{name}"]
         total = 0.0
         for i in signs:
-            more = 1.0 if i.rstrip("!") == name else max(often[i], 1 / (len(faults) + 1))
+            more = 1.0 if i.rstrip("!") == name else max(_elsewhere(block, name, i, often[i]), least)
             total += math.log((sum(i in broken for broken in own) + more) / (len(own) + 1))
         return total
 
     names = list(dict.fromkeys(i.rstrip("!") for i in signs))
     return sorted(names, key=lambda name: (-round(log_probability(name), 9), _on_page(block, name)))
+
+
+def _elsewhere(block: str, name: str, i: str, often: float) -> float:
+    """Return how often the faults of this name in other blocks that have requirement i break it.
+
+    One more of them is taken to break it as often as any fault of this block.
+    """
+    known = requirements()
+    alike = [i in b for stem, b in _of_name()[name] if stem != block and f"{stem}.{i.rstrip('!')}" in known]
+    return (sum(alike) + often) / (len(alike) + 1)
+
+
+@functools.cache
+def _of_name() -> Mapping[str, list[tuple[str, Collection[str]]]]:
+    """Return the faults in requirements of each name: their blocks, and what each of them breaks."""
+    found = defaultdict(list)
+    for key, broken in broken_by_faults().items():
+        stem = block_of(key)
+        found[key.partition("/")[0].removeprefix(f"{stem}.")].append((stem, broken))
+    return found
 
 
 def _on_page(block: str, name: str) -> int:
