@@ -36,21 +36,31 @@ def levels(case: Case) -> Iterator[Level]:
     if signature.of_rank:
         yield "rank", str(x.ndim)
     for name, value in arguments.items():
-        if name != EQUATION:
-            yield from _of_argument(name, value, signature.arguments.get(name))
+        if name == EQUATION:
+            yield "operands", str(min(value.count(","), 2) + 1)
+        elif name in signature.arguments:
+            yield from _of_argument(name, value, signature.arguments[name])
     floats = [a for a in case.arrays.values() if a is not None and is_floating(a.dtype)]
     yield "values", "finite" if all(np.isfinite(a).all() for a in floats) else "special"
-    for name in case.arrays:
-        if signature.function or name == "x" or name.startswith(COTANGENT):  # a module copies its parameters
-            yield name, ABSENT if (array := case.arrays[name]) is None else _handed_as(case.layouts.get(name), array)
-    for axis, size in enumerate(x.shape[:AXES]):
+    for name in _named(case):
+        yield name, ABSENT if (array := case.arrays[name]) is None else _handed_as(case.layouts.get(name), array)
+    for axis, size in enumerate(x.shape[: 2 if EQUATION in arguments else AXES]):
         yield f"x axis {axis}", str(size) if size < 3 else "3 or 4" if size < 5 else "5 or more"
     if "weight" in case.arrays and "stride" in arguments:
         yield from _of_windows(case, arguments)
 
 
+def _named(case: Case) -> list[str]:
+    """Return the arrays whose layouts are levels: of an equation's operands the first two."""
+    if EQUATION in case.arguments:
+        first = [name for name in case.arrays if not name.startswith(COTANGENT)][:2]
+        return [name for name in case.arrays if name in first or name.startswith(COTANGENT)]
+    copied = not SIGNATURES[case.stem].function  # a module copies its parameters
+    return [name for name in case.arrays if not copied or name == "x" or name.startswith(COTANGENT)]
+
+
 def _of_argument(name: str, value: Any, neutral: Any) -> Iterator[Level]:
-    if isinstance(neutral, bool):
+    if isinstance(value, bool):
         yield name, str(value)
         return
     if value is None or isinstance(neutral, float) or name == "divisor_override":

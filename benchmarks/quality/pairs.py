@@ -28,6 +28,7 @@ from nnspec.adapters.names import LONG
 from nnspec.adapters.signatures import EQUATION, SIGNATURES, TANGENT
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import load_checks
+from nnspec.conformance.layouts import EXPANDED
 from nnspec.conformance.levels import LAYOUTS, SIZES, Level, levels
 from nnspec.conformance.requirements import CHECKS, Check
 from nnspec.conformance.trial.run import forms
@@ -35,7 +36,8 @@ from nnspec.conformance.trial.steps import Call, Derivatives, Step
 from nnspec.conformance.trial.trial import Trial
 
 LEAST = 3  # cases of each pair
-BLOCKS = tuple(stem for stem, signature in SIGNATURES.items() if signature.function or stem in ("mlp", "basic_block"))
+COMPOSED = ("mlp", "basic_block")
+BLOCKS = tuple(stem for stem, signature in SIGNATURES.items() if signature.function or stem in COMPOSED)
 Pair = tuple[Level, Level]
 SPECIAL = ("values", "special")
 DEPTHWISE = (("channels", "depthwise"), ("channels", "depthwise with multiplier"))
@@ -60,7 +62,21 @@ RULES = (
     Rule("a level excludes the others of its kind", lambda stem, a, b: a[0] == b[0]),
     Rule(
         "an array without elements lies in one way; the result's batch is that of x",
-        lambda stem, a, b: a == ("x axis 0", "0") and b[0] in ("x", "cotangent", "a") and b[1] in LAYOUTS[1:],
+        lambda stem, a, b: (
+            a == ("x axis 0", "0") and b[0] in ("a" if stem == "einsum" else ("x", "cotangent")) and b[1] in LAYOUTS[1:]
+        ),
+    ),
+    Rule("one operand has no second", lambda stem, a, b: a == ("operands", "1") and b[0] == "b"),
+    Rule(
+        "what an infinity gives depends on the order in which three operands are multiplied",
+        lambda stem, a, b: a == ("operands", "3") and b == SPECIAL,
+    ),
+    Rule(
+        "a block of blocks leaves special values to their checks", lambda stem, a, b: stem in COMPOSED and a == SPECIAL
+    ),
+    Rule(
+        "a sum may take out a factor that repeats, which gives another value where one is not finite",
+        lambda stem, a, b: a == SPECIAL and b[1] == EXPANDED,
     ),
     Rule("no element is special where there is none", lambda stem, a, b: {a, b} == {("x axis 0", "0"), SPECIAL}),
     Rule("channels last needs three axes", lambda stem, a, b: a == ("rank", "2") and b[1] == "channels last"),

@@ -320,7 +320,7 @@ test_gradient_x = gradient(
     "avg_pool2d.gradient.x",
     laws_of_gradients.values("x"),
     "All arguments at once; windows that overlap, and elements that none of them covers.",
-    kernels=(2, 3, 4, 1, 1),
+    kernels=(2, 3, 4),
     spread=True,
     effort=0.5,  # many layouts of x and cotangent
     channels=(1, 2, 17),
@@ -334,7 +334,9 @@ test_gradient_divisor = gradient(
     kernels=(3, 4, 5),
     needs="ceil_mode",
 )
-test_gradient_like_operand = gradient("avg_pool2d.gradient.like-operand", laws_of_gradients.is_like_operand)
+test_gradient_like_operand = gradient(
+    "avg_pool2d.gradient.like-operand", laws_of_gradients.is_like_operand, kernels=(1, 1, 2, 3), effort=0.5, spread=True
+)
 test_gradient_layout = gradient("avg_pool2d.gradient.layout", laws_of_gradients.ignores_layout)
 test_gradient_unchanged = gradient("avg_pool2d.gradient.unchanged", laws_of_gradients.leaves_operands)
 test_gradient_batch = gradient("avg_pool2d.gradient.batch", laws_of_gradients.judges_images_alone)
@@ -348,6 +350,7 @@ test_gradient_special = gradient(
     cases=specials,
     of=gradients,
     operand="cotangent",
+    kernels=(1, 1, 2, 3),
     channels=(1, 2, 3, 5),
     spread=True,
 )

@@ -24,6 +24,8 @@ from nnspec.conformance.trial.trial import Built, Trial
 
 NORMS = ("bn1", "bn2", "downsample.1")
 
+BOTH = (False, True)  # modes
+
 
 @composite
 def cases(
@@ -37,23 +39,31 @@ def cases(
     signed: bool = True,
     batch: int = 1,
     modes: tuple[bool, ...] = (False,),
+    more: tuple[int, ...] = (),
 ):
     """A block with its whole state. Norms not in `norms` are as new. Unless `signed`, nothing is ever negative.
 
-    `channels` says whether as many go out as come in: "same", "other" or "any". In training there are two images, so
-    that every norm sees more than one value.
+    `channels` says whether as many go out as come in: "same", "other" or "any". In training an image has several pixels
+    or there are two images, so that every norm sees more than one value. `more` are numbers of images, channels and
+    windows beside 1 to 4.
     """
     stride = draw(any_of(*([1] if "stride" in lacks else strides)))
-    inputs = draw(dimension(1, 2, 3))
-    outputs = inputs if channels == "same" else draw(dimension(1, 2, 3))
+    inputs = draw(dimension(1, 2, 3, *more))
+    outputs = inputs if channels == "same" else draw(dimension(1, 2, 3, *more))
     if channels == "other" and outputs == inputs:
         outputs = inputs % 3 + 1
-    size = [(draw(dimension(1, 2, 3, 4)) - 1) * stride + 1 + draw(integers(0, stride - 1)) for _ in range(2)]
+    size = [(draw(dimension(1, 2, 3, 4, *more)) - 1) * stride + 1 + draw(integers(0, stride - 1)) for _ in range(2)]
     training = draw(any_of(*modes))
     values = draw(data(dtype))
     sign = (lambda a: a) if signed else np.abs
 
-    arrays = {"x": sign(values.inputs(draw(dimension(*range(2 if training else batch, 4))), inputs, *size))}
+    arrays = {
+        "x": sign(
+            values.inputs(
+                draw(dimension(*range(2 if training and max(size) <= stride else batch, 4), *more)), inputs, *size
+            )
+        )
+    }
     shapes = {"1": (outputs, inputs, 3, 3), "2": (outputs, outputs, 3, 3)}
     for number, shape in shapes.items():
         arrays[f"conv{number}.weight"] = sign(values.weights(*shape))
@@ -226,7 +236,7 @@ def test_stride_once(subject: Trial, case: Case) -> None:
 # -- modes and state ---------------------------------------------------------------------------------------------------
 
 
-@requirement("basic_block.mode.train", cases, batch=2, modes=(True,))
+@requirement("basic_block.mode.train", cases, modes=(True,), more=(5,))
 def test_mode_train(subject: Trial, case: Case) -> None:
     """Built in evaluation and put in training: the statistics of the batch count, and move those kept."""
     block = subject.build(case.but(training=False)).train()
@@ -237,7 +247,7 @@ def test_mode_train(subject: Trial, case: Case) -> None:
         subject.expect(state[key], Expected.exactly(np.array(1)), f"{key}, after the call,")
 
 
-@requirement("basic_block.mode.eval", cases)
+@requirement("basic_block.mode.eval", cases, more=(5,))
 def test_mode_eval(subject: Trial, case: Case) -> None:
     """Built in training and put in evaluation: the statistics kept count, and stay."""
     block = subject.build(case.but(training=True)).eval()
@@ -302,15 +312,15 @@ def test_init_range(subject: Trial, case: Case) -> None:
 # -- results and operands ----------------------------------------------------------------------------------------------
 
 
-test_output_dtype = law("basic_block.output.dtype", laws.keeps_dtype, modes=(False, True))
+test_output_dtype = law("basic_block.output.dtype", laws.keeps_dtype, modes=BOTH, more=(5,), effort=1, spread=True)
 test_output_fresh = law("basic_block.output.fresh", laws.is_fresh)
-test_input_unchanged = law("basic_block.input.unchanged", laws.leaves_operands, modes=(False, True))
+test_input_unchanged = law("basic_block.input.unchanged", laws.leaves_operands, modes=BOTH)
 test_input_layout = law("basic_block.input.layout", laws.ignores_layout)
 test_memory_in_bounds = law("basic_block.memory.in-bounds", laws_of_memory.stays_in_bounds)
 test_memory_all_written = law("basic_block.memory.all-written", laws_of_memory.writes_everything)
 test_memory_alignment = law("basic_block.memory.alignment", laws_of_memory.ignores_alignment)
 test_batch_independent = law("basic_block.batch.independent", laws.judges_images_alone)
-test_batch_empty = law("basic_block.batch.empty", laws.returns_no_images, modes=(False, True))
+test_batch_empty = law("basic_block.batch.empty", laws.returns_no_images, modes=BOTH, more=(5,), spread=True)
 
 
 @requirement("basic_block.call.stateless", cases)
@@ -324,8 +334,6 @@ test_call_neighbours = law("basic_block.call.neighbours", laws.ignores_neighbour
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------
-
-BOTH = (False, True)  # modes
 
 
 def gradients(*, dtype: str, lacks: frozenset[str], **choices: Any) -> Decision[Case]:
@@ -366,13 +374,13 @@ def of_part(case: Case, *parts: str) -> list[str]:
     return [n for n in case.arrays if n.startswith(tuple(f"{part}." for part in parts)) and ".running" not in n]
 
 
-@requirement("basic_block.gradient.x", gradients, needs="vjp", modes=BOTH)
+@requirement("basic_block.gradient.x", gradients, needs="vjp", modes=BOTH, more=(5,), spread=True)
 def test_gradient_x(subject: Trial, case: Case) -> None:
     """What comes back through the branch and what comes back through the shortcut add up."""
     gradients_equal_reference(subject, case, ["x"])
 
 
-@requirement("basic_block.gradient.parameters", gradients, needs="vjp", modes=BOTH)
+@requirement("basic_block.gradient.parameters", gradients, needs="vjp", modes=BOTH, more=(5,), spread=True)
 def test_gradient_parameters(subject: Trial, case: Case) -> None:
     """Every kernel, and the weight and the bias of every norm."""
     gradients_equal_reference(subject, case, expected_gradients(case).keys() - {"x"})
@@ -456,7 +464,9 @@ test_gradient_layout = gradient("basic_block.gradient.layout", laws_of_gradients
 test_gradient_unchanged = gradient("basic_block.gradient.unchanged", laws_of_gradients.leaves_operands, modes=BOTH)
 test_gradient_frozen = gradient("basic_block.gradient.frozen", laws_of_gradients.ignores_frozen, effort=8, modes=BOTH)
 test_gradient_batch = gradient("basic_block.gradient.batch", laws_of_gradients.judges_images_alone)
-test_gradient_empty = gradient("basic_block.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
+test_gradient_empty = gradient(
+    "basic_block.gradient.empty", laws_of_gradients.is_nothing_for_no_images, modes=BOTH, more=(5,), spread=True
+)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

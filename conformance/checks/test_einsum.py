@@ -177,6 +177,7 @@ test_contraction_value = law(
     "Shared and summed, wherever it stands.",
     sweeps=True,
     roles={"contracted": (1, 2), "outer": (0, 2)},
+    sizes=(2, 3, 4, 5),
 )
 test_private_summed = law(
     "einsum.private.summed",
@@ -248,6 +249,8 @@ test_ellipsis_kept = law(
     "The same axes in every operand that has any.",
     roles=FEW,
     operands=(1, 2),
+    sizes=(2, 3, 4, 5),
+    spread=True,
     ellipsis="kept",
 )
 test_ellipsis_broadcast = law(
@@ -334,9 +337,10 @@ test_operands_three = law(
     "einsum.operands.three",
     laws.equals_reference,
     "Labels shared by two, three and four.",
-    roles={"contracted": (1, 2), "batch": (0, 1), "outer": (0, 2), "private": (0, 1)},
+    roles={"contracted": (1, 2), "batch": (0, 2), "outer": (0, 2), "private": (0, 1)},
     operands=(3, 4),
-    sizes=(2, 3),
+    sizes=(2, 3, 5),
+    spread=True,
 )
 test_operands_scalar = law(
     "einsum.operands.scalar",
@@ -395,14 +399,24 @@ def test_complex_value(subject: Trial, case: Case) -> None:
         raise Mismatch(message, holds=f"result.dtype.name == '{case['a'].dtype}'")
 
 
+@composite
+def emptied(draw, **choices: Any):
+    """Cases with axes of size 0; or with one such axis of the first operand alone, which is summed."""
+    if not draw(booleans()):
+        return draw(cases(**choices))
+    case = draw(cases(**{**choices, "sizes": (2, 3, 1, 5)}))
+    return case.but(a=np.zeros((0, *case["a"].shape), case["a"].dtype), equation=f"z{case['equation']}")
+
+
 test_contraction_empty = law(
     "einsum.contraction.empty",
     laws.equals_reference,
     "Sums of nothing, beside axes of something.",
-    roles={"contracted": (0, 1), "private": (1, 1)},
+    cases=emptied,
+    roles={"contracted": (0, 1), "private": (1, 1), "outer": (0, 4)},
     operands=(1, 3),
     sizes=(0,),
-    effort=2,
+    spread=True,
 )
 
 
@@ -417,8 +431,9 @@ test_arguments_together = law(
     sweeps=True,
     roles={**EVERYTHING, "diagonal": (0, 2)},
     operands=(1, 3),
-    sizes=(2, 3),
+    sizes=(2, 3, 1),
     ellipsis="any",
+    spread=True,
 )
 test_special_value = law(
     "einsum.special.value",
@@ -428,7 +443,9 @@ test_special_value = law(
     of=cases,
     operand="a",
     roles=TWO_FACTORS,
-    effort=2,
+    operands=(1, 2),
+    sizes=(2, 3, 1, 5),
+    spread=True,
 )
 
 
@@ -500,10 +517,10 @@ test_output_empty = law(
     "einsum.output.empty",
     laws.equals_reference,
     "A shape, and nothing in it.",
-    roles={"outer": (1, 2), "batch": (0, 1), "private": (0, 1)},
+    roles={"outer": (1, 4), "batch": (0, 1), "private": (0, 1)},
     operands=(1, 4),
-    sizes=(0,),
-    effort=2,
+    sizes=(0, 0, 2, 5),
+    spread=True,
 )
 test_output_dtype = law("einsum.output.dtype", laws.keeps_dtype, roles=ONCE, operands=(1, 3), sizes=(2, 3))
 
@@ -643,7 +660,10 @@ test_gradient_operand = gradient(
     "einsum.gradient.operand",
     laws_of_gradients.values(),
     "Of two operands, each: matrix products, with a batch and without, and outer products.",
-    roles={"contracted": (0, 2), "batch": (0, 1), "outer": (0, 2)},
+    roles={"contracted": (0, 2), "batch": (0, 2), "outer": (0, 2)},
+    sizes=(2, 3, 1, 5),
+    effort=0.5,  # many layouts of operands and cotangent
+    spread=True,
 )
 test_gradient_three = gradient(
     "einsum.gradient.three",
@@ -660,6 +680,8 @@ test_gradient_private = gradient(
     "Along a label of its own.",
     roles={"private": (1, 2), "outer": (0, 1), "contracted": (0, 1)},
     operands=(1, 2),
+    sizes=(2, 3, 4, 5),
+    spread=True,
 )
 
 
@@ -684,6 +706,7 @@ test_gradient_broadcast = gradient(
     laws_of_gradients.values(),
     "Sizes of 1 under labels that are kept, and under labels that are summed.",
     roles={"batch": (0, 2), "contracted": (0, 2), "outer": (0, 1)},
+    spread=True,
     broadcast=("batch", "contracted"),
     rarely=True,
     operands=(2, 3),
@@ -729,10 +752,12 @@ test_gradient_empty = gradient(
     "einsum.gradient.empty",
     laws_of_gradients.values(),
     "Labels of size 0, summed and kept, beside others.",
-    roles={"contracted": (0, 1), "private": (0, 1), "outer": (0, 2), "batch": (0, 1)},
+    roles={"contracted": (0, 1), "private": (0, 1), "outer": (0, 4), "batch": (0, 1)},
     operands=(1, 3),
-    sizes=(0, 0, 2),
-    effort=1,
+    of=emptied,
+    sizes=(0, 0, 2, 5),
+    effort=0.5,  # many layouts of operands and cotangent
+    spread=True,
 )
 test_gradient_together = gradient(
     "einsum.gradient.together",
@@ -740,8 +765,9 @@ test_gradient_together = gradient(
     "Every role and the ellipsis at once.",
     roles={**EVERYTHING, "diagonal": (0, 2)},
     operands=(1, 3),
-    sizes=(2, 3),
+    sizes=(2, 3, 1),
     ellipsis="any",
+    spread=True,
 )
 test_gradient_special = gradient(
     "einsum.gradient.special",
@@ -751,7 +777,9 @@ test_gradient_special = gradient(
     of=gradients,
     operand="cotangent",
     roles=TWO_FACTORS,
-    effort=2,
+    operands=(1, 2),
+    sizes=(2, 3, 1, 5),
+    spread=True,
 )
 test_gradient_like_operand = gradient(
     "einsum.gradient.like-operand",

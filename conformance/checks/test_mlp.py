@@ -38,6 +38,7 @@ SWEEPS["mlp"] = Sweep(
     names={"rows0": "rows", "features0": "in_features", "features1": "hidden_features", "features2": "out_features"},
     axes=(("features0",), ("features1",), ("features2",), ("rows0",), ("features0", "features1")),
 )
+LONGER = (1, 2, 3, 5)  # sizes of leading dimensions
 ALL = ("leading", "hidden", "hidden bias", "output", "output bias")
 
 
@@ -49,6 +50,7 @@ def cases(
     lacks: frozenset[str] = frozenset(),
     vary: tuple[str, ...] = ALL,
     features: tuple[int, ...] = (2, 3, 4),
+    rows: tuple[int, ...] = (1, 2, 3, 4),
     batch: int = 1,
     kinds: tuple[str, ...] = KINDS,
     depth: tuple[int, ...] = (1,),
@@ -62,7 +64,7 @@ def cases(
     inputs = draw(dimension(*features, of="features"))
     sizes = [inputs, *(draw(dimension(inputs, *features, of="features")) for _ in range(draw(any_of(*depth)) + 1))]
     if "leading" in vary:
-        leading = tuple(draw(lists(dimension(1, 2, 3, 4, of="rows"), min_size=batch > 1, max_size=3)))
+        leading = tuple(draw(lists(dimension(*rows, of="rows"), min_size=batch > 1, max_size=3)))
         leading = leading and (max(batch, leading[0]), *leading[1:])
     else:
         leading = (draw(dimension(*range(batch, 4), of="rows")),)
@@ -138,7 +140,14 @@ def test_output_bias(subject: Trial, case: Case) -> None:
 
 
 test_arguments_together = law(
-    "mlp.arguments.together", laws.equals_reference, "Everything at once.", features=(1, 2, 3, 17, 65), sweeps=True
+    "mlp.arguments.together",
+    laws.equals_reference,
+    "Everything at once.",
+    features=(1, 2, 3, 17, 65),
+    rows=LONGER,
+    effort=0.5,
+    spread=True,
+    sweeps=True,
 )
 
 
@@ -249,6 +258,8 @@ test_output_size = law(
     laws.has_shape(lambda case: (*case["x"].shape[:-1], outputs(case))),
     "The leading dimensions, then O.",
     features=(1, 2, 3),
+    rows=LONGER,
+    spread=True,
 )
 
 
@@ -282,7 +293,7 @@ def empty(draw, *, dtype: str, lacks: frozenset[str]):
 
 
 test_batch_empty = law(
-    "mlp.batch.empty", laws.equals_reference, "No vectors in, no vectors out.", cases=empty, effort=2
+    "mlp.batch.empty", laws.equals_reference, "No vectors in, no vectors out.", cases=empty, spread=True
 )
 
 
@@ -368,6 +379,8 @@ test_gradient_x = gradient(
     laws_of_gradients.values("x"),
     "Through the second layer, the rectifier and the first layer.",
     features=(1, 2, 3, 17),
+    rows=LONGER,
+    spread=True,
     sweeps=True,
 )
 
@@ -395,7 +408,12 @@ test_gradient_first_weight = gradient(
     features=(1, 2, 3, 17),
 )
 test_gradient_first_bias = gradient(
-    "mlp.gradient.first-bias", laws_of_gradients.values("fc1.bias"), "What came back to the hidden layer."
+    "mlp.gradient.first-bias",
+    laws_of_gradients.values("fc1.bias"),
+    "What came back to the hidden layer.",
+    features=(1, 2, 3, 5),
+    rows=LONGER,
+    spread=True,
 )
 test_gradient_second_weight = gradient(
     "mlp.gradient.second-weight",
@@ -403,7 +421,14 @@ test_gradient_second_weight = gradient(
     "The cotangent times the rectified hidden values.",
     features=(1, 2, 3, 17),
 )
-test_gradient_second_bias = gradient("mlp.gradient.second-bias", laws_of_gradients.values("fc2.bias"), "The cotangent.")
+test_gradient_second_bias = gradient(
+    "mlp.gradient.second-bias",
+    laws_of_gradients.values("fc2.bias"),
+    "The cotangent.",
+    features=(1, 2, 3, 5),
+    rows=LONGER,
+    spread=True,
+)
 test_gradient_like_operand = gradient(
     "mlp.gradient.like-operand", laws_of_gradients.is_like_operand, features=(1, 2, 3)
 )
@@ -415,7 +440,7 @@ test_gradient_layout = gradient("mlp.gradient.layout", laws_of_gradients.ignores
 test_gradient_unchanged = gradient("mlp.gradient.unchanged", laws_of_gradients.leaves_operands)
 test_gradient_frozen = gradient("mlp.gradient.frozen", laws_of_gradients.ignores_frozen)
 test_gradient_batch = gradient("mlp.gradient.batch", laws_of_gradients.judges_images_alone)
-test_gradient_empty = gradient("mlp.gradient.empty", laws_of_gradients.is_nothing, of=empty)
+test_gradient_empty = gradient("mlp.gradient.empty", laws_of_gradients.is_nothing, of=empty, effort=1, spread=True)
 
 
 @requirement("mlp.depth.gradient", gradients, needs="vjp", depth=DEEP)

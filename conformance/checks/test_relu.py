@@ -36,7 +36,7 @@ def cases(
     batch: int = 1,
 ):
     """An array of values of both signs, with as many axes as `axes` says and no size below `smallest`."""
-    shape = draw(lists(dimension(*range(smallest, 5)), min_size=axes[0], max_size=axes[1]))
+    shape = draw(lists(dimension(*range(smallest, 4), 5), min_size=axes[0], max_size=axes[1]))
     values = draw(data(dtype, ("integers", "normal")))
     return Case("relu", {"x": values.inputs(*([max(batch, shape[0]), *shape[1:]] if shape else ()))})
 
@@ -44,7 +44,7 @@ def cases(
 @composite
 def scaled(draw, *, dtype: str, lacks: frozenset[str], sign: int, special: tuple[str, ...]):
     """Values of one sign and of every magnitude that a normal number may have, some of `special` among them."""
-    case = draw(cases(dtype=dtype))
+    case = draw(cases(dtype=dtype, axes=(1, 4)))
     x = np.abs(_of_every_magnitude(draw, case["x"]))
     form = STORED[dtype]
     named = {"zero": 0.0, "largest": form.largest, "smallest": form.tiny, "infinite": np.inf}
@@ -54,7 +54,7 @@ def scaled(draw, *, dtype: str, lacks: frozenset[str], sign: int, special: tuple
 @composite
 def spiked(draw, *, dtype: str, lacks: frozenset[str], spikes: tuple[float, ...]):
     """Ordinary values with at least one of the spikes among them."""
-    case = draw(cases(dtype=dtype))
+    case = draw(cases(dtype=dtype, axes=(1, 4)))
     return case.but(x=_among(draw, case["x"], list(spikes), least=1))
 
 
@@ -87,13 +87,13 @@ law = Laws(cases, expected)
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
-@requirement("relu.positive.kept", scaled, sign=1, special=("largest", "smallest"), sweeps=True)
+@requirement("relu.positive.kept", scaled, sign=1, special=("largest", "smallest"), sweeps=True, spread=True)
 def test_positive_kept(subject: Trial, case: Case) -> None:
     """From the smallest normal number to the largest, to the last bit."""
     subject.expect(subject(case), Expected.exactly(case["x"]))
 
 
-@requirement("relu.negative.zero", scaled, sign=-1, special=("zero", "largest", "smallest"), sweeps=True)
+@requirement("relu.negative.zero", scaled, sign=-1, special=("zero", "largest", "smallest"), sweeps=True, spread=True)
 def test_negative_zero(subject: Trial, case: Case) -> None:
     """From zero to the most negative number."""
     subject.expect(subject(case), Expected.exactly(np.zeros_like(case["x"])))
@@ -105,10 +105,16 @@ test_nan_propagates = law(
     "NaN where NaN was, and nowhere else.",
     cases=spiked,
     spikes=(np.nan,),
+    spread=True,
     alternatives={"0": alternatives.gives(lambda case: expected(case.map(lambda a: np.where(np.isnan(a), 0, a))))},
 )
 test_infinite_value = law(
-    "relu.infinite.value", laws.equals_reference, "∞ for ∞, 0 for −∞.", cases=spiked, spikes=(np.inf, -np.inf)
+    "relu.infinite.value",
+    laws.equals_reference,
+    "∞ for ∞, 0 for −∞.",
+    cases=spiked,
+    spikes=(np.inf, -np.inf),
+    spread=True,
 )
 
 
@@ -143,6 +149,7 @@ test_output_size = law(
     "The input's shape, from no axes to five, with elements and without.",
     smallest=0,
     axes=(0, 5),
+    spread=True,
 )
 
 
@@ -171,7 +178,7 @@ def test_batch_independent(subject: Trial, case: Case) -> None:
     laws.judges_images_alone(subject, flat, expected)
 
 
-@requirement("relu.batch.empty", cases, effort=2)
+@requirement("relu.batch.empty", cases, axes=(1, 4), spread=True)
 def test_batch_empty(subject: Trial, case: Case) -> None:
     """No rows in, no rows out."""
     laws.equals_reference(subject, case.but(x=case["x"][:0]), expected)
@@ -235,6 +242,8 @@ test_gradient_positive = gradient(
     of=scaled,
     sign=1,
     special=LIMITS,
+    effort=0.5,  # many layouts of x and cotangent
+    spread=True,
 )
 test_gradient_negative = gradient(
     "relu.gradient.negative",
@@ -243,6 +252,8 @@ test_gradient_negative = gradient(
     of=scaled,
     sign=-1,
     special=LIMITS,
+    effort=0.5,  # many layouts of x and cotangent
+    spread=True,
 )
 
 
@@ -258,6 +269,7 @@ test_gradient_zero = gradient(
     "0 and −0 among other numbers.",
     of=spiked,
     spikes=(0.0, -0.0),
+    spread=True,
     alternatives={"0.5": _halved_at_zero},
 )
 test_gradient_infinite_cotangent = gradient(
@@ -265,10 +277,12 @@ test_gradient_infinite_cotangent = gradient(
     laws_of_gradients.values("x"),
     "On either side of 0.",
     cotangents=(np.inf, -np.inf, np.nan),
+    axes=(1, 4),
+    spread=True,
 )
 test_gradient_range = gradient("relu.gradient.range", laws_of_gradients.keeps_subnormals, cases=wholes, of=gradients)
 test_gradient_like_operand = gradient(
-    "relu.gradient.like-operand", laws_of_gradients.is_like_operand, smallest=0, axes=(0, 5)
+    "relu.gradient.like-operand", laws_of_gradients.is_like_operand, smallest=0, axes=(0, 5), effort=1, spread=True
 )
 
 
@@ -276,7 +290,9 @@ test_gradient_layout = gradient("relu.gradient.layout", laws_of_gradients.ignore
 
 
 test_gradient_unchanged = gradient("relu.gradient.unchanged", laws_of_gradients.leaves_operands)
-test_gradient_empty = gradient("relu.gradient.empty", laws_of_gradients.is_nothing_for_no_images)
+test_gradient_empty = gradient(
+    "relu.gradient.empty", laws_of_gradients.is_nothing_for_no_images, axes=(1, 4), spread=True
+)
 
 
 # -- the module --------------------------------------------------------------------------------------------------------
