@@ -44,6 +44,10 @@ class KnownDefect(Unsupported):
     """A call that is not made, because a defect of the framework itself would end the process."""
 
 
+class OutOfDomain(Unsupported):
+    """A call that is not made, because it lies outside the domain that the subject declares."""
+
+
 class Raised(Exception):
     """The subject's code raised `error`."""
 

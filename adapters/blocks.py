@@ -20,6 +20,7 @@ from nnspec.adapters.blame import Unsupported, told
 from nnspec.adapters.calling import in_page_order, vjp_in_page_order
 from nnspec.adapters.claims import Difference
 from nnspec.adapters.declarations import Fields, read_claim, read_differences
+from nnspec.adapters.domains import Domain, read_domain
 from nnspec.adapters.names import nearest
 from nnspec.adapters.signatures import SIGNATURES
 
@@ -41,13 +42,14 @@ def block(
     gradients: bool = True,
     unsupported: tuple[type[Exception], ...] = (),
     differs: Mapping[str, Any] | None = None,
+    domain: Mapping[str, Any] | None = None,
 ) -> Callable[[Function], Function]:
     """Declare the block that a function is; return a decorator, after which it takes and returns the page's layouts.
 
-    `layout` orders the axes of images, `kernel` those of `weight`. `dtypes`, `accuracy`, `gradients` and `differs` mean
-    what DTYPES, ACCURACY, GRADIENTS and DIFFERS mean in a file, for this block alone. The function is treated as if it
-    had no arguments or operands in `lacks`. A call that raises one of the `unsupported` exceptions is counted as
-    declined. Raises ValueError for a block, a layout or a claim that nnspec does not know.
+    `layout` orders the axes of images, `kernel` those of `weight`. `dtypes`, `accuracy`, `gradients`, `differs` and
+    `domain` mean what DTYPES, ACCURACY, GRADIENTS, DIFFERS and DOMAIN mean in a file, for this block alone. The
+    function is treated as if it had no arguments or operands in `lacks`. A call that raises one of the `unsupported`
+    exceptions is counted as declined. Raises ValueError for a block, a layout or a claim that nnspec does not know.
     """
     signature = SIGNATURES.get(stem)
     if signature is None or signature.function is None:
@@ -65,12 +67,12 @@ def block(
     claims: Fields = {} if dtypes is None else read_claim("DTYPES", dtypes)
     claims |= read_claim("ACCURACY", accuracy) if accuracy else {}
     claims |= {} if gradients else read_claim("GRADIENTS", gradients)
-    answers = read_differences(differs or {})
+    answers, claimed = read_differences(differs or {}), read_domain(stem, domain) if domain is not None else None
 
     def decorate(function: Function) -> Function:
         if inspect.isclass(function) or not callable(function):
             raise ValueError(f"@block({stem!r}): expected a function, not {function!r}")
-        return Block(stem, layout, own, lacking, unsupported, claims, answers, function).adapted()
+        return Block(stem, layout, own, lacking, unsupported, claims, answers, claimed, function).adapted()
 
     return decorate
 
@@ -93,6 +95,7 @@ class Block:
     unsupported: tuple[type[Exception], ...]
     claims: Fields  # fields of the subject that hold for this block
     differs: Mapping[str, Difference]
+    domain: Domain | None
     function: Function  # as it was written
 
     def adapted(self) -> Function:
@@ -183,7 +186,9 @@ def block_of(function: Any) -> Block | None:
 
 
 def claims(functions: Iterable[Function]) -> Fields:
-    """The fields of a Subject that the decorators of its functions declare: `of_block` and `differs`."""
+    """The fields of a Subject that the decorators of its functions declare: `of_block`, `differs` and `domains`."""
     found = [known for function in functions if (known := block_of(function)) is not None]
     differs = {name: answer for known in found for name, answer in known.differs.items()}
-    return {"of_block": {known.stem: known.claims for known in found if known.claims}, "differs": differs}
+    domains = {known.stem: known.domain for known in found if known.domain is not None}
+    of_block = {known.stem: known.claims for known in found if known.claims}
+    return {"of_block": of_block, "differs": differs, "domains": domains}

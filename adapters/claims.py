@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from nnspec.adapters.blame import KnownDefect, Lacks
 from nnspec.adapters.contract import Adapter
+from nnspec.adapters.domains import EVERYTHING, Domain, DomainError, read_domains
 from nnspec.adapters.roles import Roles
 from nnspec.adapters.signatures import EQUATION, SIGNATURES, Arrays, Signature
 
@@ -66,6 +67,8 @@ class Claims:
     unsupported: Mapping[str, str] = field(default_factory=dict)  # identifier or pattern -> reason
     differs: Mapping[str, Difference] = field(default_factory=dict)  # identifier -> how it answers a convention
     of_block: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stem -> the fields that differ there
+    result_dtype: str = ""  # of a block's results, where it is not that of the operands
+    domains: Mapping[str, Domain] = field(default_factory=dict)  # stem -> the calls for which it claims to work
     device: str | None = None  # on which the library makes its arrays; None: where it does if nobody asks
     # of the framework, where the subject declares nothing else
     flushes: bool = False  # whether it treats subnormal numbers as 0
@@ -104,7 +107,25 @@ class Claims:
 
     def within(self, stem: str) -> Self:
         """Return this subject with the claims that it makes for one block."""
-        return replace(self, **self.of_block[stem]) if stem in self.of_block else self
+        own, domain = dict(self.of_block.get(stem, {})), self.domain(stem)
+        own |= {"dtypes": domain.dtypes, "further_dtypes": ()} if domain.dtypes else {}
+        own |= {"result_dtype": domain.result} if domain.result else {}
+        return replace(self, **own) if own else self
+
+    def restricted(self, domains: Mapping[str, Mapping[str, Any]]) -> Self:
+        """Return this subject with further conditions: block -> quantity -> condition, as in DOMAIN.
+
+        Raises DomainError for what cannot be declared, and for a block that the subject does not have.
+        """
+        found = read_domains(domains, self.domains)
+        for stem in domains:
+            if not self.forms(stem):
+                raise DomainError(f"{stem}: {self.name} has no such block")
+        return replace(self, domains=found)
+
+    def domain(self, stem: str) -> Domain:
+        """Return the calls of a block for which this subject claims to work."""
+        return self.domains.get(stem, EVERYTHING)
 
     def declines_all(self, identifier: str) -> str | None:
         """Return why the subject declares a requirement to be unsupported; None if it does not."""

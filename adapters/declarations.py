@@ -9,6 +9,7 @@
     UNSUPPORTED = {"max_pool2d.kernel.rows-columns": "square windows alone"}  # * and ? stand for anything
     DIFFERS = {"relu.nan.propagates": ("as fmaxf does", "https://…")}  # a reason, or a reason and a link
     DIFFERS = {"batch_norm.running-var.update": ("n", "one pass")}     # an alternative by the page's name, and a reason
+    DOMAIN = {"conv2d": {"stride": 1}}                   # the calls for which it claims to work: see `domains`
 
 The first six may also be mappings from blocks to such values: `GRADIENTS = {"conv2d": False}`. Which identifiers there
 are, and which of them are conventions, only the pages know: see `requirements.unknown_declaration`.
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from nnspec.adapters.claims import Difference, SubjectError
+from nnspec.adapters.domains import DomainError, read_domains
 from nnspec.adapters.names import DTYPES, WEAKER, nearest
 from nnspec.adapters.signatures import SIGNATURES
 
@@ -48,6 +50,11 @@ def declared(names: Mapping[str, Any], title: str) -> Fields:
             fields[name.lower()] = _entries(value, entry)
         except _NotAllowed as error:
             raise SubjectError(f"{title}: {name} = {_short(value)}: {error}") from None
+    if "DOMAIN" in names:
+        try:
+            fields["domains"] = read_domains(names["DOMAIN"])
+        except DomainError as error:
+            raise SubjectError(f"{title}: DOMAIN: {error}") from None
     return fields | {"of_block": blocks}
 
 

@@ -264,6 +264,7 @@ def _subject(
 
     declares, of_functions = declared(names, title), claims(functions.values())
     declares["differs"] = {**declares["differs"], **of_functions["differs"]}
+    declares["domains"] = {**declares.get("domains", {}), **of_functions["domains"]}
     for stem, own in of_functions["of_block"].items():
         declares["of_block"][stem] = {**declares["of_block"].get(stem, {}), **own}
     return Subject.of(

@@ -13,11 +13,11 @@ ROOMS = (
 def check(subject: Any, **options: Any) -> dict[str, Any]:
     """Judge a subject: an adapter's name, a file, a module, a mapping of names, a function or a class.
 
-    Options are those of the command line: `block`, `profile`, `sizes`, `dtype`, `seed`, `framework`, `device`. A
-    function or class is judged as the one `block` that is named, whatever its own name is. Returns the
-    report, which is what `nnspec check --json` writes; all runs in this process, so that nothing guards against a
-    subject that aborts or hangs. Raises nnspec.adapters.SubjectError for a subject that cannot be checked, ValueError
-    for unknown options.
+    Options are those of the command line: `block`, `profile`, `sizes`, `dtype`, `seed`, `framework`, `device`; and
+    `domain`, a mapping like DOMAIN in a file. A function or class is judged as the one `block` that is named, whatever
+    its own name is. Returns the report, which is what `nnspec check --json` writes; all runs in this process, so that
+    nothing guards against a subject that aborts or hangs. Raises nnspec.adapters.SubjectError for a subject that cannot
+    be checked, ValueError for unknown options.
     """
     from nnspec.conformance.session import check_object
 

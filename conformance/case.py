@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.domains import EVERYTHING, Domain
 from nnspec.conformance.drawing import Decision, Draw, Plan
 from nnspec.conformance.formats import is_floating
 from nnspec.conformance.layouts import LAYOUTS
@@ -86,11 +87,20 @@ class Case:
         return f"{self.stem}({', '.join(arrays + [f'{n}={v!r}' for n, v in self.arguments.items()])})"
 
 
-def drawn_within(sizes: str, planning: Decision[Plan | None], decision: Decision[Any]) -> Decision[Any]:
-    """Return the decision whose sizes are planned by that of a regime. Its cases know how they were drawn."""
+def drawn_within(
+    sizes: str,
+    planning: Decision[Plan | None],
+    decision: Decision[Any],
+    domain: Domain = EVERYTHING,
+    written: frozenset[str] = frozenset(),
+) -> Decision[Any]:
+    """Return the decision whose sizes are planned by that of a regime, within a domain. Its cases know how.
+
+    `written` are the arguments with one value in the domain that the subject's function lacks.
+    """
 
     def make(draw: Draw) -> Any:
-        draw.plan = draw(planning)
+        draw.plan, draw.domain, draw.written = draw(planning), domain, written
         made = draw(decision)
         return made._changed(sizes=sizes, data=draw.data) if isinstance(made, Case) else made
 

@@ -260,8 +260,9 @@ def _judge(options: argparse.Namespace, subject: str, out: str, json: str) -> tu
     from nnspec.conformance.system import folder, printed
     from nnspec.conformance.system.log import Log
 
-    names = ("block", "profile", "sizes", "dtype", "seed", "framework", "device", "waivers", "timeout", "memory")
-    chosen = {name: getattr(options, name) for name in names} | {"subject": subject, "out": out, "json": json}
+    names = ("block", "profile", "sizes", "dtype", "domain", "seed", "framework", "device", "waivers")
+    chosen = {name: getattr(options, name) for name in (*names, "timeout", "memory")}
+    chosen |= {"subject": subject, "out": out, "json": json}
     workers = cores() if options.workers is None else options.workers
     try:
         log = Log(out, resume=options.resume)

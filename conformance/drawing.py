@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from nnspec.adapters.blame import OutOfDomain
+from nnspec.adapters.domains import EVERYTHING
+
 LENGTH = 80  # bytes of a case: more than its decisions take
 
 T = TypeVar("T")
@@ -27,7 +30,9 @@ class Draw:
     """Bytes, one or two of which are read for each decision. Those behind the last byte are 0.
 
     `plan` has the sizes that the case must have; where it is None, every size is small. What is `fixed` goes before it.
-    `planned` has those of them that the case has. `data` is the kind and the seed of the first data that was drawn.
+    `planned` has those of them that the case has. `domain` holds the sizes and arguments that the subject claims, and
+    `written` the arguments that it lacks because they have one value in its domain. `data` is the kind and the seed of
+    the first data that was drawn.
     """
 
     def __init__(self, values: bytes, fixed: Plan | None = None) -> None:
@@ -36,6 +41,8 @@ class Draw:
         self.plan: Plan | None = None
         self.fixed = fixed or {}
         self.planned: dict[str, int] = {}
+        self.domain = EVERYTHING
+        self.written: frozenset[str] = frozenset()
         self.data: tuple[str, int] | None = None
         self._drawn: Counter[str] = Counter()
 
@@ -112,18 +119,27 @@ TINY = 3  # sizes beside those of a plan are no larger
 PLAIN = ("stride", "padding", "dilation", "groups")  # what is mostly at its least beside the sizes of a plan
 
 
-def dimension(*small: int, of: str = "axis", most: int | None = None) -> Decision[int]:
+def dimension(
+    *small: int, of: str = "axis", most: int | None = None, name: str = "", times: int = 1, equal: int = 0
+) -> Decision[int]:
     """A size. `of` says of what, such as an axis, the windows of one, a kernel, or a stride.
 
     Every block draws its sizes here, so that a plan can give others: any from 1, or from the least of `small`, up to
-    `most`. Beside those of a plan, sizes are tiny.
+    `most`. Beside those of a plan, sizes are tiny. `name` is the quantity for which a domain can be declared, and
+    `times` the size a part of it. `equal` is the size where the domain says that it equals another.
     """
 
     def make(draw: Draw) -> int:
+        condition = draw.domain.conditions.get(name)
+        if condition is not None and condition.equal:
+            return legal(draw, name, equal)
+        numbers = small if condition is None else draw.domain.numbers(name, small, times) or (0,)
         if draw.plan is None:
-            return small[draw.below(len(small))]
-        size, tiny = draw.size(of, most), _tiny(small, of)
-        return tiny[draw.below(len(tiny))] if size is None else max(size, tiny[0])
+            n = numbers[draw.below(len(numbers))]
+        else:
+            size, tiny = draw.size(of, most), _tiny(numbers, of)
+            n = tiny[draw.below(len(tiny))] if size is None else max(size, tiny[0])
+        return legal(draw, name, n, times)
 
     return Decision(make)
 
@@ -138,6 +154,19 @@ def _tiny(small: tuple[int, ...], of: str) -> list[int]:
 def planned(least: int, of: str) -> Decision[int]:
     """A size as the plan has it, else the least one."""
     return Decision(lambda draw: least if draw.plan is None else draw.size(of, None) or least)
+
+
+def legal(draw: Draw, name: str, n: int, times: int = 1, least: int = 0) -> int:
+    """Return the number that the domain allows a quantity in place of n: one from `least` on, times `times`.
+
+    Raises OutOfDomain where there is none.
+    """
+    if name not in draw.domain.conditions:
+        return n
+    found = draw.domain.nearest(name, n, times, least)
+    if found is None:
+        raise OutOfDomain(draw.domain.outside(name))
+    return found
 
 
 SIZES = (1, 1, 2, 2, 3, 3, 4, 5)  # of an axis, or numbers of its windows: small, and 5 in one case of eight

@@ -124,6 +124,13 @@ def add_options_of_judging(command: argparse.ArgumentParser) -> None:
         choices=DTYPES,
         help=f"{', '.join(DTYPES)}; may be repeated (default: float32 and float64)",
     )
+    command.add_argument(
+        "--domain",
+        action="append",
+        metavar="CONDITION",
+        help="judge calls within this domain: a condition (conv2d.stride=1, 'conv2d.in_channels=multiple_of(16)'), "
+        "or the DOMAIN of a file as JSON; may be repeated",
+    )
     command.add_argument("--seed", type=int, default=0, help="the same seed gives the same cases (default: 0)")
     command.add_argument(
         "--framework",

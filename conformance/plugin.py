@@ -49,6 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help=f"{', '.join(DTYPES)}; may be repeated",
     )
     group.addoption("--nnspec-block", action="append", default=None, help="check these blocks alone; may be repeated")
+    group.addoption("--nnspec-domain", action="append", default=None, help="such as conv2d.stride=1, or JSON")
     group.addoption("--nnspec-timeout", default=30.0, type=float, help="seconds after which a call counts as hung")
     group.addoption("--nnspec-memory", default=4.0, type=float, help="GiB that a worker process may take")
     group.addoption("--nnspec-waivers", default=None, help="a TOML file of known deviations")
@@ -134,7 +135,9 @@ def _journal(config: pytest.Config) -> Journal | None:
 def _load(config: pytest.Config, state: _State) -> None:
     from nnspec.adapters import SubjectError, load
     from nnspec.adapters.names import files_of
+    from nnspec.adapters.signatures import SIGNATURES
     from nnspec.adapters.trying import at_once, uncallable
+    from nnspec.conformance.checks.typical import without_cases
     from nnspec.conformance.report import waivers
     from nnspec.conformance.requirements import unknown_declaration
     from nnspec.conformance.system import signals
@@ -151,14 +154,20 @@ def _load(config: pytest.Config, state: _State) -> None:
         watch = state.journal.attempt if state.journal else at_once
         profile = config.getoption("nnspec_profile")
         loaded = load(getattr(config, "nnspec_object", subject), framework, device, watch, profile=profile)
-        known = {dtype for stem in ("", *loaded.of_block) for dtype in loaded.within(stem).known_dtypes}
+        loaded = _restricted(loaded, config.getoption("nnspec_domain"))
+        stems = ("", *loaded.of_block, *loaded.domains)
+        known = {dtype for stem in stems for dtype in loaded.within(stem).known_dtypes}
         if asked and not known & {*asked}:
             has = ", ".join(dtype for dtype in DTYPES if dtype in known)
             raise SubjectError(f"{subject}: says that it has {has}, and not {', '.join(asked)}")
         if message := unknown_declaration(loaded):
             raise SubjectError(message)
+        if message := without_cases(loaded, config.getoption("nnspec_block")):
+            raise SubjectError(f"{subject}: {message}")
         ours = loaded.name in adapters()  # these are known to be callable
-        state.subject = loaded if ours else uncallable(loaded, config.getoption("nnspec_block"), watch)
+        others = [stem for stem in config.getoption("nnspec_block") or SIGNATURES if not loaded.domain(stem).conditions]
+        # in a domain the typical calls need not lie
+        state.subject = loaded if ours or not others else uncallable(loaded, others, watch)
     except (SubjectError, waivers.WaiverError, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):
             if not signals.raised_by_subject():
@@ -169,13 +178,30 @@ def _load(config: pytest.Config, state: _State) -> None:
             state.journal.note(f"cannot load: {legible(state.error)}")
             os._exit(1)
     else:
-        identity = {"versions": dict(loaded.versions), "sources": sources(before, files_of(subject))}
+        asked_for = config.getoption("nnspec_block") or loaded.domains
+        domains = {stem: str(own) for stem, own in loaded.domains.items() if own and stem in asked_for}
+        identity = {
+            "versions": dict(loaded.versions),
+            "sources": sources(before, files_of(subject)),
+            "domains": domains,
+        }
         if state.journal:
             state.journal.loaded(identity)
         elif session := config.pluginmanager.getplugin("nnspec-session"):
             session.loaded = identity
     if state.journal:
         state.journal.rest()
+
+
+def _restricted(subject: Subject, texts: Sequence[str] | None) -> Subject:
+    """Return the subject with the conditions of the option --nnspec-domain on top of its own."""
+    from nnspec.adapters import SubjectError
+    from nnspec.adapters.domains import DomainError, read_options
+
+    try:
+        return subject.restricted(read_options(texts)) if texts else subject
+    except DomainError as error:
+        raise SubjectError(f"--domain {error}") from None
 
 
 def _is_own_worker(config: pytest.Config) -> bool:

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from nnspec.adapters.domains import EVERYTHING, Domain
 from nnspec.adapters.names import DTYPES, nearest
 from nnspec.conformance.case import drawn_within
 from nnspec.conformance.sizes import KINDS as LONG
@@ -243,14 +244,18 @@ class Check:
         lacks: frozenset[str] = frozenset(),
         sizes: str = "small",
         tiles: Collection[int] = (),
+        domain: Domain = EVERYTHING,
     ) -> Any:
         """Return the decision that its cases are drawn by, for a subject that lacks these arguments.
 
-        `sizes` is the regime of sizes, and `tiles` are those that the subject declares. A state machine, which draws
-        its steps itself, comes back as it is.
+        `sizes` is the regime of sizes, `tiles` are those that the subject declares, and `domain` what it claims. A
+        state machine, which draws its steps itself, comes back as it is.
         """
-        made = self.cases(dtype=dtype, lacks=lacks, **self.choices)
-        return made if isinstance(made, type) else drawn_within(sizes, planning(self.stem, sizes, tiles), made)
+        written = lacks & domain.fixed
+        made = self.cases(dtype=dtype, lacks=lacks - written, **self.choices)
+        if isinstance(made, type):
+            return made
+        return drawn_within(sizes, planning(self.stem, sizes, tiles), made, domain, written)
 
     def regimes(self, asked: str, profile: str) -> tuple[str, ...]:
         """Return the regimes of sizes, beside small ones, that its cases are drawn from."""

@@ -168,10 +168,14 @@ class Session:
 
         return report.versions() | self.loaded.get("versions", {})
 
+    def _identity(self) -> dict[str, Any]:
+        told = {name: self.loaded.get(name, {}) for name in ("sources", "domains")}
+        return {"versions": self._versions(), **told}
+
     def _begin(self) -> bool:
         head = {"subject": self.config.getoption("nnspec_subject"), "options": self._options(), "checks": self.planned}
         try:
-            self.log.begin(head | {"versions": self._versions(), "sources": self.loaded.get("sources", {})})
+            self.log.begin(head | self._identity())
         except OutputError as error:
             self.subject_error = str(error)
         return self.subject_error is None
@@ -205,6 +209,7 @@ def _described(log: Log, interrupted: bool) -> dict[str, Any]:
         "blocks": options["block"],
         "dtypes": options["dtype"],
         "device": options["device"],
+        "domains": log.head["domains"],
         "versions": log.head["versions"],
         "seconds": round(log.seconds, 2),
         "planned": log.head["checks"],
@@ -312,9 +317,11 @@ def check_object(
     seed: int = 0,
     framework: str | None = None,
     device: str | None = None,
+    domain: Any = None,
 ) -> dict[str, Any]:
     """What nnspec.conformance.check does: everything in this process, nothing written."""
     from nnspec.adapters import SubjectError, load
+    from nnspec.adapters.conditions import DomainError
     from nnspec.adapters.names import DTYPES
     from nnspec.conformance.trial.search import PROFILES
 
@@ -331,6 +338,11 @@ def check_object(
             raise ValueError(f"{name} {unknown[0]!r}: expected one of {', '.join(known)}")
     only = blocks[0] if blocks and len(blocks) == 1 else None
     loaded = load(subject, framework, device, block=only, profile=profile)
+    if domain is not None:
+        try:
+            loaded = loaded.restricted(domain)
+        except DomainError as error:
+            raise ValueError(f"domain {error}") from None
     options = {"subject": loaded.name, "block": blocks, "profile": profile, "sizes": sizes}
     options |= {"dtype": dtypes, "seed": seed}
     _, session = run(options | {"device": device}, 0, object=loaded, log=Log(), write=False)

@@ -45,7 +45,7 @@ def avg_pool2d(
     avg_pool2d.batch.independent, avg_pool2d.channel.independent, avg_pool2d.batch.empty, avg_pool2d.input.unchanged,
     avg_pool2d.input.layout, avg_pool2d.memory.in-bounds, avg_pool2d.memory.all-written, avg_pool2d.memory.alignment,
     avg_pool2d.call.stateless, avg_pool2d.call.neighbours, avg_pool2d.padding.default, avg_pool2d.arguments.defaults,
-    avg_pool2d.divisor.default, avg_pool2d.output.fresh, avg_pool2d.output.dtype.
+    avg_pool2d.divisor.default, avg_pool2d.output.fresh, avg_pool2d.output.dtype, avg_pool2d.domain.outside.
     """
     layout = _layout(x, kernel_size, stride, padding, ceil_mode, divisor_override)
     total = _sums(layout.windows(x, 0))  # [avg_pool2d.padding.zeros]

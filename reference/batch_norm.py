@@ -62,7 +62,7 @@ def batch_norm(
     batch_norm.input.layout, batch_norm.memory.in-bounds, batch_norm.memory.all-written, batch_norm.memory.alignment,
     batch_norm.defaults.mode, batch_norm.defaults.momentum, batch_norm.defaults.eps, batch_norm.eval.frozen,
     batch_norm.train.constant, batch_norm.output.fresh, batch_norm.output.dtype, batch_norm.eval.unchanged,
-    batch_norm.statistics.absent, batch_norm.running-mean.update.
+    batch_norm.statistics.absent, batch_norm.running-mean.update, batch_norm.domain.outside.
     """
     n = _check(x, running_mean, running_var, weight, bias, training, eps)
     if training and n == 0:  # [batch_norm.batch.empty]

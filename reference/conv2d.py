@@ -60,7 +60,7 @@ def conv2d(
     conv2d.special.groups, conv2d.range.ends, conv2d.input.unchanged, conv2d.input.layout, conv2d.memory.in-bounds,
     conv2d.memory.all-written, conv2d.memory.alignment, conv2d.call.stateless, conv2d.call.neighbours,
     conv2d.refuses.window, conv2d.dilation.gap, conv2d.output.dtype, conv2d.output.fresh, conv2d.window.local,
-    conv2d.law.shift.
+    conv2d.law.shift, conv2d.domain.outside.
     """
     strides, paddings, dilations, overhang = _check(x, weight, bias, stride, padding, dilation, groups)
     (n, c, h, w), (o, cg, kh, kw) = x.shape, weight.shape

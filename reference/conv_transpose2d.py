@@ -63,7 +63,7 @@ def conv_transpose2d(
     conv_transpose2d.memory.all-written, conv_transpose2d.memory.alignment, conv_transpose2d.call.stateless,
     conv_transpose2d.call.neighbours, conv_transpose2d.output.dtype, conv_transpose2d.groups.block-diagonal,
     conv_transpose2d.stride.step, conv_transpose2d.dilation.gap, conv_transpose2d.output-padding.far-end,
-    conv_transpose2d.bias.per-channel.
+    conv_transpose2d.bias.per-channel, conv_transpose2d.domain.outside.
     """
     arguments = _check(x, weight, bias, stride, padding, output_padding, dilation, groups)
     strides, (ph, pw), _, dilations = arguments

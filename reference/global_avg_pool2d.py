@@ -17,7 +17,7 @@ def global_avg_pool2d(x: Array) -> Array:
     global_avg_pool2d.input.layout, global_avg_pool2d.memory.in-bounds, global_avg_pool2d.memory.all-written,
     global_avg_pool2d.memory.alignment, global_avg_pool2d.call.stateless, global_avg_pool2d.call.neighbours,
     global_avg_pool2d.refuses.rank, global_avg_pool2d.batch.absent, global_avg_pool2d.output.value,
-    global_avg_pool2d.output.dtype.
+    global_avg_pool2d.output.dtype, global_avg_pool2d.domain.outside.
     """
     rank("x", x, 4)
     if 0 in x.shape[2:]:  # [global_avg_pool2d.image.empty]

@@ -18,7 +18,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     linear.leading.any, linear.batch.independent, linear.batch.empty, linear.features.zero, linear.features.one,
     linear.special.value, linear.range.ends, linear.input.unchanged, linear.input.layout, linear.memory.in-bounds,
     linear.memory.all-written, linear.memory.alignment, linear.call.stateless, linear.call.neighbours,
-    linear.weight.orientation.
+    linear.weight.orientation, linear.domain.outside.
     """
     _check(x, weight, bias)
     y = x @ weight.T  # [linear.output.value]

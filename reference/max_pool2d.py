@@ -42,7 +42,8 @@ def max_pool2d(
     max_pool2d.batch.independent, max_pool2d.channel.independent, max_pool2d.batch.empty, max_pool2d.input.unchanged,
     max_pool2d.input.layout, max_pool2d.memory.in-bounds, max_pool2d.memory.all-written, max_pool2d.memory.alignment,
     max_pool2d.call.stateless, max_pool2d.call.neighbours, max_pool2d.range.ends, max_pool2d.padding.default,
-    max_pool2d.arguments.defaults, max_pool2d.output.dtype, max_pool2d.output.fresh, max_pool2d.law.anywhere.
+    max_pool2d.arguments.defaults, max_pool2d.output.dtype, max_pool2d.output.fresh, max_pool2d.law.anywhere,
+    max_pool2d.domain.outside.
     """
     layout = _layout(x, kernel_size, stride, padding, dilation, ceil_mode)
     windows = layout.windows(x, _least(x.dtype))

@@ -11,7 +11,7 @@ def relu(x: Array) -> Array:
     By construction: relu.positive.kept, relu.negative.zero, relu.infinite.value, relu.integer.value,
     relu.batch.independent, relu.batch.empty, relu.output.dtype, relu.output.fresh, relu.input.unchanged,
     relu.input.layout, relu.memory.in-bounds, relu.memory.all-written, relu.memory.alignment, relu.call.stateless,
-    relu.call.neighbours, relu.range.ends.
+    relu.call.neighbours, relu.range.ends, relu.domain.outside.
     """
     # np.maximum keeps NaN, unlike np.fmax and np.where(x > 0, x, 0): [relu.nan.propagates]
     # It returns a scalar for an x without dimensions, hence asarray: [relu.output.size]

@@ -142,7 +142,8 @@ def test_each_check_that_compares_numbers_has_a_requirement_about_layout():
     load_checks()
     lacking = set()
     for check in CHECKS.values():
-        case = check.drawn().make(Draw(bytes(LENGTH))) if check.compares else None
+        drawn = check.compares and "domain" not in check.needs  # there is no case outside a domain without one
+        case = check.drawn().make(Draw(bytes(LENGTH))) if drawn else None
         if isinstance(case, Case) and case.arrays and about_layout(check, case) is check:
             lacking.add(check.identifier)
     assert lacking == {"resnet34.gradient.parameters", "resnet34.gradient.value"}

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.blame import OutOfDomain
 from nnspec.adapters.subject import Lacks
 from nnspec.conformance.case import Array, Case, whole
 from nnspec.conformance.drawing import Decision, Draw, any_of, composite, integers, some_of
@@ -151,9 +152,13 @@ def leaving_out(
 
     An argument without a default is never left out.
     """
+    domain = draw.domain
     having = [name for name in defaults if not {name, f"default of {name}"} & lacks]
     if not having:
         raise Lacks(f"{', '.join(defaults)} have no defaults")
+    having = [n for n in having if n not in domain.conditions or domain.allows(n, domain.quantity(n).neutral)]
+    if not having:
+        raise OutOfDomain(domain.outside(next(name for name in defaults if name in domain.conditions)))
     left_out = draw(some_of(having, 1, len(having)))
     vary = tuple(name for name in arguments if name not in left_out)
     return draw(of(lacks=lacks, vary=vary, **choices)).without(*left_out)

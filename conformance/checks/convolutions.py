@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.blame import OutOfDomain
+from nnspec.adapters.domains import Domain
 from nnspec.conformance.bounds.convolution import fast_bound
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks import laws, starts
 from nnspec.conformance.checks.cases import data, illegal_pairs
 from nnspec.conformance.checks.laws import Judge, Law
-from nnspec.conformance.drawing import Draw, any_of, booleans, composite, dimension, integers, planned
+from nnspec.conformance.checks.within import image_side, inside
+from nnspec.conformance.drawing import Draw, any_of, booleans, composite, dimension, integers, legal, planned
 from nnspec.conformance.trial.trial import Trial
 
 Vjp = Callable[..., Any]  # cotangent, x, weight and, with them, the bias and arguments -> the gradient for each operand
@@ -55,8 +59,11 @@ def differing_in_one(draw: Draw, case: Case, lacks: frozenset[str], *, outputs: 
     """
     values = draw(data(case["x"].dtype.name))
     (n, c, h, w), (a, b, kh, kw), (ph, pw) = case["x"].shape, case["weight"].shape, as_pair(case["padding"])
-    case = case.but(x=values.inputs(n, c, h + kh + 2, w + kw + 2))
-    apart = case.but(x=values.inputs(n, 2 * c, h, w), weight=values.inputs(2 * a, b, kh, kw), bias=None, groups=2)
+    small, more = (h, w), legal(draw, "N", n + 1)
+    h, taller = image_side(draw, "H", h + kh + 2), image_side(draw, "H", h + kh + 1)
+    w = image_side(draw, "W", w + kw + 2, rows=h)
+    case = case.but(x=values.inputs(n, c, h, w))
+    apart = case.but(x=values.inputs(n, 2 * c, *small), weight=values.inputs(2 * a, b, kh, kw), bias=None, groups=2)
     pairs = {
         "groups": (apart, apart.but(weight=values.inputs(2 * a, 2 * b, kh, kw), groups=1)),
         "bias": (case.but(bias=values.inputs(outputs)), case.but(bias=None)),
@@ -64,9 +71,9 @@ def differing_in_one(draw: Draw, case: Case, lacks: frozenset[str], *, outputs: 
         "padding": (case, case.but(padding=(ph + 1, pw + 1))),
         "dilation": (case, case.but(dilation=2)),
         "weight": (case, case.but(weight=values.inputs(a, b, kh + 1, kw))),
-        "x": (case, case.but(x=values.inputs(n + 1, c, h + kh + 1, w + kw + 2))),
+        "x": (case, case.but(x=values.inputs(more, c, taller, w))),
     }
-    first, second = draw(any_of(*(pair for name, pair in pairs.items() if name not in lacks)))
+    first, second = draw(any_of(*inside(draw, [pair for name, pair in pairs.items() if name not in lacks])))
     return (first, second) if draw(booleans()) else (second, first)
 
 
@@ -95,11 +102,34 @@ def starts_uniform(terms: Callable[[tuple[int, ...]], int]) -> Law:
 @composite
 def grouped(draw: Draw, vary: bool, channels: tuple[int, ...]):
     """The number of groups, and the channels of each: in some cases one, as in a depthwise convolution."""
+    if {"groups", "in_channels", "out_channels"} & draw.domain.conditions.keys():
+        groups, each = draw(any_of(*_groups_within(draw.domain, vary, channels)))
+        long = None if draw.plan is None else draw.size("channels", None)
+        return groups, each if long is None else legal(draw, "in_channels", long, groups)
     if not vary:
         return 1, draw(dimension(*channels, of="channels"))
     if draw(any_of(*[False] * 5, True)):
         return draw(dimension(2, 3, 5, of="groups")), draw(planned(1, of="channels"))
     return draw(dimension(1, 2, 3, 2, 3, of="groups")), draw(dimension(*channels, of="channels"))
+
+
+@functools.lru_cache(64)
+def _groups_within(domain: Domain, vary: bool, channels: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return the numbers of groups, and of channels of each, that a domain allows. Raises OutOfDomain without any."""
+    groups = domain.conditions.get("groups")
+    if groups is not None and groups.equal:
+        found = [(n, 1) for n in domain.numbers("in_channels", (2, 3, 5))]
+    else:
+        alone = not vary and domain.allows("groups", 1)
+        some = (1,) if alone else domain.choices("groups", (1, 2, 3, 5)) if groups else (1, 2, 3, 5)
+        found = [(g, c) for g in some for c in domain.numbers("in_channels", channels, g)]
+    outputs = domain.conditions.get("out_channels")
+    if outputs is not None and not outputs.equal:
+        found = [(g, c) for g, c in found if domain.numbers("out_channels", (1, 2, 3), g)]
+    if not found:
+        names = (name for name in ("in_channels", "groups", "out_channels") if name in domain.conditions)
+        raise OutOfDomain(domain.outside(next(names)))
+    return found
 
 
 # -- cases that are refused --------------------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def refuses(subject: Trial, case: Case, _judge: Judge) -> None:
 def refuses_module(subject: Trial, case: Case, _judge: Judge) -> None:
     """The constructor with the case's arguments raises an exception, or the first call of its module does."""
     try:
-        module = subject.new(case.stem, *case.arguments.values())
+        module = subject.beyond().new(case.stem, *case.arguments.values())
     except Mismatch:
         return
     replace(subject, module=module).refuses(case)
@@ -146,16 +146,17 @@ def refuses_module(subject: Trial, case: Case, _judge: Judge) -> None:
 
 @law(effort=2)
 def keeps_dtype(subject: Trial, case: Case, _judge: Judge) -> None:
-    """The result has the dtype of the operands."""
+    """The result has the dtype of the operands, or the one that the subject declares for results."""
     try:
         dtype = subject(case).dtype
     except Mismatch as mismatch:
         if mismatch.raised is None:  # what was returned has no dtype, or one of no numbers
             raise
         raise CallFails(mismatch.message) from None
-    if dtype != subject.dtype:
-        message = f"the result has dtype {dtype}, expected {subject.dtype}"
-        raise Mismatch(message, holds=f"result.dtype.name == '{subject.dtype}'")
+    expected = subject.subject.result_dtype or subject.dtype
+    if dtype != expected:
+        message = f"the result has dtype {dtype}, expected {expected}"
+        raise Mismatch(message, holds=f"result.dtype.name == '{expected}'")
 
 
 @law(effort=2)
@@ -440,7 +441,7 @@ def _channel(array: np.ndarray, c: int) -> np.ndarray:
 def refuses_to_build(subject: Trial, stem: str, *sizes: int | Sequence[int]) -> None:
     """A module of these sizes must not come into being: its constructor raises."""
     try:
-        module = subject.new(stem, *sizes)
+        module = subject.beyond().new(stem, *sizes)
     except Mismatch:
         return
     shapes = {name: a.shape for name, a in subject.state(module).items()}

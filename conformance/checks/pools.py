@@ -5,12 +5,14 @@ An image's size is derived from its windows and what is left over after the last
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.blame import OutOfDomain
 from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks.cases import data, illegal_pairs, not_finite_somewhere
+from nnspec.conformance.checks.within import allowed, argument, chosen, image_side, inside, pairs_within
 from nnspec.conformance.drawing import MORE_OFTEN, SIZES, Draw, any_of, booleans, composite, dimension, integers
 from nnspec.conformance.sizes import Sweep, arguments
 from nnspec.reference.windows import output_size, pooled_size
@@ -46,6 +48,7 @@ SWEEP = Sweep(
 )
 ALL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "count_include_pad", "divisor_override")
 WITHOUT_STRIDE = tuple(name for name in ALL if name != "stride")
+MORE = 64  # windows that are added at most to come to a size within a domain
 Change = Callable[[Draw, Array], Array]
 Breakage = Callable[[Draw, Case, frozenset[str]], Case]
 
@@ -73,13 +76,23 @@ def pools(
     the kernel's size. `change` is applied to the data.
     """
     vary = tuple(name for name in vary if name not in lacks)
-    ceil_mode = "ceil_mode" not in lacks and (ending != "any" or ("ceil_mode" in vary and draw(MORE_OFTEN)))
-    rows = draw(dimension(*kernels, of="kernel"))
-    kernel = (rows, draw(dimension(*kernels, of="kernel")) if "kernel_size" in vary else rows)
-    axes = [_axis(draw, k, vary, ending, ceil_mode, not side_by_side and "stride" not in lacks) for k in kernel]
+    ceil_mode = _ceil_mode(draw, vary, ending, lacks)
+    kernel = _kernel(draw, kernels, "kernel_size" in vary)
+    own = pairs_within(
+        draw,
+        stride=((1, 2, 3), 1, "stride" in vary),
+        padding=(range(min(kernel) // 2 + 1), 0, "padding" in vary),
+        dilation=((1, 2, 3), 1, "dilation" in vary),
+    )
+    own_stride = not side_by_side and "stride" not in lacks
+    axes: list[tuple[int, int, int, int]] = []
+    for k, side in zip(kernel, own, strict=True):
+        rows = axes[0][0] if axes else 0
+        axes.append(_axis(draw, k, vary, ending, ceil_mode, own_stride, side, rows))
     size, stride, padding, dilation = (tuple(pair) for pair in zip(*axes, strict=True))
-    images = dimension(*[n for n in SIZES if n >= batch], of="images")
-    many = (1, 1) if max(kernel) > 9 else (draw(images), draw(dimension(*channels, of="channels")))
+    images = dimension(*[n for n in SIZES if n >= batch], of="images", name="N")
+    alone = max(kernel) > 9 and not {"N", "C"} & draw.domain.conditions.keys()
+    many = (1, 1) if alone else (draw(images), draw(dimension(*channels, of="channels", name="C")))
     values = draw(data(dtype, ("integers", "normal")))
     arguments = {
         "kernel_size": _as_int(kernel),
@@ -90,20 +103,56 @@ def pools(
     if stem == "max_pool2d":
         arguments["dilation"] = _as_int(dilation)
     else:
-        arguments["count_include_pad"] = draw(any_of(True, False)) if "count_include_pad" in vary else True
-        overrides = [None, None, None, 3, -2] if "divisor_override" in vary else [None]
-        arguments["divisor_override"] = draw(any_of(*overrides))
+        varies = "count_include_pad" in vary
+        included = argument("count_include_pad", any_of(True, False), (True, False), neutral=True, varies=varies)
+        overrides = (None, None, None, 3, -2) if "divisor_override" in vary else (None,)
+        override = argument("divisor_override", any_of(*overrides), overrides, neutral=None, varies=True)
+        arguments |= {"count_include_pad": draw(included), "divisor_override": draw(override)}
     return Case(stem, {"x": change(draw, values.inputs(*many, *size))}, arguments)
 
 
+def _ceil_mode(draw: Draw, vary: tuple[str, ...], ending: str, lacks: frozenset[str]) -> bool:
+    if "ceil_mode" in draw.domain.conditions:
+        values = allowed(draw, "ceil_mode", (False, True) if ending == "any" else (True,))
+        return bool(values[draw.below(len(values))] if "ceil_mode" in vary else values[0])
+    return "ceil_mode" not in lacks and (ending != "any" or ("ceil_mode" in vary and draw(MORE_OFTEN)))
+
+
+def _kernel(draw: Draw, kernels: tuple[int, ...], varies: bool) -> tuple[int, int]:
+    """Rows and columns of the windows, which are square unless the kernel size varies."""
+    if "kernel_size" in draw.domain.conditions:
+        return as_pair(chosen(draw, "kernel_size", sorted({*kernels})))
+    rows = draw(dimension(*kernels, of="kernel"))
+    return rows, draw(dimension(*kernels, of="kernel")) if varies else rows
+
+
 def _axis(
-    draw: Draw, k: int, vary: tuple[str, ...], ending: str, ceil_mode: bool, own_stride: bool
+    draw: Draw,
+    k: int,
+    vary: tuple[str, ...],
+    ending: str,
+    ceil_mode: bool,
+    own_stride: bool,
+    own: Mapping[str, int],
+    rows: int,
 ) -> tuple[int, int, int, int]:
-    """Size, stride, padding and dilation of one axis."""
-    p = draw(dimension(*range(k // 2 + 1), of="padding", most=k // 2)) if "padding" in vary else 0
-    d = draw(dimension(1, 2, 3, of="dilation")) if "dilation" in vary else 1
+    """Size, stride, padding and dilation of one axis.
+
+    `own` has those that the domain is about. `rows` is the size of the axis before, if any.
+    """
+    p = own.get("padding")
+    if p is None:
+        p = draw(dimension(*range(k // 2 + 1), of="padding", most=k // 2)) if "padding" in vary else 0
+    elif p > k // 2:
+        raise OutOfDomain(draw.domain.outside("padding"))
+    d = own.get("dilation") or (draw(dimension(1, 2, 3, of="dilation")) if "dilation" in vary else 1)
+    asked = ending
     least = {"extra": 2, "dropped": max(2, k - p + 1)}.get(ending, 1)
-    s = draw(dimension(*range(least, least + 3), of="stride")) if "stride" in vary else 1 if own_stride else k
+    s = own.get("stride") or k
+    if "stride" not in draw.domain.conditions:
+        s = draw(dimension(*range(least, least + 3), of="stride")) if "stride" in vary else 1 if own_stride else k
+    elif s < least:
+        raise OutOfDomain(draw.domain.outside("stride"))
     if ending == "any" and ceil_mode and s > 1 and k > p + 1 and draw(booleans()):
         ending = "extra"  # by chance alone it is rare where there is padding
     left_over = {
@@ -120,7 +169,14 @@ def _axis(
     n = span + more
     # With d rows or more, no two neighbouring elements of a window leap over the image, one in each padding.
     short = max(0, fewest - n)
-    return n + -(-short // s) * s, s, p, d
+    n += -(-short // s) * s
+    if ending != "any":  # as many windows more as the domain asks for end alike
+        name = "W" if rows else "H"
+        n = next((n + more * s for more in range(MORE) if draw.domain.allows(name, n + more * s)), n)
+    side = image_side(draw, "W" if rows else "H", n, least=max(1, fewest, span), rows=rows)
+    if side != n and asked != "any":
+        raise OutOfDomain(draw.domain.outside("W" if rows else "H"))
+    return side, s, p, d
 
 
 def _as_int(pair: tuple[int, ...]) -> int | tuple[int, ...]:
@@ -169,8 +225,11 @@ def calls_in_turn(draw, *, stem: str, dtype: str, lacks: frozenset[str]):
         ({"stride": 1}, {"stride": 2}),
     ]
     known = case.arguments.keys() - lacks
-    first, second = draw(any_of(*[c for c in changes if c[1].keys() <= known] or [({}, {})]))
-    one, other = case.but(**first), case.but(**second)
+    possible = [c for c in changes if c[1].keys() <= known] or [({}, {})]
+    calls = [(case.but(**first), case.but(**second)) for first, second in possible]
+    if draw.domain.conditions:  # which may leave no other argument
+        calls.append((case, case.but(x=np.tile(case["x"], (1, 1, 2, 2)))))
+    one, other = draw(any_of(*inside(draw, calls)))
     return (one, other) if draw(booleans()) else (other, one)
 
 

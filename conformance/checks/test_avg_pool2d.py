@@ -10,7 +10,7 @@ from nnspec.adapters.names import LONG
 from nnspec.conformance.bounds.pool import averaged, shared
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case, as_pair
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_memory, laws_of_state
+from nnspec.conformance.checks import alternatives, domains, laws, laws_of_gradients, laws_of_memory, laws_of_state
 from nnspec.conformance.checks.cases import leaving_out, not_finite_somewhere, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
@@ -288,6 +288,14 @@ test_call_stateless = law(
     stem=STEM,
 )
 test_call_neighbours = law("avg_pool2d.call.neighbours", laws.ignores_neighbours)
+test_domain_outside = law(
+    "avg_pool2d.domain.outside",
+    domains.right_or_refused(laws.equals_reference),
+    "One size or argument outside what the subject declares.",
+    cases=domains.outside,
+    of=cases,
+    needs="domain",
+)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------

@@ -11,11 +11,12 @@ from nnspec.conformance.bounds.arithmetic import Accuracy
 from nnspec.conformance.bounds.batch_norm import expected, expected_gradients, expected_second, readings
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_memory, laws_of_state
+from nnspec.conformance.checks import alternatives, domains, laws, laws_of_gradients, laws_of_memory, laws_of_state
 from nnspec.conformance.checks.cases import data, specials, with_cotangent
 from nnspec.conformance.checks.convolutions import channels
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, reaches
+from nnspec.conformance.checks.within import allowed, argument, image_side
+from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, legal, reaches
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.layouts import OF_ANY_VALUES
 from nnspec.conformance.requirements import CHECKS, requirement
@@ -56,17 +57,20 @@ def cases(
     """
     vary = tuple(name for name in vary if name not in lacks)
     there = [r for r in (2, 3, 4) if f"BatchNorm{1 + (r == 4)}d" not in lacks]
-    rank = draw(any_of(*([r for r in ranks if r in there] or ranks)))
-    training = "training" not in lacks and draw(any_of(*modes))
-    c = draw(dimension(*channels, of="channels"))
+    rank = draw(any_of(*allowed(draw, "ndim", [r for r in ranks if r in there] or ranks)))
+    training = "training" not in lacks and draw(any_of(*allowed(draw, "training", modes)))
+    c = draw(dimension(*channels, of="channels", name="num_features"))
     some = (c,) if c in sizes and draw(any_of(False, False, True)) else sizes
     size = dimension(*some, of="values")
     images, *image = (draw(size) for axis in range(rank) if axis != 1)
     images = max(batch, images, 2 if training and np.prod(image) == 1 else 1)
+    if rank == 4:
+        images, h = legal(draw, "N", images), image_side(draw, "H", image[0])
+        image = [h, image_side(draw, "W", image[1], rows=h)]
     values = draw(data(dtype, kinds))
-    absent = lacks
-    if {"weight", "bias"} & {*vary} and draw(any_of(False, False, False, True)):
-        absent |= {"weight", "bias"}
+    affine = not ({"weight", "bias"} & {*vary} and draw(any_of(False, False, False, True)))
+    affine = affine if draw.domain.allows("affine", affine) else not affine
+    absent = lacks if affine else lacks | {"weight", "bias"}
 
     def vector(name: str, neutral: float) -> np.ndarray:
         return values.inputs(c) if name in vary else np.full(c, neutral)
@@ -79,8 +83,9 @@ def cases(
         "bias": None if "bias" in absent else vector("bias", 0.0),
     }
     neutral = 0.1 if "momentum" in lacks else 0.5
-    momentum = draw(any_of(0.1, 0.0, 0.25, 0.9, 1.0, 0.0)) if "momentum" in vary else neutral
-    eps = draw(any_of(1.0, 0.1, 1e-3, 1e-5)) if "eps" in vary else 1e-5
+    many, few = (0.1, 0.0, 0.25, 0.9, 1.0, 0.0), (1.0, 0.1, 1e-3, 1e-5)
+    momentum = draw(argument("momentum", any_of(*many), many, neutral=neutral, varies="momentum" in vary))
+    eps = draw(argument("eps", any_of(*few), few, neutral=1e-5, varies="eps" in vary))
     arguments = {"training": training, "momentum": momentum, "eps": eps}
     return Case("batch_norm", arrays, arguments).map(lambda a: a.astype(dtype))
 
@@ -109,6 +114,12 @@ law = Laws(cases, lambda case: expected(case)[0])
 def equals_some_reading(subject: Trial, case: Case) -> None:
     """All three results, whichever way momentum is read and whichever divisor the running variance has."""
     laws.follows(subject, subject.results(case), readings(case), RESULTS)
+
+
+@laws.law()
+def some_reading(subject: Trial, case: Case, _judge: laws.Judge) -> None:
+    """All three results, as `equals_some_reading` has them."""
+    equals_some_reading(subject, case)
 
 
 def moved(subject: Trial, layer: Built, case: Case, what: str) -> None:
@@ -805,6 +816,15 @@ def test_call_stateless(subject: Trial, case: tuple[Case, Case]) -> None:
 
 
 test_call_neighbours = law("batch_norm.call.neighbours", laws.ignores_neighbours)
+test_domain_outside = law(
+    "batch_norm.domain.outside",
+    domains.right_or_refused(some_reading),
+    "One size or argument outside what the subject declares.",
+    cases=domains.outside,
+    of=cases,
+    vary=ALL,
+    needs="domain",
+)
 
 
 def _nan(draw: Draw, case: Case) -> Case:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.blame import OutOfDomain
 from nnspec.adapters.names import LONG
 from nnspec.conformance.bounds.convolution import fast_bound
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Array, Case, as_pair
-from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_memory, laws_of_state
+from nnspec.conformance.checks import domains, laws, laws_of_gradients, laws_of_memory, laws_of_state
 from nnspec.conformance.checks.cases import (
     KINDS,
     Data,
@@ -32,6 +34,7 @@ from nnspec.conformance.checks.convolutions import (
     starts_uniform,
 )
 from nnspec.conformance.checks.laws import Laws
+from nnspec.conformance.checks.within import argument, image_side, pairs_within
 from nnspec.conformance.drawing import (
     MORE_OFTEN,
     SIZES,
@@ -117,30 +120,57 @@ def cases(
     Padding and output padding are at least `least` where they vary; `square` asks for as many outputs as channels.
     """
     vary = tuple(name for name in vary if name not in lacks)
-    rows = _axis(draw, vary, least, kernels)
-    columns = _axis(draw, vary, least, (rows[1], *kernels))  # kernels are often square
+    own = pairs_within(
+        draw,
+        kernel_size=(kernels, 1, True),
+        stride=(range(1 + least, 4), 1, "stride" in vary),
+        padding=(range(least, 3), 0, "padding" in vary),
+        output_padding=(range(least, 3), 0, "output_padding" in vary),
+        dilation=((1, 2, 3), 1, "dilation" in vary),
+    )
+    rows = _axis(draw, vary, least, kernels, own[0])
+    columns = _axis(draw, vary, least, (rows[1], *kernels), own[1], rows[0])  # kernels are often square
     size, kernel, *pairs = zip(rows, columns, strict=True)
     groups, channels = draw(grouped("groups" in vary, (1, 1, 2, 3, 17, 33) if wide else (1, 2, 3)))
-    outputs = channels if square else draw(dimension(1, 2, 3, of="outputs"))
+    named = {"of": "outputs", "name": "out_channels", "times": groups, "equal": channels}
+    as_many = square and draw.domain.allows("out_channels", groups * channels)
+    outputs = channels if as_many else draw(dimension(1, 2, 3, **named))
     values = draw(data(dtype, kinds))
-    x = values.inputs(draw(dimension(*[n for n in SIZES if n >= batch], of="images")), groups * channels, *size)
+    images = draw(dimension(*[n for n in SIZES if n >= batch], of="images", name="N"))
+    x = values.inputs(images, groups * channels, *size)
     weight = _weight(values, groups, channels, outputs, kernel)
-    bias = values.offsets(groups * outputs) if "bias" in vary and draw(MORE_OFTEN) else None
+    has_bias = draw(argument("bias", MORE_OFTEN, (False, True), neutral=False, varies="bias" in vary))
+    bias = values.offsets(groups * outputs) if has_bias else None
     arguments = {name: p[0] if p[0] == p[1] else p for name, p in zip(PAIRS, pairs, strict=True)}
     return Case("conv_transpose2d", {"x": x, "weight": weight, "bias": bias}, {**arguments, "groups": groups})
 
 
 def _axis(
-    draw: Draw, vary: tuple[str, ...], least: int, kernels: tuple[int, ...]
+    draw: Draw,
+    vary: tuple[str, ...],
+    least: int,
+    kernels: tuple[int, ...],
+    own: Mapping[str, int],
+    rows: int = 0,
 ) -> tuple[int, int, int, int, int, int]:
-    """Size, kernel size, stride, padding, output padding and dilation of one axis."""
-    k = draw(dimension(*kernels, of="kernel"))
-    s = draw(dimension(*range(1 + least, 4), of="stride")) if "stride" in vary else 1
-    d = draw(dimension(1, 2, 3, of="dilation")) if "dilation" in vary else 1
-    p = draw(dimension(*range(least, 3), of="padding")) if "padding" in vary else 0
-    e = draw(integers(min(least, max(s, d) - 1), max(s, d) - 1)) if "output_padding" in vary else 0
+    """Size, kernel size, stride, padding, output padding and dilation of one axis.
+
+    `own` has those that the domain is about. `rows` is the size of the axis before, if any.
+    """
+    k = own.get("kernel_size") or draw(dimension(*kernels, of="kernel"))
+    s = own.get("stride") or (draw(dimension(*range(1 + least, 4), of="stride")) if "stride" in vary else 1)
+    d = own.get("dilation") or (draw(dimension(1, 2, 3, of="dilation")) if "dilation" in vary else 1)
+    p, e = own.get("padding"), own.get("output_padding")
+    if p is None:
+        p = draw(dimension(*range(least, 3), of="padding")) if "padding" in vary else 0
+    if e is None:
+        e = draw(integers(min(least, max(s, d) - 1), max(s, d) - 1)) if "output_padding" in vary else 0
+    elif e >= max(s, d):
+        raise OutOfDomain(draw.domain.outside("output_padding"))
     taken_off = 2 * p - d * (k - 1) - e  # so many rows of the image's own must be left, and one more
-    return max(draw(dimension(*SIZES, of="side")), -(-taken_off // s) + 1), k, s, p, e, d
+    needed = max(1, -(-taken_off // s) + 1)
+    n = max(draw(dimension(*SIZES, of="side")), needed)
+    return image_side(draw, "W" if rows else "H", n, least=needed, rows=rows), k, s, p, e, d
 
 
 def _weight(values: Data, groups: int, channels: int, outputs: int, kernel: tuple[int, ...]) -> Array:
@@ -337,7 +367,7 @@ def calls_in_turn(draw, *, dtype: str, lacks: frozenset[str]):
         ({}, {"dilation": 2, "padding": (ph + (kh - 1) // 2, pw + (kw - 1) // 2)}),  # mostly the same shape
         ({"stride": 2}, {"stride": 2, "output_padding": 1}),
     ]
-    possible = [change for change in changes if not change[1].keys() & lacks]
+    possible = [change for change in changes if not change[1].keys() & (lacks | draw.domain.conditions.keys())]
     if not possible or draw(integers(0, 3)):
         return draw(differing_in_one(case, lacks, outputs=case["weight"].shape[1]))
     first, second = draw(any_of(*possible))
@@ -348,6 +378,14 @@ test_call_stateless = law(
     "conv_transpose2d.call.stateless", laws.keeps_calls_apart, "A call in between changes nothing.", cases=calls_in_turn
 )
 test_call_neighbours = law("conv_transpose2d.call.neighbours", laws.ignores_neighbours)
+test_domain_outside = law(
+    "conv_transpose2d.domain.outside",
+    domains.right_or_refused(laws.equals_reference),
+    "One size or argument outside what the subject declares.",
+    cases=domains.outside,
+    of=cases,
+    needs="domain",
+)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------

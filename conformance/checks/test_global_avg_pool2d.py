@@ -9,7 +9,7 @@ from nnspec.adapters.names import LONG
 from nnspec.conformance.bounds.pool import averaged, shared
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_memory, laws_of_state
+from nnspec.conformance.checks import domains, laws, laws_of_gradients, laws_of_memory, laws_of_state
 from nnspec.conformance.checks.cases import data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, any_of, composite, dimension, reaches, tuples
@@ -36,11 +36,9 @@ def cases(
     batch: int = 1,
 ):
     """Images of all sizes; nothing else is to be chosen."""
-    images, channel = (
-        dimension(*[n for n in (1, 2, 3, 5) if n >= batch], of="images"),
-        dimension(*channels, of="channels"),
-    )
-    shape = [draw(one) for one in (images, channel, *[dimension(*sides, of="side")] * 2)]
+    images = draw(dimension(*[n for n in (1, 2, 3, 5) if n >= batch], of="images", name="N"))
+    c, h = draw(dimension(*channels, of="channels", name="C")), draw(dimension(*sides, of="side", name="H"))
+    shape = [images, c, h, draw(dimension(*sides, of="side", name="W", equal=h))]
     return Case("global_avg_pool2d", {"x": draw(data(dtype, ("integers", "normal"))).inputs(*shape)})
 
 
@@ -127,6 +125,14 @@ test_call_stateless = law(
     cases=lambda **choices: tuples(cases(**choices), cases(**choices)),
 )
 test_call_neighbours = law("global_avg_pool2d.call.neighbours", laws.ignores_neighbours)
+test_domain_outside = law(
+    "global_avg_pool2d.domain.outside",
+    domains.right_or_refused(equals_reference),
+    "One size or argument outside what the subject declares.",
+    cases=domains.outside,
+    of=cases,
+    needs="domain",
+)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.blame import OutOfDomain
 from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Lacks
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_memory, laws_of_state, starts
+from nnspec.conformance.checks import (
+    alternatives,
+    domains,
+    laws,
+    laws_of_gradients,
+    laws_of_memory,
+    laws_of_state,
+    starts,
+)
 from nnspec.conformance.checks.cases import altered, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.drawing import Decision, Draw, any_of, booleans, composite, dimension, integers, reaches
+from nnspec.conformance.checks.within import argument, inside
+from nnspec.conformance.drawing import (
+    Decision,
+    Draw,
+    any_of,
+    booleans,
+    composite,
+    dimension,
+    integers,
+    legal,
+    reaches,
+)
 from nnspec.conformance.requirements import CHECKS, requirement
 from nnspec.conformance.sizes import SWEEPS, Sweep
 from nnspec.conformance.trial.record import Mismatch
@@ -44,18 +65,33 @@ def cases(
 
     Sizes are often equal, weights square: where all sizes differ, an axis taken for another only raises.
     """
-    inputs = draw(dimension(*features, of="in"))
-    outputs = draw(dimension(inputs, *features, of="out"))
+    inputs = draw(dimension(*features, of="in", name="in_features"))
+    outputs = draw(dimension(inputs, *features, of="out", name="out_features", equal=inputs))
     sizes = dimension(*[*rows, *(n for n in (inputs, outputs, outputs) if n < 5)], of="rows")
     if "leading" in vary:
         leading = tuple(draw(sizes) for _ in range(max(batch > 1, draw(any_of(*axes)))))
         leading = leading and (max(batch, leading[0]), *leading[1:])
     else:
         leading = (max(batch, draw(sizes)),)
+    leading = _leading(draw, leading)
     values = draw(data(dtype))
     x, weight = values.inputs(*leading, inputs), values.weights(outputs, inputs)
-    has_bias = "bias" in vary and "bias" not in lacks and draw(any_of(False, True, True))
+    varies = "bias" in vary and "bias" not in lacks
+    has_bias = draw(argument("bias", any_of(False, True, True), (False, True), neutral=False, varies=varies))
     return Case("linear", {"x": x, "weight": weight, "bias": values.offsets(outputs) if has_bias else None})
+
+
+def _leading(draw: Draw, leading: tuple[int, ...]) -> tuple[int, ...]:
+    """Return leading dimensions like these that the domain allows."""
+    if "ndim" in draw.domain.conditions:
+        dimensions = legal(draw, "ndim", len(leading) + 1)
+        leading = (*leading, *[1] * dimensions)[: dimensions - 1]
+    rows = math.prod(leading)
+    if draw.domain.allows("rows", rows):
+        return leading
+    if not leading and not draw.domain.allows("ndim", 2):
+        raise OutOfDomain(draw.domain.outside("rows"))
+    return (*[1] * (len(leading) - 1), legal(draw, "rows", rows))
 
 
 def expected(case: Case) -> Expected:
@@ -161,7 +197,8 @@ def together(draw, *, dtype: str, lacks: frozenset[str]):
     case = draw(cases(dtype=dtype, lacks=lacks, features=(1, 2, 3, 33), rows=LONGER, axes=MOST))
     if case["bias"] is None or draw(booleans()):
         return case
-    return case.but(x=np.resize(case["x"], (draw(integers(1, 2)), len(case["bias"]), case["x"].shape[-1])))
+    resized = np.resize(case["x"], (draw(integers(1, 2)), len(case["bias"]), case["x"].shape[-1]))
+    return inside(draw, [case.but(x=resized), case])[0]
 
 
 test_arguments_together = law(
@@ -265,6 +302,14 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
 
 
 test_call_neighbours = law("linear.call.neighbours", laws.ignores_neighbours)
+test_domain_outside = law(
+    "linear.domain.outside",
+    domains.right_or_refused(laws.equals_reference),
+    "One size or argument outside what the subject declares.",
+    cases=domains.outside,
+    of=cases,
+    needs="domain",
+)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------

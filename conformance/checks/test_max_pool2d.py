@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from nnspec.conformance.bounds.rule import Expected, multilinear
 from nnspec.conformance.case import Array, Case, as_pair
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_memory, laws_of_state
+from nnspec.conformance.checks import alternatives, domains, laws, laws_of_gradients, laws_of_memory, laws_of_state
 from nnspec.conformance.checks.cases import data, leaving_out, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.checks.pools import (
@@ -337,6 +337,14 @@ test_call_stateless = law(
     stem=STEM,
 )
 test_call_neighbours = law("max_pool2d.call.neighbours", laws.ignores_neighbours)
+test_domain_outside = law(
+    "max_pool2d.domain.outside",
+    domains.right_or_refused(laws.equals_reference),
+    "One size or argument outside what the subject declares.",
+    cases=domains.outside,
+    of=cases,
+    needs="domain",
+)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------

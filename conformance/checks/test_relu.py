@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.blame import OutOfDomain
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Array, Case
-from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, laws_of_memory, laws_of_state
+from nnspec.conformance.checks import alternatives, domains, laws, laws_of_gradients, laws_of_memory, laws_of_state
 from nnspec.conformance.checks.cases import data, wholes
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.drawing import Draw, any_of, booleans, composite, dimension, integers, lists, reaches, some_of
+from nnspec.conformance.drawing import (
+    Draw,
+    any_of,
+    booleans,
+    composite,
+    dimension,
+    integers,
+    legal,
+    lists,
+    reaches,
+    some_of,
+)
 from nnspec.conformance.formats import STORED
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.sizes import SWEEPS, Sweep
@@ -36,9 +49,21 @@ def cases(
     batch: int = 1,
 ):
     """An array of values of both signs, with as many axes as `axes` says and no size below `smallest`."""
-    shape = draw(lists(dimension(*range(smallest, 4), 5), min_size=axes[0], max_size=axes[1]))
+    shape = _within(draw, draw(lists(dimension(*range(smallest, 4), 5), min_size=axes[0], max_size=axes[1])))
     values = draw(data(dtype, ("integers", "normal")))
     return Case("relu", {"x": values.inputs(*([max(batch, shape[0]), *shape[1:]] if shape else ()))})
+
+
+def _within(draw: Draw, shape: list[int]) -> list[int]:
+    """Return a shape like this one that the domain allows."""
+    if "ndim" in draw.domain.conditions:
+        axes = legal(draw, "ndim", len(shape))
+        shape = [*shape, *[1] * axes][:axes]
+    if draw.domain.allows("size", math.prod(shape)):
+        return shape
+    if not shape:
+        raise OutOfDomain(draw.domain.outside("size"))
+    return [*[1] * (len(shape) - 1), legal(draw, "size", math.prod(shape))]
 
 
 @composite
@@ -196,6 +221,14 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
 
 
 test_call_neighbours = law("relu.call.neighbours", laws.ignores_neighbours)
+test_domain_outside = law(
+    "relu.domain.outside",
+    domains.right_or_refused(laws.equals_reference),
+    "One size or argument outside what the subject declares.",
+    cases=domains.outside,
+    of=cases,
+    needs="domain",
+)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.blame import OutOfDomain
+from nnspec.adapters.domains import Domain
+from nnspec.adapters.subject import Subject
 from nnspec.conformance.case import Case, whole
 from nnspec.conformance.checks import load_checks
-from nnspec.conformance.drawing import Draw
+from nnspec.conformance.drawing import Decision, Draw
 from nnspec.conformance.formats import is_floating
 from nnspec.conformance.requirements import CHECKS, requirements
 from nnspec.conformance.trial.record import COSTLY
@@ -21,26 +25,51 @@ DRAWN, LARGEST = 8, 4096  # cases to choose from; elements of one at most
 
 def typical_cases(trial: Trial, stem: str, backward: bool = False) -> Iterator[Case]:
     """The cases of the first check of such cases on the block's page, in whole numbers, the largest first."""
-    yield from _typical_cases(stem, backward, trial.form, trial.dtype, frozenset(trial.subject.lacks(stem, trial.form)))
+    lacks, domain = frozenset(trial.subject.lacks(stem, trial.form)), trial.subject.domain(stem)
+    yield from _typical_cases(stem, backward, trial.form, trial.dtype, lacks, domain)
 
 
 @functools.lru_cache(256)
-def _typical_cases(stem: str, backward: bool, form: str, dtype: str, lacks: frozenset[str]) -> list[Case]:
+def _typical_cases(
+    stem: str, backward: bool, form: str, dtype: str, lacks: frozenset[str], domain: Domain
+) -> list[Case]:
     load_checks()
+    missing = lacks - domain.fixed
     for identifier in requirements():
         check = CHECKS.get(identifier)
         if check is None or check.stem != stem or form not in check.forms or dtype not in check.dtypes:
             continue
-        if lacks & {*check.needs} or not check.per_dtype or check.effort >= COSTLY:
+        if (missing | {"domain"}) & {*check.needs} or not check.per_dtype or check.effort >= COSTLY:
             continue
-        decision = check.drawn(dtype, lacks)
+        decision = check.drawn(dtype, lacks, domain=domain)
         if isinstance(decision, type):  # a state machine has no cases
             continue
-        drawn = [decision.make(Draw(row)) for row in rows(0, DRAWN)]
-        if found := [case for case in drawn if _is_typical(case, stem, backward)]:
+        drawn = [*_drawn(decision)]
+        found = [case for case in drawn if _is_typical(case, stem, backward)]
+        small = [case for case in found if _size(case) <= LARGEST]
+        if found := small or sorted(found, key=_size)[: bool(domain)]:  # a domain may have no small cases
             in_evaluation = {"training": False} if form == "class" and "training" in found[0].arguments else {}
             return sorted((whole(case).but(**in_evaluation) for case in found), key=_size, reverse=True)
     return []
+
+
+def without_cases(subject: Subject, blocks: Collection[str] | None) -> str | None:
+    """Return what to say of the first domain of these blocks, or of all, in which no case can be drawn; else None."""
+    for stem, domain in subject.domains.items():
+        for form in subject.forms(stem) if domain and (not blocks or stem in blocks) else ():
+            lacks, dtype = frozenset(subject.lacks(stem, form)), subject.within(stem).dtypes[0]
+            for name in sorted(lacks & domain.conditions.keys()):
+                if name not in domain.fixed and not domain.allows(name, domain.quantity(name).neutral):
+                    return f"the {form} has no argument {name}; expected one value of {stem}.{name} in its domain"
+            if not _typical_cases(stem, False, form, dtype, lacks, domain):
+                return f"no case of {stem} can be drawn within its domain, {domain}"
+    return None
+
+
+def _drawn(decision: Decision[Any]) -> Iterator[Any]:
+    for row in rows(0, DRAWN):
+        with suppress(OutOfDomain):
+            yield decision.make(Draw(row))
 
 
 def _is_typical(case: Any, stem: str, backward: bool) -> bool:
@@ -49,7 +78,7 @@ def _is_typical(case: Any, stem: str, backward: bool) -> bool:
         return False
     arrays = [a for a in case.arrays.values() if a is not None]
     usual = all(a.size and is_floating(a.dtype) and np.isfinite(a.astype(np.float64)).all() for a in arrays)
-    return bool(arrays) and usual and ("cotangent" in case.arrays) == backward and _size(case) <= LARGEST
+    return bool(arrays) and usual and ("cotangent" in case.arrays) == backward
 
 
 def _size(case: Case) -> int:

@@ -11,12 +11,13 @@ import json
 import operator
 import pkgutil
 import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.domains import read_domains
 from nnspec.adapters.for_reference import subject as reference_subject
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
@@ -30,13 +31,14 @@ from nnspec.reference.relu import relu
 class Fault:
     """`key` is requirement/what-was-done; `mistake` says it in a sentence.
 
-    `sizes` is the regime of sizes that shows it.
+    `sizes` is the regime of sizes that shows it, and `domain` the one that it declares.
     """
 
     key: str
     mistake: str
     pieces: dict[str, Any]
     sizes: str = "small"
+    domain: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def requirement(self) -> str:
@@ -75,17 +77,20 @@ class Fault:
         classes = {n: c for n, c in self.pieces.items() if isinstance(c, type)}
         if SIGNATURES[self.stem].members:  # its checks build networks of other classes
             classes = {**reference.classes, **classes}
-        return replace(reference, name=self.key, functions=functions, classes=classes)
+        domains = read_domains({self.stem: self.domain}) if self.domain else {}
+        return replace(reference, name=self.key, functions=functions, classes=classes, domains=domains)
 
 
 FAULTS: dict[str, Fault] = {}
 
 
-def fault(key: str, mistake: str, sizes: str = "small", **pieces: Any) -> None:
-    """Add a fault to the catalogue."""
+def fault(
+    key: str, mistake: str, sizes: str = "small", *, domain: Mapping[str, Any] | None = None, **pieces: Any
+) -> None:
+    """Add a fault to the catalogue, perhaps one that declares a domain."""
     if key in FAULTS:
         raise ValueError(f"{key}: a second fault of that name")
-    FAULTS[key] = Fault(key, mistake, pieces, sizes)
+    FAULTS[key] = Fault(key, mistake, pieces, sizes, domain or {})
 
 
 def wrong(key: str, mistake: str) -> Callable[[Any], Any]:

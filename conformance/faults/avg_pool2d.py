@@ -663,3 +663,15 @@ _wrong("avg_pool2d.batch.absent/reversed", "the channels of an image without its
     changes_lone_image(right, lambda x: x[:, ::-1])
 )
 mistakes_in_memory("avg_pool2d", right)
+
+
+def _divided_by_4(x, **h):
+    return right(x, **h) if h.get("divisor_override") else right(x, **{**h, "divisor_override": 4})
+
+
+fault(
+    "avg_pool2d.domain.outside/fixed-divisor",
+    "sums are divided by 4, whatever the window is",
+    domain={"kernel_size": 2, "padding": 0, "ceil_mode": False},
+    avg_pool2d=_divided_by_4,
+)

@@ -1449,3 +1449,18 @@ _training_with("batch_norm.law.scale/clamped", "a variance of more than 4 counts
     lambda x, m, v: (_statistics(x)[0], np.minimum(_statistics(x)[1], x.dtype.type(4)))
 )
 mistakes_in_memory("batch_norm", right)
+
+
+def _whole_blocks(x, *vectors, **h):
+    y, *statistics = right(x, *vectors, **h)
+    channels = x.shape[1] // 4 * 4
+    y[:, channels:] = x[:, channels:]
+    return y, *statistics
+
+
+fault(
+    "batch_norm.domain.outside/whole-blocks",
+    "channels behind the last whole block of four stay as they are",
+    domain={"num_features": {"multiple_of": 4}},
+    batch_norm=_whole_blocks,
+)

@@ -28,8 +28,10 @@ from nnspec.reference.conv2d import conv2d as right
 from nnspec.reference.conv2d import conv2d_vjp as right_vjp
 from nnspec.reference.windows import pad
 
+BLOCKS_OF_16 = {"in_channels": {"multiple_of": 16}, "groups": 1}
 
-def _wrong(key, mistake):
+
+def _wrong(key, mistake, domain=None):
     """The fault calls as `conv2d` does, with every argument given."""
 
     def add(function):
@@ -39,7 +41,7 @@ def _wrong(key, mistake):
 
         conv2d.__wrapped__ = None
         del conv2d.__wrapped__
-        fault(key, mistake, conv2d=conv2d)
+        fault(key, mistake, domain=domain, conv2d=conv2d)
         return function
 
     return add
@@ -635,3 +637,22 @@ _wrong("conv2d.padding.valid/one", "the word stands for a padding of 1")(
     lambda x, w, b, **h: right(x, w, b, **{**h, "padding": 1 if h["padding"] == "valid" else h["padding"]})
 )
 mistakes_in_memory("conv2d", right)
+
+
+@_wrong("conv2d.domain.outside/whole-blocks", "channels behind the last whole block of 16 are left out", BLOCKS_OF_16)
+def _whole_blocks(x, w, b, **h):
+    channels = w.shape[1] // 16 * 16
+    return right(x[:, :channels], w[:, :channels], b, **h) if channels else right(x * 0, w, b, **h)
+
+
+@_wrong("conv2d.domain.outside/one-stride", "the stride decides the size of the result alone", {"stride": 1})
+def _one_stride(x, w, b, **h):
+    (oh, ow), y = right(x, w, b, **h).shape[2:], right(x, w, b, **{**h, "stride": 1})
+    return y[:, :, :oh, :ow].copy()
+
+
+@_wrong("conv2d.domain.outside/three-rows", "a kernel larger than 3 × 3 loses its border", {"kernel_size": 3})
+def _three_rows(x, w, b, **h):
+    w = w.copy()
+    w[:, :, 3:], w[..., 3:] = 0, 0
+    return right(x, w, b, **h)

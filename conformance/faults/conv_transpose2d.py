@@ -763,3 +763,18 @@ _wrong("conv_transpose2d.batch.absent/transposed", "rows and columns of an image
     changes_lone_image(right, lambda x: x.swapaxes(2, 3))
 )
 mistakes_in_memory("conv_transpose2d", right)
+
+
+def _whole_blocks(x, weight, bias=None, **h):
+    y, channels = right(x, weight, bias, **h), len(weight) // 16 * 16
+    if h.get("groups", 1) > 1 or not channels:
+        return y * np.zeros((), y.dtype)
+    return right(x[..., :channels, :, :], weight[:channels], bias, **h)
+
+
+fault(
+    "conv_transpose2d.domain.outside/whole-blocks",
+    "channels behind the last whole block of 16 are left out",
+    domain={"in_channels": {"multiple_of": 16}, "groups": 1},
+    conv_transpose2d=_whole_blocks,
+)

@@ -266,3 +266,16 @@ _wrong("global_avg_pool2d.batch.absent/reversed", "the channels of an image with
     changes_lone_image(right, lambda x: x[:, ::-1])
 )
 mistakes_in_memory("global_avg_pool2d", right)
+
+
+def _divided_by_49(x):
+    y = right(x)
+    return (y * (x.shape[-2] * x.shape[-1] / 49)).astype(x.dtype)
+
+
+fault(
+    "global_avg_pool2d.domain.outside/fixed-divisor",
+    "sums are divided by 49, whatever the image is",
+    domain={"H": 7, "W": 7},
+    global_avg_pool2d=_divided_by_49,
+)

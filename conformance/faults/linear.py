@@ -594,3 +594,17 @@ def _keyed_without_bias(x, w, b):
 
 
 mistakes_in_memory("linear", right)
+
+
+def _whole_blocks(x, weight, bias=None):
+    right(x, weight, bias)  # which refuses what it refuses
+    features = x.shape[-1] // 16 * 16
+    return right(x[..., :features], weight[:, :features], bias)
+
+
+fault(
+    "linear.domain.outside/whole-blocks",
+    "features behind the last whole block of 16 are left out",
+    domain={"in_features": {"multiple_of": 16}},
+    linear=_whole_blocks,
+)

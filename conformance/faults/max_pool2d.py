@@ -648,3 +648,17 @@ def _without_the_corner(x, **h):
 
 
 mistakes_in_memory("max_pool2d", right)
+
+
+def _whole_blocks(x, **h):
+    y = right(x, **h)
+    y[..., y.shape[-3] // 4 * 4 :, :, :] = 0
+    return y
+
+
+fault(
+    "max_pool2d.domain.outside/whole-blocks",
+    "channels behind the last whole block of four give zeros",
+    domain={"C": {"multiple_of": 4}},
+    max_pool2d=_whole_blocks,
+)

@@ -262,3 +262,17 @@ fault(
     relu=_after_linear,
 )
 mistakes_in_memory("relu", right)
+
+
+def _fours(x):
+    y, whole = right(x).reshape(-1), x.size // 4 * 4
+    y[whole:] = x.reshape(-1)[whole:]
+    return y.reshape(x.shape)
+
+
+fault(
+    "relu.domain.outside/fours",
+    "what remains behind the last four elements is copied",
+    domain={"size": {"multiple_of": 4}},
+    relu=_fours,
+)

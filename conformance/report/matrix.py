@@ -14,7 +14,7 @@ from nnspec.conformance.report.verdicts import BAD, Record
 from nnspec.conformance.system import folder, log
 from rich.console import Console
 
-SCHEMA = "urn:nnspec:matrix:2"  # the $id of matrix.schema.json
+SCHEMA = "urn:nnspec:matrix:3"  # the $id of matrix.schema.json
 
 
 def merge(reports: Sequence[Record], failures: dict[str, str]) -> Record:

@@ -24,7 +24,7 @@ from nnspec.conformance.requirements import Check, requirements
 from nnspec.conformance.system.log import key as result
 from nnspec.conformance.trial.record import Outcome
 
-SCHEMA = "urn:nnspec:report:2"  # the $id of report.schema.json
+SCHEMA = "urn:nnspec:report:3"  # the $id of report.schema.json
 
 
 def key(check: Check, form: str, dtype: str) -> Record:
@@ -52,7 +52,7 @@ def record(check: Check, subject: Subject | None, form: str, dtype: str, outcome
 
     `subject` is None in a process that has not loaded the subject, and so does not know its claims.
     """
-    lacks = subject.lacks(check.stem, form) if subject else frozenset()
+    lacks = subject.lacks(check.stem, form) - subject.domain(check.stem).fixed if subject else frozenset()
     difference, failure = subject.differs.get(check.identifier) if subject else None, outcome.failure
     explicable = subject is not None and check.decides and outcome.verdict == "fail"
     return key(check, form, dtype) | {
@@ -61,6 +61,7 @@ def record(check: Check, subject: Subject | None, form: str, dtype: str, outcome
         "cases": outcome.cases,
         "unsupported": dict(outcome.unsupported),
         "known_defects": dict(outcome.known_defects),
+        "out_of_domain": dict(outcome.out_of_domain),
         "held": [name for name in sorted(lacks - {*CANONICAL, *DERIVATIVES}) if not name.startswith("default of ")],
         "seconds": round(outcome.seconds, 4),
         "worst_error_over_bound": round(outcome.worst, 4),
@@ -216,6 +217,7 @@ def musts(records: Iterable[Record]) -> Record:
         if entry["level"] == "must":
             found[entry["requirement"]].append(VERDICTS[entry["verdict"]])
     lost = [name for name, verdicts in found.items() if any(v.open for v in verdicts)]
-    excused = [name for name, verdicts in found.items() if all(v.excused for v in verdicts)]
-    judged = len(found) - len(lost) - len(excused)
-    return {"all": len(found), "judged": judged, "unsupported": len(excused), "not judged": lost}
+    excused = [verdicts for verdicts in found.values() if all(v.excused for v in verdicts)]
+    outside = sum(VERDICTS["out of domain"] in verdicts for verdicts in excused)
+    judged = {"all": len(found), "judged": len(found) - len(lost) - len(excused)}
+    return {**judged, "unsupported": len(excused) - outside, "out of domain": outside, "not judged": lost}

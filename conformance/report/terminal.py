@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+BY_DECLARATION = ("differs by design", "waived", "known defect", "unsupported")
 WIDTH = 200  # of a table at most: a terminal may fold its lines, but no column is cut
 
 
@@ -62,7 +63,7 @@ def rendered(show: Callable[[Console], None], stream: TextIO) -> str:
 
 def show(report: Record, path: str, console: Console) -> None:
     """Print the whole report: the table, the findings, and how the run was made."""
-    console.print(f"[italic]nnspec check {escape(report['subject'])}[/]: {_judged(report['musts'])}")
+    console.print(f"[italic]nnspec check {escape(report['subject'])}[/]: {_judged(report['musts'])}{_within(report)}")
     count = only_refusals(report["results"])
     if count and not report["musts"]["not judged"]:
         console.print(f"[bold]right except for refusals[/]: {missing(count)}, and nothing else is broken")
@@ -71,6 +72,7 @@ def show(report: Record, path: str, console: Console) -> None:
         console.print(_table(report))
     show_broken(report, console)
     _unjudged(report, console)
+    _outside(report, console)
     _footer(report, path, console)
 
 
@@ -84,9 +86,16 @@ def _unsteady(report: Record, console: Console) -> None:
 
 
 def _judged(musts: Record) -> str:
-    further = {"unsupported": musts["unsupported"], "not judged": len(musts["not judged"])}
+    further = {name: musts[name] for name in ("unsupported", "out of domain")}
+    further["not judged"] = len(musts["not judged"])
     counts = ", ".join(f"{count} {what}" for what, count in further.items() if count)
     return f"judged {musts['judged']} of {musts['all']} musts" + (f" ({counts})" if counts else "")
+
+
+def _within(report: Record) -> str:
+    """Return the domains that were judged, as the end of the first line."""
+    found = "; ".join(f"{stem}: {domain}" for stem, domain in report["domains"].items())
+    return escape(f" within the domain of {found}") if found else ""
 
 
 def _table(report: Record) -> Table:
@@ -138,6 +147,18 @@ def _unjudged(report: Record, console: Console) -> None:
         console.print(f"  and {sum(len(group.requirements) for group in more)} for {len(more)} other reasons")
 
 
+def _outside(report: Record, console: Console) -> None:
+    """Print every requirement that is out of domain, by the condition that excludes it."""
+    groups: dict[str, dict[str, None]] = defaultdict(dict)
+    for entry in report["results"]:
+        if entry["verdict"] == "out of domain":
+            groups[entry["reason"]][entry["requirement"]] = None
+    if groups:
+        console.print("\n[bold]out of domain[/]")
+    for reason, names in groups.items():
+        console.print(f"  {escape(reason)}: {', '.join(names)}")
+
+
 def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
@@ -154,8 +175,7 @@ def _footer(report: Record, path: str, console: Console) -> None:
     reasons = Counter(
         (r["verdict"], r["reason"])
         for r in report["results"]
-        if r["verdict"] in ("differs by design", "waived", "known defect", "unsupported")
-        or (VERDICTS[r["verdict"]].open and r["level"] != "must")
+        if r["verdict"] in BY_DECLARATION or (VERDICTS[r["verdict"]].open and r["level"] != "must")
     )
     for (verdict, reason), count in reasons.most_common(8):
         console.print(f"{verdict} ({count}): {escape(reason)}")
@@ -231,5 +251,5 @@ def _conclusion(report: Record) -> str:
 def _except(report: Record) -> str:
     """Return how many results conform only by a declaration, a waiver or a known defect."""
     totals = report["totals"]
-    short = [f"{totals[v]} {v}" for v in ("differs by design", "waived", "known defect", "unsupported") if totals[v]]
+    short = [f"{totals[v]} {v}" for v in (*BY_DECLARATION, "out of domain") if totals[v]]
     return f" ({', '.join(short)})" if short else ""

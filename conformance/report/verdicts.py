@@ -42,17 +42,22 @@ VERDICTS = {
         judged=False,
         excused=True,
     ),
+    "out of domain": Verdict(
+        "the requirement is about calls outside the domain that `DOMAIN` or `--domain` declares",
+        judged=False,
+        excused=True,
+    ),
     "blocked": Verdict("not run, because the block crashed or hung twice", judged=False),
     "not run": Verdict(
         "too few cases could be judged: the subject declined most of them, or the call that a law starts from fails",
         judged=False,
     ),
 }
-RESERVED = ("out of domain", "tampers")  # verdicts of later versions; readers of reports expect them
+RESERVED = ("tampers",)  # verdicts of later versions; readers of reports expect them
 BAD = tuple(name for name, verdict in VERDICTS.items() if verdict.bad)
 
 EXIT_CODES = {
-    CONFORMS: "conforms: something passed, each *must* was judged or is unsupported, and none is broken",
+    CONFORMS: "conforms: something passed, each *must* was judged, unsupported or out of domain, and none is broken",
     DEVIATES: "does not conform, or cannot be said to conform because a *must* was not judged",
     MISUSE: "nothing could be judged: no such file, no known name in it, a wrong option or declaration",
     HARNESS: "nnspec or an adapter failed",

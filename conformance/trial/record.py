@@ -96,6 +96,7 @@ class Outcome:
     seconds: float = 0.0
     unsupported: Counter[str] = field(default_factory=Counter)
     known_defects: Counter[str] = field(default_factory=Counter)  # of the framework: cases not made for its sake
+    out_of_domain: Counter[str] = field(default_factory=Counter)  # cases not made, because they are outside the domain
     seen: list[Sighting] = field(default_factory=list)  # in some cases that were right or wrong
     # a failure that belongs to another requirement: the check under that requirement's name, and its outcome
     elsewhere: tuple[Check, Outcome] | None = None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from nnspec.adapters.blame import KnownDefect, Raised, Unusable, noting_interrupts
+from nnspec.adapters.blame import KnownDefect, OutOfDomain, Raised, Unusable, noting_interrupts
 from nnspec.adapters.subject import Lacks, Refusal, Subject, Unsupported
 from nnspec.conformance.case import Case, minimise
 from nnspec.conformance.drawing import Decision, Draw
@@ -51,8 +51,14 @@ class Tally:
     failed_at: int = 0  # the number of the first case that failed, from 1; 0: none
     unsupported: Counter[str] = field(default_factory=Counter)
     defects: Counter[str] = field(default_factory=Counter)  # known, of the framework
+    outside: Counter[str] = field(default_factory=Counter)  # cases outside the domain that the subject declares
     failing_calls: Counter[str] = field(default_factory=Counter)  # calls that a law starts from and that fail
     wrong: list[Sighting] = field(default_factory=list)
+
+    def counted(self, outcome: Outcome) -> Outcome:
+        """Return the outcome with the cases that were not judged, by reason."""
+        outcome = replace(outcome, unsupported=self.unsupported, known_defects=self.defects)
+        return replace(outcome, out_of_domain=self.outside)
 
     def count(self, judge: Callable[[Any], None], case: Any) -> None:
         """Judge a case and count its outcome. Raises its Mismatch."""
@@ -61,6 +67,8 @@ class Tally:
             self.judged += 1
         except KnownDefect as defect:
             self.defects[str(defect)] += 1
+        except OutOfDomain as reason:
+            self.outside[str(reason)] += 1
         except Unsupported as reason:
             if isinstance(reason, Lacks):
                 self.lacking += 1
@@ -116,11 +124,15 @@ def _supported(trial: Trial, check: Check, simplify: bool) -> Outcome:
     """Run the check unless the subject says that it does not support the requirement, or lacks what the check needs."""
     if reason := trial.subject.declines_all(check.identifier):
         return Outcome("unsupported", reason=reason)
+    domain = trial.subject.domain(check.stem)
     lacks = trial.subject.lacks(check.stem, trial.form)
-    if missing := [name for name in check.needs if name in lacks]:
+    needs = [name for name in check.needs if not check.refusal or name in lacks]  # illegal values are refused anywhere
+    if reason := next(filter(None, map(domain.lacks_feature, needs)), None):
+        return Outcome("out of domain", reason=reason)
+    if missing := [name for name in check.needs if name in lacks - domain.fixed]:
         return Outcome("unsupported", reason=f"the {trial.form} lacks {', '.join(missing)}")
     limit = max(2, round(PROFILES[trial.profile] / check.effort))
-    made = check.drawn(trial.dtype, lacks)
+    made = check.drawn(trial.dtype, lacks, domain=domain)
     if isinstance(made, type):
         return _machine(trial, check, made, limit, simplify)
     try:
@@ -156,7 +168,8 @@ def _large(trial: Trial, check: Check, regime: str, limit: int) -> Series:
     A check that sweeps visits all of them, unless the subject compiles each shape. Any other draws some.
     """
     lacks, tiles = trial.subject.lacks(check.stem, trial.form), trial.subject.tiles
-    decision, seeded = check.drawn(trial.dtype, lacks, regime, tiles), seed_of(trial, check)
+    domain = trial.subject.domain(check.stem)
+    decision, seeded = check.drawn(trial.dtype, lacks, regime, tiles, domain), seed_of(trial, check)
     some = max(2, round(limit / LARGE))
     if check.sweeps and trial.sweeps and not trial.subject.compiles_per_shape:
         return Series(decision, lambda _: swept(check.stem, regime, seeded, some, tiles))
@@ -171,8 +184,9 @@ def _joined(outcome: Outcome, further: Outcome) -> Outcome:
     """Return the outcome of a check that passes in one regime and comes to another outcome in a further regime."""
     cases = outcome.cases + further.cases
     unsupported, defects = outcome.unsupported + further.unsupported, outcome.known_defects + further.known_defects
-    elsewhere = outcome.elsewhere or further.elsewhere
-    both = {"cases": cases, "unsupported": unsupported, "known_defects": defects, "elsewhere": elsewhere}
+    elsewhere, outside = outcome.elsewhere or further.elsewhere, outcome.out_of_domain + further.out_of_domain
+    both: dict[str, Any] = {"cases": cases, "unsupported": unsupported, "known_defects": defects}
+    both |= {"out_of_domain": outside, "elsewhere": elsewhere}
     if further.failure:
         return replace(further, failed_at=outcome.cases + further.failed_at, **both)
     return replace(outcome, **both)
@@ -218,7 +232,11 @@ def _cases(trial: Trial, check: Check, series: Series, simplify: bool) -> Outcom
 
         def judge(row: bytes, *, again: bool = True) -> None:
             reseed()
-            case = decision.make(draw := Draw(row))
+            try:
+                case = decision.make(draw := Draw(row))
+            except OutOfDomain as reason:
+                tally.outside[str(reason)] += 1
+                return
             if not again and draw.numbers in judged:
                 return
             judged.add(draw.numbers)
@@ -244,7 +262,7 @@ def _cases(trial: Trial, check: Check, series: Series, simplify: bool) -> Outcom
                 return _failed(failure, tally, flaky=not steady)
     if found:
         return _failed(min(found, key=_size), tally)
-    return _conclude(tally, draws * len(judged))
+    return _conclude(tally, draws * len(judged) + tally.outside.total())
 
 
 def _size(failure: Mismatch) -> int:
@@ -303,6 +321,8 @@ def _machine(trial: Trial, check: Check, strategy: type, limit: int, simplify: b
 
 
 def _declined(declined: Unsupported) -> Outcome:
+    if isinstance(declined, OutOfDomain):
+        return Outcome("out of domain", reason=str(declined))
     return Outcome("unsupported" if isinstance(declined, Lacks) else "not run", reason=reason_of(declined))
 
 
@@ -320,19 +340,22 @@ def _failed(failure: Mismatch, tally: Tally, *, flaky: bool = False) -> Outcome:
     if flaky:
         failure.message += " (and not every time: the same case also gave another result)"
     outcome = Outcome(failure.verdict, tally.judged, failure.message, failure, tally.failed_at)
-    return replace(outcome, unsupported=tally.unsupported, known_defects=tally.defects, seen=tally.wrong)
+    return tally.counted(replace(outcome, seen=tally.wrong))
 
 
 def _conclude(tally: Tally, limit: int) -> Outcome:
     """Return the outcome of a run in which no case failed.
 
-    Cases that the subject declined count against the check; cases for which it lacks something do not.
+    Cases that the subject declined count against the check; cases outside its domain, and cases for which it lacks
+    something, do not.
     """
     judged, declined, few = tally.judged, tally.declined, tally.judged < min(limit, 5) / 2
-    outcome = Outcome("pass", judged, unsupported=tally.unsupported, known_defects=tally.defects)
+    outcome = tally.counted(Outcome("pass", judged))
     if tally.failing_calls.total() > judged:
         reason = f"not judged, since the call itself fails: {tally.failing_calls.most_common(1)[0][0]}"
         return replace(outcome, verdict="not run", reason=reason)
+    if few and tally.outside.total() > tally.lacking and not declined:
+        return replace(outcome, verdict="out of domain", reason=tally.outside.most_common(1)[0][0])
     if few and tally.defects and not declined:
         return replace(outcome, verdict="known defect", reason=tally.defects.most_common(1)[0][0])
     if few and tally.lacking and not declined:
@@ -435,5 +458,7 @@ def _shuffled(case: Any, number: int) -> Any:
 
 
 def forms(subject: Subject, check: Check) -> tuple[str, ...]:
-    """In which forms a check applies to a subject."""
+    """In which forms a check applies to a subject. A check of what is outside a domain needs a subject with one."""
+    if "domain" in check.needs and not subject.domain(check.stem):
+        return ()
     return tuple(form for form in subject.forms(check.stem) if form in check.forms)

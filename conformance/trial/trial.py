@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from nnspec.adapters.blame import Raised, Unusable, Watched, watched
+from nnspec.adapters.blame import OutOfDomain, Raised, Unusable, Watched, watched
+from nnspec.adapters.quantities import CONSTRUCTED
 from nnspec.adapters.roles import Roles
 from nnspec.adapters.signatures import COTANGENT, SIGNATURES, entries, operands
 from nnspec.adapters.subject import Lacks, Subject, parameters
@@ -55,13 +56,14 @@ class Trial:
     steps: list[Step] = field(default_factory=list)  # what was done to the subject for the present case
     seen: list[tuple[str, Any]] = field(default_factory=list)  # what the subject gave, or that it raised
     module: Any = None  # where every call is to be one of this module
+    everywhere: bool = False  # whether calls outside the subject's domain are made
     compared: Comparisons = None  # type: ignore[assignment]  # made below; every trial that is derived shares it
 
     def __post_init__(self) -> None:
         if not isinstance(self.subject.framework, Watched):
             self.subject = replace(self.subject, framework=watched(self.subject.framework))  # type: ignore[arg-type]
         if self.compared is None:
-            also = NARROW if narrows(self.dtype) else ()
+            also = NARROW if narrows(self.subject.result_dtype or self.dtype) else ()
             weaker = (name for name in CLASSES if name in self.subject.accuracy or name in also)
             self.compared = Comparisons(self.subject.flushes, tuple(weaker))
 
@@ -88,7 +90,7 @@ class Trial:
         self, case: Case, *, wanted: tuple[str, ...] | None = None, as_is: bool = False
     ) -> dict[str, np.ndarray]:
         """Operand -> the gradient for it, for the cotangents among the case's arrays. `as_is` as in `results`."""
-        handed = _handed(case, as_is)
+        handed = _handed(self._with_cotangent(case), as_is)
         if self.form == "function":
             step: Derivatives = DifferentiateFunction(*handed, wanted)
         else:
@@ -104,9 +106,27 @@ class Trial:
 
     def second(self, case: Case) -> dict[str, np.ndarray]:
         """A function's second derivatives, for the tangent, and perhaps the cotangent, among the case's arrays."""
-        found: dict[str, np.ndarray] = self.do(DifferentiateTwice(*_handed(case)))
+        found: dict[str, np.ndarray] = self.do(DifferentiateTwice(*_handed(self._with_cotangent(case))))
         self.seen.append(("second derivative", found))
         return found
+
+    def _with_cotangent(self, case: Case) -> Case:
+        """Return the case with the cotangent of its first result in the dtype that the subject declares for results."""
+        if not self.subject.result_dtype or case.arrays.get(COTANGENT) is None:
+            return case
+        return case.but(**{COTANGENT: case[COTANGENT].astype(self.subject.result_dtype)})
+
+    def beyond(self) -> Trial:
+        """This trial, in which calls outside the domain that the subject declares are made too."""
+        return replace(self, everywhere=True)
+
+    def excludes(self, case: Case) -> str | None:
+        """Return which condition of the domain that the subject declares a call does not meet; None if it meets all."""
+        return self.subject.domain(case.stem).excludes_call(case.arrays, case.arguments)
+
+    def _stay_inside(self, outside: str | None) -> None:
+        if outside and not self.everywhere:
+            raise OutOfDomain(outside)
 
     def presumed(self, case: Case) -> np.ndarray:
         """The result of a call that another check judges. CallFails where it raises."""
@@ -141,6 +161,8 @@ class Trial:
         name = self.subject.class_of(stem, called_with.arrays) if called_with else first
         if missing := keywords.keys() - (parameters(classes[name]) or keywords.keys()):
             raise Lacks(f"{classes[name].__name__} has no argument {min(missing)}")
+        given = {**dict(zip(CONSTRUCTED.get(stem, ()), positional, strict=False)), **keywords}
+        self._stay_inside(self.subject.domain(stem).excludes(given))
         keywords = self.subject.completed(stem, classes[name], keywords)
         return self.do(New(name, positional, keywords, self.dtype))
 
@@ -167,6 +189,8 @@ class Trial:
 
     def do(self, step: Step) -> Any:
         """Run a step, and add it to the record: what it gave."""
+        if isinstance(step, OnCase):
+            self._stay_inside(self.excludes(step.case))
         self.steps.append(step)
         with self.watched(step.case if isinstance(step, OnCase) else lambda: step.note, step.gives):
             found = step.run(self.subject)
@@ -203,8 +227,12 @@ class Trial:
 
     def refuses(self, case: Case) -> None:
         """The call must raise, whatever it raises, and return nothing."""
+        domain = self.subject.domain(case.stem)
+        for name in domain.fixed & self.subject.lacks(case.stem, self.form):  # the code has the one value
+            value = domain.quantity(name).of(case.arrays, case.arguments)
+            self._stay_inside(None if value is None or domain.allows(name, value) else domain.outside(name))
         try:
-            results = self.results(case)
+            results = self.beyond().results(case)
         except Mismatch as mismatch:
             if mismatch.raised is None:
                 raise
