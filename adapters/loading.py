@@ -26,8 +26,9 @@ from nnspec.adapters.contract import Adapter
 from nnspec.adapters.declarations import declared
 from nnspec.adapters.detecting import adapter_class, adapter_of, detect, for_files, is_of, made
 from nnspec.adapters.for_answers import answers_subject
+from nnspec.adapters.for_isolated import isolated_subject
 from nnspec.adapters.for_process import program_subject
-from nnspec.adapters.names import PROGRAM, adapters, is_asked, parts, plausible
+from nnspec.adapters.names import ISOLATED, PROGRAM, adapters, is_asked, parts, plausible
 from nnspec.adapters.networks import Network
 from nnspec.adapters.objects import Objects
 from nnspec.adapters.signatures import SIGNATURES
@@ -47,7 +48,8 @@ def load(
 ) -> Subject:
     """Load a subject: an adapter's name, a file, a module, a name in it ("layers.py:MyConv --as conv2d"), or an object.
 
-    Or a program, "process:./my_conv", which is started, or the answers in a folder, "answers:vectors".
+    Or a program, "process:./my_conv", which is started, the answers in a folder, "answers:vectors", or a file that a
+    process of its own loads, "isolated:layers.py".
 
     An object is a module, a mapping of names, a function or a class; a `block` says as what the last two are judged.
 
@@ -75,6 +77,8 @@ def load(
 def _asked(name: str, framework: str | None, device: str | None) -> Subject:
     if message := plausible(name):
         raise SubjectError(message)
+    if name.startswith(ISOLATED):
+        return isolated_subject(name, framework, device)
     if framework is not None:
         raise SubjectError(f"framework {framework!r}: {name} gets arrays of no framework")
     subject = program_subject(name) if name.startswith(PROGRAM) else answers_subject(name)

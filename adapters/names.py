@@ -46,13 +46,19 @@ def parts(subject: str) -> tuple[str, str, str]:
     return where, only, role.strip()
 
 
-# how a subject begins that no Python is imported for: a program, whose command follows, and answers in a folder
-PROGRAM, ANSWERS = "process:", "answers:"
+# how a subject begins that is not imported here: a program, whose command follows, answers in a folder, and a file that
+# another process imports
+PROGRAM, ANSWERS, ISOLATED = "process:", "answers:", "isolated:"
 
 
 def is_asked(subject: str) -> bool:
-    """Whether a subject is a program or a folder of answers: see spec/protocol.md and spec/vectors.md."""
-    return subject.startswith((PROGRAM, ANSWERS))
+    """Whether a subject is a program, a folder of answers (see spec/protocol.md and spec/vectors.md), or isolated."""
+    return subject.startswith((PROGRAM, ANSWERS, ISOLATED))
+
+
+def isolated(subject: str) -> str:
+    """The file or module that another process imports."""
+    return subject.removeprefix(ISOLATED)
 
 
 def command_of(subject: str) -> list[str]:
@@ -68,10 +74,13 @@ def folder_of(subject: str) -> str:
 
 
 def files_of(subject: str) -> list[str]:
-    """The files of a program, those that its command names, or of a folder of answers; none for other subjects."""
+    """The files of a program (those that its command names), of answers, or an isolated file; none of others."""
     if subject.startswith(ANSWERS):
         folder = Path(folder_of(subject))
         return [str(path.resolve()) for path in sorted((folder / "manifest.json", *folder.glob("answers/*")))]
+    if subject.startswith(ISOLATED):
+        file = parts(isolated(subject))[0]
+        return [os.path.abspath(file)] if os.path.isfile(file) else []
     if not subject.startswith(PROGRAM):
         return []
     first, *rest = command_of(subject)
@@ -100,6 +109,8 @@ def _not_a_program(subject: str) -> str | None:
 def _not_asked(subject: str) -> str | None:
     if subject.startswith(PROGRAM):
         return _not_a_program(subject)
+    if subject.startswith(ISOLATED):
+        return plausible(isolated(subject))
     path = Path(folder_of(subject), "manifest.json")
     return None if path.is_file() else f"{path}: there is no such file; nnspec export writes it"
 

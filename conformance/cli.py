@@ -156,10 +156,14 @@ def _check(options: argparse.Namespace) -> int:
 
 def _subject_of(options: argparse.Namespace) -> str | None:
     """Make a program that is given by its command the subject; return what is wrong with what is given."""
-    from nnspec.adapters.names import PROGRAM
+    from nnspec.adapters.names import ISOLATED, PROGRAM
 
     if options.process is None:
+        if options.isolate and options.subject:
+            options.subject = f"{ISOLATED}{options.subject}"
         return None if options.subject else "arguments are required: subject, or --process and a command"
+    if options.isolate:
+        return f"--isolate: {options.process} is a process of its own already"
     if options.subject:
         return f"--process {options.process}: expected no other subject, not {options.subject}"
     if options.role:

@@ -37,6 +37,12 @@ def parser() -> argparse.ArgumentParser:
         help="in place of a subject: judge a program in any language, which answers requests over standard input and "
         "output as spec/protocol.md says ('./my_conv --threads 2')",
     )
+    check.add_argument(
+        "--isolate",
+        action="store_true",
+        help="run the subject in a process that never holds the reference, an expected value or a case to come; blocks "
+        "that have a function are judged, a class as a function of its parameters",
+    )
     add_options_of_judging(check)
 
     matrix = commands.add_parser(

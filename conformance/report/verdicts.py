@@ -30,6 +30,7 @@ VERDICTS = {
     "fail": Verdict("a case was wrong; the report shows the smallest one found, and a script repeats it", bad=True),
     "crash": Verdict("a call ended the process", bad=True),
     "timeout": Verdict("a call did not return in time", bad=True),
+    "tampers": Verdict("under `--isolate`, the file wrote to what nnspec reads from its process", bad=True),
     "differs by design": Verdict(
         "a *convention* is answered differently, as the file declares in `DIFFERS`: "
         "each case was right by the alternative that it names, or a case was wrong and it names none"
@@ -53,7 +54,6 @@ VERDICTS = {
         judged=False,
     ),
 }
-RESERVED = ("tampers",)  # verdicts of later versions; readers of reports expect them
 BAD = tuple(name for name, verdict in VERDICTS.items() if verdict.bad)
 
 EXIT_CODES = {
