@@ -16,6 +16,8 @@ import numpy as np
 from nnspec.adapters.asked import Asked, Refused, functions
 from nnspec.adapters.blame import Ended, Unsupported, Unusable
 from nnspec.adapters.claims import Difference
+from nnspec.adapters.conditions import parsed
+from nnspec.adapters.domains import read_domains
 from nnspec.adapters.names import isolated
 from nnspec.adapters.program import Gone, Program
 from nnspec.adapters.protocol import VERSION, Ask, WrongAnswer
@@ -68,11 +70,17 @@ def isolated_subject(title: str, framework: str | None, device: str | None) -> S
         name=title,
         functions=found,
         versions=answer["versions"] | uses,
+        domains=read_domains({stem: _domain(own) for stem, own in answer["domains"].items()}),
         differs={name: Difference(*given) for name, given in answer["differs"].items()},
         recipe=lambda name: f"ask = asking({command!r}, {folder!r})\n{name} = {sources[name]}",
         device=device,
         **claims,
     )
+
+
+def _domain(declared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a domain whose conditions crossed as text."""
+    return {n: v if n == "result" else tuple(v) if n == "dtype" else parsed(v) for n, v in declared.items()}
 
 
 def _require(function: Any, names: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from nnspec.adapters.asked import may_lack
 from nnspec.adapters.blame import Raised, Unsupported, Unusable, told, watched
+from nnspec.adapters.domains import Domain
 from nnspec.adapters.loading import load
 from nnspec.adapters.names import parts
 from nnspec.adapters.protocol import packed, size_of, unpacked
@@ -28,7 +29,7 @@ from nnspec.adapters.signatures import COTANGENT, SIGNATURES
 from nnspec.adapters.subject import Subject, SubjectError
 
 JUDGES = ("nnspec.reference", "nnspec.conformance")  # what a file has no need of
-FIELDS = ("dtypes", "further_dtypes", "accuracy", "unsupported", "flushes", "compiles_per_shape", "strided")
+FIELDS = ("dtypes", "further_dtypes", "accuracy", "unsupported", "flushes", "compiles_per_shape", "strided", "tiles")
 
 Header = Mapping[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -95,6 +96,7 @@ class Server:
             "versions": dict(self.subject.versions),
             "claims": claims | {"of_block": {stem: dict(own) for stem, own in self.subject.of_block.items()}},
             "differs": {name: [*difference] for name, difference in self.subject.differs.items()},
+            "domains": {stem: _domain(own) for stem, own in self.subject.domains.items()},
             "hooks": hooks,
         }
 
@@ -104,6 +106,12 @@ class Server:
         required = [n for n in may_lack(stem) if f"default of {n}" in lacks]
         takes = [n for n in may_lack(stem) if n not in lacks]
         return {"takes": takes, "required": required, "gradients": "vjp" not in lacks}
+
+
+def _domain(domain: Domain) -> dict[str, Any]:
+    """Return a domain as a file declares it, each condition as text."""
+    declared: dict[str, Any] = {name: str(condition) for name, condition in domain.conditions.items()}
+    return declared | {n: v for n, v in (("dtype", domain.dtypes), ("result", domain.result)) if v}
 
 
 def form_of(subject: Subject, stem: str) -> str:

@@ -207,6 +207,29 @@ def test_classes_are_called_with_their_parameters(tmp_path):
         assert Trial(subject, "function", "float32").run(CHECKS[f"linear.{name}"]).verdict == "pass"
 
 
+def test_declarations_cross(tmp_path):
+    text = """
+from nnspec.adapters import multiple_of
+DOMAIN = {"conv2d": {"stride": 1, "kernel_size": (3, 3), "in_channels": multiple_of(16), "dtype": "float16"}}
+DIFFERS = {"relu.nan.propagates": ("0", "as fmaxf does")}
+UNSUPPORTED = {"relu.gradient.*": "no gradients"}
+DTYPES = {"relu": ("float32",)}
+TILES = (64,)
+
+def relu(x):
+    return x
+
+def conv2d(x, weight, bias=None):
+    return x
+"""
+    (tmp_path / "layers.py").write_text(text)
+    here, there = load(str(tmp_path / "layers.py")), load(f"isolated:{tmp_path / 'layers.py'}")
+    assert str(here.domain("conv2d")) == str(there.domain("conv2d"))
+    for name in ("unsupported", "differs", "of_block", "tiles", "dtypes"):
+        assert getattr(here, name) == getattr(there, name)
+    assert "stride" in there.lacks("conv2d", "function")
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_operands_cross_as_they_lie_in_memory(layout):
     a = LAYOUTS[layout](np.ones((2, 3, 4), np.float32))
