@@ -30,16 +30,16 @@ class Draw:
     """Bytes, one or two of which are read for each decision. Those behind the last byte are 0.
 
     `plan` has the sizes that the case must have; where it is None, every size is small. What is `fixed` goes before it.
-    `planned` has those of them that the case has. `domain` holds the sizes and arguments that the subject claims, and
-    `written` the arguments that it lacks because they have one value in its domain. `data` is the kind and the seed of
-    the first data that was drawn.
+    `planned` has those of them that the case has or, if something may be fixed, all sizes of the case. `domain` holds
+    the sizes and arguments that the subject claims, and `written` the arguments that it lacks because they have one
+    value in its domain. `data` is the kind and the seed of the first data that was drawn.
     """
 
     def __init__(self, values: bytes, fixed: Plan | None = None) -> None:
         self.values, self.used = values, 0
         self.made: list[Made] = []
         self.plan: Plan | None = None
-        self.fixed = fixed or {}
+        self.fixed = fixed
         self.planned: dict[str, int] = {}
         self.domain = EVERYTHING
         self.written: frozenset[str] = frozenset()
@@ -63,14 +63,17 @@ class Draw:
         self.made.append((begin, end, limit, value))
         return value
 
-    def size(self, of: str, most: int | None) -> int | None:
-        """Return the next size of a kind as the plan has it, at most `most`; None where the plan has none."""
+    def size(self, of: str, most: int | None, least: int, drawn: int | None = None) -> int | None:
+        """Return the next size of a kind: as it is fixed, as the plan has it, or else as it was drawn.
+
+        A size that is fixed or planned is made as large as `least`, and no larger than `most`.
+        """
         key = f"{of}{self._drawn[of]}"
         self._drawn[of] += 1
-        size = self.fixed.get(key, (self.plan or {}).get(key))
-        if size is None:
-            return None
-        self.planned[key] = size = size if most is None else min(size, most)
+        size = (self.fixed or {}).get(key, (self.plan or {}).get(key))
+        size = drawn if size is None else max(least, size if most is None else min(size, most))
+        if size is not None:
+            self.planned[key] = size
         return size
 
     @property
@@ -136,9 +139,12 @@ def dimension(
         numbers = small if condition is None else draw.domain.numbers(name, small, times) or (0,)
         if draw.plan is None:
             n = numbers[draw.below(len(numbers))]
+            if draw.fixed is not None:
+                n = draw.size(of, most, min(numbers), n) or n
         else:
-            size, tiny = draw.size(of, most), _tiny(numbers, of)
-            n = tiny[draw.below(len(tiny))] if size is None else max(size, tiny[0])
+            tiny = _tiny(numbers, of)
+            size = draw.size(of, most, tiny[0])
+            n = tiny[draw.below(len(tiny))] if size is None else size
         return legal(draw, name, n, times)
 
     return Decision(make)
@@ -153,7 +159,7 @@ def _tiny(small: tuple[int, ...], of: str) -> list[int]:
 
 def planned(least: int, of: str) -> Decision[int]:
     """A size as the plan has it, else the least one."""
-    return Decision(lambda draw: least if draw.plan is None else draw.size(of, None) or least)
+    return Decision(lambda draw: least if draw.plan is None else draw.size(of, None, least) or least)
 
 
 def legal(draw: Draw, name: str, n: int, times: int = 1, least: int = 0) -> int:

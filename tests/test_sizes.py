@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from nnspec.adapters import load
+from nnspec.conformance.bounds.rule import short_sums
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.checks.laws import few
 from nnspec.conformance.drawing import Draw, dimension
@@ -52,6 +53,32 @@ def test_missing_tail_is_found_and_shrinks_to_the_tile():
     assert found.failure.case["weight"].shape == (1, 1, 1, 1)
 
 
+def test_boundaries_tell_a_tile_from_a_limit():
+    [boundary] = outcome({"conv2d": columns_of_32}, "conv2d.arguments.together").failure.boundaries
+    assert str(boundary) == "OW > 32 and OW mod 32 ≠ 0"
+
+    def of_100_columns(x, weight, bias=None, **arguments):
+        y = conv2d(x, weight, bias, **arguments)
+        y[..., 100:] = 0
+        return y
+
+    failure = outcome({"conv2d": of_100_columns}, "conv2d.arguments.together").failure
+    assert [str(boundary) for boundary in failure.boundaries] == ["OW > 100"]
+    assert failure.case["x"].shape == (1, 1, 1, 101)
+
+
+def test_a_size_that_a_small_case_had_is_made_smaller():
+    def unrolled(x, weight, bias=None, **arguments):
+        weight = np.array(weight)
+        if weight.shape[1] > 8:
+            weight[:, weight.shape[1] - weight.shape[1] % 8 :] = 0
+        return conv2d(x, weight, bias, **arguments)
+
+    failure = outcome({"conv2d": unrolled}, "conv2d.arguments.together", "small").failure
+    assert str(failure.boundaries[0]) == "C/groups > 8 and C/groups mod 8 ≠ 0"
+    assert failure.case["x"].shape == (1, 9, 1, 1)
+
+
 def test_second_call_of_a_large_shape_is_judged():
     seen = set()
 
@@ -98,3 +125,11 @@ def test_few_images_of_many_are_judged_alone():
 
 def test_right_code_passes():
     assert outcome({"relu": relu}, "relu.negative.zero").verdict == "pass"
+
+
+def test_sums_of_integers_are_judged_in_float64():
+    assert short_sums([np.full(1000, 8.0), np.full(1000, -8.0)])
+    assert not short_sums([np.full(1000, 8.0), np.full(2**20, 8.0**8)])
+    assert not short_sums([np.array([0.5]), np.array([1.0])])
+    assert not short_sums([np.array([np.inf, 1.0])])
+    assert not short_sums([np.array([np.nan, 1.0])])

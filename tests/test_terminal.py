@@ -37,7 +37,7 @@ def changed(report, number, **fields):
 
 def unmet(report, number):
     """The results, of which the first few are recommendations that are not met."""
-    failure = {"message": "wrong", "script": None, "misshapen": False, "causes": []}
+    failure = {"message": "wrong", "script": None, "misshapen": False, "boundaries": [], "causes": []}
     return changed(report, number, level="should", verdict="fail", failure=failure)
 
 

@@ -162,7 +162,7 @@ class Sums:
         self.present = [a for a in operands if a is not None]
         self.dtype = self.present[0].dtype
         with np.errstate(invalid="ignore"):  # NaN and infinities among the operands
-            self.value = self._applied(lambda a: a, wide(self.dtype))
+            self.value = self._applied(lambda a: a, np.float64 if short_sums(self.present) else wide(self.dtype))
 
     def _applied(self, change: Callable[[Array], Array], dtype: Any) -> Array:
         return self.function(*(None if a is None else change(a).astype(dtype) for a in self.operands))
@@ -176,6 +176,20 @@ class Sums:
     def terms(self) -> Array:
         """The number of terms that are not 0."""
         return np.rint(self._applied(lambda a: a != 0, np.float64))
+
+
+def short_sums(operands: Sequence[Array]) -> bool:
+    """Return whether every sum of products of the operands' elements is a whole number that float64 holds.
+
+    float64 is then as exact as the wider type, for which there are no fast products of matrices. No sum is larger than
+    the product of the sums of absolute values, of which a bias is one more.
+    """
+    limit = 1.0
+    for a in operands:
+        if not np.array_equal(a, np.rint(a)):
+            return False
+        limit *= 1 + float(np.abs(a).sum(dtype=np.float64))
+    return limit < 2.0**53
 
 
 def multilinear(

@@ -103,6 +103,8 @@ def _show_finding(report: Record, entries: list[Record], console: Console) -> No
     if entries[0]["found_by"]:
         console.print(f"  found by the check of {entries[0]['found_by']}")
     console.print(f"  [bold]{escape(failure['message'])}[/]")
+    if failure["boundaries"]:
+        console.print(f"  wrong where {escape('; '.join(one['says'] for one in failure['boundaries']))}")
     case = failure["case"]["call"]
     console.print("  smallest case:" + (" " + escape(case) if "\n" not in case else ""))
     if "\n" in case:  # a program

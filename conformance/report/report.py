@@ -80,6 +80,7 @@ def record(check: Check, subject: Subject | None, form: str, dtype: str, outcome
             "bound": None if failure.expected is None else plain(failure.expected.within().astype(np.float64)),
             "script": (reproduce(subject, check, form, dtype, failure) or None) if subject else None,
             "misshapen": failure.misshapen,
+            "boundaries": [asdict(one) | {"says": str(one)} for one in failure.boundaries],
             "causes": [asdict(cause) for cause in causes(check, outcome)] if explicable else [],
         },
     }
@@ -146,7 +147,11 @@ def _passes(entry: Record, though: str) -> Record:
     """Return a pass that contradicts a declaration, as a failure."""
     message = f"the check passes, though {though}"
     about = {"call": f"the declaration about {entry['requirement']}", "arrays": {}, "arguments": {}}
-    nothing = dict.fromkeys(("actual", "expected", "bound", "script")) | {"misshapen": False, "causes": []}
+    nothing = dict.fromkeys(("actual", "expected", "bound", "script")) | {
+        "misshapen": False,
+        "boundaries": [],
+        "causes": [],
+    }
     return {**entry, "verdict": "fail", "reason": message, "failure": {"message": message, "case": about, **nothing}}
 
 

@@ -19,6 +19,7 @@ from nnspec.conformance.system import legible
 
 if TYPE_CHECKING:
     from nnspec.conformance.requirements import Check
+    from nnspec.conformance.trial.boundaries import Boundary
     from nnspec.conformance.trial.steps import Step
 
 LONG = 4096  # an array of more elements is not kept as a whole
@@ -44,6 +45,7 @@ class Mismatch(AssertionError):
         self.end: list[str] | None = None
         self.raised: BaseException | None = None  # by the subject, in the call that went wrong
         self.sighting: Sighting | None = None
+        self.boundaries: list[Boundary] = []  # where its long sizes begin to fail
 
     @property
     def misshapen(self) -> bool:

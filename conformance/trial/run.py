@@ -7,7 +7,7 @@ import math
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -16,9 +16,11 @@ from typing import Any
 from nnspec.adapters.blame import KnownDefect, OutOfDomain, Raised, Unusable, noting_interrupts
 from nnspec.adapters.subject import Lacks, Refusal, Subject, Unsupported
 from nnspec.conformance.case import Case, minimise
-from nnspec.conformance.drawing import Decision, Draw
+from nnspec.conformance.drawing import TINY, Decision, Draw, Plan
 from nnspec.conformance.requirements import CHECKS, Check, about_layout, requirements
+from nnspec.conformance.sizes import SWEEPS
 from nnspec.conformance.sizes import rows as swept
+from nnspec.conformance.trial.boundaries import alike_but_for_data, boundaries
 from nnspec.conformance.trial.layouts import in_layouts
 from nnspec.conformance.trial.record import (
     COSTLY,
@@ -31,7 +33,16 @@ from nnspec.conformance.trial.record import (
     parts,
     reason_of,
 )
-from nnspec.conformance.trial.search import CALLS, PROFILES, rows, seeded_generators, settings_of, smallest, spread_rows
+from nnspec.conformance.trial.search import (
+    CALLS,
+    PROFILES,
+    clearer,
+    rows,
+    seeded_generators,
+    settings_of,
+    smallest,
+    spread_rows,
+)
 from nnspec.conformance.trial.steps import CallFunction, CallModule, New
 from nnspec.conformance.trial.trial import Trial
 
@@ -230,10 +241,10 @@ def _cases(trial: Trial, check: Check, series: Series, simplify: bool) -> Outcom
     on_file, found = trial.subject.framework.on_file, list[Mismatch]()  # no smaller case than those drawn has a result
     with seeded_generators() as reseed:
 
-        def judge(row: bytes, *, again: bool = True) -> None:
+        def judge(row: bytes, fixed: Plan | None = None, *, again: bool = True) -> None:
             reseed()
             try:
-                case = decision.make(draw := Draw(row))
+                case = decision.make(draw := Draw(row, fixed))
             except OutOfDomain as reason:
                 tally.outside[str(reason)] += 1
                 return
@@ -254,8 +265,10 @@ def _cases(trial: Trial, check: Check, series: Series, simplify: bool) -> Outcom
                     tally.wrong = []
                     return _failed(first, tally)
                 died = isinstance(first, Died)
-                failure, steady = _smaller(decision, row, judge, first, DEATHS if died else CALLS // draws)
+                search = Search(decision, judge, first, DEATHS if died else CALLS // draws)
+                failure, steady = search.smaller(row)
                 if steady and not died:
+                    failure = search.boundaries(SWEEPS[check.stem].names) if check.stem in SWEEPS else failure
                     failure = _smallest(trial, check, failure)
                 more = check.decides and not died
                 tally.wrong = tally.wrong + _more(trial, check, decision, draws) if more else []
@@ -271,23 +284,41 @@ def _size(failure: Mismatch) -> int:
     return sum(a.size for case in cases if isinstance(case, Case) for a in case.arrays.values() if a is not None)
 
 
-def _smaller(
-    decision: Decision[Any], row: bytes, judge: Callable[[bytes], None], first: Mismatch, calls: int
-) -> tuple[Mismatch, bool]:
-    """Return the mismatch of the smallest case, and if both the case of the row and the smallest one fail again."""
-    found = [first]
+class Search:
+    """The search for the smallest case that fails, and for the sizes at which it fails. `calls` cases are tried."""
 
-    def fails(row: bytes) -> bool:
+    def __init__(
+        self, decision: Decision[Any], judge: Callable[[bytes, Plan | None], None], first: Mismatch, calls: int
+    ) -> None:
+        self.decision, self.judge, self.calls = decision, judge, calls
+        self.found, self.row = first, b""
+
+    def smaller(self, row: bytes) -> tuple[Mismatch, bool]:
+        """Return the mismatch of the smallest case, and if both the case of the row and the smallest one fail again."""
+        steady = self._fails(row)
+        if steady:
+            self.row = clearer(self.decision, smallest(self.decision, row, self._fails, self.calls), self._fails)
+            steady = self._fails(self.row)
+        return self.found, steady
+
+    def boundaries(self, names: Mapping[str, str]) -> Mismatch:
+        """Return the mismatch of the case whose long sizes are the smallest that fail. It knows where they begin to."""
+        last = self.found
+        found = boundaries(self.decision, self.row, names, self._fails)
+        least = {key: boundary.above + 1 for key, boundary in found.items()}
+        rows = alike_but_for_data(self.decision, self.row) if least else []
+        failure = self.found if any(self._fails(row, least) for row in rows) else last
+        failure.boundaries = [boundary for boundary in found.values() if boundary.above >= TINY]
+        return failure
+
+    def _fails(self, row: bytes, fixed: Plan | None = None) -> bool:
         with suppress(Unsupported):
             try:
-                judge(row)
+                self.judge(row, fixed)
             except Mismatch as mismatch:
-                found.append(mismatch)
+                self.found = mismatch
                 return True
         return False
-
-    steady = fails(row) and fails(smallest(decision, row, fails, calls))
-    return found[-1], steady
 
 
 def _machine(trial: Trial, check: Check, strategy: type, limit: int, simplify: bool) -> Outcome:
@@ -443,6 +474,7 @@ def _smallest(trial: Trial, check: Check, failure: Mismatch) -> Mismatch:
     assert failure.case is not None
     if isinstance(failure.case, Case):
         minimise(failure.case, fails)
+    found[-1].boundaries = failure.boundaries
     return found[-1]
 
 
