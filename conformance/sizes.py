@@ -22,8 +22,9 @@ REGIMES = {  # what the user asks for -> the regimes that cases are drawn from
 OF_PROFILE = {"quick": "small", "ci": "boundary", "deep": "boundary"}  # where the user asks for nothing
 KINDS = ("value", "shape", "gradient")  # requirements of these kinds are judged on long sizes too
 
-# Powers of two, which tiles, vectors and blocks of threads have as their sizes, and one less and one more
-LADDER = (5, 7, 9, 15, 17, 31, 33, 63, 65, 127, 129, 255, 257, 511, 513, 1023, 1025)
+# Powers of two, which tiles, vectors and blocks of threads have as their sizes, less one and plus one; and 64, since
+# there are fast paths for multiples alone
+LADDER = (5, 7, 9, 15, 17, 31, 33, 63, 64, 65, 127, 129, 255, 257, 511, 513, 1023, 1025)
 ROOM = 2**17  # the product of the sizes of a plan is at most this, so that a case takes milliseconds
 AXES = 3  # long axes of one plan, at most
 MORE = 3  # of so many plans, one has a second long axis

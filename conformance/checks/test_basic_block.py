@@ -19,12 +19,27 @@ from nnspec.conformance.checks.convolutions import channels
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import Decision, Draw, any_of, composite, dimension, integers, reaches
 from nnspec.conformance.requirements import requirement
+from nnspec.conformance.sizes import SWEEPS, Sweep
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Built, Trial
 
 NORMS = ("bn1", "bn2", "downsample.1")
 
 BOTH = (False, True)  # modes
+
+
+CHANNELS, WINDOWS, IMAGES = 33, 65, 17  # at most: a kernel has 9·C·O elements, and the bounds take longest
+
+SWEEPS["basic_block"] = Sweep(
+    names={
+        "images0": "N",
+        "channels0": "in_channels",
+        "outputs0": "out_channels",
+        "windows0": "the rows of the result",
+        "windows1": "the columns of the result",
+    },
+    axes=(("windows1",), ("windows0",), ("channels0",), ("outputs0",), ("images0",)),
+)
 
 
 @composite
@@ -48,22 +63,19 @@ def cases(
     windows beside 1 to 4.
     """
     stride = draw(any_of(*([1] if "stride" in lacks else strides)))
-    inputs = draw(dimension(1, 2, 3, *more))
-    outputs = inputs if channels == "same" else draw(dimension(1, 2, 3, *more))
+    inputs = draw(dimension(1, 2, 3, *more, of="channels", most=CHANNELS))
+    outputs = inputs if channels == "same" else draw(dimension(1, 2, 3, *more, of="outputs", most=CHANNELS))
     if channels == "other" and outputs == inputs:
         outputs = inputs % 3 + 1
-    size = [(draw(dimension(1, 2, 3, 4, *more)) - 1) * stride + 1 + draw(integers(0, stride - 1)) for _ in range(2)]
+    windows = (draw(dimension(1, 2, 3, 4, *more, of="windows", most=WINDOWS)) for _ in range(2))
+    size = [(n - 1) * stride + 1 + draw(integers(0, stride - 1)) for n in windows]
     training = draw(any_of(*modes))
     values = draw(data(dtype))
     sign = (lambda a: a) if signed else np.abs
 
-    arrays = {
-        "x": sign(
-            values.inputs(
-                draw(dimension(*range(2 if training and max(size) <= stride else batch, 4), *more)), inputs, *size
-            )
-        )
-    }
+    fewest = 2 if training and max(size) <= stride else batch
+    images = dimension(*range(fewest, 4), *more, of="images", most=IMAGES)
+    arrays = {"x": sign(values.inputs(draw(images), inputs, *size))}
     shapes = {"1": (outputs, inputs, 3, 3), "2": (outputs, outputs, 3, 3)}
     for number, shape in shapes.items():
         arrays[f"conv{number}.weight"] = sign(values.weights(*shape))
@@ -151,6 +163,7 @@ test_branch_norms = law(
     "A norm of its own for each of them.",
     strides=(1,),
     channels="same",
+    sweeps=True,
 )
 
 
@@ -207,7 +220,7 @@ def test_projection_stride(subject: Trial, case: Case) -> None:
     equals_reference(subject, ending(case, "bn2", 0))
 
 
-@requirement("basic_block.projection.norm", cases, channels="other", norms=("downsample.1",), signed=False)
+@requirement("basic_block.projection.norm", cases, channels="other", norms=("downsample.1",), signed=False, sweeps=True)
 def test_projection_norm(subject: Trial, case: Case) -> None:
     """And then a norm."""
     equals_reference(subject, ending(case, "bn2", 0))

@@ -80,12 +80,13 @@ SWEEPS["conv2d"] = Sweep(
         arguments(),
         arguments(kernel=3, channels=17),  # Winograd's algorithm is for these, and for many channels
         arguments(kernel=3, padding=1, channels=33),
+        arguments(kernel=3, channels=64),
         arguments(kernel=3, padding=1),
         arguments(kernel=3, stride=2, padding=1),
-        arguments(stride=2),
+        arguments(stride=2, channels=17),  # 1×1, for which there are fast paths
         arguments(kernel=7, stride=2, padding=3),
         arguments(kernel=4, stride=2, padding=1),
-        arguments(kernel=4, stride=4),
+        arguments(kernel=4, stride=4, windows=9),
         arguments(kernel=5, padding=2),
         arguments(kernel=8, stride=4),
         arguments(kernel=11, stride=4, padding=2),

@@ -304,6 +304,7 @@ test_gradient_zero = gradient(
     spikes=(0.0, -0.0),
     spread=True,
     alternatives={"0.5": _halved_at_zero},
+    sweeps=True,
 )
 test_gradient_infinite_cotangent = gradient(
     "relu.gradient.infinite-cotangent",

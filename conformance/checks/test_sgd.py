@@ -26,12 +26,14 @@ from nnspec.conformance.checks.learning import (
     norm,
     own_names,
 )
-from nnspec.conformance.drawing import any_of, booleans, composite, integers, lists, permutations, reaches
+from nnspec.conformance.drawing import any_of, booleans, composite, integers, lists, permutations, planned, reaches
 from nnspec.conformance.requirements import requirement
+from nnspec.conformance.sizes import SWEEPS, Sweep
 from nnspec.conformance.trial.programs import Program
 from nnspec.conformance.trial.source import literal
 from nnspec.conformance.trial.trial import Trial
 
+SWEEPS["sgd"] = Sweep(names={"elements0": "the elements of the parameter"}, axes=(("elements0",),))
 ALL = ("momentum", "weight_decay")
 NAMES = "pqr"  # of up to three parameters
 SHAPES = [(1,), (2,), (), (2, 3), (0,)]
@@ -74,17 +76,17 @@ def trainings(
     rests: bool = False,
     shapes: Sequence[tuple[int, ...]] = SHAPES,
 ):
-    """Some parameters and steps. Powers of two on integers are exact; the other numbers are rounded. `rests`: some
-    parameters have no gradient in some steps."""
+    """Some parameters and steps, the first parameter as long as the plan has it. Powers of two on integers are exact;
+    the other numbers are rounded. `rests`: some parameters have no gradient in some steps."""
     values = draw(data(dtype, ("integers", "normal")))
     numbers = {"lr": draw(any_of(1.0, 0.5, 0.1))}
     for name, choices in (("momentum", [0.5, 1.0, 0.9]), ("weight_decay", [0.5, 1.0, 0.01])):
         if name in vary and name not in lacks:
             numbers[name] = draw(any_of(*choices))
-    start = tuple(
-        np.asarray(values.inputs(*shape))
-        for shape in draw(lists(any_of(*shapes), min_size=parameters[0], max_size=parameters[1]))
-    )
+    sizes = draw(lists(any_of(*shapes), min_size=parameters[0], max_size=parameters[1]))
+    if long := draw(planned(0, of="elements")):
+        sizes[0] = (long,)
+    start = tuple(np.asarray(values.inputs(*shape)) for shape in sizes)
 
     def gradient(p: Array) -> Array | None:
         return None if rests and draw(booleans()) else np.asarray(values.inputs(*p.shape))
@@ -147,9 +149,9 @@ def test_step_every_parameter(subject: Trial, case: Training) -> None:
     equals_reference(subject, case)
 
 
-@requirement("sgd.step.every-element", trainings, steps=(1, 2), shapes=LONGER)
+@requirement("sgd.step.every-element", trainings, steps=(1, 2), shapes=LONGER, sweeps=True)
 def test_step_every_element(subject: Trial, case: Training) -> None:
-    """From one element to 33, with momentum and weight decay."""
+    """From one element to 33, and long parameters, with momentum and weight decay."""
     equals_reference(subject, case)
 
 
