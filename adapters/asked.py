@@ -15,7 +15,7 @@ from nnspec.adapters.protocol import Ask, called, differentiated
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import SubjectError
 
-OF_BLOCK = ("takes", *(name.lower() for name in READERS if name != "STRIDED"))  # arrays cross without strides
+OF_BLOCK = ("takes", "domain", *(name.lower() for name in READERS if name != "STRIDED"))  # arrays cross without strides
 DECLARED = tuple(name.lower() for name in ENTRIES)  # beside the blocks
 
 
@@ -109,7 +109,7 @@ def declarations(told: Mapping[str, Any]) -> dict[str, Any]:
     """Return what blocks, and what stands beside them, declare, under the names that a file has for it."""
     names: dict[str, Any] = {name: told[name.lower()] for name in ENTRIES if name.lower() in told}
     for stem, own in told["blocks"].items():
-        for name in READERS:
+        for name in (*READERS, "DOMAIN"):
             if name.lower() in own:
                 names.setdefault(name, {})[stem] = own[name.lower()]
     return names

@@ -11,7 +11,7 @@ import ast
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -31,7 +31,7 @@ class Condition:
     least: int | None = None
     most: int | None = None
     equal: str = ""  # the name of another quantity
-    text: str = ""
+    text: str = field(default="", compare=False)  # as it was written
 
     def __and__(self, other: Condition) -> Condition:
         if not isinstance(other, Condition):
@@ -50,6 +50,12 @@ class Condition:
 
     def __str__(self) -> str:
         return self.text
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the condition as an object of JSON, which `joined` reads."""
+        told = {"one_of": self.values, "at_least": self.least, "at_most": self.most, "equal_to": self.equal or None}
+        told["multiple_of"] = self.multiple if self.multiple > 1 else None
+        return {name: value for name, value in told.items() if value is not None}
 
     def admits(self, value: Any) -> bool:
         """Return whether a value, a pair among them, meets the condition; `equal` is not looked at."""

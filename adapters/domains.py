@@ -46,6 +46,12 @@ class Domain:
         parts += [f"dtype={one_of(*self.dtypes)}"] if self.dtypes else []
         return ", ".join([*parts, *([f"result={self.result!r}"] if self.result else [])])
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the domain as an object of JSON, which `read_domain` reads."""
+        told: dict[str, Any] = {name: condition.as_json() for name, condition in self.conditions.items()}
+        told |= {"dtype": [*self.dtypes]} if self.dtypes else {}
+        return told | ({"result": self.result} if self.result else {})
+
     def fixing(self, name: str, value: Any) -> Domain:
         """Return the domain in which a quantity has one value, in place of what it was allowed."""
         condition = replace(one_of(value), values=(normal(self.quantity(name), value),))

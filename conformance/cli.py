@@ -306,6 +306,7 @@ def exit_code(report: dict[str, Any]) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from nnspec.adapters.asked import may_lack
+    from nnspec.adapters.domains import EVERYTHING, DomainError, read_domains, read_options
     from nnspec.adapters.names import LONG
     from nnspec.adapters.signatures import SIGNATURES
     from nnspec.conformance.checks import load_checks
@@ -322,10 +323,17 @@ def _export(options: argparse.Namespace) -> int:
     place = Path(options.folder)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         return _misuse(f"{place}: expected an empty folder, or none")
+    try:
+        domains = read_domains(read_options(options.domain or ()))
+    except DomainError as error:
+        return _misuse(f"--domain {error}")
     load_checks()
     about = {}
     for block in options.block:
-        about[block] = {"dtypes": options.dtype or [*LONG], "gradients": not options.no_gradients}
+        domain = domains.get(block, EVERYTHING)
+        dtypes = [*domain.dtypes] or options.dtype or [*LONG]
+        about[block] = {"dtypes": dtypes, "gradients": not options.no_gradients}
+        about[block] |= {"domain": domain.as_json()} if domain else {}
         if takes is not None:
             about[block]["takes"] = [name for name in takes if name in may_lack(block)]
     try:
@@ -348,8 +356,8 @@ def _judge_answers(options: argparse.Namespace) -> int:
         return _misuse(str(error))
     dtypes = dict.fromkeys(dtype for own in told["blocks"].values() for dtype in own["dtypes"])
     chosen = {"block": [*told["blocks"]], "profile": told["profile"], "seed": told["seed"], "dtype": [*dtypes]}
-    nothing = dict.fromkeys(("role", "process", "framework", "device"))
-    given = {**vars(options), **chosen, **nothing, "subject": f"{ANSWERS}{options.folder}"}
+    of_check = parser().parse_args(["check", f"{ANSWERS}{options.folder}"])
+    given = {**vars(of_check), **vars(options), **chosen, "sizes": "small"}
     return _check(argparse.Namespace(**given))
 
 

@@ -87,6 +87,7 @@ def _add_vectors(commands: Any) -> None:
     export.add_argument("--block", action="append", metavar="BLOCK", required=True, help="may be repeated")
     export.add_argument("--profile", default="quick", choices=("quick", "ci", "deep"), help="as for check")
     export.add_argument("--dtype", action="append", metavar="DTYPE", choices=DTYPES, help="as for check")
+    export.add_argument("--domain", action="append", metavar="CONDITION", help="as for check")
     export.add_argument("--seed", type=int, default=0, help="as for check")
     export.add_argument(
         "--takes",

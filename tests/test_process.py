@@ -250,6 +250,25 @@ def test_a_program_is_sent_operands_and_arguments_alone(tmp_path):
     assert not [name for name in (tmp_path / "names").read_text().split() if name.startswith("PYTEST")]
 
 
+def test_a_program_tells_its_domain(tmp_path):
+    text = """
+    def relu(x):
+        if x.size % 4:
+            raise ValueError("four elements at a time")
+        return np.maximum(x, 0)
+
+    serve({"relu": relu}, blocks={"relu": {"domain": {"size": {"multiple_of": 4}}}})
+    """
+    subject = load(program(tmp_path, text)).within("relu")
+    assert str(subject.domain("relu")) == "size=multiple_of(4)"
+    load_checks()
+    for name in ("relu.infinite.value", "relu.domain.outside"):
+        outcome = Trial(subject, "function", "float32").run(CHECKS[name])
+        assert (outcome.verdict, outcome.cases > 5) == ("pass", True), outcome
+    with pytest.raises(SubjectError, match=r"DOMAIN: relu\.sizes: no such quantity, did you mean 'size'"):
+        load(program(tmp_path, text.replace('"size"', '"sizes"')))
+
+
 def test_the_schema_knows_every_kind_of_message():
     validator = Draft202012Validator(SCHEMA)
     Draft202012Validator.check_schema(SCHEMA)

@@ -79,6 +79,24 @@ def test_answers_of_a_convolution_in_c_are_judged(desk, convolutions):
     assert "vector " in script.out
 
 
+def test_vectors_lie_in_a_domain(tmp_path, capsys):
+    folder = tmp_path / "vectors"
+    options = ["--block", "relu", "--dtype", "float32", "--domain", "relu.size=multiple_of(4)"]
+    assert main(["export", *options, str(folder)]) == 0
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert not list(Draft202012Validator(SCHEMA).iter_errors(manifest))
+    assert manifest["blocks"]["relu"]["domain"] == {"size": {"multiple_of": 4}}
+    operands = load_file(folder / "operands" / "relu-float32.safetensors")
+    sizes = {v["id"]: operands[f"{v['id']}.x"].size for v in manifest["vectors"]}
+    outside = {v["id"] for v in manifest["vectors"] if v["requirements"] == ["relu.domain.outside"]}
+    assert {size % 4 for number, size in sizes.items() if number not in outside} == {0}
+    assert outside
+    answer(folder)
+    assert main(["judge", str(folder), "-n", "0", "--out", str(tmp_path / "out")]) == 0
+    assert "within the domain of relu: size=multiple_of(4)" in capsys.readouterr().out
+    assert main(["export", "--block", "relu", "--domain", "relu.size=0", str(tmp_path / "none")]) == 2
+
+
 # -- the files ---------------------------------------------------------------------------------------------------------
 
 
