@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from nnspec.conformance.requirements import CHECKS, requirements
-from nnspec.conformance.system import signals
+from nnspec.conformance.system import printed, signals
 from nnspec.conformance.system.legible import legible
 from nnspec.conformance.system.log import key
 from nnspec.conformance.trial import journal
@@ -118,7 +118,7 @@ class Crashes:
     def pytest_handlecrashitem(self, crashitem: str, report: Any, sched: Any) -> None:
         """Turn the end of a worker in the middle of a check into a record: its journal says in which case."""
         worker = self.watch.workers[report.node.gateway.id]
-        if worker.ended_for == "changed":
+        if worker.ended_for == "changed" or journal.read(worker.journal)[1].get("text") == journal.ANEW:
             _try_again(crashitem, report, sched)
             return
         if worker.was_killed:
@@ -147,15 +147,17 @@ class Crashes:
         raw = journal.raw(worker.journal)
         _, entry, case = journal.parse(raw)
         what = worker.fate(self.watch.limit, self.watch.memory) + worker.how
+        words = printed.last_words()
+        words = legible(f"; standard error ended with: {words}") if words else ""
         if "check" not in entry:
             self.session.log.error(f"{nodeid}: the worker {what} outside any call")
             return None
         identifier, form, dtype = entry["check"]
         option = self.session.config.getoption
-        failure = Mismatch(f"the call {what}: {entry['text']}")
+        failure = Mismatch(f"the call {what}: {entry['text']}{words}")
         failure.case = case or entry["text"]
         verdict, seconds = "timeout" if worker.ended_for == "time" else "crash", time.monotonic() - entry["since"]
-        outcome = Outcome(verdict, reason=f"the call {what}", failure=failure, seconds=seconds)
+        outcome = Outcome(verdict, reason=f"the call {what}{words}", failure=failure, seconds=seconds)
         record = report.record(_check(identifier), None, form, dtype, outcome)
         if case is not None:
             self.session.log.keep_crash(key(record), raw)

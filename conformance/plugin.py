@@ -109,6 +109,7 @@ class _State:
     error: str | None = None
     journal: Journal | None = None
     waivers: Sequence[Waiver] = ()
+    canary: Any = None  # what tells that a call has spoilt this process
 
 
 _STATE = pytest.StashKey[_State]()
@@ -319,6 +320,15 @@ def _check(item: pytest.Item) -> Any:
     return getattr(getattr(item, "function", None), "check", None)
 
 
+def _go_on(state: _State) -> None:
+    """End a worker in which every call raises since an earlier check: another one takes its place."""
+    if state.canary.spoilt and state.journal:
+        from nnspec.conformance.trial.journal import ANEW
+
+        state.journal.note(ANEW)
+        os._exit(1)
+
+
 @pytest.fixture
 def trial(request: pytest.FixtureRequest) -> Any:
     """Runs a check against the subject, keeps the record for the report, and raises what pytest understands."""
@@ -326,6 +336,7 @@ def trial(request: pytest.FixtureRequest) -> Any:
     from nnspec.conformance.report.report import differing, record, waived
     from nnspec.conformance.system.legible import legible
     from nnspec.conformance.trial import run as running
+    from nnspec.conformance.trial.canary import Canary
     from nnspec.conformance.trial.record import Outcome
     from nnspec.conformance.trial.trial import Trial
 
@@ -335,7 +346,9 @@ def trial(request: pytest.FixtureRequest) -> Any:
     subject = state.subject.within(_check(request.node).stem)
     profile, seed, sizes = (config.getoption(f"nnspec_{name}") for name in ("profile", "seed", "sizes"))
     first = _chosen(config, _check(request.node))[0] == (form, dtype)
-    session = Trial(subject, form, dtype, profile, seed, state.journal, sizes or "", first)
+    state.canary = state.canary or Canary()
+    _go_on(state)
+    session = Trial(subject, form, dtype, profile, seed, state.journal, sizes or "", first, canary=state.canary)
 
     def run(check: Any) -> None:
         difference = subject.differs.get(check.identifier)
@@ -343,7 +356,9 @@ def trial(request: pytest.FixtureRequest) -> Any:
         first, differs = request.node.nnspec_first, None
         if state.journal:
             state.journal.begin(check.identifier, form, dtype)
-        if state.journal and state.journal.blocked(check.stem, form):
+        if state.canary.spoilt:
+            outcome = Outcome("not run", reason=f"{state.canary.spoilt}; with workers, a new process goes on")
+        elif state.journal and state.journal.blocked(check.stem, form):
             outcome = Outcome("blocked", reason=f"{check.stem} crashed or hung twice as a {form}")
         elif refused := subject.uncallable.get((check.stem, form)):
             outcome = running.refused(session, check, refused)

@@ -197,6 +197,14 @@ def test_a_subject_that_closes_all_files_costs_one_check(desk):
     assert done.report["unfinished"] == 0
 
 
+def test_a_crash_is_told_with_its_signal_and_the_end_of_standard_error(desk):
+    done = desk.check(relu_that("print('one', 'two', sep=chr(10), file=sys.stderr)\nos.abort()"), *CHEAP)
+    assert done.code == 1, done.out + done.err
+    record = only(done, "crash")
+    assert record["reason"] == "the call ended the process (SIGABRT); standard error ended with: one / two"
+    assert "relu(x())" in record["failure"]["message"]
+
+
 def test_memory_that_grows_is_a_crash(desk):
     grow = "hoard = []\nwhile True:\n    hoard.append(np.ones(2**20))\n    time.sleep(0.001)"
     done = desk.check(relu_that(grow), *CHEAP, "--memory", 0.4)

@@ -28,7 +28,7 @@ class Verdict:
 VERDICTS = {
     "pass": Verdict("every case was right"),
     "fail": Verdict("a case was wrong; the report shows the smallest one found, and a script repeats it", bad=True),
-    "crash": Verdict("a call ended the process", bad=True),
+    "crash": Verdict("a call ended the process, or raised, and every later call raised too", bad=True),
     "timeout": Verdict("a call did not return in time", bad=True),
     "tampers": Verdict("under `--isolate`, the file wrote to what nnspec reads from its process", bad=True),
     "differs by design": Verdict(

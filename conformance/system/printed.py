@@ -7,12 +7,17 @@ import os
 import select
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import ClassVar
 
 from nnspec.conformance.system.legible import escaped
 
 LIMIT = 1 << 16  # bytes that are shown of all that a run prints
+KEPT = 2000  # bytes of the end that are kept for a report
+PAUSE = 0.05  # seconds in which the end of it arrives
+LINES = 3  # of the end that a report shows
 
 
 @contextmanager
@@ -43,13 +48,28 @@ def limited(workers: int) -> Iterator[None]:
         os.close(real)
 
 
+def last_words() -> str:
+    """Return the last lines that were printed since they were last asked for; "" where nothing is read."""
+    reader = _Reader.current
+    if reader is None:
+        return ""
+    time.sleep(PAUSE)  # what a process printed before it ended is still in the pipe
+    with reader.lock:
+        text, reader.kept = reader.kept.decode("utf-8", "backslashreplace"), b""
+    return " / ".join(line.strip() for line in text.strip().splitlines()[-LINES:])
+
+
 class _Reader(threading.Thread):
     """Reads the pipe until `end`: processes that a subject left behind may hold its other side open for ever."""
+
+    current: ClassVar[_Reader | None] = None
 
     def __init__(self, real: int) -> None:
         super().__init__(daemon=True)
         self.source, self.sink = os.pipe()
         self._real, self._seen = real, 0
+        self.kept, self.lock = b"", threading.Lock()
+        _Reader.current = self
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
         self._woken, self._wake = os.pipe()
         self.start()
@@ -61,6 +81,7 @@ class _Reader(threading.Thread):
 
     def end(self) -> None:
         """Show what is still in the pipe, and how much was left out."""
+        _Reader.current = None
         os.write(self._wake, b".")
         self.join()
         for _ in range(LIMIT):  # of 64 KiB each: a process that was left behind may print for ever
@@ -80,6 +101,8 @@ class _Reader(threading.Thread):
 
     def _pass_on(self) -> None:
         data = os.read(self.source, 1 << 16)
+        with self.lock:
+            self.kept = (self.kept + data)[-KEPT:]
         room = max(0, LIMIT - self._seen)
         self._seen += len(data)
         if room:

@@ -23,6 +23,7 @@ from nnspec.conformance.layouts import laid_out, offset_of
 HEADER = struct.Struct("<dII")
 SIZE = 1 << 20
 ENCODER = json.JSONEncoder(default=str)
+ANEW = "starting anew"  # the text of a worker that ends itself because it can judge no more
 TRYING = "trying "  # how the text of a call begins that is made while the subject is loaded
 
 

@@ -68,6 +68,10 @@ class Died(Mismatch):
         self.verdict = ended.verdict
 
 
+class Spoilt(Died):
+    """A call raised, and since then every call raises: this process can judge no more."""
+
+
 class CallFails(Exception):
     """The call that a law starts from fails by itself: other checks judge that, and this one has nothing to go by."""
 

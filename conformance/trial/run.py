@@ -29,6 +29,7 @@ from nnspec.conformance.trial.record import (
     Mismatch,
     Outcome,
     Sighting,
+    Spoilt,
     mismatched,
     parts,
     reason_of,
@@ -261,7 +262,7 @@ def _cases(trial: Trial, check: Check, series: Series, simplify: bool) -> Outcom
                 if on_file:
                     found.append(first)
                     continue
-                if not simplify:
+                if not simplify or isinstance(first, Spoilt):
                     tally.wrong = []
                     return _failed(first, tally)
                 died = isinstance(first, Died)

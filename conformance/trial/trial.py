@@ -17,9 +17,10 @@ from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.case import Case
 from nnspec.conformance.layouts import as_laid_out
 from nnspec.conformance.requirements import Check
+from nnspec.conformance.trial.canary import Canary
 from nnspec.conformance.trial.comparisons import Comparisons
 from nnspec.conformance.trial.journal import Journal
-from nnspec.conformance.trial.record import CallFails, Died, Mismatch, Outcome, mismatched
+from nnspec.conformance.trial.record import CallFails, Died, Mismatch, Outcome, Spoilt, mismatched
 from nnspec.conformance.trial.steps import (
     Build,
     Call,
@@ -38,6 +39,7 @@ from nnspec.conformance.trial.steps import (
     SetMode,
     Spoil,
     Step,
+    steps_of,
 )
 
 
@@ -58,6 +60,7 @@ class Trial:
     module: Any = None  # where every call is to be one of this module
     everywhere: bool = False  # whether calls outside the subject's domain are made
     compared: Comparisons = None  # type: ignore[assignment]  # made below; every trial that is derived shares it
+    canary: Canary = field(default_factory=Canary)  # shared by all trials of a process
 
     def __post_init__(self) -> None:
         if not isinstance(self.subject.framework, Watched):
@@ -83,6 +86,7 @@ class Trial:
 
     def _called(self, call: Call) -> tuple[np.ndarray, ...]:
         results: tuple[np.ndarray, ...] = self.do(call)
+        self.canary.returned(self.form, call.case)
         self.seen.append(("result", tuple(np.array(result) for result in results)))
         return results
 
@@ -265,10 +269,21 @@ class Watching:
         try:
             if isinstance(error, Raised | Unusable):
                 self.trial.seen.append(("raised" if isinstance(error, Raised) else "unusable", None))
+                if isinstance(error, Raised):
+                    self._ask_canary(error.error)
                 raise mismatched(error, self.expected) from None  # its text is the subject's, and may never end
         finally:
             if self.trial.journal:
                 self.trial.journal.rest()
+
+    def _ask_canary(self, error: BaseException) -> None:
+        """Raise Spoilt if a call that has returned before raises, too. Its script makes that call first."""
+        canary = self.trial.canary
+        good, what = canary.good, self.what() if callable(self.what) else self.what
+        if ended := canary.after(error, what, self.trial.subject):
+            spoilt = Spoilt(ended)
+            spoilt.steps = [*(steps_of(*good) if good else ()), *self.trial.steps]
+            raise spoilt from None
 
 
 @dataclass(eq=False)
