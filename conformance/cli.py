@@ -311,6 +311,7 @@ def _export(options: argparse.Namespace) -> int:
     from nnspec.adapters.signatures import SIGNATURES
     from nnspec.conformance.checks import load_checks
     from nnspec.conformance.export import export, summary
+    from nnspec.conformance.sizes import OF_PROFILE
     from nnspec.conformance.system import folder
 
     known = [stem for stem, signature in SIGNATURES.items() if signature.function]
@@ -338,7 +339,8 @@ def _export(options: argparse.Namespace) -> int:
             about[block]["takes"] = [name for name in takes if name in may_lack(block)]
     try:
         with warnings.catch_warnings(action="ignore"):  # of numbers that overflow, as they should
-            manifest = export(place, about, options.profile, options.seed)
+            sizes = options.sizes or OF_PROFILE[options.profile]
+            manifest = export(place, about, options.profile, sizes, options.seed)
     except OSError as error:
         return _misuse(folder.because(place, error))
     return CONFORMS if streams.tell(summary(manifest, place)) else HARNESS
@@ -355,9 +357,9 @@ def _judge_answers(options: argparse.Namespace) -> int:
     except SubjectError as error:
         return _misuse(str(error))
     dtypes = dict.fromkeys(dtype for own in told["blocks"].values() for dtype in own["dtypes"])
-    chosen = {"block": [*told["blocks"]], "profile": told["profile"], "seed": told["seed"], "dtype": [*dtypes]}
+    chosen = {"block": [*told["blocks"]], "dtype": [*dtypes]} | {n: told[n] for n in ("profile", "sizes", "seed")}
     of_check = parser().parse_args(["check", f"{ANSWERS}{options.folder}"])
-    given = {**vars(of_check), **vars(options), **chosen, "sizes": "small"}
+    given = {**vars(of_check), **vars(options), **chosen}
     return _check(argparse.Namespace(**given))
 
 

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -163,36 +163,35 @@ def stored(expected: Expected, dtype: Any) -> tuple[Array, Array]:
     return value, np.where(bound > 0, np.nextafter(bound.astype(np.float64), np.inf), 0.0)
 
 
-def export(folder: Path, about: Blocks, profile: str, seed: int) -> dict[str, Any]:
+def export(folder: Path, about: Blocks, profile: str, sizes: str, seed: int) -> dict[str, Any]:
     """Write the vectors of blocks into a folder, which must be empty or absent; return the manifest.
 
-    `about` maps each block to its dtypes, and perhaps to what it takes and if it has gradients. Raises OSError if the
-    folder cannot be written.
+    `about` maps each block to its dtypes, and perhaps to what it takes and if it has gradients. `sizes` is a key of
+    REGIMES. Raises OSError if the folder cannot be written.
     """
     told: dict[str, Any] = {"blocks": {stem: dict(own) for stem, own in about.items()}, "unsupported": _left_out(about)}
     recorder = Recorder()
     found, _ = functions(recorder.ask, told["blocks"])
     subject = Subject.of(Recording(), functions=found, **declared(declarations(told), "export"))
-    for check, dtype in _chosen(subject, about):
-        _trial(recorder, check, subject, dtype, profile, seed).run(check)
+    for check, dtype, first in _chosen(subject, about):
+        trial = _trial(recorder, check, subject, dtype)
+        replace(trial, profile=profile, sizes=sizes, seed=seed, sweeps=first).run(check)
     recorder.complete = True
     for vector in recorder.vectors.values():
         _add_expected(vector, recorder, subject)
     vectors = [vector for vector in recorder.vectors.values() if vector.fits]
     lost = (name for vector in recorder.vectors.values() if not vector.fits for name in vector.requirements)
     told["unsupported"] |= dict.fromkeys(lost, NO_FILE)
-    options = {"profile": profile, "seed": seed}
+    options = {"profile": profile, "sizes": sizes, "seed": seed}
     manifest = {"schema": SCHEMA, "nnspec": metadata.version("nnspec"), **options, **told}
     _write(folder, manifest, vectors)
     return manifest | {"vectors": [vector.entry() for vector in vectors]}
 
 
-def _trial(
-    recorder: Recorder, check: Check, subject: Subject, dtype: str, profile: str = "quick", seed: int = 0
-) -> Trial:
+def _trial(recorder: Recorder, check: Check, subject: Subject, dtype: str) -> Trial:
     """Return a trial whose calls and expectations the recorder keeps."""
     recorder.begin(check, dtype)
-    trial = Trial(subject.within(check.stem), "function", dtype, profile, seed)
+    trial = Trial(subject.within(check.stem), "function", dtype)
     trial.compared = Noting(trial.compared.flushes, trial.compared.weaker)
     trial.compared.recorder = recorder
     return trial
@@ -231,12 +230,12 @@ def _left_out(blocks: Iterable[str]) -> dict[str, str]:
     return {name: REASON for name in checked if "function" in CHECKS[name].forms}
 
 
-def _chosen(subject: Subject, blocks: Blocks) -> Iterator[tuple[Check, str]]:
-    """Yield the checks of blocks, each with its dtypes, in the order of the pages."""
+def _chosen(subject: Subject, blocks: Blocks) -> Iterator[tuple[Check, str, bool]]:
+    """Yield the checks of blocks, each with its dtypes, and if the dtype is the first, in the order of the pages."""
     for check in (CHECKS[name] for name in requirements() if name in CHECKS):
         if check.stem in blocks and "function" in check.forms:
             able = [dtype for dtype in subject.within(check.stem).dtypes if dtype in check.dtypes]
-            yield from ((check, dtype) for dtype in (able if check.per_dtype else able[:1]))
+            yield from ((check, dtype, dtype == able[0]) for dtype in (able if check.per_dtype else able[:1]))
 
 
 def _write(folder: Path, manifest: Mapping[str, Any], vectors: list[Vector]) -> None:

@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_vectors(commands: Any) -> None:
     """Add the commands for implementations that do not run beside nnspec."""
     from nnspec.adapters.names import DTYPES
+    from nnspec.conformance.sizes import REGIMES
 
     export = commands.add_parser(
         "export",
@@ -86,6 +87,7 @@ def _add_vectors(commands: Any) -> None:
     export.add_argument("folder", metavar="FOLDER", help="where to write; it must be empty or absent")
     export.add_argument("--block", action="append", metavar="BLOCK", required=True, help="may be repeated")
     export.add_argument("--profile", default="quick", choices=("quick", "ci", "deep"), help="as for check")
+    export.add_argument("--sizes", choices=tuple(REGIMES), help="as for check")
     export.add_argument("--dtype", action="append", metavar="DTYPE", choices=DTYPES, help="as for check")
     export.add_argument("--domain", action="append", metavar="CONDITION", help="as for check")
     export.add_argument("--seed", type=int, default=0, help="as for check")

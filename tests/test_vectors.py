@@ -28,7 +28,7 @@ def relu(tmp_path_factory):
     load_checks()
     folder = tmp_path_factory.mktemp("vectors") / "relu"
     about = {"relu": {"dtypes": ["float32", "bfloat16"], "gradients": True}}
-    return folder, export.export(folder, about, "quick", 0)
+    return folder, export.export(folder, about, "quick", "boundary", 0)
 
 
 @pytest.fixture
