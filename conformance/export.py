@@ -149,18 +149,22 @@ def answer(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> dict[str, 
 
 
 def stored(expected: Expected, dtype: Any) -> tuple[Array, Array]:
-    """Return value and bound in float64, so that what is right by them is right.
+    """Return value and bound, so that what is right by them is right, in as few bytes as hold them.
 
-    The bound grows by what the value loses in float64. NaN and infinity are expected as they are.
+    The value is of the result's dtype where this holds it, else in float64; the bound then grows by what float64 loses.
+    A bound that is the same for all elements is one number. NaN and infinity are expected as they are.
     """
     whole = expected.stored(dtype)
     if not is_floating(whole.value.dtype):
-        return whole.value, np.zeros(whole.value.shape)
-    value = whole.value.astype(np.float64)
+        return whole.value, np.zeros(())
     with np.errstate(invalid="ignore", over="ignore"):
-        lost = np.where(np.isfinite(whole.value), np.abs(whole.value - value), 0)
-    bound = np.broadcast_to(np.asarray(whole.bound), value.shape) + lost
-    return value, np.where(bound > 0, np.nextafter(bound.astype(np.float64), np.inf), 0.0)
+        narrow, value = whole.value.astype(dtype), whole.value.astype(np.float64)
+        if np.array_equal(narrow.astype(whole.value.dtype), whole.value, equal_nan=True):
+            value = narrow
+        lost = np.where(np.isfinite(whole.value), np.abs(whole.value - value.astype(whole.value.dtype)), 0)
+    exact = np.broadcast_to(np.asarray(whole.bound), value.shape) + lost
+    bound = np.where(exact > 0, np.nextafter(exact.astype(np.float64), np.inf), 0.0)
+    return value, bound[(0,) * bound.ndim] if bound.size and (bound == bound.flat[0]).all() else bound
 
 
 def export(folder: Path, about: Blocks, profile: str, sizes: str, seed: int) -> dict[str, Any]:
