@@ -120,7 +120,7 @@ def _of_arguments(stem: str, **kinds: str) -> tuple[Quantity, ...]:
 
 def _images() -> tuple[Quantity, ...]:
     return (
-        Quantity("N", "size", _axis("x", 0, 4), least=0),
+        Quantity("N", "size", _axis("x", 0, 4)),
         Quantity("H", "size", _axis("x", 2, 4)),
         Quantity("W", "size", _axis("x", 3, 4), equal_to="H"),
     )
@@ -154,12 +154,12 @@ QUANTITIES: dict[str, dict[str, Quantity]] = {
     "linear": _by_name(
         Quantity("in_features", "size", _axis("weight", 1, 2)),
         Quantity("out_features", "size", _axis("weight", 0, 2), equal_to="in_features"),
-        Quantity("rows", "size", _of_shape("x", lambda shape: math.prod(shape[:-1])), least=0),
+        Quantity("rows", "size", _of_shape("x", lambda shape: math.prod(shape[:-1]))),
         Quantity("ndim", "size", _of_shape("x", len)),
         Quantity("bias", "flag", _present("bias"), neutral=False),
     ),
     "relu": _by_name(
-        Quantity("size", "size", _of_shape("x", math.prod), least=0),
+        Quantity("size", "size", _of_shape("x", math.prod)),
         Quantity("ndim", "size", _of_shape("x", len), least=0),
     ),
     "batch_norm": _by_name(
