@@ -5,14 +5,15 @@
     GRADIENTS = False                                    # it has no backward pass
     FLUSHES = True                                       # it treats subnormal numbers as 0
     COMPILES_PER_SHAPE = True                            # each new shape is compiled: checks draw few shapes
+    TILES = (64, 96)                                     # sizes of its tiles: cases have sizes around them too
     STRIDED = False                                      # it takes contiguous arrays alone: it gets copies
     UNSUPPORTED = {"max_pool2d.kernel.rows-columns": "square windows alone"}  # * and ? stand for anything
     DIFFERS = {"relu.nan.propagates": ("as fmaxf does", "https://…")}  # a reason, or a reason and a link
     DIFFERS = {"batch_norm.running-var.update": ("n", "one pass")}     # an alternative by the page's name, and a reason
     DOMAIN = {"conv2d": {"stride": 1}}                   # the calls for which it claims to work: see `domains`
 
-The first six may also be mappings from blocks to such values: `GRADIENTS = {"conv2d": False}`. Which identifiers there
-are, and which of them are conventions, only the pages know: see `requirements.unknown_declaration`.
+The first seven may also be mappings from blocks to such values: `GRADIENTS = {"conv2d": False}`. Which identifiers
+there are, and which of them are conventions, only the pages know: see `requirements.unknown_declaration`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from nnspec.adapters.names import DTYPES, WEAKER, nearest
 from nnspec.adapters.signatures import SIGNATURES
 
 Fields = dict[str, Any]
+LARGEST_TILE = 4096  # twice as many and one more is the longest size that is drawn for its sake
 
 
 def declared(names: Mapping[str, Any], title: str) -> Fields:
@@ -80,6 +82,16 @@ def _flag(field: str) -> Callable[[Any], Fields]:
         return {field: value}
 
     return read
+
+
+def _tiles(value: Any) -> Fields:
+    several = (value,) if isinstance(value, int) else value
+    if not isinstance(several, Iterable) or isinstance(several, str | bytes):
+        raise _NotAllowed("expected the sizes of tiles, such as (64, 128)")
+    several = tuple(several)
+    if wrong := [one for one in several if not isinstance(one, int) or not 2 <= one <= LARGEST_TILE]:
+        raise _NotAllowed(f"expected whole numbers from 2 to {LARGEST_TILE}, not {_short(wrong[0])}")
+    return {"tiles": several}
 
 
 def _names(value: Any, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -148,6 +160,7 @@ READERS: dict[str, Callable[[Any], Fields]] = {
     "GRADIENTS": _flag("differentiable"),
     "FLUSHES": _flag("flushes"),
     "COMPILES_PER_SHAPE": _flag("compiles_per_shape"),
+    "TILES": _tiles,
     "STRIDED": _flag("strided"),
 }
 ENTRIES: dict[str, Callable[[Any], Any]] = {"UNSUPPORTED": _reason, "DIFFERS": _difference}

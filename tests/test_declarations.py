@@ -72,6 +72,17 @@ def test_values_for_all_blocks_and_for_one():
     assert fields["flushes"] is True
 
 
+@pytest.mark.parametrize(("value", "tiles"), [((64, 96), (64, 96)), (128, (128,)), ([16], (16,))])
+def test_tiles_are_one_size_or_several(value, tiles):
+    assert declared({"TILES": value}, "a test")["tiles"] == tiles
+
+
+@pytest.mark.parametrize("value", ["64", (1,), (64.0,), (8192,), 0])
+def test_tiles_that_are_no_sizes_are_refused(value):
+    with pytest.raises(SubjectError, match="TILES"):
+        declared({"TILES": value}, "a test")
+
+
 def test_reason_may_have_a_link():
     link = "https://example.org/1"
     names = {"DIFFERS": {"batch_norm.defaults.momentum": ("as in Keras", link)}}
