@@ -82,7 +82,7 @@ class Draw:
         return tuple(value for *_, value in self.made)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class Decision(Generic[T]):
     """A decision, or several, that `make` makes."""
 
