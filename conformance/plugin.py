@@ -117,6 +117,10 @@ _STATE = pytest.StashKey[_State]()
 
 def _state(config: pytest.Config) -> _State:
     if _STATE not in config.stash:
+        # before the subject is loaded: Hypothesis asks for the working directory, which the subject may take away
+        import hypothesis.stateful  # noqa: F401
+        import nnspec.conformance.trial.run  # noqa: F401
+
         config.stash[_STATE] = state = _State()
         state.journal = _journal(config)
         _load(config, state)
@@ -236,10 +240,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Checks of blocks that are not asked for need not be imported."""
-    blocks = config.getoption("nnspec_block")
-    stem = checks.stem_of(collection_path)
-    return True if blocks and stem and stem not in blocks else None
+    """Checks of blocks that are not asked for, or that the subject does not have, need not be imported."""
+    blocks, stem = config.getoption("nnspec_block"), checks.stem_of(collection_path)
+    if not stem:
+        return None
+    if blocks and stem not in blocks:
+        return True
+    subject = _state(config).subject
+    return True if subject is not None and not subject.forms(stem) else None
 
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:
@@ -258,8 +266,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _chosen(config: pytest.Config, check: Check) -> list[tuple[str, str]]:
     """In which forms and dtypes a check is to be run."""
-    # before the subject is loaded: Hypothesis asks for the working directory, which the subject may take away
-    import hypothesis.stateful  # noqa: F401
     from nnspec.conformance.trial.run import forms
 
     state, blocks = _state(config), config.getoption("nnspec_block")
