@@ -24,7 +24,9 @@ class Refused(Exception):
 
 
 class Asked(Adapter):
-    """NumPy arrays, which cross to something else and back."""
+    """NumPy arrays, which cross to something else and back, one call after the other."""
+
+    concurrent = False
 
     def to_native(self, array: np.ndarray) -> np.ndarray:
         """Return the array itself."""

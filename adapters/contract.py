@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
@@ -51,6 +52,7 @@ class Adapter(Derivatives):
     packages: tuple[str, ...] = ()  # the framework's top-level packages, by which a user's file is recognised
     further_dtypes: tuple[str, ...] = ()  # that the framework has, beside float32 and float64
     strided = False  # whether `to_native` keeps the memory layout; otherwise it gets fresh contiguous copies
+    concurrent = True  # whether calls may be made from several threads
     flushes = False  # whether the framework treats subnormal numbers as 0
     compiles_per_shape = False  # whether each new shape costs a compilation: checks then draw few shapes
     on_file = False  # whether results were written to files before: there are none for other calls than those
@@ -113,6 +115,10 @@ class Adapter(Derivatives):
     @optional
     def forget(self) -> None:
         """Free what was compiled for the shapes of a check that is done."""
+
+    def stream(self) -> AbstractContextManager[Any]:
+        """Return a context in which the calls of a thread are on a stream of their own, if the device has streams."""
+        return nullcontext()
 
     @optional
     def known_defect(

@@ -6,6 +6,7 @@ import importlib
 import operator
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes  # noqa: F401  NumPy knows bfloat16 by it
@@ -121,6 +122,13 @@ class Torch(Objects):
             return None
         where = "channels last, a kernel one column wide, dilated, all of its windows in the padding"
         return f"torch {torch.__version__}: oneDNN ends the process ({where})"
+
+    def stream(self) -> AbstractContextManager[Any]:
+        """Return a CUDA stream of its own, on such a device."""
+        if torch.device(self.device).type != "cuda":
+            return nullcontext()
+        stream: AbstractContextManager[Any] = torch.cuda.stream(torch.cuda.Stream(self.device))
+        return stream
 
     # -- memory --------------------------------------------------------------------------------------------------------
 

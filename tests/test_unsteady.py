@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -59,6 +60,24 @@ def test_gradients_are_told():
     spoil = in_one_call_of_twenty(lambda gradients: [g if g is None else g + 1 for g in gradients])
     found = told({"linear": linear, "linear_vjp": lambda *given: spoil(linear_vjp(*given))})
     assert "gradients differ from call to call" in found["message"]
+
+
+def test_scratch_that_threads_share_is_told():
+    scratch = {}
+
+    def shared(x, weight, bias=None):
+        kept = scratch.setdefault((x.shape, x.dtype), np.empty_like(x))
+        kept[...] = x
+        time.sleep(0.001)  # as a kernel that lets other threads run
+        return linear(kept, weight, bias)
+
+    found = told({"linear": shared})
+    assert "results differ where two threads call at once" in found["message"]
+    assert 0 < found["differing"] <= found["calls"]
+
+
+def test_threads_that_share_nothing_are_steady():
+    assert told({"linear": linear}) is None
 
 
 def test_one_dtype_is_told():

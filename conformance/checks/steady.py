@@ -7,14 +7,18 @@ any order of summation, is called so often that a fault in one call of twenty go
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-from nnspec.adapters.blame import noting_interrupts
+from nnspec.adapters.blame import Raised, Unusable, noting_interrupts
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Unsupported
 from nnspec.conformance.case import Case
@@ -25,18 +29,25 @@ from nnspec.conformance.trial.trial import Trial
 CALLS = 150
 SECONDS = 0.4  # of computing, for results and again for gradients; a block that takes longer is called less often
 WAITING = 1.0  # seconds that may pass meanwhile, on a machine that has other things to do
+AT_ONCE = 0.1  # seconds in which two threads call at once
+LONG = 20_000  # elements of x, during whose copy Python lets the other thread run
+SWITCHING = 1e-6  # seconds after which Python lets the other thread run
 Record = dict[str, Any]
 
 
 def unsteady(trial: Trial, stem: str, *, gradients: bool = True) -> Record | None:
     """Return what a report says of a block that gives different results for the same operands; None if it does not.
 
-    The block's function is called, or one module of its class in evaluation mode; and its gradients are taken.
+    The block's function is called, or one module of its class in evaluation mode. With `gradients`, these are taken,
+    too, and two threads call the function at once.
     """
     if not (SIGNATURES[stem].function or SIGNATURES[stem].operands):  # it is no block that is called
         return None
     with noting_interrupts():
-        return _compared(trial, stem, False) or (_compared(trial, stem, True) if gradients else None)
+        found = _compared(trial, stem, False)
+        if gradients:
+            found = found or _compared(trial, stem, True) or _at_once(trial, stem)
+        return found
 
 
 def _compared(trial: Trial, stem: str, backward: bool) -> Record | None:
@@ -65,6 +76,76 @@ def _outcomes(subject: Trial, act: Callable[[Trial, Case], Any], case: Case) -> 
         except Mismatch as mismatch:
             seen[mismatch.words] += 1
     return seen
+
+
+def _at_once(trial: Trial, stem: str) -> Record | None:
+    """Compare what two threads get, which call a function at once with other numbers, with what each call gives alone.
+
+    A place that all calls write to, such as scratch memory, then holds what the other call has written. On a GPU each
+    thread has a stream of its own.
+    """
+    subject = trial.subject
+    unsafe = subject.compiles_per_shape or subject.domain(stem).conditions or not subject.framework.concurrent
+    if trial.form == "class" or unsafe:
+        return None
+    for case in map(_longer, typical_cases(trial, stem)):
+        both = case, case.map(lambda a: a + np.ones((), a.dtype))
+        alone = [_alone(trial, one) for one in both]
+        if alone[0] == alone[1] or not all(isinstance(bits, tuple) for bits in alone):
+            continue
+        if trial.journal:
+            trial.journal.note(f"{case}, called from two threads at once")
+        seen = [Counter[Any]() for _ in both]
+        meet = threading.Barrier(len(both))
+        _run_at_once([partial(_call_on, trial, one, counts, meet) for one, counts in zip(both, seen, strict=True)])
+        if trial.journal:
+            trial.journal.rest()
+        calls, right = sum(c.total() for c in seen), sum(c[a] for c, a in zip(seen, alone, strict=True))
+        message = f"results differ where two threads call at once: {calls - right} of {calls} calls of {case} gave "
+        about = {"block": stem, "form": trial.form, "dtype": trial.dtype, "calls": calls, "differing": calls - right}
+        return {**about, "message": message + "another result than alone"} if calls > right else None
+    return None
+
+
+def _longer(case: Case) -> Case:
+    """The case with so large a batch that calls overlap; as it is where x has no batch."""
+    x = case.arrays.get("x")
+    return case if x is None or not x.ndim else case.but(x=np.concatenate([x] * -(-LONG // x.size)))
+
+
+def _alone(trial: Trial, case: Case) -> Any:
+    """The bits of a call's results, or in words that it raises."""
+    copies = {name: None if a is None else a.copy() for name, a in case.arrays.items()}
+    try:
+        return _bits(trial.subject.call(case.stem, trial.form, copies, case.arguments))
+    except (Raised, Unusable, Unsupported) as failed:
+        return str(failed)
+
+
+def _call_on(trial: Trial, case: Case, seen: Counter[Any], meet: threading.Barrier) -> None:
+    """Call again and again for some time, each time together with the other thread, and count what the calls give."""
+    until = time.perf_counter() + AT_ONCE
+    try:
+        with trial.subject.framework.stream(), suppress(threading.BrokenBarrierError):
+            while seen.total() < CALLS and time.perf_counter() < until:
+                meet.wait(WAITING)
+                seen[_alone(trial, case)] += 1
+    finally:
+        meet.abort()
+
+
+def _run_at_once(acts: Sequence[Callable[[], None]]) -> None:
+    """Run functions in threads that take turns as often as possible."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCHING)
+    threads = [threading.Thread(target=act) for act in acts]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
 
 
 def _bits(results: Any) -> tuple[Any, ...]:
