@@ -35,12 +35,14 @@ X = {"x": np.array([1, -2], np.float32)}
 
 def test_columns_beyond_the_last_tile_are_named_and_repeated(desk, convolutions):
     shutil.copy(convolutions / "tail", desk.folder / "my_conv")
-    options = ["--pyargs", "nnspec.conformance", "-q", "--nnspec-dtype", "float32", "-k", "output_value"]
-    done = desk.run("-m", "pytest", *options, "--nnspec-subject", "process:./my_conv", "--nnspec-block", "conv2d")
+    options = ["--pyargs", "nnspec.conformance", "-q", "--nnspec-dtype", "float32", "--nnspec-sizes", "boundary"]
+    options += ["-k", "output_value", "--nnspec-block", "conv2d"]
+    done = desk.run("-m", "pytest", *options, "--nnspec-subject", "process:./my_conv")
     assert done.code == 1, done.out + done.err
     [record] = done.report["results"]
     assert record["failure"]["case"]["call"].startswith("conv2d(x(1, 1, 1, 5), weight(1, 1, 1, 1)")
     assert (record["failure"]["expected"], record["failure"]["actual"]) == ([[[[0, 0, 0, 0, 1]]]], [[[[0] * 5]]])
+    assert [one["says"] for one in record["failure"]["boundaries"]] == ["OW > 4 and OW mod 4 ≠ 0"]
     script = record["failure"]["script"]
     assert desk.run(script).code == 1
     shutil.copy(convolutions / "right", desk.folder / "my_conv")

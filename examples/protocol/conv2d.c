@@ -9,6 +9,8 @@
 #ifndef TILE
 #define TILE 8 /* columns of the result that are computed at once */
 #endif
+#define TEXT(number) TEXT_OF(number)
+#define TEXT_OF(number) #number
 
 typedef long long whole;
 
@@ -134,7 +136,8 @@ int main(void) {
     conv call;
     while (nnspec_read(&request)) {
         if (nnspec_is(&request, "capabilities")) {
-            nnspec_capabilities("{\"name\": \"conv2d.c\", \"version\": \"1\", \"blocks\": {\"conv2d\": {}}}");
+            nnspec_capabilities("{\"name\": \"conv2d.c\", \"version\": \"1\", "
+                                "\"blocks\": {\"conv2d\": {\"tiles\": [" TEXT(TILE) "]}}}");
         } else {
             const char *why = read_call(&request, &call);
             if (why)
