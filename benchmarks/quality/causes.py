@@ -105,17 +105,25 @@ def composed(one: Fault, *others: Fault, at_work: dict[str, bool]) -> dict[str, 
                 return None
             pieces[name] = type(name, (mine, its), {})
         else:
+            outer, inner = (mine, its) if right_of(mine, name) else (its, mine)
+            if right_of(outer, name) is None:
+                return None
             at_work[name] = False
-            pieces[name] = within(mine, its, name, at_work)
+            pieces[name] = within(outer, inner, name, at_work)
     return pieces
+
+
+def right_of(mine: Callable[..., Any], name: str) -> str | None:
+    """The name of what a fault's file computes with, `right` or `right_vjp`; None where blocks share the fault."""
+    right = "right" + name[len(mine.__module__.rpartition(".")[2]) :]
+    return right if hasattr(importlib.import_module(mine.__module__), right) else None
 
 
 def within(
     mine: Callable[..., Any], its: Callable[..., Any], name: str, at_work: dict[str, bool]
 ) -> Callable[..., Any]:
     """The first function, where its file's `right`, or `right_vjp`, is the second, which has the right one itself."""
-    module = importlib.import_module(mine.__module__)
-    right = "right" + name[len(module.__name__.rpartition(".")[2]) :]
+    module, right = importlib.import_module(mine.__module__), right_of(mine, name) or ""
     original = getattr(module, right)
 
     @functools.wraps(original)
