@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nnspec.adapters import networks, optimisers
+from nnspec.adapters import chains, networks, optimisers, problems
 from nnspec.adapters.blocks import block_of
 from nnspec.adapters.calling import in_page_order, paired, vjp_in_page_order
 from nnspec.adapters.names import PAGELESS
@@ -43,16 +43,20 @@ def _is_in(module: str | None, name: str, thing: Any) -> bool:
     return getattr(sys.modules.get(module or ""), name, None) is thing
 
 
+FUSED = str(SIGNATURES["fused"].function)
 Chosen = tuple[dict[str, Any], dict[str, Source]]
 
 
 def choose(title: str, names: Mapping[str, Any], only: str = "", role: str = "") -> Chosen:
     """Return what is judged, by nnspec's names, and where each comes from: all that is known, or `only` one name.
 
-    `role` is the block, or the name of it, as which that one is judged. Raises SubjectError where nothing is found.
+    `role` is the block, or the name of it, as which that one is judged: without a name, the class of a problem.
+    Raises SubjectError where nothing is found.
     """
     if not role and (declared := block_of(names.get(only))) is not None:
         role = declared.stem
+    if role and not only and not (only := problems.name_in(names)):
+        raise SubjectError(f"--as {role}: say which name it is about, as in {title}:MyName")
     if role:
         if not callable(names.get(only)):
             raise SubjectError(f"{title}: no {only!r} to judge as {role}")
@@ -83,6 +87,8 @@ def choose(title: str, names: Mapping[str, Any], only: str = "", role: str = "")
 def _as(title: str, names: Mapping[str, Any], only: str, role: str) -> Chosen:
     """Return one function or class as the block that the user named."""
     thing, found, sources = names[only], dict[str, Any](), dict[str, Source]()
+    if chains.SEPARATOR in role:
+        return _as_chain(title, names, only, role)
     if role not in SIGNATURES:  # a name, such as BatchNorm1d
         if role[0].isupper() is not inspect.isclass(thing):
             raise SubjectError(
@@ -103,6 +109,17 @@ def _as(title: str, names: Mapping[str, Any], only: str, role: str) -> Chosen:
         _add_pair(found, sources, signature.function, names, only, backward)
         return found, sources
     return {signature.function: thing}, {signature.function: Source((only,))}
+
+
+def _as_chain(title: str, names: Mapping[str, Any], only: str, chain: str) -> Chosen:
+    """Return one function, and the vjp beside it, as the chain of blocks that the user named."""
+    if inspect.isclass(names[only]):
+        raise SubjectError(f"{title}: {only} is a class; expected a function for {chain}")
+    made = {FUSED: (only, chains.adapted(names[only], chain))}
+    if callable(vjp := names.get(f"{only}_vjp")):
+        made[f"{FUSED}_vjp"] = (f"{only}_vjp", chains.adapted_vjp(vjp, names[only], chain))
+    found = {name: adapted.function for name, (_, adapted) in made.items()}
+    return found, {name: Source((own,), adapted.text) for name, (own, adapted) in made.items()}
 
 
 def _add_pair(

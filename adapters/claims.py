@@ -14,10 +14,10 @@ from nnspec.adapters.blame import KnownDefect, Lacks
 from nnspec.adapters.contract import Adapter
 from nnspec.adapters.domains import EVERYTHING, Domain, DomainError, read_domains
 from nnspec.adapters.roles import Roles
-from nnspec.adapters.signatures import EQUATION, SIGNATURES, Arrays, Signature
+from nnspec.adapters.signatures import LEADING, SIGNATURES, Arrays, Signature
 
 FORMS = ("function", "class")
-NO_DEFAULT = frozenset({"kernel_size", EQUATION})  # arguments that the pages give no default
+NO_DEFAULT = frozenset({"kernel_size", *LEADING})  # arguments that the pages give no default
 DERIVATIVES = ("vjp", "vjp of vjp", "jvp")  # what `Subject.lacks` tells of beside operands and arguments
 
 
@@ -157,7 +157,7 @@ class Claims:
         if form == "function":
             assert signature.function is not None
             called = self.functions[signature.function]
-            wanted = {*signature.operands[1:], *signature.arguments} - {EQUATION}
+            wanted = {*signature.operands[1:], *signature.arguments} - {*LEADING}
         else:
             called = cls = self._class(signature)
             absent = frozenset(m for m in signature.members if not hasattr(cls, m))

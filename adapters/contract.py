@@ -86,6 +86,11 @@ class Adapter(Derivatives):
         """Return package -> version, of what the results depend on."""
         raise NotImplementedError
 
+    def sketched(self, function: Callable[[], Any]) -> list[tuple[tuple[int, ...], str]]:
+        """Return the shape and the dtype of each array that a function returns."""
+        arrays = map(self.to_numpy, function())
+        return [(array.shape, array.dtype.name) for array in arrays]
+
     @optional
     def use_device(self, device: str) -> tuple[str, ...]:
         """Make arrays on a device from here on; return the weaker classes of accuracy that hold there.

@@ -44,7 +44,8 @@ class JITted(JAX):
         eager = super().subject()
         return replace(
             eager,
-            functions={name: jitted(function) for name, function in eager.functions.items()},
+            # the names of a chain's arguments depend on the chain, and jax.jit has to know those that are static
+            functions={n: jitted(function) for n, function in eager.functions.items() if n != "fused_chain"},
             classes={},  # a network as one program takes a minute to compile, for each shape
             recipe=lambda name: (
                 f"from nnspec.adapters import for_jax_jit, jax_blocks\n{name} = for_jax_jit.jitted(jax_blocks.{name})"

@@ -79,6 +79,17 @@ class Torch(Objects):
             return value.view(torch.uint16).numpy().view("bfloat16")
         return value.numpy()
 
+    def sketched(self, function: Callable[[], Any]) -> list[tuple[tuple[int, ...], str]]:
+        """Return the shape and the dtype of each tensor that a function returns; no memory is taken for most."""
+        try:
+            with torch.device("meta"):
+                tensors = function()
+        except Exception:  # it does what needs values
+            tensors = function()
+        if other := next((value for value in tensors if not isinstance(value, torch.Tensor)), None):
+            raise TypeError(f"returned {type(other).__name__}, expected a torch.Tensor")
+        return [(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for tensor in tensors]
+
     def versions(self) -> dict[str, str]:
         """Return torch's version."""
         return {"torch": str(torch.__version__)}

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 from jax import lax
+from nnspec.adapters import chains
 
 HIGHEST = lax.Precision.HIGHEST  # no fewer bits than the operands have, on any device
 
@@ -164,6 +165,9 @@ def global_avg_pool2d(x):
 
 
 # -- networks: pure functions of a state, which is a flat mapping from the pages' keys to arrays ----------------------
+
+
+fused_chain = chains.in_a_row({name: globals()[name] for name in chains.BLOCKS})
 
 
 def init(block: str, sizes: Mapping[str, Any], dtype: Any) -> dict[str, jax.Array]:

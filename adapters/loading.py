@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nnspec.adapters import problems
 from nnspec.adapters.blame import told
 from nnspec.adapters.blocks import claims
 from nnspec.adapters.calling import from_scratch, is_from_scratch
-from nnspec.adapters.choosing import Source, choose, functions_of
+from nnspec.adapters.choosing import FUSED, Source, choose, functions_of
 from nnspec.adapters.contract import Adapter
 from nnspec.adapters.declarations import declared
 from nnspec.adapters.detecting import adapter_class, adapter_of, detect, for_files, is_of, made
@@ -70,7 +71,7 @@ def load(
     if name in adapters() and hasattr(adapter_class(name), "subject"):
         subject = made(name, profile).subject()
     else:
-        subject = _loaded(spec, block, adapter_for)
+        subject = _loaded(spec, block, adapter_for, watch)
     return subject if device is None else _on_device(subject, device)
 
 
@@ -104,21 +105,21 @@ def _joined(some: Iterable[str], more: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*some, *more)))
 
 
-def _loaded(spec: Any, block: str | None, adapter_for: AdapterFor) -> Subject:
+def _loaded(spec: Any, block: str | None, adapter_for: AdapterFor, watch: Watch) -> Subject:
     if isinstance(spec, Subject):
         return spec
     if not isinstance(spec, str | Path):
-        return _from_object(spec, block, adapter_for)
+        return _from_object(spec, block, adapter_for, watch)
     name = str(spec)
     if message := plausible(name):
         raise SubjectError(message)
     where, only, role = parts(name)
     if not where.endswith(".py"):
-        return _from_module(name, where, only, role, adapter_for)
-    return _from_file(name, Path(where), only, role, adapter_for)
+        return _from_module(name, where, only, role, adapter_for, watch)
+    return _from_file(name, Path(where), only, role, adapter_for, watch)
 
 
-def _from_file(title: str, path: Path, only: str, role: str, adapter_for: AdapterFor) -> Subject:
+def _from_file(title: str, path: Path, only: str, role: str, adapter_for: AdapterFor, watch: Watch) -> Subject:
     file, inside = path.resolve(), _package(path)  # before it runs: it may change the working directory
     names = vars(_run(path))
     run = f"sys.path.append({str(file.parent)!r})\nsubject = runpy.run_path({str(file)!r})"
@@ -126,15 +127,15 @@ def _from_file(title: str, path: Path, only: str, role: str, adapter_for: Adapte
         folder, module = inside
         run = f"sys.path.append({folder!r})\nsubject = vars(importlib.import_module({module!r}))"
     found, sources = choose(str(path), names, only, role)
-    return _subject(title, found, names, sources, run, adapter_for)
+    return _subject(title, found, names, sources, run, adapter_for, watch)
 
 
-def _from_module(title: str, name: str, only: str, role: str, adapter_for: AdapterFor) -> Subject:
+def _from_module(title: str, name: str, only: str, role: str, adapter_for: AdapterFor, watch: Watch) -> Subject:
     folder = os.getcwd()
     names = vars(_imported(name, None, lambda: _import(folder, name)))
     run = f"sys.path.append({folder!r})\nsubject = vars(importlib.import_module({name!r}))"
     found, sources = choose(name, names, only, role)
-    return _subject(title, found, names, sources, run, adapter_for)
+    return _subject(title, found, names, sources, run, adapter_for, watch)
 
 
 def _import(folder: str, name: str) -> types.ModuleType:
@@ -224,7 +225,7 @@ def _where(path: Path | None, error: BaseException) -> str:
     return f"line {lines[-1]}" if lines else "in a file that it imports"
 
 
-def _from_object(thing: Any, block: str | None, adapter_for: AdapterFor) -> Subject:
+def _from_object(thing: Any, block: str | None, adapter_for: AdapterFor, watch: Watch) -> Subject:
     role, only = "", ""
     if isinstance(thing, types.ModuleType):
         names, title = vars(thing), thing.__name__
@@ -237,7 +238,7 @@ def _from_object(thing: Any, block: str | None, adapter_for: AdapterFor) -> Subj
     else:
         names, title = {n: getattr(thing, n) for n in dir(thing)}, f"an instance of {type(thing).__name__}"
     found, sources = choose(title, names, only, role)
-    return _subject(title, found, names, sources, None, adapter_for)
+    return _subject(title, found, names, sources, None, adapter_for, watch)
 
 
 def _subject(
@@ -247,6 +248,7 @@ def _subject(
     sources: Mapping[str, Source],
     run: str | None,
     adapter_for: AdapterFor,
+    watch: Watch,
 ) -> Subject:
     """Return the subject of these functions and classes. `run`: the lines of a script that run the file."""
     adapter = adapter_for(title, found, names)
@@ -258,6 +260,11 @@ def _subject(
     if not any(is_of(adapter, cls) for cls in classes.values()):  # such classes are called as the framework calls them
         classes, layered = _callable_classes(classes)
         written |= layered
+    # a class that the user judges as a block, beside the inputs of a problem
+    of_problem = {n: classes.pop(n) for n in [*classes] if problems.are_offered(names) and sources[n].names[0] != n}
+    made = problems.adapted(title, of_problem, names, adapter, watch)
+    classes |= {name: adapted.made for name, adapted in made.items()}
+    written |= {name: f"of_problem({written.get(name, name)}, {one.arguments})" for name, one in made.items()}
 
     def recipe(name: str) -> str:
         lines, made = sources[name].lines(name, found[name], names, run), written.get(name, name)
@@ -269,8 +276,11 @@ def _subject(
     declares, of_functions = declared(names, title), claims(functions.values())
     declares["differs"] = {**declares["differs"], **of_functions["differs"]}
     declares["domains"] = {**declares.get("domains", {}), **of_functions["domains"]}
+    if (chain := getattr(functions.get(FUSED), "nnspec_domain", None)) is not None:
+        declares["domains"] = {**declares["domains"], chain.stem: chain}
     for stem, own in of_functions["of_block"].items():
         declares["of_block"][stem] = {**declares["of_block"].get(stem, {}), **own}
+    declares = problems.declared_too(made.values(), declares)
     return Subject.of(
         adapter,
         name=title,

@@ -46,13 +46,13 @@ class Modules(Claims):
 
     def apply(self, stem: str, module: Any, arrays: Arrays) -> tuple[np.ndarray, ...]:
         """Call a module that has the arrays' entries; return the results that the block's signature names."""
-        y, further = self.result(module, self.inputs(arrays)), SIGNATURES[stem].results[1:]
+        y, further = self.called(module, self.inputs(arrays)), SIGNATURES[stem].results[1:]
         state = self.state(stem, module, entries(arrays)) if further else {}
         if missing := [key for key in further if key not in state]:
             raise Unsupported(f"{type(module).__name__} has no state entry in the role of {missing[0]}")
         return (y, *(state[key] for key in further))
 
-    def result(self, module: Any, operands: Sequence[Any]) -> np.ndarray:
+    def called(self, module: Any, operands: Sequence[Any]) -> np.ndarray:
         """Call a module; return its result."""
         with theirs():
             y = module(*operands)

@@ -119,11 +119,9 @@ def plausible(subject: str) -> str | None:
     """Why a subject cannot be what the user meant; None where it may be."""
     if is_asked(subject):
         return _not_asked(subject)
-    where, only, role = parts(subject)
+    where, _, role = parts(subject)
     if role and (message := _not_a_role(role)):
         return message
-    if role and not only:
-        return f"--as {role}: say which name it is about, as in {where}:MyName"
     if subject in adapters():
         return None
     if where.endswith(".py"):
@@ -137,8 +135,16 @@ def plausible(subject: str) -> str | None:
 
 
 def _not_a_role(role: str) -> str | None:
+    from nnspec.adapters.chains import SEPARATOR, stages
+    from nnspec.adapters.claims import SubjectError
     from nnspec.adapters.signatures import CANONICAL, SIGNATURES
 
+    if SEPARATOR in role:
+        try:
+            stages(role)
+        except SubjectError as error:
+            return str(error)
+        return None
     if role in CANONICAL or role in SIGNATURES:
         return None
     return f"--as {role}: there is no page for this block; the blocks are {', '.join(SIGNATURES)}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from nnspec.adapters.signatures import SIGNATURES, Arrays
+from nnspec.adapters.signatures import CHAIN, SIGNATURES, Arrays
 
 MOST = 2**20  # no size beyond it is looked for
 
@@ -173,6 +173,7 @@ QUANTITIES: dict[str, dict[str, Quantity]] = {
     ),
     "max_pool2d": _pool("max_pool2d", dilation="pair", ceil_mode="flag"),
     "avg_pool2d": _pool("avg_pool2d", ceil_mode="flag", count_include_pad="flag", divisor_override="size"),
+    "fused": _by_name(Quantity(CHAIN, "word", _argument(CHAIN))),
     "global_avg_pool2d": _by_name(Quantity("C", "size", _axis("x", 1, 4)), *_images()),
 }
 # the quantities that the classes of a block take by position

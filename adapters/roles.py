@@ -31,6 +31,7 @@ FAILED = (Raised, Unusable, Unsupported)  # how a call of the class may end
 NUMBERS = ("number", "int")
 COUNT = "num_batches_tracked"
 STATISTICS = ("running_mean", "running_var")
+INPUTS, OUTPUTS = ("in_channels", "in_features", "num_features"), ("out_channels", "out_features")
 CALLS = ("forward", "__call__")  # the methods that run a layer
 Keys = dict[str, str]  # page key -> own key
 
@@ -124,11 +125,13 @@ class Probe:
 
         dtype, rng = np.dtype(subject.dtypes[0]), np.random.default_rng(0)
         is_1d = made is subject.classes.get("BatchNorm1d") and made is not subject.classes.get("BatchNorm2d")
-        x_shape, shapes = _shapes(stem, page, is_1d)
+        fixed = getattr(made, "nnspec_fixed", {})  # of the class of a problem
+        x_shape, shapes = _shapes(stem, page, is_1d, fixed)
         # positive, so that no relu ends in zeros; and of about 1 after every layer, so that nothing overflows
         arrays = {k: (rng.uniform(0.5, 1.5, s) / math.prod(s[1:])).astype(dtype) for k, s in shapes.items()}
         x, absent = rng.uniform(0.5, 1.5, x_shape).astype(dtype), SIGNATURES[stem].operands[1:]
         operands, arguments = {"x": x, **dict.fromkeys(absent), **arrays}, SIGNATURES[stem].arguments
+        arguments = {name: fixed.get(name, value) for name, value in arguments.items()}
         positional, keywords, _ = subject.constructor(stem, operands, arguments)
         module = subject.framework.construct(made, positional, keywords, dtype)
         right, *_ = reference().call(stem, "class", operands, arguments)
@@ -137,7 +140,7 @@ class Probe:
     def run(self, training: bool) -> np.ndarray:
         """Call the module; return its result."""
         self.subject.framework.set_training(self.module, training)
-        return self.subject.result(self.module, [self.subject.framework.to_native(self.x.copy())])
+        return self.subject.called(self.module, [self.subject.framework.to_native(self.x.copy())])
 
     def keys(self) -> Keys:
         """Return the first of the possible assignments that agrees with the reference, else the first."""
@@ -213,16 +216,22 @@ class Probe:
         return next((key for key in numbers if int(read(key)) == before[key] + 1), None)
 
 
-def _shapes(stem: str, page: Collection[str], is_1d: bool) -> tuple[Shape, dict[str, Shape]]:
-    """Return the shapes of x and of the entries. The sizes of a layer differ, so that shapes tell entries apart."""
-    image, (o, c) = (2, 2, 5, 5), (3, 2)
+def _shapes(stem: str, page: Collection[str], is_1d: bool, fixed: Mapping[str, Any]) -> tuple[Shape, dict[str, Shape]]:
+    """Return the shapes of x and of the entries. The sizes of a layer differ, so that shapes tell entries apart.
+
+    `fixed` holds arguments of the constructor that the class has always.
+    """
+    o, c = (next((fixed[name] for name in names if name in fixed), n) for n, names in ((3, OUTPUTS), (2, INPUTS)))
+    kernel, groups = fixed.get("kernel_size", (2, 2)), fixed.get("groups", 1)
+    apart = np.broadcast_to(fixed.get("dilation", 1), 2).tolist()
+    image = (2, c, *(max(5, d * (k - 1) + 1) for d, k in zip(apart, kernel, strict=True)))
     found: tuple[Shape, dict[str, Shape]]
     if stem == "linear":
         found = (4, c), {"weight": (o, c), "bias": (o,)}
     elif stem == "conv2d":
-        found = image, {"weight": (o, c, 2, 2), "bias": (o,)}
+        found = image, {"weight": (o, c // groups, *kernel), "bias": (o,)}
     elif stem == "conv_transpose2d":
-        found = image, {"weight": (c, o, 2, 2), "bias": (o,)}
+        found = image, {"weight": (c, o // groups, *kernel), "bias": (o,)}
     elif stem == "batch_norm":
         found = image[: 2 if is_1d else 4], {name: (c,) for name in ("weight", "bias", *STATISTICS)}
     elif stem == "mlp":

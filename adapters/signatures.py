@@ -16,7 +16,8 @@ Arrays = Mapping[str, np.ndarray | None]
 Shapes = Mapping[str, tuple[int, ...] | None]  # of the operands; None: absent
 # The parts of a case that are no operands of its block: an argument that is passed before the arrays, and arrays that a
 # derivative is taken along. A block of several results has several cotangents, whose names begin alike.
-EQUATION, COTANGENT, TANGENT = "equation", "cotangent", "tangent"
+EQUATION, CHAIN, COTANGENT, TANGENT = "equation", "chain", "cotangent", "tangent"
+LEADING = (EQUATION, CHAIN)  # what a function takes before its operands
 Calls = tuple[tuple[Shapes, dict[str, Any]], ...]
 Constructor = Callable[[Arrays, Mapping[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
 
@@ -34,9 +35,10 @@ class Signature:
     function: str | None = None
     classes: tuple[str, ...] = ()
     constructor: Constructor = _nothing
+    sizes: tuple[str, ...] = ()  # what its classes' constructors take first, by position
     results: tuple[str, ...] = ("y",)  # what a call returns, and in the class form: y, then these entries of the state
     members: tuple[str, ...] = ()  # what the class offers besides being called
-    constants: tuple[str, ...] = ()  # operands that nobody is asked to differentiate by
+    constants: tuple[str, ...] = ()  # how operands end that nobody is asked to differentiate by
     of_rank: Mapping[int, str] = field(default_factory=dict)  # x's rank -> the class for it alone; others take the rest
     calls: Calls = ()  # small typical calls of the function: the shapes of operands, and arguments
     images: bool = False  # whether x and y are images (N, C, H, W)
@@ -66,8 +68,9 @@ class Signature:
         """
         positional = {name: value for name, value in operands(arrays).items() if name not in lacks}
         keywords = {name: value for name, value in arguments.items() if name not in lacks}
-        if EQUATION in keywords:
-            positional = {EQUATION: keywords.pop(EQUATION), **positional}
+        for name in LEADING:
+            if name in keywords:
+                positional = {name: keywords.pop(name), **positional}
         return positional, keywords
 
     def asked(self, names: Iterable[str], arrays: Arrays, wanted: Collection[str] | None) -> list[bool]:
@@ -76,7 +79,7 @@ class Signature:
 
     def differentiates(self, operand: str, wanted: Collection[str] | None) -> bool:
         """Whether the gradient by an operand is asked for: one of those wanted, and otherwise of all that vary."""
-        return operand not in self.constants if wanted is None else operand in wanted
+        return not operand.endswith(self.constants) if wanted is None else operand in wanted
 
 
 def operands(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,6 +184,7 @@ SIGNATURES: dict[str, Signature] = {
         "linear",
         ("Linear",),
         _linear,
+        ("in_features", "out_features"),
         calls=_calls_of_layer(
             ((1, 2), (3, 2), None), ((2, 3), (4, 3), (4,)), ((4, 4), (4, 4), (4,)), ((5, 3), (2, 3), None)
         ),
@@ -193,6 +197,7 @@ SIGNATURES: dict[str, Signature] = {
         "conv2d",
         ("Conv2d",),
         _conv2d,
+        ("in_channels", "out_channels", "kernel_size"),
         calls=_calls_of_layer(
             ((1, 1, 2, 2), (1, 1, 1, 1), None),
             ((2, 3, 5, 6), (4, 3, 3, 3), (4,)),
@@ -208,6 +213,7 @@ SIGNATURES: dict[str, Signature] = {
         "conv_transpose2d",
         ("ConvTranspose2d",),
         _conv_transpose2d,
+        ("in_channels", "out_channels", "kernel_size"),
         calls=_calls_of_layer(
             ((1, 1, 2, 2), (1, 1, 1, 1), None),
             ((2, 3, 4, 5), (3, 4, 3, 3), (4,)),
@@ -223,6 +229,7 @@ SIGNATURES: dict[str, Signature] = {
         "batch_norm",
         ("BatchNorm2d", "BatchNorm1d"),
         _batch_norm,
+        ("num_features",),
         ("y", "running_mean", "running_var"),
         constants=("running_mean", "running_var"),
         of_rank={4: "BatchNorm2d"},
@@ -235,6 +242,7 @@ SIGNATURES: dict[str, Signature] = {
         "max_pool2d",
         ("MaxPool2d",),
         _pool,
+        ("kernel_size",),
         calls=_calls_of_x((1, 1, 2, 2), (2, 3, 4, 6), (3, 2, 8, 8), kernel_size=2),
         images=True,
     ),
@@ -251,6 +259,7 @@ SIGNATURES: dict[str, Signature] = {
         "avg_pool2d",
         ("AvgPool2d",),
         _pool,
+        ("kernel_size",),
         calls=_calls_of_x((1, 1, 2, 2), (2, 3, 4, 6), (3, 2, 8, 8), kernel_size=2),
         images=True,
     ),
@@ -262,13 +271,29 @@ SIGNATURES: dict[str, Signature] = {
         calls=_calls_of_x((1, 1, 2, 2), (2, 3, 4, 5), (3, 2, 6, 6)),
         images=True,
     ),
+    "fused": Signature(
+        (),
+        {CHAIN: None},
+        "fused_chain",
+        constants=("running_mean", "running_var"),
+        calls=(
+            ({"x": (2, 3)}, {CHAIN: "relu | relu"}),
+            ({"x": (2, 3), "linear_weight": (4, 3), "linear_bias": None}, {CHAIN: "linear | relu"}),
+            ({"x": (2, 3, 4, 4), "conv2d_weight": (2, 3, 3, 3), "conv2d_bias": (2,)}, {CHAIN: "conv2d | relu"}),
+        ),
+    ),
     "module": Signature((), {}, None, ("Module",), members=_MODULE),
     "sequential": Signature((), {}, None, ("Sequential",), members=(*_MODULE, "append", *_SEQUENCE)),
-    "mlp": Signature(("x",), {}, None, ("MLP",), _mlp),
+    "mlp": Signature(("x",), {}, None, ("MLP",), _mlp, ("in_features", "hidden_features", "out_features")),
     "basic_block": Signature(
-        ("x",), {"stride": 1, "training": False}, None, ("ResidualBlock", "BasicBlock"), _basic_block
+        ("x",),
+        {"stride": 1, "training": False},
+        None,
+        ("ResidualBlock", "BasicBlock"),
+        _basic_block,
+        ("in_channels", "out_channels"),
     ),
-    "resnet34": Signature(("x",), {"training": False}, None, ("ResNet34",), _resnet34),
+    "resnet34": Signature(("x",), {"training": False}, None, ("ResNet34",), _resnet34, ("in_channels", "num_classes")),
     "sgd": Signature((), {"momentum": 0.0, "weight_decay": 0.0}, None, ("SGD",), members=("step", "zero_grad")),
 }
 # what a NumPy function may bring beside it

@@ -3,6 +3,7 @@
 import itertools
 
 import torch
+from nnspec.adapters import chains
 from torch import nn
 
 
@@ -16,6 +17,11 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, *, training
 def global_avg_pool2d(x):
     """torch's adaptive pool to 1×1, without the two dimensions of size 1."""
     return torch.nn.functional.adaptive_avg_pool2d(x, 1).flatten(-3)
+
+
+BLOCKS = {name: getattr(torch.nn.functional, name, None) for name in chains.BLOCKS}
+BLOCKS |= {"batch_norm": batch_norm, "global_avg_pool2d": global_avg_pool2d}
+fused_chain = chains.in_a_row(BLOCKS)
 
 
 class GlobalAvgPool2d(nn.Module):

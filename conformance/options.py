@@ -29,7 +29,8 @@ def parser() -> argparse.ArgumentParser:
         "--as",
         dest="role",
         metavar="BLOCK",
-        help="judge that one name as this block, whatever it is called (my_layers.py:MyConv --as conv2d)",
+        help="judge that one name as this block, whatever it is called (my_layers.py:MyConv --as conv2d), or as "
+        "several in a row (kernels.py:fused --as 'conv2d | relu'); of a kernel benchmark's file, the class ModelNew",
     )
     check.add_argument(
         "--process",

@@ -22,6 +22,7 @@ from nnspec.reference.batch_norm import batch_norm
 from nnspec.reference.conv2d import conv2d, conv2d_vjp
 from nnspec.reference.conv_transpose2d import conv_transpose2d
 from nnspec.reference.einsum import einsum
+from nnspec.reference.fused import fused_chain
 from nnspec.reference.global_avg_pool2d import global_avg_pool2d
 from nnspec.reference.linear import Linear, linear
 from nnspec.reference.max_pool2d import max_pool2d
@@ -486,6 +487,23 @@ def sequential_chain() -> Drawing:
     right = chain(drawing, 0, 10, boxes, between)
     drawing.path([(right + 3, 32), (right + 90, 32)], arrow=True)
     drawing.text(right + 45, 22, f"y {x.shape}")
+    return drawing
+
+
+@figure
+def fused_stages() -> Drawing:
+    """The chain "conv2d | batch_norm | relu" on one image: each block takes the result of the block before it."""
+    x, y = np.array([[[[-2.0, 1.0, 3.0]]]]), 10.0
+    weight, one = np.array([[[[1.0, 1.0]]]]), np.ones(1)
+    chain, operands = "conv2d | batch_norm | relu", (weight, None, one, one, 4 * one, -one)
+    drawing = Drawing()
+    right = titled(drawing, 10, y, "x", x[0, 0])
+    for number, block in enumerate(chain.split(" | "), start=1):
+        part, taken = " | ".join(chain.split(" | ")[:number]), {"conv2d": 2}.get(block, 6)
+        result = fused_chain(part, x, *operands[:taken], **({"batch_norm_eps": 3.0} if number > 1 else {}))
+        drawing.path([(right + 6, y + 33), (right + 90, y + 33)], arrow=True)
+        drawing.text(right + 48, y + 20, block)
+        right = titled(drawing, right + 96, y, "y" if block == "relu" else "", result[0, 0], {})
     return drawing
 
 

@@ -16,7 +16,7 @@ from nnspec.conformance.bounds.arithmetic import CLASS_B, Accuracy
 from nnspec.conformance.bounds.rule import Array, Expected, sum_bound
 from nnspec.conformance.bounds.running_error import Approximate, add, bilinear_block, linear_block, relu, relu_vjp
 from nnspec.conformance.bounds.wiring import STAGES, Copies
-from nnspec.conformance.case import Case
+from nnspec.conformance.case import Case, as_pair
 from nnspec.reference.conv2d import conv2d, conv2d_vjp
 from nnspec.reference.linear import linear
 from nnspec.reference.max_pool2d import max_pool2d
@@ -204,22 +204,26 @@ def mean_of_image(x: Approximate) -> Approximate:
     return Approximate(x.value.mean((2, 3)), error, x.form)
 
 
-def max_pool_vjp(cotangent: Approximate, x: Approximate) -> Approximate:
-    """Pass the gradient to the largest element of each window.
+def max_pool_vjp(
+    cotangent: Approximate, x: Approximate, kernel_size: Any = 3, stride: Any = 2, padding: Any = 1, dilation: Any = 1
+) -> Approximate:
+    """Pass the gradient to the largest element of each window; without arguments, of the stem's.
 
     Where errors leave several candidates, each may get any part of it.
     """
     n, c, h, w = x.value.shape
-    low, high = (np.pad(a, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf) for a in _ends(x))
-    low, high = (windows(a, (3, 3), (2, 2), (1, 1)) for a in (low, high))
+    kernel, (ph, pw), apart = map(as_pair, (kernel_size, padding, dilation))
+    step = kernel if stride is None else as_pair(stride)
+    low, high = (np.pad(a, ((0, 0), (0, 0), (ph, ph), (pw, pw)), constant_values=-np.inf) for a in _ends(x))
+    low, high = (windows(a, kernel, step, apart) for a in (low, high))
     candidate = high >= low.max((2, 3), keepdims=True)
     certain = candidate.sum((2, 3), keepdims=True) == 1
     g, e = (a[:, :, None, None] for a in (cotangent.value, cotangent.error))
 
     def scattered(columns: Array) -> Array:
-        onto = np.zeros((n, c, h + 2, w + 2), columns.dtype)
-        scatter(columns, onto, (2, 2), (1, 1))
-        return onto[:, :, 1:-1, 1:-1]
+        onto = np.zeros((n, c, h + 2 * ph, w + 2 * pw), columns.dtype)
+        scatter(columns, onto, step, apart)
+        return onto[:, :, ph : ph + h, pw : pw + w]
 
     value = scattered(candidate * np.where(certain, g, g / 2))
     error = scattered(candidate * np.where(certain, e, np.abs(g).astype(np.float64) / 2 + e))

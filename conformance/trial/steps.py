@@ -180,7 +180,7 @@ class CallModule(Call):
         """Call the module, and read the further results."""
         if self.further:
             return subject.apply(handed.stem, self.module, handed.arrays)
-        return (subject.result(self.module, subject.inputs(handed.arrays)),)
+        return (subject.called(self.module, subject.inputs(handed.arrays)),)
 
     def expression(self, replay: Replay) -> str:
         """layer1(to_native(x.copy()))"""
