@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 from nnspec.adapters import load
-from nnspec.conformance.bounds.rule import short_sums
+from nnspec.conformance.bounds.batch_norm import _Batch
+from nnspec.conformance.bounds.batch_norm import expected as batch_norm
+from nnspec.conformance.bounds.rule import compare, short_sums
+from nnspec.conformance.case import Case
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.checks.laws import few
 from nnspec.conformance.drawing import Draw, dimension
@@ -133,3 +136,34 @@ def test_sums_of_integers_are_judged_in_float64():
     assert not short_sums([np.array([0.5]), np.array([1.0])])
     assert not short_sums([np.array([np.inf, 1.0])])
     assert not short_sums([np.array([np.nan, 1.0])])
+
+
+def one_pass(x):
+    total, squares = (np.add.accumulate(a, axis=1, dtype=np.float32)[:, -1:] for a in (x, x * x))
+    n = np.float32(x.shape[1])
+    return total / n, squares / n - (total / n) ** 2
+
+
+def two_passes(x):
+    n = np.float32(x.shape[1])
+    mean = np.add.accumulate(x, axis=1, dtype=np.float32)[:, -1:] / n
+    return mean, np.add.accumulate((x - mean) ** 2, axis=1, dtype=np.float32)[:, -1:] / n
+
+
+@pytest.mark.parametrize(("statistics", "right"), [(one_pass, False), (two_passes, True)])
+def test_bound_of_a_long_variance_tells_one_pass_from_two(statistics, right):
+    x = 1000 + np.random.default_rng(0).standard_normal((9, 3, 11, 55)).astype(np.float32)
+    zeros, ones = np.zeros(3, np.float32), np.ones(3, np.float32)
+    arrays = {"x": x, "running_mean": zeros, "running_var": ones, "weight": ones, "bias": zeros}
+    mean, variance = (a[:, :, None] for a in statistics(x.swapaxes(0, 1).reshape(3, -1)))
+    with np.errstate(invalid="ignore"):
+        y = (x - mean) / np.sqrt(variance + np.float32(1e-5))
+    wrong = compare(y, batch_norm(Case("batch_norm", arrays, {"training": True}))[0])[1]
+    assert wrong.any() != right
+
+
+def test_bound_of_long_sums_of_equal_values_is_that_of_any_order():
+    values = np.random.default_rng(0).standard_normal((64, 1, 30, 30))
+    assert _Batch(values, np.zeros(()), 1e-5, np.float32).terms < values.size
+    assert _Batch(values, np.zeros(()), 1e-5, np.float32, (np.ones_like(values),)).terms == values.size
+    assert _Batch(values[:, :, :1, :1], np.zeros(()), 1e-5, np.float32).terms == 64

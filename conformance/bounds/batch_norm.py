@@ -7,6 +7,7 @@ first, the subject's x may differ from the reference's x: by e at most, element 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from nnspec.reference.batch_norm import batch_norm_vjp_vjp
 
 DEFAULTS = {"training": False, "momentum": 0.1, "eps": 1e-5}
 PARAMETERS = ("weight", "bias")
+LONG = 512  # terms of a sum up to which the bound is that of any order, whatever the data
+SAMPLE, VARIED = 251, 8  # so many values of a channel are looked at, and at least so many of them differ in varied data
 ROOM = 8  # roundings beside the n of the sum itself: a few for each value and each level of a tree of partial sums
 
 
@@ -94,16 +97,31 @@ class _Off:
 
 
 class _Batch:
-    """The statistics of a batch, one per channel in the layout of x, where x may be off by e."""
+    """The statistics of a batch, one per channel in the layout of x, where x may be off by e.
 
-    def __init__(self, x: Array, e: Array, eps: float, dtype: Any) -> None:
-        self.x, self.e, self.eps, self.dtype = x, e, eps, dtype
+    Arrays of x's shape that are summed with it, such as a cotangent, are `along`.
+    """
+
+    def __init__(self, x: Array, e: Array, eps: float, dtype: Any, along: tuple[Array, ...] = ()) -> None:
+        self.x, self.e, self.eps, self.dtype, self.along = x, e, eps, dtype, along
         self.n = x.size // x.shape[1]
         self.mu = _mean(x, x)
         self.d = x - self.mu
         self.v = _mean(self.d**2, x)
         self.s = 1 / np.sqrt(self.v + eps)
         self._known: dict[Arithmetic, _Off] = {}
+
+    @functools.cached_property
+    def terms(self) -> int:
+        """The number of roundings of one size that a sum over a channel is allowed: n, or fewer for long varied data.
+
+        The bound for any order grows with n until it allows everything. Roundings of varied values are as good as
+        independent: beyond `LONG` terms, six standard deviations of their sum, 6·√n, are enough. Roundings of values
+        that repeat may all go the same way.
+        """
+        if self.n <= LONG or not all(map(_varies, (self.x, *self.along))):
+            return self.n
+        return min(self.n, max(LONG, math.ceil(6 * math.sqrt(self.n))))
 
     def off(self, form: Arithmetic) -> _Off:
         """Return how far a correct call may be from the statistics."""
@@ -113,7 +131,7 @@ class _Batch:
 
     def _off(self, form: Arithmetic) -> _Off:
         x, e, d, mu, v = self.x, self.e, self.d, self.mu, self.v
-        u, q = form.rounding, _summing(self.n, form)
+        u, q = form.rounding, _summing(self.terms, form)
         # an x that is off moves μ by mean(e), and v by 2·mean(|d|·e) + mean(e²) at most, for Σ d is 0
         largest, mu_carried, v_carried = np.abs(x) + e, _mean(e, x), _mean(2 * np.abs(d) * e + e**2, x)
         # a sum of n terms in any order is off by n·u of the sum of their absolute values
@@ -162,6 +180,13 @@ def _moved(running: Array, new: Array, off: Callable[[_Off], Array], momentum: f
         return Expected((1 - momentum) * running + momentum * new, bound)
 
 
+def _varies(x: Array) -> bool:
+    """Return whether each channel has several values among some that lie apart."""
+    values = np.moveaxis(x, 1, 0).reshape(x.shape[1], -1)
+    some = np.sort(values[:, :: max(1, values.shape[1] // SAMPLE)], axis=1)
+    return bool(((some[:, 1:] != some[:, :-1]).sum(axis=1) + 1 >= VARIED).all())
+
+
 def _summing(n: int, form: Arithmetic) -> float:
     """Return the error of a stored sum of n terms in any order, relative to the sum of their absolute values."""
     return float((n + ROOM + 4 * np.log2(n)) * (form.u + form.u_wide) + form.extra)
@@ -195,7 +220,7 @@ def expected_gradients(case: Case, off: Array | float = 0.0, cotangent_off: Arra
         found = {name: Expected.exactly(np.zeros(a[name].shape)) for name in PARAMETERS if a[name] is not None}
         return {"x": Expected.exactly(a["x"]), **found}
     e, e_g = (np.broadcast_to(np.asarray(each), a["x"].shape) for each in (off, cotangent_off))
-    batch = _Batch(a["x"], e, settings["eps"], dtype) if settings["training"] else None
+    batch = _Batch(a["x"], e, settings["eps"], dtype, (a["cotangent"],)) if settings["training"] else None
     if batch:
         x, weight = _gradients_in_training(a, batch, e_g)
     else:
@@ -295,7 +320,7 @@ def expected_second(case: Case) -> dict[str, Expected]:
     weight = np.abs(_along(a, "weight"))
     if settings["training"]:
         of_x, of_weight = _second_in_training(
-            _Batch(a["x"], np.zeros(()), settings["eps"], dtype), t, operands[0], weight
+            _Batch(a["x"], np.zeros(()), settings["eps"], dtype, (t, operands[0])), t, operands[0], weight
         )
     else:
         of_x, of_weight = _second_in_evaluation(a, t, operands[0], settings["eps"], dtype)
