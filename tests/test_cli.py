@@ -165,7 +165,8 @@ def test_the_same_seed_gives_the_same_report_over_any_number_of_workers(desk):
 
 
 def test_dtype_profile_and_paths_are_respected(desk):
-    done = desk.check(RIGHT, "--dtype", "float32", "--profile", "ci", "--json", "a/b.json", "--out", "c", "-n", 0)
+    options = ("--dtype", "float32", "--profile", "ci", "--sizes", "small")
+    done = desk.check(RIGHT, *options, "--json", "a/b.json", "--out", "c", "-n", 0)
     assert done.code == 0, done.out + done.err
     report = desk.valid(json.loads((desk.folder / "a" / "b.json").read_text()))
     assert {r["dtype"] for r in report["results"]} == {"float32"}
