@@ -140,11 +140,12 @@ class Session:
             return
         option = self.config.getoption
         cases = (journal.parse(self.log.crashes[key(r)])[2] for r in lack)
-        asked = [(*key(r), case, r["reason"]) for r, case in zip(lack, cases, strict=True) if case is not None]
+        known = [(r, case) for r, case in zip(lack, cases, strict=True) if case is not None]
+        asked = [(*key(r), case, r["reason"], r["verdict"] == "crash") for r, case in known]
         texts = crash_scripts(option("nnspec_subject"), option("nnspec_framework"), option("nnspec_device"), asked)
-        for record, text in zip(lack, texts, strict=True):
+        for (record, _), (text, smaller) in zip(known, texts, strict=True):
             if text:
-                record["failure"]["script"] = text
+                record["failure"] |= {"script": text} | ({"case": legible(smaller)} if smaller else {})
                 self.log.keep(record)
 
     # -- the run -------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from textwrap import dedent
 
+import numpy as np
 import pytest
 
 CLI = [sys.executable, "-m", "nnspec.conformance.cli", "check"]
@@ -203,6 +204,16 @@ def test_a_crash_is_told_with_its_signal_and_the_end_of_standard_error(desk):
     record = only(done, "crash")
     assert record["reason"] == "the call ended the process (SIGABRT); standard error ended with: one / two"
     assert "relu(x())" in record["failure"]["message"]
+
+
+def test_a_crash_is_made_smaller(desk):
+    done = desk.check(relu_that("os.abort()", when="x.size > 3 and x.ndim > 1"), *CHEAP)
+    assert done.code == 1, done.out + done.err
+    for record in [r for r in done.report["results"] if r["verdict"] == "crash"]:
+        x = record["failure"]["case"]["arrays"]["x"]
+        assert 3 < np.prod(x["shape"]) <= 6
+        assert not np.any(x["values"])
+        assert desk.run(record["failure"]["script"]).code == -signal.SIGABRT
 
 
 def test_memory_that_grows_is_a_crash(desk):

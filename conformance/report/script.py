@@ -26,13 +26,14 @@ from nnspec.conformance.formats import is_floating
 from nnspec.conformance.layouts import laid_out, offset_of
 from nnspec.conformance.requirements import Check, requirements
 from nnspec.conformance.system import processes, signals
+from nnspec.conformance.trial.dying import smallest_crash
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.replay import NotRecorded, Replay
 from nnspec.conformance.trial.source import literal
 from nnspec.conformance.trial.steps import Call, Step, steps_of
 
 LARGEST = 20_000  # elements written out; a script with more would be no help
-Crash = tuple[str, str, str, Case, str]  # requirement, form, dtype, case, what happened
+Crash = tuple[str, str, str, Case, str, bool]  # requirement, form, dtype, case, what happened, if the process ended
 
 
 def reproduce(subject: Subject, check: Check, form: str, dtype: str, failure: Mismatch) -> str:
@@ -68,16 +69,21 @@ def _elements(steps: Iterable[Step]) -> int:
     return sum(array.size for step in steps for array in step.writes().values() if array is not None)
 
 
-def crash_scripts(subject: str, framework: str | None, device: str | None, crashes: list[Crash]) -> list[str]:
-    """The scripts of calls that ended the process, written by another process, which loads the subject."""
+def crash_scripts(
+    subject: str, framework: str | None, device: str | None, crashes: list[Crash]
+) -> list[tuple[str, dict[str, Any] | None]]:
+    """The scripts of calls that ended the process, written by another process, which loads the subject.
+
+    Beside each script, the smaller case that it is about, as plain data; None where none was found.
+    """
     # a pickled array forgets how it lies in memory
-    of_each = ([(n, a) for n, a in case.arrays.items() if a is not None] for *_, case, _ in crashes)
+    of_each = ([(n, a) for n, a in case.arrays.items() if a is not None] for *_, case, _, _ in crashes)
     layouts = [{n: (a.strides, offset_of(a)) for n, a in arrays} for arrays in of_each]
     try:
         told = _in_another_process(pickle.dumps((subject, framework, device, crashes, layouts)))
-        return list(json.loads(told.splitlines()[-1]))
+        return [(script, case) for script, case in json.loads(told.splitlines()[-1])]
     except (subprocess.SubprocessError, OSError, ValueError, IndexError):
-        return [""] * len(crashes)
+        return [("", None)] * len(crashes)
 
 
 def _in_another_process(data: bytes) -> bytes:
@@ -100,12 +106,17 @@ def _in_another_process(data: bytes) -> bytes:
 
 def _main() -> None:
     processes.end_with(int(sys.argv[1]))
+    from nnspec.conformance.report.report import plain_case
+
     name, framework, device, crashes, layouts = pickle.load(sys.stdin.buffer)
     subject, scripts = load(name, framework, device), []
-    for (identifier, form, dtype, case, what), lie in zip(crashes, layouts, strict=True):
+    for (identifier, form, dtype, case, what, ended), lie in zip(crashes, layouts, strict=True):
         floats = {n: a for n, a in case.arrays.items() if a is not None and a.size and is_floating(a.dtype)}
         case = case.but(**{n: laid_out(a, *lie[n]) for n, a in floats.items()})
-        scripts.append(reproduce_crash(subject, identifier, form, dtype, case, what))
+        forks = ended and device in (None, "cpu")  # no other device survives a fork
+        smaller = smallest_crash(subject, form, case) if forks else case
+        script = reproduce_crash(subject, identifier, form, dtype, smaller, what)
+        scripts.append((script, None if smaller is case else plain_case(smaller)))
     print("\n" + json.dumps(scripts))
 
 

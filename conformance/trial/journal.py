@@ -71,8 +71,9 @@ class Journal:
         arrays = [(n, a) for n, a in case.arrays.items() if a is not None]
         if sum(a.nbytes for _, a in arrays) > SIZE // 2:
             arrays = []
+        drawn = "" if arrays or case.data is None else f", whose values are {case.data[0]} of seed {case.data[1]}"
         entry = {
-            "text": str(case),
+            "text": f"{case}{drawn}",
             "stem": case.stem,
             "arrays": {n: (name_of(a.dtype), a.shape, a.strides, offset_of(a)) for n, a in arrays},
             "absent": [n for n, a in case.arrays.items() if a is None],
