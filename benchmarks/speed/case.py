@@ -66,8 +66,8 @@ def run(subject: Subject, check: Check, profile: str, clock: Clock) -> int:
     """Run a check in all forms and dtypes; return the number of cases."""
     drawn, cases = check.drawn, 0
 
-    def timed(*given: Any) -> Any:
-        made = drawn(*given)
+    def timed(*given: Any, **keywords: Any) -> Any:
+        made = drawn(*given, **keywords)
         return Decision(clock.timing("drawing", made.make)) if isinstance(made, Decision) else made
 
     object.__setattr__(check, "drawn", timed)
