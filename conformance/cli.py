@@ -139,6 +139,9 @@ def cores() -> int:
 def _check(options: argparse.Namespace) -> int:
     if message := _subject_of(options):
         return _misuse(message)
+    if not options.role and os.path.isdir(options.subject):
+        options.subject = [options.subject]
+        return _matrix(options)
     if options.role:  # in one text, which every part of nnspec understands, and which can be given to `matrix` too
         options.subject = f"{options.subject} --as {options.role}"
     if message := _refused(options, [options.subject]):
@@ -183,7 +186,15 @@ def _show(options: argparse.Namespace, report: dict[str, Any], log: Path | None,
 
 
 def _matrix(options: argparse.Namespace) -> int:
-    if message := _refused(options, options.subject):
+    from nnspec.adapters import directories
+
+    try:
+        subjects, others = directories.expanded(options.subject)
+    except ValueError as error:
+        return _misuse(str(error))
+    if not subjects:
+        return _misuse("; ".join(f"{path}: {why}" for path, why in others.items()))
+    if message := _refused(options, subjects):
         return _misuse(message)
     from nnspec.conformance.report import matrix
     from nnspec.conformance.system import folder
@@ -193,14 +204,14 @@ def _matrix(options: argparse.Namespace) -> int:
     try:
         folder.try_report(path)
         lock = folder.Lock(place, out)
-        matrix.remove_leftovers(place, matrix.folders(options.subject).values())
+        matrix.remove_leftovers(place, matrix.folders(subjects).values())
     except folder.OutputError as error:
         return _misuse(str(error))
     reports: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
     codes: list[int] = []
     try:
-        for subject, name in matrix.folders(options.subject).items():
+        for subject, name in matrix.folders(subjects).items():
             code, run = _judge(options, subject, str(out / name), str(place / name / "report.json"))
             if isinstance(run, str):
                 failures[subject] = run
@@ -214,6 +225,8 @@ def _matrix(options: argparse.Namespace) -> int:
         merged = matrix.merge(reports, failures)
         page = matrix.markdown(merged)
         _save(page, place / "matrix.md")
+        if subjects != options.subject:  # of a directory, whose table would be too wide
+            page = matrix.lines(reports, failures, others)
         _deliver(merged, path, shown, lambda console, where: matrix.show(page, out / "matrix.md", where, console))
     finally:
         lock.release()

@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         "subject",
         nargs="?",
         help=f"{', '.join(adapters())}, a file (my_layers.py) or a module that can be imported (my_package.layers), "
-        "or one name in it (my_layers.py:Conv2d)",
+        "or one name in it (my_layers.py:Conv2d), or a directory of kernels",
     )
     check.add_argument(
         "--as",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nnspec.conformance.bounds.arithmetic import CLASSES
 from nnspec.conformance.report.unjudged import unjudged
-from nnspec.conformance.report.verdicts import BAD, Record
+from nnspec.conformance.report.verdicts import BAD, Record, failed
 from nnspec.conformance.system import folder, log
 from rich.console import Console
 
@@ -30,6 +30,22 @@ def markdown(matrix: Record) -> str:
     if matrix["failures"]:
         parts += ["", "## Not judged", "", *(f"- {name}: {why}" for name, why in matrix["failures"].items())]
     return "\n".join(parts) + "\n"
+
+
+def lines(reports: Sequence[Record], failures: dict[str, str], others: dict[str, str]) -> str:
+    """Return a line for each subject, and for each path of a directory that is not judged (`others`)."""
+    told = {one["subject"]: _in_words(one) for one in reports} | failures | others
+    width = max(map(len, told))
+    return "\n".join(f"{name:{width}}  {words}" for name, words in told.items())
+
+
+def _in_words(report: Record) -> str:
+    musts, broken = report["musts"], list(dict.fromkeys(r["requirement"] for r in failed(report["results"])))
+    if report["conforms"]:
+        return f"conforms: judged {musts['judged']} of {musts['all']} musts"
+    if broken:
+        return f"does not conform: {', '.join(broken[:3])}" + (f" and {len(broken) - 3} more" if broken[3:] else "")
+    return f"cannot be said to conform: {len(musts['not judged'])} musts were not judged"
 
 
 def show(page: str, path: Path, report: str, console: Console) -> None:
