@@ -14,7 +14,7 @@ from nnspec.adapters.blame import KnownDefect, Lacks
 from nnspec.adapters.contract import Adapter
 from nnspec.adapters.domains import EVERYTHING, Domain, DomainError, read_domains
 from nnspec.adapters.roles import Roles
-from nnspec.adapters.signatures import LEADING, SIGNATURES, Arrays, Signature
+from nnspec.adapters.signatures import LEADING, SIGNATURES, Arrays, Calls, Signature
 
 FORMS = ("function", "class")
 NO_DEFAULT = frozenset({"kernel_size", *LEADING})  # arguments that the pages give no default
@@ -69,6 +69,7 @@ class Claims:
     of_block: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stem -> the fields that differ there
     result_dtype: str = ""  # of a block's results, where it is not that of the operands
     domains: Mapping[str, Domain] = field(default_factory=dict)  # stem -> the calls for which it claims to work
+    typical: Mapping[str, Calls] = field(default_factory=dict)  # stem -> small calls within its domain, if it has one
     device: str | None = None  # on which the library makes its arrays; None: where it does if nobody asks
     # of the framework, where the subject declares nothing else
     flushes: bool = False  # whether it treats subnormal numbers as 0
@@ -122,6 +123,10 @@ class Claims:
             if not self.forms(stem):
                 raise DomainError(f"{stem}: {self.name} has no such block")
         return replace(self, domains=found)
+
+    def calls(self, stem: str) -> Calls:
+        """Return small typical calls of a block, within its domain."""
+        return self.typical.get(stem) or SIGNATURES[stem].calls
 
     def domain(self, stem: str) -> Domain:
         """Return the calls of a block for which this subject claims to work."""

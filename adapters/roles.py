@@ -126,11 +126,13 @@ class Probe:
         dtype, rng = np.dtype(subject.dtypes[0]), np.random.default_rng(0)
         is_1d = made is subject.classes.get("BatchNorm1d") and made is not subject.classes.get("BatchNorm2d")
         fixed = getattr(made, "nnspec_fixed", {})  # of the class of a problem
-        x_shape, shapes = _shapes(stem, page, is_1d, fixed)
+        of_domain = (call for call in subject.typical.get(stem, ()) if all(call[0].get(key) for key in page))
+        call, arguments = next(of_domain, ({}, SIGNATURES[stem].arguments))
+        x_shape, shapes = (call["x"], {k: call[k] for k in page}) if call else _shapes(stem, page, is_1d, fixed)
         # positive, so that no relu ends in zeros; and of about 1 after every layer, so that nothing overflows
         arrays = {k: (rng.uniform(0.5, 1.5, s) / math.prod(s[1:])).astype(dtype) for k, s in shapes.items()}
         x, absent = rng.uniform(0.5, 1.5, x_shape).astype(dtype), SIGNATURES[stem].operands[1:]
-        operands, arguments = {"x": x, **dict.fromkeys(absent), **arrays}, SIGNATURES[stem].arguments
+        operands = {"x": x, **dict.fromkeys(absent), **arrays}
         arguments = {name: fixed.get(name, value) for name, value in arguments.items()}
         positional, keywords, _ = subject.constructor(stem, operands, arguments)
         module = subject.framework.construct(made, positional, keywords, dtype)

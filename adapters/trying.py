@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -109,7 +109,7 @@ def _first(attempts: Iterator[tuple[Refusal, Callable[[], Any]]], watch: Watch) 
 def _function_calls(subject: Subject, stem: str) -> Iterator[tuple[Refusal, Callable[[], Any]]]:
     name = SIGNATURES[stem].function
     assert name is not None
-    for shapes, arguments in SIGNATURES[stem].calls:
+    for shapes, arguments in subject.calls(stem):
         arrays = {n: None if shape is None else _filled(shape, subject.dtypes[0]) for n, shape in shapes.items()}
         operands, natives, keywords = subject.operands(stem, arrays, arguments)
         shown = [
@@ -126,17 +126,36 @@ def _function_calls(subject: Subject, stem: str) -> Iterator[tuple[Refusal, Call
         yield Refusal("", called, arrays, arguments), act
 
 
+def _built(
+    subject: Subject, stem: str, name: str
+) -> Iterator[tuple[tuple[Any, ...], Mapping[str, Any], tuple[int, ...] | None]]:
+    """Yield the arguments of the constructor, and the shape of x: in a domain those of typical calls within it."""
+    cls = subject.classes[name]
+    if stem not in subject.typical:
+        keywords = subject.completed(stem, cls, {})
+        yield from ((positional, keywords, shape) for positional, shape in constructions(stem, name))
+        return
+    for shapes, arguments in subject.typical[stem]:
+        arrays = {operand: None if shape is None else np.ones(shape) for operand, shape in shapes.items()}
+        x = shapes["x"]
+        if x is not None and SIGNATURES[stem].takes(name, len(x)):
+            positional, keywords, _ = subject.constructor(stem, arrays, arguments)
+            yield positional, keywords, x
+
+
 def _constructions(subject: Subject, stem: str, name: str) -> Iterator[tuple[Refusal, Callable[[], Any]]]:
     framework = watched(subject.framework)
     dtype = np.dtype(subject.dtypes[0])
     cls = subject.classes[name]
-    keywords = subject.completed(stem, cls, {})
-    for positional, shape in constructions(stem, name):
+    for positional, keywords, shape in _built(subject, stem, name):
         given = [*map(str, positional), *(f"{n}={value!r}" for n, value in keywords.items())]
         built = f"{name}({', '.join(given)})"
 
         def act(
-            positional: tuple[int, ...] = positional, shape: tuple[int, ...] | None = shape, built: str = built
+            positional: tuple[Any, ...] = positional,
+            keywords: Mapping[str, Any] = keywords,
+            shape: tuple[int, ...] | None = shape,
+            built: str = built,
         ) -> None:
             with _stage(f"built as {built}"):
                 module = framework.construct(cls, positional, keywords, dtype)

@@ -140,9 +140,8 @@ def _journal(config: pytest.Config) -> Journal | None:
 def _load(config: pytest.Config, state: _State) -> None:
     from nnspec.adapters import SubjectError, load
     from nnspec.adapters.names import files_of
-    from nnspec.adapters.signatures import SIGNATURES
     from nnspec.adapters.trying import at_once, uncallable
-    from nnspec.conformance.checks.typical import without_cases
+    from nnspec.conformance.checks.typical import with_typical_calls
     from nnspec.conformance.report import waivers
     from nnspec.conformance.requirements import unknown_declaration
     from nnspec.conformance.system import signals
@@ -167,12 +166,9 @@ def _load(config: pytest.Config, state: _State) -> None:
             raise SubjectError(f"{subject}: says that it has {has}, and not {', '.join(asked)}")
         if message := unknown_declaration(loaded):
             raise SubjectError(message)
-        if message := without_cases(loaded, config.getoption("nnspec_block")):
-            raise SubjectError(f"{subject}: {message}")
+        loaded = with_typical_calls(loaded, config.getoption("nnspec_block"))
         ours = loaded.name in adapters()  # these are known to be callable
-        others = [stem for stem in config.getoption("nnspec_block") or SIGNATURES if not loaded.domain(stem).conditions]
-        # in a domain the typical calls need not lie
-        state.subject = loaded if ours or not others else uncallable(loaded, others, watch)
+        state.subject = loaded if ours else uncallable(loaded, config.getoption("nnspec_block"), watch)
     except (SubjectError, waivers.WaiverError, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):
             if not signals.raised_by_subject():

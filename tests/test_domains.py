@@ -365,6 +365,36 @@ def test_each_block_is_judged_within_its_domain():
         assert (values["verdict"], values["cases"] >= 10) == ("pass", True), values
 
 
+class Linear:
+    """A layer for blocks of eight features, whose entries have other names than the page's."""
+
+    def __init__(self, in_features, out_features, bias=True):
+        if in_features % 8 or out_features < 1:
+            raise ValueError("blocks of eight features")
+        self.kernel = np.ones((out_features, in_features), np.float32)
+        self.shift = np.zeros(out_features, np.float32) if bias else None
+
+    def __call__(self, x):
+        return linear(x, self.kernel, self.shift)
+
+
+def test_class_is_built_within_its_domain():
+    report = check({"Linear": Linear, "DOMAIN": {"linear": {"in_features": multiple_of(8)}}}, dtype="float32")
+    assert not report["musts"]["not judged"]
+    verdicts = {r["requirement"]: r["verdict"] for r in report["results"]}
+    assert verdicts["linear.arguments.together"] == verdicts["linear.domain.outside"] == "pass"
+
+
+def test_kernel_that_cannot_be_called_within_its_domain_is_one_finding():
+    def relu(x):
+        raise ValueError("never")
+
+    report = check({"relu": relu, "DOMAIN": {"relu": {"size": multiple_of(4)}}}, dtype="float32")
+    [failure] = [r["failure"] for r in report["results"] if r["verdict"] == "fail"]
+    assert failure["message"].startswith("relu cannot be called as relu(x): it raises ValueError: never")
+    assert np.size(failure["case"]["arrays"]["x"]["values"]) % 4 == 0
+
+
 def test_block_decorator_and_python_declare_a_domain():
     @block("conv2d", domain={"stride": 2, "kernel_size": 3})
     def strided(x, weight, bias=None):

@@ -104,7 +104,7 @@ def grouped(draw: Draw, vary: bool, channels: tuple[int, ...]):
     """The number of groups, and the channels of each: in some cases one, as in a depthwise convolution."""
     if {"groups", "in_channels", "out_channels"} & draw.domain.conditions.keys():
         groups, each = draw(any_of(*_groups_within(draw.domain, vary, channels)))
-        long = None if draw.plan is None else draw.size("channels", None)
+        long = None if draw.plan is None else draw.size("channels", None, 1)
         return groups, each if long is None else legal(draw, "in_channels", long, groups)
     if not vary:
         return 1, draw(dimension(*channels, of="channels"))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from nnspec.adapters.blame import OutOfDomain
 from nnspec.adapters.domains import Domain
-from nnspec.adapters.subject import Subject
+from nnspec.adapters.subject import Subject, SubjectError
 from nnspec.conformance.case import Case, whole
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.drawing import Decision, Draw
@@ -33,6 +34,17 @@ def typical_cases(trial: Trial, stem: str, backward: bool = False) -> Iterator[C
 def _typical_cases(
     stem: str, backward: bool, form: str, dtype: str, lacks: frozenset[str], domain: Domain
 ) -> list[Case]:
+    for drawn in _cases_of_checks(stem, form, dtype, lacks, domain):
+        found = [case for case in drawn if _is_typical(case, stem, backward)]
+        small = [case for case in found if _size(case) <= LARGEST]
+        if found := small or sorted(found, key=_size)[: bool(domain)]:  # a domain may have no small cases
+            in_evaluation = {"training": False} if form == "class" and "training" in found[0].arguments else {}
+            return sorted((whole(case).but(**in_evaluation) for case in found), key=_size, reverse=True)
+    return []
+
+
+def _cases_of_checks(stem: str, form: str, dtype: str, lacks: frozenset[str], domain: Domain) -> Iterator[list[Any]]:
+    """Yield some cases of each check on the block's page."""
     load_checks()
     missing = lacks - domain.fixed
     for identifier in requirements():
@@ -42,28 +54,43 @@ def _typical_cases(
         if (missing | {"domain"}) & {*check.needs} or not check.per_dtype or check.effort >= COSTLY:
             continue
         decision = check.drawn(dtype, lacks, domain=domain)
-        if isinstance(decision, type):  # a state machine has no cases
-            continue
-        drawn = [*_drawn(decision)]
-        found = [case for case in drawn if _is_typical(case, stem, backward)]
-        small = [case for case in found if _size(case) <= LARGEST]
-        if found := small or sorted(found, key=_size)[: bool(domain)]:  # a domain may have no small cases
-            in_evaluation = {"training": False} if form == "class" and "training" in found[0].arguments else {}
-            return sorted((whole(case).but(**in_evaluation) for case in found), key=_size, reverse=True)
-    return []
+        if not isinstance(decision, type):  # a state machine has no cases
+            yield [*_drawn(decision)]
 
 
-def without_cases(subject: Subject, blocks: Collection[str] | None) -> str | None:
-    """Return what to say of the first domain of these blocks, or of all, in which no case can be drawn; else None."""
+def _with_every_operand(stem: str, form: str, dtype: str, lacks: frozenset[str], domain: Domain) -> Iterator[Case]:
+    """Yield the smallest of the first cases on the block's page in which no operand is absent."""
+    for drawn in _cases_of_checks(stem, form, dtype, lacks, domain):
+        found = [case for case in drawn if _is_typical(case, stem, False)]
+        found = [case for case in found if all(array is not None for array in case.arrays.values())]
+        found = [case for case in found if domain.excludes_call(case.arrays, case.arguments) is None]
+        if found:
+            yield min(found, key=_size)
+            return
+
+
+def with_typical_calls(subject: Subject, blocks: Collection[str] | None) -> Subject:
+    """Return the subject with typical calls within the domains of these blocks, or of all.
+
+    Raises SubjectError for a domain within which no case can be drawn.
+    """
+    typical = {}
     for stem, domain in subject.domains.items():
-        for form in subject.forms(stem) if domain and (not blocks or stem in blocks) else ():
+        for form in subject.forms(stem) if domain.conditions and (not blocks or stem in blocks) else ():
             lacks, dtype = frozenset(subject.lacks(stem, form)), subject.within(stem).dtypes[0]
             for name in sorted(lacks & domain.conditions.keys()):
                 if name not in domain.fixed and not domain.allows(name, domain.quantity(name).neutral):
-                    return f"the {form} has no argument {name}; expected one value of {stem}.{name} in its domain"
-            if not _typical_cases(stem, False, form, dtype, lacks, domain):
-                return f"no case of {stem} can be drawn within its domain, {domain}"
-    return None
+                    message = f"the {form} has no argument {name}; expected one value of {stem}.{name}"
+                    raise SubjectError(f"{subject.name}: DOMAIN: {message}")
+            about = form, dtype, lacks, domain
+            cases = _typical_cases(stem, False, *about)
+            if not cases:
+                raise SubjectError(f"{subject.name}: no case of {stem} can be drawn within its domain, {domain}")
+            typical[stem] = tuple(
+                ({name: None if a is None else a.shape for name, a in case.arrays.items()}, case.arguments)
+                for case in (*_with_every_operand(stem, *about), *reversed(cases))
+            )
+    return replace(subject, typical=typical) if typical else subject
 
 
 def _drawn(decision: Decision[Any]) -> Iterator[Any]:
