@@ -168,6 +168,8 @@ def test_call_outside_is_told_by_its_condition():
 def test_every_quantity_is_found_in_a_case_of_its_block():
     load_checks()
     for stem, quantities in QUANTITIES.items():
+        if f"{stem}.output.size" not in CHECKS:  # a chain of blocks has the quantities of its parts
+            continue
         cases = [CHECKS[f"{stem}.output.size"].drawn().make(Draw(row)) for row in rows(0, 30)]
         for name, quantity in quantities.items():
             assert any(quantity.of(case.arrays, case.arguments) is not None for case in cases) or (
