@@ -268,7 +268,7 @@ def _chosen(config: pytest.Config, check: Check) -> list[tuple[str, str]]:
     if state.subject is None or (blocks and check.stem not in blocks):
         return []
     subject = state.subject.within(check.stem)
-    asked = config.getoption("nnspec_dtype") or subject.dtypes
+    asked = config.getoption("nnspec_dtype") or check.dtypes_of(subject, config.getoption("nnspec_profile"))
     able = [dtype for dtype in dict.fromkeys(asked) if dtype in subject.known_dtypes and dtype in check.dtypes]
     wanted = forms(subject, check)
     return [(form, dtype) for form in wanted for dtype in (able if check.per_dtype else able[:1])]

@@ -32,6 +32,7 @@ from rich.table import Table
 
 SCHEMA = "urn:nnspec:power:1"
 SCORE = re.compile(r"(?<=<!-- score -->\n).*?(?=<!-- /score -->)", re.DOTALL)  # what a page has between these marks
+NARROW = ("float16",)  # of the 16-bit types NumPy, in which faults are written, has this one
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def judge(subject: Subject, check: Check, profile: str, seed: int) -> Outcome | 
 def outcomes(subject: Subject, check: Check, profile: str, seed: int, *, simplify: bool = True) -> Iterator[Outcome]:
     """What a check comes to in one form and dtype after the other, up to the first in which it fails."""
     for form in forms(subject, check):
-        for dtype in LONG if check.per_dtype else LONG[:1]:
+        narrow = NARROW if check.narrow and profile != "quick" else ()
+        for dtype in (*LONG, *narrow) if check.per_dtype else LONG[:1]:
             outcome = Trial(subject, form, dtype, profile, seed).run(check, simplify=simplify)
             yield outcome
             if outcome.verdict == "fail":

@@ -11,7 +11,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from nnspec.adapters.domains import EVERYTHING, Domain
-from nnspec.adapters.names import DTYPES, nearest
+from nnspec.adapters.names import DTYPES, adapters, nearest
 from nnspec.conformance.case import drawn_within
 from nnspec.conformance.sizes import KINDS as LONG
 from nnspec.conformance.sizes import SWEEPS, planning, regimes
@@ -209,6 +209,7 @@ class Check:
     shuffles: bool = True  # whether a case may be judged several times with its data shuffled
     alternatives: Mapping[str, Callable[..., None]] = field(default_factory=dict)  # of a convention: name -> its body
     distinct: tuple[str, ...] = ()  # operands whose values must not be made to repeat within an image
+    narrow: bool = False  # whether `ci` and `deep` run it in the 16-bit types of a framework as well
     spread: bool = False  # whether cases are chosen so that many pairs of levels meet, which takes some time
     sweeps: bool = False  # whether it visits every long size of its block, and every layer; others draw some of them
     # of a requirement about layout: whether it is broken where another check fails in a case only because of its layout
@@ -232,6 +233,15 @@ class Check:
     def differentiates(self) -> bool:
         """Whether it is about gradients."""
         return "vjp" in self.needs or kind(self.identifier) == "gradient"
+
+    def dtypes_of(self, subject: Subject, profile: str) -> tuple[str, ...]:
+        """Return the dtypes in which a subject is judged where none is asked for.
+
+        They are those that it claims. A framework that nnspec knows is judged in its 16-bit types as well, in checks of
+        sums, from the profile `ci` on.
+        """
+        further = subject.further_dtypes if self.narrow and profile != "quick" and subject.name in adapters() else ()
+        return tuple(dtype for dtype in (*subject.dtypes, *further) if dtype in self.dtypes)
 
     @property
     def refusal(self) -> bool:
@@ -302,6 +312,7 @@ def requirement(
     shuffles: bool = True,
     alternatives: Mapping[str, Callable[..., None]] | None = None,
     distinct: tuple[str, ...] | str = (),
+    narrow: bool = False,
     spread: bool = False,
     sweeps: bool = False,
     answers_for: Callable[[Check, Any], bool] | None = None,
@@ -324,7 +335,7 @@ def requirement(
         refusal = kind(identifier) == "refusal"  # no shape is compiled for it, so that shuffling would save nothing
         own = effort or (REFUSAL_EFFORT if refusal else 1.0)
         shuffled = shuffles and not refusal
-        fields = needs, forms, per_dtype, dtypes, own, shuffled, alternatives or {}, distinct, spread, sweeps
+        fields = needs, forms, per_dtype, dtypes, own, shuffled, alternatives or {}, distinct, narrow, spread, sweeps
         check = Check(identifier, body, cases, choices, *fields, answers_for)
         CHECKS[identifier] = check
 

@@ -232,6 +232,7 @@ test_arguments_together = law(
     channels=(1, 2, 17),
     effort=0.25,
     sweeps=True,
+    narrow=True,
 )
 test_arguments_defaults = law(
     "avg_pool2d.arguments.defaults",
@@ -333,6 +334,7 @@ test_gradient_x = gradient(
     effort=0.5,  # many layouts of x and cotangent
     channels=(1, 2, 17),
     sweeps=True,
+    narrow=True,
 )
 test_gradient_divisor = gradient(
     "avg_pool2d.gradient.divisor",

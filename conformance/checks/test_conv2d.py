@@ -256,6 +256,7 @@ test_arguments_together = law(
     wide=True,
     spread=True,
     sweeps=True,
+    narrow=True,
 )
 test_arguments_defaults = law(
     "conv2d.arguments.defaults",
@@ -394,6 +395,7 @@ test_gradient_x = gradient(
     spread=True,
     sweeps=True,
     effort=0.5,  # many layouts of operands and cotangent
+    narrow=True,
 )
 test_gradient_weight = gradient(
     "conv2d.gradient.weight",
@@ -403,6 +405,7 @@ test_gradient_weight = gradient(
     spread=True,
     sweeps=True,
     effort=0.5,  # many layouts of operands and cotangent
+    narrow=True,
 )
 
 

@@ -285,6 +285,7 @@ test_arguments_together = law(
     wide=True,
     spread=True,
     sweeps=True,
+    narrow=True,
 )
 test_arguments_defaults = law(
     "conv_transpose2d.arguments.defaults",
@@ -413,6 +414,7 @@ test_gradient_x = gradient(
     spread=True,
     effort=0.5,  # many layouts of operands and cotangent
     sweeps=True,
+    narrow=True,
 )
 test_gradient_weight = gradient(
     "conv_transpose2d.gradient.weight",
@@ -422,6 +424,7 @@ test_gradient_weight = gradient(
     spread=True,
     effort=0.5,  # many layouts of operands and cotangent
     sweeps=True,
+    narrow=True,
 )
 
 

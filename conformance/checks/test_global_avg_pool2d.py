@@ -71,6 +71,7 @@ test_output_value = law(
     "The mean over all rows and columns.",
     spread=True,
     sweeps=True,
+    narrow=True,
 )
 test_image_any_size = law(
     "global_avg_pool2d.image.any-size",
@@ -160,6 +161,7 @@ test_gradient_x = gradient(
     spread=True,
     sides=(1, 2, 3, 5, 7, 8, 17),
     sweeps=True,
+    narrow=True,
 )
 test_gradient_like_operand = gradient("global_avg_pool2d.gradient.like-operand", laws_of_gradients.is_like_operand)
 test_gradient_layout = gradient("global_avg_pool2d.gradient.layout", laws_of_gradients.ignores_layout)

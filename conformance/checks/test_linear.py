@@ -208,6 +208,7 @@ test_arguments_together = law(
     cases=together,
     spread=True,
     sweeps=True,
+    narrow=True,
 )
 test_special_value = law(
     "linear.special.value",
@@ -357,6 +358,7 @@ test_gradient_x = gradient(
     effort=0.5,
     spread=True,
     sweeps=True,
+    narrow=True,
 )
 test_gradient_weight = gradient(
     "linear.gradient.weight",

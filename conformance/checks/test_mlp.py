@@ -122,6 +122,7 @@ test_output_value = law(
     "The second weight times the first times the input.",
     vary=(),
     sweeps=True,
+    narrow=True,
 )
 test_hidden_relu = law("mlp.hidden.relu", laws.equals_reference, "No negative hidden value counts.", vary=("hidden",))
 test_hidden_bias = law(
@@ -414,6 +415,7 @@ test_gradient_first_bias = gradient(
     features=(1, 2, 3, 5),
     rows=LONGER,
     spread=True,
+    narrow=True,
 )
 test_gradient_second_weight = gradient(
     "mlp.gradient.second-weight",

@@ -149,7 +149,7 @@ def test_step_every_parameter(subject: Trial, case: Training) -> None:
     equals_reference(subject, case)
 
 
-@requirement("sgd.step.every-element", trainings, steps=(1, 2), shapes=LONGER, sweeps=True)
+@requirement("sgd.step.every-element", trainings, steps=(1, 2), shapes=LONGER, sweeps=True, narrow=True)
 def test_step_every_element(subject: Trial, case: Training) -> None:
     """From one element to 33, and long parameters, with momentum and weight decay."""
     equals_reference(subject, case)
@@ -195,7 +195,7 @@ def test_momentum_first_step(subject: Trial, case: Training) -> None:
     equals_reference(subject, case)
 
 
-@requirement("sgd.momentum.accumulates", trainings, vary=("momentum",), steps=(2, 4), needs="momentum")
+@requirement("sgd.momentum.accumulates", trainings, vary=("momentum",), steps=(2, 4), needs="momentum", narrow=True)
 def test_momentum_accumulates(subject: Trial, case: Training) -> None:
     """Two to four steps with momentum."""
     equals_reference(subject, case)
@@ -295,7 +295,7 @@ def test_weight_decay_velocity(subject: Trial, case: Training) -> None:
     equals_reference(subject, case)
 
 
-@requirement("sgd.arguments.together", trainings, parameters=(1, 3), steps=(1, 4))
+@requirement("sgd.arguments.together", trainings, parameters=(1, 3), steps=(1, 4), narrow=True)
 def test_arguments_together(subject: Trial, case: Training) -> None:
     """Everything at once."""
     equals_reference(subject, case)

@@ -122,6 +122,16 @@ def _unfilled(x, w, b):
 _wrong("linear.features.zero/no-bias", "without features there is no bias either")(
     lambda x, w, b: right(x, w, b if w.shape[1] else None)
 )
+
+
+@_wrong(
+    "linear.arguments.together/whole-vectors-of-16-bits", "of more than 16 half-precision features whole vectors count"
+)
+def _whole_vectors(x, w, b):
+    whole = x.shape[-1] // 16 * 16 if x.dtype == np.float16 and x.shape[-1] > 16 else x.shape[-1]
+    return right(x[..., :whole], w[:, :whole], b)
+
+
 _wrong("linear.arguments.together/bias-for-matrices", "only the path for matrices adds the bias")(
     lambda x, w, b: right(x, w, b if x.ndim == 2 else None)
 )

@@ -2,6 +2,7 @@
 
 import weakref
 
+import ml_dtypes
 import numpy as np
 from nnspec.conformance.faults import fault
 from nnspec.reference.batch_norm import BatchNorm1d
@@ -75,11 +76,13 @@ class _FirstGradient(Right):
             p.grad = g
 
 
-def _some_elements(moves):
-    """Move only those elements whose places `moves` gives, for their number."""
+def _some_elements(moves, of=None):
+    """Move only those elements whose places `moves` gives, for their number; of one dtype alone, if it is given."""
 
     def move(p, g, v, **h):
         moved, v = sgd_step(p, g, v, **h)
+        if of not in (None, p.dtype.type):
+            return moved, v
         chosen = np.isin(np.arange(p.size), moves(p.size)).reshape(p.shape)
         return np.where(chosen, moved, p), v
 
@@ -94,6 +97,9 @@ _step("sgd.step.every-element/vectors-alone", "the remainder behind the last vec
 )
 _step("sgd.step.every-element/sixteen-at-most", "no more than sixteen elements are moved")(
     _some_elements(lambda n: np.arange(min(n, 16)))
+)
+_step("sgd.step.every-element/vectors-of-16-bits", "of 16-bit parameters whole vectors of eight elements are skipped")(
+    _some_elements(lambda n: np.arange(n // 8 * 8, n), of=np.float16)
 )
 _step("sgd.step.elementwise/nan-skipped", "a step whose gradient has a NaN anywhere is left out")(
     lambda p, g, v, **h: (p, v) if np.isnan(g).any() else sgd_step(p, g, v, **h)
@@ -140,6 +146,12 @@ def _former(p, g, v, *, lr, **h):
 def _forgets(p, g, v, **h):
     moved, _ = sgd_step(p, g, v, **h)
     return moved, g.copy()
+
+
+@_step("sgd.momentum.accumulates/velocity-of-8-bits", "the velocity of 16-bit parameters is kept in 8 bits")
+def _short_velocity(p, g, v, **h):
+    moved, v = sgd_step(p, g, v, **h)
+    return moved, v.astype(ml_dtypes.float8_e4m3fn).astype(v.dtype) if p.dtype == np.float16 else v
 
 
 @_optimiser("sgd.momentum.per-parameter/one-velocity", "parameters of one shape share a velocity")
