@@ -124,8 +124,8 @@ def add_options_of_judging(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--sizes",
         choices=tuple(REGIMES),
-        help="boundary: cases with sizes around those of tiles and vectors too "
-        "(default: small at quick, boundary at ci and deep)",
+        help="boundary: cases with sizes around those of tiles and vectors too; layers: whole layers of networks too; "
+        "all: both (default: small at quick, boundary at ci and deep)",
     )
     command.add_argument(
         "--dtype",

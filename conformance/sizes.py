@@ -18,6 +18,8 @@ from nnspec.conformance.drawing import LENGTH, Decision, Draw, Plan
 REGIMES = {  # what the user asks for -> the regimes that cases are drawn from
     "small": ("small",),
     "boundary": ("small", "boundary"),
+    "layers": ("small", "layers"),
+    "all": ("small", "boundary", "layers"),
 }
 OF_PROFILE = {"quick": "small", "ci": "boundary", "deep": "boundary"}  # where the user asks for nothing
 KINDS = ("value", "shape", "gradient")  # requirements of these kinds are judged on long sizes too

@@ -126,7 +126,7 @@ def test_partial_subjects():
     [
         ({"block": "conv3d"}, "block conv3d: expected one of"),
         ({"profile": "slow"}, "profile 'slow': expected one of quick, ci, deep"),
-        ({"sizes": "large"}, "sizes 'large': expected one of small, boundary"),
+        ({"sizes": "large"}, "sizes 'large': expected one of small, boundary, layers, all"),
         ({"dtype": "float8"}, "dtype 'float8': expected one of float32, float64"),
     ],
 )

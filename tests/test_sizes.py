@@ -167,3 +167,22 @@ def test_bound_of_long_sums_of_equal_values_is_that_of_any_order():
     assert _Batch(values, np.zeros(()), 1e-5, np.float32).terms < values.size
     assert _Batch(values, np.zeros(()), 1e-5, np.float32, (np.ones_like(values),)).terms == values.size
     assert _Batch(values[:, :, :1, :1], np.zeros(()), 1e-5, np.float32).terms == 64
+
+
+@pytest.mark.parametrize("stem", [stem for stem, sweep in SWEEPS.items() if sweep.layers])
+def test_every_layer_is_visited_once_with_whole_numbers(stem):
+    check = CHECKS[f"{stem}.arguments.together"]
+    assert check.regimes("all", "quick") == ("boundary", "layers")
+    assert check.regimes("layers", "quick") == ("layers",)
+    decision, seen = check.drawn("float32", sizes="layers"), []
+    for row in rows(stem, "layers", 0, 5):
+        case = decision.make(draw := Draw(row))
+        seen.append(draw.plan)
+        assert draw.data[0] == "integers"
+        assert draw.planned.items() <= draw.plan.items()
+        assert len(case["x"]) == draw.plan["images0"]
+    assert seen == list(SWEEPS[stem].layers)
+
+
+def test_checks_that_do_not_sweep_visit_no_layers():
+    assert CHECKS["conv2d.stride.step"].regimes("layers", "quick") == ()

@@ -17,6 +17,7 @@ from nnspec.adapters.subject import Lacks
 from nnspec.conformance.case import Array, Case, whole
 from nnspec.conformance.drawing import Decision, Draw, any_of, composite, integers, some_of
 from nnspec.conformance.formats import name_of
+from nnspec.conformance.sizes import ROOM
 
 
 class Data:
@@ -95,7 +96,8 @@ KINDS = ("integers", "one-hot", "normal")
 def data(draw: Draw, dtype: str, kinds: tuple[str, ...] = KINDS) -> Data:
     """The three draws of the verdict rule: exact integers, one-hot weights on full mantissas, N(0, 1)."""
     if draw.plan is not None and "integers" in kinds:  # mostly: the bound of a long sum may be larger than its terms
-        kinds = ("integers",) * (WHOLE - 1) * len(kinds) + kinds
+        several = math.prod(n for n in draw.plan.values() if n) <= ROOM  # of a whole layer, integers alone
+        kinds = ("integers",) * (WHOLE - 1) * len(kinds) + kinds if several else ("integers",)
     # Each source of one case begins elsewhere, also where all bytes are 0.
     made = Data(kinds[draw.below(len(kinds))], draw.below(2**16) + 4099 * draw.used, dtype)
     draw.data = draw.data or (made.kind, made.seed)

@@ -16,7 +16,7 @@ from nnspec.conformance.checks import laws, starts
 from nnspec.conformance.checks.cases import data, illegal_pairs
 from nnspec.conformance.checks.laws import Judge, Law
 from nnspec.conformance.checks.within import image_side, inside
-from nnspec.conformance.drawing import Draw, any_of, booleans, composite, dimension, integers, legal, planned
+from nnspec.conformance.drawing import Draw, any_of, booleans, composite, dimension, integers, legal
 from nnspec.conformance.trial.trial import Trial
 
 Vjp = Callable[..., Any]  # cotangent, x, weight and, with them, the bias and arguments -> the gradient for each operand
@@ -108,8 +108,8 @@ def grouped(draw: Draw, vary: bool, channels: tuple[int, ...]):
         return groups, each if long is None else legal(draw, "in_channels", long, groups)
     if not vary:
         return 1, draw(dimension(*channels, of="channels"))
-    if draw(any_of(*[False] * 5, True)):
-        return draw(dimension(2, 3, 5, of="groups")), draw(planned(1, of="channels"))
+    if draw(any_of(*[False] * 5, True)) and draw.plan is None:
+        return draw(dimension(2, 3, 5, of="groups")), 1
     return draw(dimension(1, 2, 3, 2, 3, of="groups")), draw(dimension(*channels, of="channels"))
 
 

@@ -13,11 +13,22 @@ from nnspec.adapters.blame import OutOfDomain
 from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks.cases import data, illegal_pairs, not_finite_somewhere
 from nnspec.conformance.checks.within import allowed, argument, chosen, image_side, inside, pairs_within
-from nnspec.conformance.drawing import MORE_OFTEN, SIZES, Draw, any_of, booleans, composite, dimension, integers
+from nnspec.conformance.drawing import MORE_OFTEN, SIZES, Draw, Plan, any_of, booleans, composite, dimension, integers
 from nnspec.conformance.sizes import Sweep, arguments
 from nnspec.reference.windows import output_size, pooled_size
 
+
+def _layer(channels: int, side: int, images: int = 1, **given: int) -> Plan:
+    return {**arguments(**given, images=images, channels=channels), "windows0": side, "windows1": side}
+
+
 SWEEP = Sweep(
+    layers=(
+        _layer(64, 56, kernel=3, stride=2, padding=1),  # ResNet-34 at 224 × 224, and at an odd side
+        _layer(64, 57, kernel=3, stride=2, padding=1),
+        *(_layer(c, side, kernel=2, stride=2) for c, side in ((64, 112), (128, 56), (512, 7))),  # VGG
+        _layer(512, 1, 128, kernel=7),
+    ),
     names={"images0": "N", "channels0": "C", "windows0": "OH", "windows1": "OW"},
     axes=(
         ("windows1",),

@@ -30,6 +30,7 @@ from nnspec.conformance.drawing import (
     SIZES,
     Decision,
     Draw,
+    Plan,
     any_of,
     composite,
     dimension,
@@ -56,7 +57,31 @@ KERNEL = square_or_not()
 ALL = ("stride", "padding", "dilation", "groups", "bias")
 UNGROUPED = tuple(name for name in ALL if name != "groups")
 
+
+def _layer(channels: int, outputs: int, side: int, **given: Any) -> Plan:
+    """Return the plan of a layer with square results, 3×3 kernels and padding 1 unless something else is given."""
+    shape = {"kernel": 3, "padding": 1, "images": 1, "groups": 1, **given}
+    sizes = {"channels": channels // shape["groups"], "outputs": outputs // shape["groups"]}
+    return {**arguments(**shape, **sizes), "windows0": side, "windows1": side}
+
+
+POINT: dict[str, Any] = {"kernel": 1, "padding": 0}
+LAYERS = (
+    *(_layer(c, c, side) for c, side in ((64, 56), (128, 28), (256, 14), (512, 7))),  # ResNet-34 at 224 × 224
+    *(_layer(c, 2 * c, side, stride=2) for c, side in ((64, 28), (128, 14), (256, 7))),
+    *(_layer(c, 2 * c, side, stride=2, **POINT) for c, side in ((64, 28), (128, 14), (256, 7))),
+    _layer(3, 64, 112, kernel=7, stride=2, padding=3),
+    *(_layer(c, c, side) for c, side in ((64, 57), (128, 29), (256, 15))),  # and at odd sides
+    _layer(3, 64, 113, kernel=7, stride=2, padding=3),
+    _layer(3, 64, 224),  # the first layer of VGG
+    *(_layer(c, c, side, groups=c) for c, side in ((32, 112), (512, 14), (1024, 7))),  # depthwise, of MobileNet
+    _layer(64, 64, 56, stride=2, groups=64),
+    _layer(64, 64, 139, padding=0),  # U-Net, without padding
+    _layer(512, 512, 7, groups=512, images=128),  # and batches of 128
+    _layer(64, 128, 14, stride=2, images=128, **POINT),
+)
 SWEEPS["conv2d"] = Sweep(
+    layers=LAYERS,
     names={
         "images0": "N",
         "channels0": "C/groups",

@@ -40,6 +40,7 @@ from nnspec.conformance.drawing import (
     SIZES,
     Decision,
     Draw,
+    Plan,
     any_of,
     composite,
     dimension,
@@ -58,7 +59,20 @@ PAIRS = ("stride", "padding", "output_padding", "dilation")
 ALL = (*PAIRS, "groups", "bias")
 UNGROUPED = tuple(name for name in ALL if name != "groups")
 
+
+def _layer(channels: int, outputs: int, side: int, **given: Any) -> Plan:
+    """Return the plan of a layer on square images: 4×4 kernels, stride 2, padding 1, unless something else is given."""
+    shape = {"kernel": 4, "stride": 2, "padding": 1, "images": 1, "groups": 1, **given}
+    return {**arguments(**shape, channels=channels, outputs=outputs), "side0": side, "side1": side}
+
+
 SWEEPS["conv_transpose2d"] = Sweep(
+    layers=(
+        _layer(100, 512, 1, stride=1, padding=0, images=128),  # the generator of DCGAN
+        *(_layer(2 * c, c, side) for c, side in ((256, 4), (128, 8), (64, 16))),
+        _layer(64, 3, 32),
+        *(_layer(2 * c, c, side, kernel=2, padding=0) for c, side in ((64, 56), (32, 53))),  # U-Net, and an odd side
+    ),
     names={
         "images0": "N",
         "channels0": "C/groups",
