@@ -109,8 +109,9 @@ def _first(attempts: Iterator[tuple[Refusal, Callable[[], Any]]], watch: Watch) 
 def _function_calls(subject: Subject, stem: str) -> Iterator[tuple[Refusal, Callable[[], Any]]]:
     name = SIGNATURES[stem].function
     assert name is not None
+    dtype = subject.within(stem).dtypes[0]
     for shapes, arguments in subject.calls(stem):
-        arrays = {n: None if shape is None else _filled(shape, subject.dtypes[0]) for n, shape in shapes.items()}
+        arrays = {n: None if shape is None else _filled(shape, dtype) for n, shape in shapes.items()}
         operands, natives, keywords = subject.operands(stem, arrays, arguments)
         shown = [
             repr(a) if isinstance(a, str) else f"{n}=None" if a is None else n
@@ -145,7 +146,7 @@ def _built(
 
 def _constructions(subject: Subject, stem: str, name: str) -> Iterator[tuple[Refusal, Callable[[], Any]]]:
     framework = watched(subject.framework)
-    dtype = np.dtype(subject.dtypes[0])
+    dtype = np.dtype(subject.within(stem).dtypes[0])
     cls = subject.classes[name]
     for positional, keywords, shape in _built(subject, stem, name):
         given = [*map(str, positional), *(f"{n}={value!r}" for n, value in keywords.items())]
