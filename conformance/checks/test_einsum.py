@@ -19,6 +19,7 @@ from nnspec.conformance.checks import alternatives, laws, laws_of_gradients, law
 from nnspec.conformance.checks.cases import Data, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
 from nnspec.conformance.drawing import (
+    TINY,
     Decision,
     Draw,
     any_of,
@@ -85,9 +86,12 @@ def cases(
     shapes: list[dict[str, tuple[int, ...]]] = [{} for _ in range(count)]  # label (or "...") -> sizes in this operand
     output: list[str] = []
     drawn = [role for role, bounds in roles.items() for _ in range(draw(integers(*bounds)))]
-    longest = max(LONGEST_DIAGONAL, ROOM // 4 ** len(drawn))
+    longest = max(TINY, ROOM // 4 ** sum(3 if role in REPEATED else 1 for role in drawn))
     for role in drawn:
-        a, size = next(labels), draw(dimension(*sizes, most=LONGEST_DIAGONAL if role in REPEATED else longest))
+        a, size = (
+            next(labels),
+            draw(dimension(*sizes, most=min(longest, LONGEST_DIAGONAL if role in REPEATED else longest))),
+        )
         several = 1 if count == 1 else draw(integers(2, count)) if role in SHARED else 1
         owners = draw(permutations(range(count)))[:several]
         ones = _ones(draw, owners, rarely) if role in broadcast else []
