@@ -116,6 +116,7 @@ def _read(title: str, cls: type, names: Mapping[str, Any], adapter: Adapter) -> 
     if len(inputs) != 1:
         raise SubjectError(f"{title}: get_inputs gives {len(inputs)} arrays; a block as a class takes one, x")
     given = of_user("get_init_inputs", names.get("get_init_inputs", list))
+    positional: Sequence[Any]
     positional, keywords = ((), given) if isinstance(given, Mapping) else (given, {})
     if len(positional) == 2 and isinstance(positional[0], list | tuple) and isinstance(positional[1], Mapping):
         positional, keywords = positional
@@ -139,7 +140,7 @@ def _adapted(title: str, stem: str, cls: type, problem: Problem, example_of: Cal
         )
     values = {name: value for name, value in problem.given.items() if name not in own}
     made = of_problem(cls, *(given := (signature.sizes, dict(own), values, fixed)))
-    made.__signature__ = _signature(stem, cls, own, fixed)  # type: ignore[attr-defined]
+    made.__signature__ = _signature(stem, cls, own, fixed)
     claims: dict[str, Any] = {"dtypes": (problem.dtype,), "further_dtypes": ()}
     if example.lacks_gradients():  # benchmarks of kernels ask for the forward pass alone
         claims["differentiable"] = False
@@ -229,7 +230,7 @@ def of_problem(cls: type, sizes: Sequence[str], own: Ways, values: Mapping[str, 
     and `fixed` the arguments that it has always.
     """
 
-    class Layer(cls):  # type: ignore[misc, valid-type]
+    class Layer(cls):
         nnspec_fixed = fixed
 
         def __init__(self, *positional: Any, **arguments: Any) -> None:

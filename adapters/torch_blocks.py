@@ -19,7 +19,7 @@ def global_avg_pool2d(x):
     return torch.nn.functional.adaptive_avg_pool2d(x, 1).flatten(-3)
 
 
-BLOCKS = {name: getattr(torch.nn.functional, name, None) for name in chains.BLOCKS}
+BLOCKS = {name: getattr(torch.nn.functional, name) for name in chains.BLOCKS if name != "global_avg_pool2d"}
 BLOCKS |= {"batch_norm": batch_norm, "global_avg_pool2d": global_avg_pool2d}
 fused_chain = chains.in_a_row(BLOCKS)
 

@@ -56,7 +56,7 @@ class Link:
         if block == "relu":
             return relu(x)
         if block == "max_pool2d":
-            return Approximate(*(max_pool2d(a, **self.arguments) for a in (x.value, x.error)), x.form)
+            return Approximate(max_pool2d(x.value, **self.arguments), max_pool2d(x.error, **self.arguments), x.form)
         if block == "avg_pool2d":
             return self._mean(lambda a: avg_pool2d(a, **self.arguments), x)
         return residual.mean_of_image(x)
@@ -96,7 +96,7 @@ class Link:
                 self._norm(**{COTANGENT: cotangent.value}), x.error, cotangent.error
             )
             under = {name: one.under(accuracy) for name, one in found.items()}
-            own = {name: under[name] for name in ("weight", "bias") if name in under}
+            own = {name: one for name, one in under.items() if name != "x"}
             return Approximate(under["x"].value, np.asarray(under["x"].bound), x.form), self._named(own)
         if block == "relu":
             return relu_vjp(cotangent, x), {}
