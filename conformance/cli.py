@@ -414,7 +414,8 @@ def _power(options: argparse.Namespace) -> int:
             folder.try_report(options.json)
     except folder.OutputError as error:
         return _misuse(str(error))
-    score = measure_power(options.block or (), options.profile, options.seeds, options.workers or cores())
+    workers = options.workers or cores()
+    score = measure_power(options.block or (), options.profile, options.seeds, workers, options.sizes)
     if options.json:
         _deliver(score, options.json, options.json, lambda console, _: show_power(score, console))
     else:

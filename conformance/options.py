@@ -9,6 +9,7 @@ from typing import Any
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     from nnspec.adapters.names import adapters
+    from nnspec.conformance.sizes import REGIMES
 
     top = argparse.ArgumentParser(
         prog="nnspec", description="Does an implementation of a neural-network block do what the specification says?"
@@ -64,6 +65,13 @@ def parser() -> argparse.ArgumentParser:
 
     power = commands.add_parser("power", help="how many of the known faults the checks find")
     power.add_argument("--profile", default="ci", choices=("quick", "ci", "deep"))
+    power.add_argument(
+        "--sizes",
+        default="small",
+        choices=[*REGIMES],
+        help="small (the default): how many mistakes of the specification are found, with small cases; otherwise: how "
+        "many mistakes of tiled, vectorised and parallel code, with cases of these sizes",
+    )
     power.add_argument("--seeds", type=int, default=1, metavar="N", help="try seeds 0 … N − 1 (default: 1)")
     power.add_argument("--block", action="append", metavar="BLOCK")
     power.add_argument("-n", "--workers", type=int, default=None, metavar="N", help="worker processes")

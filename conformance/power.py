@@ -18,7 +18,7 @@ from typing import Any
 from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Subject
 from nnspec.conformance.checks import load_checks
-from nnspec.conformance.faults import Fault, catalogue, measured
+from nnspec.conformance.faults import Fault, catalogue, fault_named, measured
 from nnspec.conformance.report.report import versions
 from nnspec.conformance.report.terminal import bar
 from nnspec.conformance.report.verdicts import Record
@@ -33,6 +33,7 @@ from rich.table import Table
 SCHEMA = "urn:nnspec:power:1"
 SCORE = re.compile(r"(?<=<!-- score -->\n).*?(?=<!-- /score -->)", re.DOTALL)  # what a page has between these marks
 NARROW = ("float16",)  # of the 16-bit types NumPy, in which faults are written, has this one
+SMALL = "small"
 
 
 @dataclass(frozen=True)
@@ -52,23 +53,25 @@ class Verdict:
         return block_of(self.key)
 
 
-def measure(key: str, profile: str, seed: int) -> Verdict:
+def measure(key: str, profile: str, seed: int, sizes: str = SMALL) -> Verdict:
     """Put a fault to its own check. The first form and dtype in which it fails kills it; no smaller case is sought."""
     load_checks()
-    fault, started = catalogue()[key], time.perf_counter()
+    fault, started = fault_named(key), time.perf_counter()
     check = CHECKS.get(fault.requirement)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what wrong code does to NaN and infinity is no news
-        met = [*outcomes(fault.subject(), check, profile, seed, simplify=False)] if check else []
+        met = [*outcomes(fault.subject(), check, profile, seed, sizes, simplify=False)] if check else []
     if not met:
         return Verdict(key, seed, False, "no check applies")
     cases, seconds = sum(o.failed_at or o.cases for o in met), time.perf_counter() - started
     return Verdict(key, seed, met[-1].verdict == "fail", met[-1].reason or met[-1].verdict, cases, seconds)
 
 
-def measure_all(faults: Iterable[Fault], profile: str, seeds: Iterable[int], workers: int = 1) -> Iterator[Verdict]:
+def measure_all(
+    faults: Iterable[Fault], profile: str, seeds: Iterable[int], workers: int = 1, sizes: str = SMALL
+) -> Iterator[Verdict]:
     """Every fault with every seed, over worker processes."""
-    jobs = [(f.key, profile, seed) for f in faults for seed in seeds]
+    jobs = [(f.key, profile, seed, sizes) for f in faults for seed in seeds]
     if workers < 2:
         yield from (measure(*job) for job in jobs)
         return
@@ -79,27 +82,29 @@ def measure_all(faults: Iterable[Fault], profile: str, seeds: Iterable[int], wor
             yield done.result()
 
 
-def judge(subject: Subject, check: Check, profile: str, seed: int) -> Outcome | None:
+def judge(subject: Subject, check: Check, profile: str, seed: int, sizes: str = SMALL) -> Outcome | None:
     """What a check comes to in the first form and dtype in which it fails, or else in the last; None without a form."""
-    met = [*outcomes(subject, check, profile, seed)]
+    met = [*outcomes(subject, check, profile, seed, sizes)]
     return met[-1] if met else None
 
 
-def outcomes(subject: Subject, check: Check, profile: str, seed: int, *, simplify: bool = True) -> Iterator[Outcome]:
+def outcomes(
+    subject: Subject, check: Check, profile: str, seed: int, sizes: str = SMALL, *, simplify: bool = True
+) -> Iterator[Outcome]:
     """What a check comes to in one form and dtype after the other, up to the first in which it fails."""
     for form in forms(subject, check):
         narrow = NARROW if check.narrow and profile != "quick" else ()
         for dtype in (*LONG, *narrow) if check.per_dtype else LONG[:1]:
-            outcome = Trial(subject, form, dtype, profile, seed).run(check, simplify=simplify)
+            outcome = Trial(subject, form, dtype, profile, seed, sizes=sizes).run(check, simplify=simplify)
             yield outcome
             if outcome.verdict == "fail":
                 return
 
 
-def faults_of(blocks: Iterable[str] = ()) -> list[Fault]:
-    """The catalogue, or the part of it that belongs to some blocks."""
+def faults_of(blocks: Iterable[str] = (), sizes: str = SMALL) -> list[Fault]:
+    """The catalogue that is for cases of these sizes, or the part of it that belongs to some blocks."""
     wanted = set(blocks)
-    return [f for f in catalogue().values() if not wanted or f.stem in wanted]
+    return [f for f in catalogue(sizes).values() if not wanted or f.stem in wanted]
 
 
 # -- what is published -------------------------------------------------------------------------------------------------
@@ -116,15 +121,18 @@ def recorded() -> list[Verdict]:
     ]
 
 
-def assemble(verdicts: Sequence[Verdict], profile: str, seeds: int, seconds: float) -> dict[str, Any]:
+def assemble(
+    verdicts: Sequence[Verdict], profile: str, seeds: int, seconds: float, sizes: str = SMALL
+) -> dict[str, Any]:
     """The score as plain data: requirement by requirement, and in all. Seconds of work are of all processes."""
     load_checks()
     of: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in sorted(verdicts, key=lambda v: (v.key, v.seed)):
-        of[catalogue()[verdict.key].requirement].append(verdict)
+        of[fault_named(verdict.key).requirement].append(verdict)
     return {
         "schema": SCHEMA,
         "profile": profile,
+        "sizes": sizes,
         "seeds": seeds,
         "versions": versions(),
         "seconds": round(seconds, 2),
@@ -151,7 +159,7 @@ def _of_requirement(identifier: str, met: Sequence[Verdict]) -> dict[str, Any]:
         "cases_worst": max(took, default=None),
         "seconds_of_work": round(sum(v.seconds for v in met), 3),
         "survivors": [
-            {"fault": key, "mistake": catalogue()[key].mistake, "seeds": {str(v.seed): v.why for v in runs}}
+            {"fault": key, "mistake": fault_named(key).mistake, "seeds": {str(v.seed): v.why for v in runs}}
             for key, runs in survived.items()
         ],
     }
@@ -171,12 +179,17 @@ def by_block(score: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return blocks
 
 
+def profile_of(score: dict[str, Any]) -> str:
+    """The profile, with the sizes if they are not small."""
+    return str(score["profile"]) + ("" if score["sizes"] == SMALL else f", sizes {score['sizes']}")
+
+
 def markdown(score: dict[str, Any]) -> str:
     """The score as a table of a page."""
     seeds = f"{score['seeds']} seed{'s' if score['seeds'] > 1 else ''}"
     lines = [
         f"**{score['killed']:,} of {score['runs']:,}** runs of {score['faults']:,} faults killed by the check of their "
-        f"own requirement ({seeds}, profile {score['profile']}, nnspec {score['versions']['nnspec']})",
+        f"own requirement ({seeds}, profile {profile_of(score)}, nnspec {score['versions']['nnspec']})",
         "",
         "| block | faults | killed | cases until the first that failed: median | at worst |",
         "| --- | --: | --: | --: | --: |",
@@ -201,21 +214,22 @@ def write_into(page: Path, score: dict[str, Any]) -> None:
 # -- what the terminal shows ---------------------------------------------------------------------------------------
 
 
-def measure_power(blocks: Iterable[str], profile: str, seeds: int, workers: int) -> Record:
+def measure_power(blocks: Iterable[str], profile: str, seeds: int, workers: int, sizes: str = SMALL) -> Record:
     """Put every fault to its own check, with a bar on standard error; the score as `assemble` makes it."""
-    faults, verdicts, started = faults_of(blocks), [], time.monotonic()
+    faults, verdicts, started = faults_of(blocks, sizes), [], time.monotonic()
     with bar() as progress:
         task = progress.add_task("faults", total=len(faults) * seeds)
-        for verdict in measure_all(faults, profile, range(seeds), workers):
+        for verdict in measure_all(faults, profile, range(seeds), workers, sizes):
             verdicts.append(verdict)
             progress.advance(task)
-    return assemble(verdicts, profile, seeds, time.monotonic() - started)
+    return assemble(verdicts, profile, seeds, time.monotonic() - started, sizes)
 
 
 def show_power(score: Record, console: Console) -> None:
     """The score: block by block, and what survived."""
     seeds = score["seeds"]
-    title = f"faults killed by their own check, profile {score['profile']}, {seeds} seed{'s' if seeds > 1 else ''}"
+    of = profile_of(score)
+    title = f"faults killed by their own check, profile {of}, {seeds} seed{'s' if seeds > 1 else ''}"
     table = Table(title=title, title_justify="left", box=None)
     for column in ("block", "faults", "killed", "of", "cases: median", "at worst"):
         table.add_column(column, justify="left" if column == "block" else "right")

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from measure_kernels import markdown, shares
 from nnspec.adapters.for_reference import subject as reference
 from nnspec.adapters.signatures import EQUATION, SIGNATURES
-from nnspec.conformance.faults import catalogue
+from nnspec.conformance.checks import load_checks
+from nnspec.conformance.faults import catalogue, measured_kernels
+from nnspec.conformance.power import judge, measure
+from nnspec.conformance.report.diagnosis import causes
+from nnspec.conformance.requirements import CHECKS
 
 FAULTS = catalogue("boundary")
 BLOCKS = (
@@ -88,3 +96,61 @@ def test_a_partial_block_of_columns_is_left_out_and_a_full_one_is_not():
     assert np.array_equal(y[..., :64], right[..., :64])
     assert not y[..., 64:].any()
     assert np.array_equal(function(x[..., :64], weight), right[..., :64])
+
+
+SAMPLE = (  # of every block, forward and backward
+    "avg_pool2d.arguments.together/columns-stale-16",
+    "batch_norm.arguments.together/variance-merge-32",
+    "batch_norm.gradient.x/sums-64",
+    "conv2d.arguments.together/columns-tail-32",
+    "conv2d.arguments.together/pointwise-8",
+    "conv2d.arguments.together/winograd-odd-row-16",
+    "conv2d.gradient.weight/windows-of-the-batch-first-block-256",
+    "conv_transpose2d.arguments.together/sub-pixel-4",
+    "einsum.arguments.together/terms-tail-16",
+    "global_avg_pool2d.output.value/equal-parts-64",
+    "linear.arguments.together/input-features-seam-64",
+    "linear.gradient.weight/rows-lost-32",
+    "max_pool2d.arguments.together/channels-repeated-32",
+    "max_pool2d.gradient.x/place-256",
+    "mlp.arguments.together/beyond-128",
+    "relu.negative.zero/tail-16",
+    "relu.positive.kept/elements-tail-256",
+)
+
+
+@pytest.mark.parametrize("key", SAMPLE)
+def test_the_own_check_kills_a_mistake_with_large_sizes(key):
+    assert measure(key, "quick", 0, "boundary").killed
+    assert FAULTS[key].fix.startswith("A size may be larger than a block")
+
+
+def test_most_mistakes_of_kernels_are_out_of_reach_of_small_sizes():
+    killed = sum(measure(key, "quick", 0).killed for key in SAMPLE if "conv2d" in key)
+    assert killed <= 2
+
+
+def test_page_of_evidence_has_the_score_that_was_measured():
+    """`python benchmarks/quality/measure_kernels.py` writes the score and the file that it is made from."""
+    page = (Path(__file__).parents[1] / "spec" / "evidence.md").read_text("utf-8")
+    assert measured_kernels().keys() == FAULTS.keys()
+    assert markdown(measured_kernels()) in page
+    killed, runs = shares(measured_kernels())["quick boundary"]
+    assert killed >= 0.9 * runs
+
+
+def test_power_puts_mistakes_of_kernels_to_large_sizes(desk):
+    done = desk.nnspec("power", "--block", "sgd", "--profile", "quick", "--sizes", "boundary", "--json", "power.json")
+    score = json.loads((desk.folder / "power.json").read_text("utf-8"))
+    assert (score["sizes"], score["faults"]) == ("boundary", sum(f.stem == "sgd" for f in FAULTS.values()))
+    assert done.code == (score["killed"] < score["runs"])
+    assert "profile quick, sizes boundary" in done.out
+
+
+def test_a_tail_is_named_by_the_size_of_its_block():
+    function = FAULTS["conv2d.arguments.together/columns-tail-32"].pieces["conv2d"]
+    subject = replace(reference(), functions={"conv2d": function}, classes={})
+    load_checks()
+    check = CHECKS["conv2d.arguments.together"]
+    outcome = judge(subject, check, "quick", 0, "boundary")
+    assert "the last, partial block of 32 columns is left out" in [cause.mistake for cause in causes(check, outcome)]

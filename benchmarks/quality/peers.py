@@ -17,7 +17,7 @@ a case that the function cannot express, or in which the right reference fails, 
 `conv2d.output.value/one-element`, is as large as ONNX's tolerance: whether it is seen there hangs on the last digit.
 What the table says of this suite holds by construction, since its checks are made to see the catalogue. `--list` says
 which suite sees which fault. `--all` takes all forward faults of the three functions, be they plain or not. Exit status
-2 if a package is missing.
+2 if a package is missing. For mistakes of kernels see peers_of_kernels.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Whether correct implementations pass: the files of tests/third_parties, each with many seeds.
 
-    python benchmarks/quality/third_parties.py [--seeds 20] [--profile quick] [-n WORKERS] [FILE.py ...]
+    python benchmarks/quality/third_parties.py [--seeds 20] [--profile quick] [--sizes small] [-n WORKERS] [FILE.py ...]
 
 Each file is judged as a user's own, and what it fails is the suite's mistake or its own. The table has, for each
 file, its blocks; how many requirements passed with every seed; how many of a *should* were not met with some seed; how
@@ -31,14 +31,14 @@ WRONG = ("fail", "crash", "timeout", "blocked")
 HEADINGS = ("file", "blocks", "passed", "should not met", "unsupported", "cases", "failures")
 
 
-def judged(profile: str, task: tuple[str, int]) -> dict[str, Any]:
+def judged(profile: str, sizes: str, task: tuple[str, int]) -> dict[str, Any]:
     """The report on a file, for a seed. In a process of its own: frameworks leave much behind."""
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     warnings.simplefilter("ignore")
     from nnspec.conformance import check
 
     file, seed = task
-    return check(FOLDER / file, seed=seed, profile=profile)
+    return check(FOLDER / file, seed=seed, profile=profile, sizes=sizes)
 
 
 def row(file: str, reports: list[dict[str, Any]]) -> list[str]:
@@ -81,6 +81,7 @@ def main() -> int:
     parser.add_argument("files", nargs="*", metavar="FILE", help="of the folder; without any, all of them")
     parser.add_argument("--seeds", type=int, default=20, metavar="N")
     parser.add_argument("--profile", default="quick")
+    parser.add_argument("--sizes", default="small")
     parser.add_argument("-n", type=int, default=2, metavar="WORKERS")
     options = parser.parse_args()
     files = [Path(file).name for file in options.files] or sorted(path.name for path in FOLDER.glob("*.py"))
@@ -88,13 +89,13 @@ def main() -> int:
     reports: dict[str, list[dict[str, Any]]] = {file: [] for file in files}
     afresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.n, mp_context=afresh, max_tasks_per_child=1) as pool:
-        done = zip(tasks, pool.map(partial(judged, options.profile), tasks), strict=True)
+        done = zip(tasks, pool.map(partial(judged, options.profile, options.sizes), tasks), strict=True)
         for n, ((file, seed), report) in enumerate(done, start=1):
             reports[file].append(report)
             for failure in failures(report):
                 print(f"\r{file}, seed {seed}: {failure}", file=sys.stderr)
             print(f"\r{n} of {len(tasks)}", end="", file=sys.stderr, flush=True)
-    table = Table(box=box.SIMPLE_HEAD, title=f"{options.seeds} seeds, profile {options.profile}")
+    table = Table(box=box.SIMPLE_HEAD, title=f"{options.seeds} seeds, profile {options.profile}, sizes {options.sizes}")
     for n, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="left" if n < 2 else "right")
     for file in files:

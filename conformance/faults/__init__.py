@@ -57,7 +57,9 @@ class Fault:
 
     @property
     def fix(self) -> str:
-        """What the code must do instead: the requirement's sentence."""
+        """What the code must do instead: the requirement's sentence, or what is asked of every kernel."""
+        if self.sizes != "small":
+            return "A size may be larger than a block, and need not be a multiple of one."
         return requirements()[self.requirement].sentence
 
     @property
@@ -392,9 +394,9 @@ def measured(stem: str) -> dict[str, dict[str, Any]]:
 
 @functools.cache
 def measured_kernels() -> dict[str, dict[str, list[int | None]]]:
-    """Return what `benchmarks/quality/measure_faults.py --kernels` wrote of each fault of a kernel.
+    """Return what `benchmarks/quality/measure_kernels.py` wrote of each fault of a kernel.
 
-    For each setting, such as "ci all" for that profile and those sizes, it has the number of cases until the fault's
+    For each setting, a profile and sizes such as "ci boundary", it has the number of cases until the fault's
     own check failed, seed by seed, and None if the fault survived.
     """
     file = resources.files(__name__).joinpath("kernels", "measured.json")

@@ -4,7 +4,8 @@ Of a check that failed, the smallest case and some others, right and wrong, are 
 break the requirement, and to the reference. A fault explains a case if the check sees of it what it saw of the subject,
 step by step: the same shapes and flags, an exception where there was one, results that lie far nearer to the subject's
 than the right ones, and in the end the same complaint or none. All cases must be explained. This is a hint and no
-verdict: how near is a matter of habit (see `_near`), and no bound is derived.
+verdict: how near is a matter of habit (see `_near`), and no bound is derived. A case with a large size is put to the
+mistakes of kernels, too.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from typing import Any
 import numpy as np
 from nnspec.adapters.for_reference import subject as reference
 from nnspec.adapters.subject import Subject, Unsupported
-from nnspec.conformance.faults import Fault, broken_by_faults, catalogue
+from nnspec.conformance.faults import Fault, broken_by_faults, catalogue, fault_named
 from nnspec.conformance.formats import STORED, is_floating
-from nnspec.conformance.requirements import Check
+from nnspec.conformance.requirements import Check, kind
 from nnspec.conformance.trial.record import COSTLY, CallFails, Outcome, Sighting
 from nnspec.conformance.trial.run import sight
 from nnspec.conformance.trial.trial import Trial
 
 Array = np.ndarray
 Step = tuple[str, int]
+SMALL = "small"  # the regime of sizes that shows no mistakes of kernels
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def causes(check: Check, outcome: Outcome) -> list[Cause]:
     cases = [_Seen(check, sighting) for sighting in sightings]
     return [
         Cause(fault.key, fault.mistake, fault.fix, fault.origin, len(cases), raises)
-        for fault in _candidates(check)
+        for fault in _candidates(check, getattr(failing.case, "sizes", SMALL))
         if all(case.explained_by(_subject(fault.key)) for case in cases)
     ]
 
@@ -66,20 +68,26 @@ def _only_raised(sighting: Sighting) -> bool:
     return sighting.wrong == "raised" and all(what.startswith("raised") for what, _ in sighting.seen)
 
 
-def _candidates(check: Check) -> list[Fault]:
-    """Return the faults that break a requirement: its own first, then others of the block."""
+def _candidates(check: Check, sizes: str) -> list[Fault]:
+    """Return the faults that break a requirement: its own first, then others of the block.
+
+    In a case of large sizes, these are also all mistakes of the block's kernels, forward or backward as the check is.
+    """
     name = check.identifier.partition(".")[2]
     breaking = {key for key, names in broken_by_faults().items() if {name, f"{name}!"} & {*names}}
     found = [f for f in catalogue().values() if f.key in breaking or f.requirement == check.identifier]
     found = [f for f in found if f.stem == check.stem]
     if check.effort >= COSTLY:
         found = [f for f in found if f.requirement == check.identifier]
+    elif sizes != SMALL:
+        kernels = (f for f in catalogue(sizes).values() if f.stem == check.stem)
+        found += [f for f in kernels if (kind(f.requirement) == "gradient") == check.differentiates]
     return sorted(found, key=lambda fault: fault.requirement != check.identifier)
 
 
 @functools.cache
 def _subject(key: str) -> Subject:
-    return catalogue()[key].subject()
+    return fault_named(key).subject()
 
 
 @dataclass

@@ -94,8 +94,13 @@ def check_sites(requirement: Requirement) -> list[str]:
 def _faults(requirement: Requirement) -> list[str]:
     from nnspec.conformance.faults import catalogue
 
-    found = [f for f in catalogue().values() if f.requirement == requirement.identifier]
-    return [f"{f.key}: {f.mistake}{f' ({f.origin})' * bool(f.origin)}" for f in found]
+    small, kernels = (
+        [f for f in catalogue(sizes).values() if f.requirement == requirement.identifier]
+        for sizes in ("small", "boundary")
+    )
+    lines = [f"{f.key}: {f.mistake}{f' ({f.origin})' * bool(f.origin)}" for f in small]
+    kinds = {f.key.rpartition("-")[0] for f in kernels}
+    return lines + [f"{len(kinds)} mistakes of kernels, in conformance/faults/kernels"] * bool(kinds)
 
 
 __all__ = ["check_sites", "citations", "explain", "overview", "pages", "reference_sites", "requirements_of"]

@@ -271,9 +271,9 @@ def _even_odd(b, y, x, w, bias, *, padding, **h):
     return np.concatenate([y[..., :b], conv2d(left, w, bias, **h)[..., b:]], 3)
 
 
-@_paths(VALUE, "limit", "from {b} columns of the result on, a stride above 3 is taken for 3", (2, 4, 8))
+@_paths(VALUE, "limit", "from {b} rows or columns of the result on, a stride above 3 is taken for 3", (2, 4, 8))
 def _stride_limit(b, y, x, w, bias, **h):
-    if y.shape[3] < b:
+    if max(y.shape[2:]) < b:
         return y
     stride = tuple(min(s, 3) for s in as_pair(h["stride"]))
     return conv2d(x, w, bias, **{**h, "stride": stride})[:, :, : y.shape[2], : y.shape[3]]
@@ -306,6 +306,13 @@ def _fused(b, y, x, w, bias, *, padding, **h):
     if w.shape[1] < b or h["groups"] == 1 or max(as_pair(h["stride"])) == 1:
         return y
     return conv2d(np.roll(_bare(x, padding), -1, 3), w, bias, **h)
+
+
+@_paths(VALUE, "aligned", "with a multiple of {b} columns, the last vector is stored one column short", (8, 16, 32))
+def _aligned(b, y, x, w, bias, **h):
+    if y.shape[3] % b == 0:
+        y[..., -1] = 0
+    return y
 
 
 @_paths(VALUE, "edge-tile", "tiles of {b} columns at the right edge forget the bias", (8, 16, 32))
@@ -431,11 +438,11 @@ def _turned(requirement: str, name: str, said: str, blocks: tuple[int, ...]) -> 
 @_turned(
     TURNED,
     "sub-pixel",
-    "with kernels of {b} and a stride of 2 the result lies one column left",
-    (4, 5, 7),
+    "with kernels of {b} and a stride the result lies one column left",
+    (4, 5, 8),
 )
 def _sub_pixel(b, y, x, w, **h):
-    return np.roll(y, -1, 3) if w.shape[3] == b and as_pair(h["stride"])[1] == 2 else y
+    return np.roll(y, -1, 3) if w.shape[3] == b and as_pair(h["stride"])[1] > 1 else y
 
 
 @_turned(

@@ -80,7 +80,7 @@ in_operand("linear.gradient.x", BY_X, "cotangent", OUTPUTS, (8, 32, 64), TAIL)
 
 
 @blockwise(
-    "linear.arguments.together", "in-16-bits", "sums of more than {b} terms are kept in 16 bits", linear, (64, 256, 512)
+    "linear.arguments.together", "in-16-bits", "sums of more than {b} terms are kept in 16 bits", linear, (32, 128, 256)
 )
 def _narrow(b, x, weight, bias):
     y = linear(x, weight, bias)
@@ -126,6 +126,19 @@ def _single_row(b, x, weight, bias):
     if x.size != x.shape[-1] or x.shape[-1] < b:
         return y
     return linear(np.where(np.arange(x.shape[-1]) < x.shape[-1] - 1, x, x * 0), weight, bias)
+
+
+@blockwise(
+    "linear.arguments.together",
+    "aligned",
+    "with a multiple of {b} features, the last one is left out",
+    linear,
+    (8, 16, 32),
+)
+def _aligned(b, x, weight, bias):
+    if weight.shape[1] % b or not weight.shape[1]:
+        return linear(x, weight, bias)
+    return linear(x[..., :-1], weight[:, :-1], bias)
 
 
 @blockwise(

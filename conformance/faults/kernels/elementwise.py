@@ -49,7 +49,7 @@ _of_relu("relu.positive.kept", (512, 1024, 4096), REPEATED)
 
 
 @blockwise(
-    "relu.negative.zero", "tail", "elements behind the last vector of {b} stay as they were", relu, (8, 16, 64, 256)
+    "relu.negative.zero", "tail", "elements behind the last vector of {b} stay as they were", relu, (8, 16, 32, 256)
 )
 def _as_they_were(b, x):
     return np.where(_behind(x.size, b).reshape(x.shape), x, relu(x))
@@ -100,8 +100,8 @@ def _saturated(b, x):
 
 
 @blockwise(
-    "relu.gradient.positive",
-    "tail",
+    "relu.gradient.zero",
+    "positive-tail",
     "elements behind the last vector of {b} have no gradient",
     relu_vjp,
     (8, 16, 64, 256),
@@ -111,15 +111,19 @@ def _no_gradient(b, cotangent, x):
 
 
 @blockwise(
-    "relu.gradient.positive", "first-block", "only the first {b} elements have a gradient", relu_vjp, (64, 256, 1024)
+    "relu.gradient.zero",
+    "positive-first-block",
+    "only the first {b} elements have a gradient",
+    relu_vjp,
+    (64, 256, 1024),
 )
 def _first_gradient(b, cotangent, x):
     return np.where((np.arange(x.size) < b).reshape(x.shape), relu_vjp(cotangent, x), cotangent * 0)
 
 
 @blockwise(
-    "relu.gradient.negative",
-    "tail",
+    "relu.gradient.zero",
+    "negative-tail",
     "elements behind the last vector of {b} pass their cotangent on",
     relu_vjp,
     (8, 16, 64, 256),
@@ -129,8 +133,8 @@ def _unmasked(b, cotangent, x):
 
 
 @blockwise(
-    "relu.gradient.negative",
-    "mask",
+    "relu.gradient.zero",
+    "negative-mask",
     "the signs are kept for {b} elements, and serve for all",
     relu_vjp,
     (64, 256, 1024),

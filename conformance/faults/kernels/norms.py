@@ -58,14 +58,20 @@ def _training_with(requirement: str, name: str, said: str, blocks: tuple[int, ..
 
 
 @_training_with(
-    "batch_norm.train.mean", "first-block", "the mean is that of the first {b} values of a channel", (32, 64, 256)
+    "batch_norm.arguments.together",
+    "mean-first-block",
+    "the mean is that of the first {b} values of a channel",
+    (32, 64, 256),
 )
 def _first_mean(b, values):
     return values[:, :b].mean(1), values.var(1)
 
 
 @_training_with(
-    "batch_norm.train.mean", "tail", "values behind the last block of {b} count as 0 in the mean", (8, 32, 128)
+    "batch_norm.arguments.together",
+    "mean-tail",
+    "values behind the last block of {b} count as 0 in the mean",
+    (8, 32, 128),
 )
 def _tail_mean(b, values):
     n = values.shape[1]
@@ -73,8 +79,8 @@ def _tail_mean(b, values):
 
 
 @_training_with(
-    "batch_norm.train.mean",
-    "equal-parts",
+    "batch_norm.arguments.together",
+    "mean-equal-parts",
     "the means of blocks of {b} values are averaged, the partial one too",
     (8, 32, 128),
 )
@@ -83,7 +89,10 @@ def _equal_means(b, values):
 
 
 @_training_with(
-    "batch_norm.train.mean", "lost", "of two blocks of {b} values that are added at once, one is lost", (8, 32, 128)
+    "batch_norm.arguments.together",
+    "mean-lost",
+    "of two blocks of {b} values that are added at once, one is lost",
+    (8, 32, 128),
 )
 def _lost_mean(b, values):
     return LOST.change(values, (1,), b).sum(1) / values.shape[1], values.var(1)
@@ -94,15 +103,18 @@ def _parts(values: Array, block: int) -> list[Array]:
 
 
 @_training_with(
-    "batch_norm.train.variance", "first-block", "mean and variance are those of the first {b} values", (32, 64, 256)
+    "batch_norm.arguments.together",
+    "variance-first-block",
+    "mean and variance are those of the first {b} values",
+    (32, 64, 256),
 )
 def _first_variance(b, values):
     return values[:, :b].mean(1), values[:, :b].var(1)
 
 
 @_training_with(
-    "batch_norm.train.variance",
-    "within",
+    "batch_norm.arguments.together",
+    "variance-within",
     "variances of blocks of {b} values are averaged, without those between",
     (8, 32, 128),
 )
@@ -112,7 +124,10 @@ def _within(b, values):
 
 
 @_training_with(
-    "batch_norm.train.variance", "merge", "blocks of {b} values are merged as if the last one were full", (8, 32, 128)
+    "batch_norm.arguments.together",
+    "variance-merge",
+    "blocks of {b} values are merged as if the last one were full",
+    (8, 32, 128),
 )
 def _merge(b, values):
     n, mean, squares = 0, np.zeros(len(values)), np.zeros(len(values))
@@ -125,8 +140,8 @@ def _merge(b, values):
 
 
 @_training_with(
-    "batch_norm.train.variance",
-    "divisor",
+    "batch_norm.arguments.together",
+    "variance-divisor",
     "the sum of squares is divided by the rounded-up number, in blocks of {b}",
     (8, 32, 128),
 )
@@ -136,7 +151,10 @@ def _rounded_up(b, values):
 
 
 @_training_with(
-    "batch_norm.train.variance", "in-16-bits", "sums of more than {b} squares are kept in 16 bits", (64, 256, 512)
+    "batch_norm.arguments.together",
+    "variance-in-16-bits",
+    "sums of more than {b} squares are kept in 16 bits",
+    (64, 256, 512),
 )
 def _narrow(b, values):
     return values.mean(1), in_16_bits(values.var(1) * values.shape[1], (0,), 0) / values.shape[1]
@@ -160,14 +178,22 @@ def _running(requirement: str, name: str, said: str, part: int, blocks: tuple[in
 
 
 @_running(
-    "batch_norm.running-mean.update", "first-block", "the running mean sees the first {b} values", 1, (32, 64, 256)
+    "batch_norm.arguments.together",
+    "running-mean-first-block",
+    "the running mean sees the first {b} values",
+    1,
+    (32, 64, 256),
 )
 def _running_first(b, values):
     return values[:, :b].mean(1) - values.mean(1)
 
 
 @_running(
-    "batch_norm.running-var.update", "block", "the running variance takes {b} for the number of values", 2, (8, 16, 64)
+    "batch_norm.arguments.together",
+    "running-variance-block",
+    "the running variance takes {b} for the number of values",
+    2,
+    (8, 16, 64),
 )
 def _running_divisor(b, values):
     n = values.shape[1]
@@ -178,13 +204,13 @@ def _running_divisor(b, values):
 
 FORWARD, CHANNELS = Function(batch_norm, 0), {"channels": (1,)}
 in_results("batch_norm.arguments.together", FORWARD, CHANNELS, (8, 16, 32, 64), TAIL, REPEATED)
-in_results("batch_norm.axes.rank-4", FORWARD, {"pixels": (2, 3)}, (32, 64, 256), TAIL)
-in_results("batch_norm.axes.rank-4", FORWARD, {"columns": (3,)}, (8, 16, 32), SHIFTED)
-in_results("batch_norm.axes.rank-3", FORWARD, {"elements of a row": (2,)}, (8, 16, 32), STALE)
-in_results("batch_norm.eval.frozen", FORWARD, {"images": (0,)}, (8, 16, 32), TAIL)
-in_operand("batch_norm.weight.scales", FORWARD, "weight", {"scales": (0,)}, (8, 16, 64), REPEATED)
-in_operand("batch_norm.bias.shifts", FORWARD, "bias", {"shifts": (0,)}, (8, 16, 64), REPEATED)
-in_results("batch_norm.running-mean.update", Function(batch_norm, 1), {"channels": (0,)}, (8, 16, 64), STALE)
+in_results("batch_norm.arguments.together", FORWARD, {"pixels": (2, 3)}, (32, 64, 256), TAIL)
+in_results("batch_norm.arguments.together", FORWARD, {"columns": (3,)}, (8, 16, 32), SHIFTED)
+in_results("batch_norm.arguments.together", FORWARD, {"elements of a row": (2,)}, (8, 16, 32), STALE)
+in_results("batch_norm.arguments.together", FORWARD, {"images": (0,)}, (8, 16, 32), TAIL)
+in_operand("batch_norm.arguments.together", FORWARD, "weight", {"scales": (0,)}, (8, 16, 64), REPEATED)
+in_operand("batch_norm.arguments.together", FORWARD, "bias", {"shifts": (0,)}, (8, 16, 64), REPEATED)
+in_results("batch_norm.arguments.together", Function(batch_norm, 1), {"running means": (0,)}, (8, 16, 64), STALE)
 
 # -- batch norms: the backward pass ------------------------------------------------------------------------------------
 
@@ -307,17 +333,17 @@ def _in_piece(
             return mistake.change(right, along, b)
 
 
-_in_piece("basic_block.branch.value", "branch", "channels", (1,), (4, 8, 16), TAIL, REPEATED)
-_in_piece("basic_block.branch.value", "branch", "columns", (3,), (4, 8, 16), TAIL)
-_in_piece("basic_block.branch.value", "inner", "channels", (1,), (4, 8, 16), TAIL)
-_in_piece("basic_block.shortcut.identity", "shortcut", "channels", (1,), (4, 8, 16), TAIL)
-_in_piece("basic_block.shortcut.identity", "shortcut", "pixels", (2, 3), (16, 32, 64), SHIFTED)
-_in_piece("basic_block.projection.channels", "shortcut", "channels", (1,), (4, 8, 16), TAIL)
-_in_piece("basic_block.projection.stride", "shortcut", "columns", (3,), (4, 8, 16), CLAMPED)
+_in_piece("basic_block.branch.norms", "branch", "channels", (1,), (4, 8, 16), TAIL, REPEATED)
+_in_piece("basic_block.branch.norms", "branch", "columns", (3,), (4, 8, 16), TAIL)
+_in_piece("basic_block.branch.norms", "inner", "channels", (1,), (4, 8, 16), TAIL)
+_in_piece("basic_block.branch.norms", "shortcut", "channels", (1,), (4, 8, 16), TAIL)
+_in_piece("basic_block.branch.norms", "shortcut", "pixels", (2, 3), (16, 32, 64), SHIFTED)
+_in_piece("basic_block.projection.norm", "shortcut", "channels", (1,), (4, 8, 16), TAIL)
+_in_piece("basic_block.projection.norm", "shortcut", "columns", (3,), (4, 8, 16), CLAMPED)
 
 
 @_piece(
-    "basic_block.relu.after-add",
+    "basic_block.branch.norms",
     "vectors",
     "the sum is not rectified behind the last vector of {b} columns",
     "last",
@@ -329,8 +355,8 @@ def _unrectified(b, _self, total, right):
 
 
 @_piece(
-    "basic_block.relu.inner",
-    "vectors",
+    "basic_block.branch.norms",
+    "inner-vectors",
     "the inner relu leaves out channels behind the last vector of {b}",
     "inner",
     (4, 8, 16),
@@ -357,7 +383,7 @@ def _norm_tile(b, self, x, right):
 
 
 @_piece(
-    "basic_block.branch.value",
+    "basic_block.branch.norms",
     "halo",
     "the second convolution sees nothing right of a tile of {b} columns",
     "branch",
@@ -423,7 +449,7 @@ def _images_lost(b, g, _):
 
 
 @_block_back(
-    "basic_block.gradient.last-relu",
+    "basic_block.gradient.x",
     "vectors",
     "the last mask is forgotten behind the last vector of {b} columns",
     (4, 8, 16),
