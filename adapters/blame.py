@@ -106,7 +106,8 @@ def _is_own(error: BaseException, adapter: Any) -> bool:
     """Return whether an adapter made the mistake: it converted an array, or a line of its own raised."""
     if getattr(error, "nnspec_own", False):
         return True
-    functions, libraries = _functions(type(adapter)), {"numpy", *getattr(adapter, "packages", ())}
+    made_of: Any = type(adapter)
+    functions, libraries = _functions(made_of), {"numpy", *getattr(adapter, "packages", ())}
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     methods = [functions.get(frame.f_code) for frame in frames]
     if "to_native" in methods:

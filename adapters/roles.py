@@ -127,6 +127,7 @@ class Probe:
         is_1d = made is subject.classes.get("BatchNorm1d") and made is not subject.classes.get("BatchNorm2d")
         fixed = getattr(made, "nnspec_fixed", {})  # of the class of a problem
         of_domain = (call for call in subject.typical.get(stem, ()) if all(call[0].get(key) for key in page))
+        call: Any
         call, arguments = next(of_domain, ({}, SIGNATURES[stem].arguments))
         x_shape, shapes = (call["x"], {k: call[k] for k in page}) if call else _shapes(stem, page, is_1d, fixed)
         # positive, so that no relu ends in zeros; and of about 1 after every layer, so that nothing overflows

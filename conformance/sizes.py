@@ -123,6 +123,6 @@ def regimes(asked: str, profile: str) -> tuple[str, ...]:
 def arguments(**given: int | tuple[int, int]) -> Plan:
     """Return the plan that has these arguments, each a pair or a number for both axes, and every other neutral."""
     neutral = {"kernel": 1, "stride": 1, "padding": 0, "dilation": 1}
-    pairs = ((n, (v, v) if isinstance(v, int) else v) for n, v in {**neutral, **given}.items() if n in neutral)
-    sizes = {f"{name}{axis}": value for name, pair in pairs for axis, value in enumerate(pair)}
-    return sizes | {f"{name}0": value for name, value in given.items() if name not in neutral}  # type: ignore[dict-item]
+    both = {name: (value, value) if isinstance(value, int) else value for name, value in {**neutral, **given}.items()}
+    sizes = {f"{name}{axis}": value for name in neutral for axis, value in enumerate(both[name])}
+    return sizes | {f"{name}0": both[name][0] for name in given if name not in neutral}

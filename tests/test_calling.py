@@ -289,7 +289,7 @@ def test_an_object_is_judged_as_the_block_that_is_named():
         (["mine.py", "--as", "relu"], "--as relu: say which name it is about, as in mine.py:MyName"),
         (["mine.py:Transformer"], "there is no page for Transformer; the blocks are einsum, linear"),
         (["mine.py"], "there is no page for Transformer; the blocks are einsum, linear"),
-        (["no_such_package.layers"], "expected numpy, reference, jax"),
+        (["no_such_package.layers"], "expected numpy, reference, cupy, jax"),
         (["json.nothing:relu"], "json.nothing: there is no module 'json.nothing'"),
     ],
 )

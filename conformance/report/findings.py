@@ -156,7 +156,7 @@ def _elsewhere(block: str, name: str, i: str, often: float) -> float:
 
 
 @functools.cache
-def _of_name() -> Mapping[str, list[tuple[str, Collection[str]]]]:
+def _of_name() -> Mapping[str, list[tuple[str, list[str]]]]:
     """Return the faults in requirements of each name: their blocks, and what each of them breaks."""
     found = defaultdict(list)
     for key, broken in broken_by_faults().items():
