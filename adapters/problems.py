@@ -116,7 +116,7 @@ def _read(title: str, cls: type, names: Mapping[str, Any], adapter: Adapter) -> 
     if len(inputs) != 1:
         raise SubjectError(f"{title}: get_inputs gives {len(inputs)} arrays; a block as a class takes one, x")
     given = of_user("get_init_inputs", names.get("get_init_inputs", list))
-    positional: Sequence[Any]
+    positional: Any
     positional, keywords = ((), given) if isinstance(given, Mapping) else (given, {})
     if len(positional) == 2 and isinstance(positional[0], list | tuple) and isinstance(positional[1], Mapping):
         positional, keywords = positional
