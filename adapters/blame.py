@@ -106,8 +106,7 @@ def _is_own(error: BaseException, adapter: Any) -> bool:
     """Return whether an adapter made the mistake: it converted an array, or a line of its own raised."""
     if getattr(error, "nnspec_own", False):
         return True
-    made_of: Any = type(adapter)
-    functions, libraries = _functions(made_of), {"numpy", *getattr(adapter, "packages", ())}
+    functions, libraries = _functions(type(adapter)), {"numpy", *getattr(adapter, "packages", ())}
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     methods = [functions.get(frame.f_code) for frame in frames]
     if "to_native" in methods:
@@ -127,7 +126,6 @@ def _is_own(error: BaseException, adapter: Any) -> bool:
     return isinstance(error, OWN_MISTAKES)
 
 
-@functools.cache
 def _functions(adapter: type) -> dict[CodeType, str]:
     """Return the functions that an adapter's class consists of, with what it inherits."""
     methods = (item for cls in reversed(adapter.__mro__) for item in vars(cls).items())

@@ -70,7 +70,9 @@ def outcome(function, dtype, identifier="linear.output.value", seed=0, **declare
         return function(x, weight, bias)
 
     subject = replace(reference(), name="a way to compute", functions={"linear": linear}, classes={}, **declared)
-    return Trial(subject, "function", dtype, "quick", seed).run(CHECKS[identifier])
+    return Trial(subject, "function", dtype, "ci" if function is before_the_bias else "quick", seed).run(
+        CHECKS[identifier]
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))

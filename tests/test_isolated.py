@@ -83,7 +83,7 @@ def relu(x):
     return y
 """,
     "returns a view of a recycled buffer": """
-MEMORY = np.zeros(100_000)
+MEMORY = np.zeros(1_000_000)
 
 def relu(x):
     view = MEMORY.view(x.dtype)[: x.size].reshape(x.shape)

@@ -64,6 +64,15 @@ Change = Callable[[Draw, Array], Array]
 Breakage = Callable[[Draw, Case, frozenset[str]], Case]
 
 
+def with_a_window(case: Case) -> Case:
+    """The same case with an image that a whole window fits into, so that any stride is legal. Its rows repeat."""
+    x = case["x"]
+    arguments = (as_pair(case.arguments.get(name, 1)) for name in ("kernel_size", "padding", "dilation"))
+    for axis, k, p, d in zip((-2, -1), *arguments, strict=True):
+        x = x.take(range(max(x.shape[axis], d * (k - 1) + 1 - 2 * p)), axis, mode="wrap")
+    return case.but(x=x)
+
+
 @composite
 def pools(
     draw,

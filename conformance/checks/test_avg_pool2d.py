@@ -27,6 +27,7 @@ from nnspec.conformance.checks.pools import (
     rank,
     too_large_a_window,
     too_much_padding,
+    with_a_window,
     with_default_stride,
 )
 from nnspec.conformance.drawing import Decision, composite, reaches
@@ -100,7 +101,7 @@ def _strides_by(subject: Trial, case: Case, stride: Any) -> None:
     channels=(1, 2, 3, 5),
     needs=("stride", "default of stride"),
     spread=True,
-    alternatives={"1": lambda subject, case: _strides_by(subject, case, 1)},
+    alternatives={"1": lambda subject, case: _strides_by(subject, with_a_window(case), 1)},
 )
 def test_stride_default(subject: Trial, case: Case) -> None:
     """Without a stride, that of the kernel's size."""
