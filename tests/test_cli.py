@@ -442,7 +442,7 @@ def test_list_needs_no_framework_and_no_test_machinery(desk):
     done = desk.run(desk.write("program.py", program))
     assert done.code == 0, done.err
     assert "conv2d(), Conv2d" in done.out
-    assert len(done.out.splitlines()) == 15
+    assert len(done.out.splitlines()) == 16
 
 
 def test_list_shows_the_requirements_of_a_block(desk):

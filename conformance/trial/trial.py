@@ -80,13 +80,16 @@ class Trial:
         """Call the block; all results. `as_is` hands over the arrays themselves, with the layout that they have."""
         handed = _handed(case, as_is)
         if self.form == "function":
-            return self._called(CallFunction(*handed))
-        module = self.do(Build(*handed)) if self.module is None else self.module
-        return self._called(CallModule(*handed, module, SIGNATURES[case.stem].results[1:]))
+            results = self._called(CallFunction(*handed))
+        else:
+            module = self.do(Build(*handed)) if self.module is None else self.module
+            results = self._called(CallModule(*handed, module, SIGNATURES[case.stem].results[1:]))
+        if self.form == "function" or self.module is None:  # else the case cannot build the module again
+            self.canary.returned(self.form, handed[0])
+        return results
 
     def _called(self, call: Call) -> tuple[np.ndarray, ...]:
         results: tuple[np.ndarray, ...] = self.do(call)
-        self.canary.returned(self.form, call.case)
         self.seen.append(("result", tuple(np.array(result) for result in results)))
         return results
 
