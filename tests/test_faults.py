@@ -37,6 +37,10 @@ def failure_of(subject, check):
             outcome = Trial(subject, form, dtype).run(check)
             if outcome.verdict == "fail":
                 return form, dtype, outcome.failure
+    for form in forms(subject, check) if check.narrow else ():
+        outcome = Trial(subject, form, "float16", "ci").run(check)
+        if outcome.verdict == "fail":
+            return form, "float16", outcome.failure
     return None
 
 

@@ -54,10 +54,11 @@ def broken_by(key: str) -> list[str]:
 
 
 def outcome_of(key: str, identifier: str, own: str) -> Outcome | None:
-    """Return the outcome of a check: of the fault's own in both dtypes, of others in float32."""
+    """Return the outcome of a check: of its own in all dtypes up to one that fails; of others in float32."""
     subject, check, outcome = catalogue()[key].subject(), CHECKS[identifier], None
     if identifier == own:
-        return power.judge(subject, check, "quick", 0)
+        found = power.judge(subject, check, "quick", 0)
+        return found if (found and found.failure) or not check.narrow else power.judge(subject, check, "ci", 0)
     for form in forms(subject, check):
         outcome = Trial(subject, form, "float32", "quick", 0).run(check)
         if outcome.verdict == "fail":
