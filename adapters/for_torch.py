@@ -31,7 +31,6 @@ class Torch(Objects):
     strided = True
     preamble = 'import torch\nfrom torch import nn\n\ndevice = "cpu"'
     on_device = "device = {device!r}\ntorch.set_default_device(device)"
-
     device = "cpu"  # where tensors and modules are made
     fills = True  # whether torch.utils.deterministic.fill_uninitialized_memory has an effect
 
@@ -54,11 +53,7 @@ class Torch(Objects):
         """
         if min(array.strides, default=0) < 0 or not array.flags.writeable:
             array = array.copy()
-        whole = array
-        while isinstance(whole.base, np.ndarray):
-            whole = whole.base
-        if whole is not array and (whole.dtype != array.dtype or not whole.flags.c_contiguous):
-            whole = array
+        whole = _viewed(array)
         if whole.dtype.kind == "V":  # bfloat16, which NumPy itself does not know; to ask for its name takes longer
             tensor = torch.from_numpy(whole.view(np.uint16)).view(torch.bfloat16)
         else:
@@ -75,17 +70,12 @@ class Torch(Objects):
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"returned {type(value).__name__}, expected a torch.Tensor")
         value = value.detach().cpu()
-        if value.dtype == torch.bfloat16:
-            return value.view(torch.uint16).numpy().view("bfloat16")
-        return value.numpy()
+        half = value.dtype == torch.bfloat16  # which NumPy itself does not know
+        return value.view(torch.uint16).numpy().view("bfloat16") if half else value.numpy()
 
     def sketched(self, function: Callable[[], Any]) -> list[tuple[tuple[int, ...], str]]:
         """Return the shape and the dtype of each tensor that a function returns; no memory is taken for most."""
-        try:
-            with torch.device("meta"):
-                tensors = function()
-        except Exception:  # it does what needs values
-            tensors = function()
+        tensors = _made_on_meta(function)
         if other := next((value for value in tensors if not isinstance(value, torch.Tensor)), None):
             raise TypeError(f"returned {type(other).__name__}, expected a torch.Tensor")
         return [(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for tensor in tensors]
@@ -112,34 +102,15 @@ class Torch(Objects):
         self, stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]
     ) -> str | None:
         """Name the defect that forbids a call: torch 2.13, in which oneDNN reads from address 0 and aborts."""
-        if stem != "conv2d":
-            return None
-        x, weight, bias = (arrays.get(name) for name in ("x", "weight", "bias"))
-        if x is None or weight is None or torch.device(self.device).type != "cpu":
-            return None
-        if _is_packed(x) and _is_packed(weight):
-            return None
-        if bias is None and x.itemsize > 2:
-            return None
-        given = [arguments.get(name, neutral) for name, neutral in (("stride", 1), ("padding", 0), ("dilation", 1))]
-        if any(isinstance(value, str) or np.size(value) > 2 for value in given):  # no padding here, or refused
-            return None
-        stride, padding, dilation = (np.broadcast_to(value, 2)[1] for value in given)
-        columns, kernel_columns = x.shape[-1], weight.shape[-1]
-        if kernel_columns != 1 or dilation < 2:
-            return None
-        windows = np.arange(-padding, columns + padding, stride)
-        if np.any((windows >= 0) & (windows < columns)):
+        if stem != "conv2d" or torch.device(self.device).type != "cpu" or not _aborts(arrays, arguments):
             return None
         where = "channels last, a kernel one column wide, dilated, all of its windows in the padding"
         return f"torch {torch.__version__}: oneDNN ends the process ({where})"
 
     def stream(self) -> AbstractContextManager[Any]:
         """Return a CUDA stream of its own, on such a device."""
-        if torch.device(self.device).type != "cuda":
-            return nullcontext()
-        stream: AbstractContextManager[Any] = torch.cuda.stream(torch.cuda.Stream(self.device))
-        return stream
+        on_cuda = torch.device(self.device).type == "cuda"
+        return torch.cuda.stream(torch.cuda.Stream(self.device)) if on_cuda else nullcontext()
 
     # -- memory --------------------------------------------------------------------------------------------------------
 
@@ -262,6 +233,36 @@ def recipe(name: str) -> str:
 
 def _composed() -> types.ModuleType:
     return importlib.import_module("nnspec.adapters.torch_blocks")
+
+
+def _made_on_meta(function: Callable[[], Any]) -> Any:
+    try:
+        with torch.device("meta"):
+            return function()
+    except Exception:  # it does what needs values
+        return function()
+
+
+def _viewed(array: np.ndarray) -> np.ndarray:
+    """Return the contiguous array of the same dtype that an array is a view of, or the array itself."""
+    whole = array
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    return whole if whole.dtype == array.dtype and whole.flags.c_contiguous else array
+
+
+def _aborts(arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]) -> bool:
+    """Return whether oneDNN reads from address 0 in a convolution."""
+    x, weight, bias = (arrays.get(name) for name in ("x", "weight", "bias"))
+    if x is None or weight is None or (_is_packed(x) and _is_packed(weight)) or (bias is None and x.itemsize > 2):
+        return False
+    given = [arguments.get(name, neutral) for name, neutral in (("stride", 1), ("padding", 0), ("dilation", 1))]
+    if any(isinstance(value, str) or np.size(value) > 2 for value in given):  # no padding here, or refused
+        return False
+    stride, padding, dilation = (np.broadcast_to(value, 2)[1] for value in given)
+    columns, kernel_columns = x.shape[-1], weight.shape[-1]
+    windows = np.arange(-padding, columns + padding, stride)
+    return bool(kernel_columns == 1 and dilation >= 2 and not np.any((windows >= 0) & (windows < columns)))
 
 
 def _is_packed(a: np.ndarray) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    from nnspec.adapters.names import adapters
     from nnspec.conformance.sizes import REGIMES
 
     top = argparse.ArgumentParser(
@@ -17,36 +16,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="store_true", help="print the version and stop")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
 
-    check = commands.add_parser(
-        "check", help="judge an implementation", description="Judge an implementation. A file that is given is run."
-    )
-    check.add_argument(
-        "subject",
-        nargs="?",
-        help=f"{', '.join(adapters())}, a file (my_layers.py) or a module that can be imported (my_package.layers), "
-        "or one name in it (my_layers.py:Conv2d), or a directory of kernels",
-    )
-    check.add_argument(
-        "--as",
-        dest="role",
-        metavar="BLOCK",
-        help="judge that one name as this block, whatever it is called (my_layers.py:MyConv --as conv2d), or as "
-        "several in a row (kernels.py:fused --as 'conv2d | relu'); of a kernel benchmark's file, the class ModelNew",
-    )
-    check.add_argument(
-        "--process",
-        metavar="COMMAND",
-        help="in place of a subject: judge a program in any language, which answers requests over standard input and "
-        "output as spec/protocol.md says ('./my_conv --threads 2')",
-    )
-    check.add_argument(
-        "--isolate",
-        action="store_true",
-        help="run the subject in a process that never holds the reference, an expected value or a case to come; blocks "
-        "that have a function are judged, a class as a function of its parameters",
-    )
-    add_options_of_judging(check)
-
+    _add_check(commands)
     matrix = commands.add_parser(
         "matrix",
         help="judge several implementations, and write one table",
@@ -80,6 +50,41 @@ def parser() -> argparse.ArgumentParser:
         "--page", metavar="PATH", help="write the table into this page, between <!-- score --> and <!-- /score -->"
     )
     return top
+
+
+def _add_check(commands: Any) -> None:
+    """Add the command that judges one implementation."""
+    from nnspec.adapters.names import adapters
+
+    check = commands.add_parser(
+        "check", help="judge an implementation", description="Judge an implementation. A file that is given is run."
+    )
+    check.add_argument(
+        "subject",
+        nargs="?",
+        help=f"{', '.join(adapters())}, a file (my_layers.py) or a module that can be imported (my_package.layers), "
+        "or one name in it (my_layers.py:Conv2d), or a directory of kernels",
+    )
+    check.add_argument(
+        "--as",
+        dest="role",
+        metavar="BLOCK",
+        help="judge that one name as this block, whatever it is called (my_layers.py:MyConv --as conv2d), or as "
+        "several in a row (kernels.py:fused --as 'conv2d | relu'); of a kernel benchmark's file, the class ModelNew",
+    )
+    check.add_argument(
+        "--process",
+        metavar="COMMAND",
+        help="in place of a subject: judge a program in any language, which answers requests over standard input and "
+        "output as spec/protocol.md says ('./my_conv --threads 2')",
+    )
+    check.add_argument(
+        "--isolate",
+        action="store_true",
+        help="run the subject in a process that never holds the reference, an expected value or a case to come; blocks "
+        "that have a function are judged, a class as a function of its parameters",
+    )
+    add_options_of_judging(check)
 
 
 def _add_vectors(commands: Any) -> None:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -331,6 +331,23 @@ def _go_on(state: _State) -> None:
         os._exit(1)
 
 
+def _tell(identifier: str, outcome: Any, entry: Mapping[str, Any]) -> None:
+    """Raise what pytest understands, unless the check has passed."""
+    if entry["verdict"] in ("waived", "differs by design"):
+        pytest.xfail(f"{identifier}: {entry['reason']}")
+    if outcome.verdict == "pass" and entry["verdict"] == "fail":
+        pytest.fail(f"{identifier}: {entry['reason']}", pytrace=False)
+    if outcome.failure is not None:
+        text = f"{identifier}: {entry['sentence']}\n  {entry['reason']}\n  {entry['failure']['case']['call']}"
+        if entry["level"] != "must":  # worth knowing, and no reason to fail
+            pytest.xfail(f"{entry['level']}: {text}")
+        pytest.fail(text, pytrace=False)
+    if outcome.verdict != "pass":
+        pytest.skip(f"{outcome.verdict}: {entry['reason']}")
+    if (other := entry.get("elsewhere")) and other["verdict"] == "fail" and other["level"] == "must":
+        pytest.fail(f"{other['requirement']}: {other['sentence']}\n  {other['reason']}", pytrace=False)
+
+
 @pytest.fixture
 def trial(request: pytest.FixtureRequest) -> Any:
     """Runs a check against the subject, keeps the record for the report, and raises what pytest understands."""
@@ -380,19 +397,7 @@ def trial(request: pytest.FixtureRequest) -> Any:
             entry["elsewhere"] = recorded(*outcome.elsewhere) | {"found_by": check.identifier}
         if differs:
             entry["unsteady"] = legible(differs)
-        if entry["verdict"] in ("waived", "differs by design"):
-            pytest.xfail(f"{check.identifier}: {entry['reason']}")
-        if outcome.verdict == "pass" and entry["verdict"] == "fail":
-            pytest.fail(f"{check.identifier}: {entry['reason']}", pytrace=False)
-        if outcome.failure is not None:
-            text = f"{check.identifier}: {entry['sentence']}\n  {entry['reason']}\n  {entry['failure']['case']['call']}"
-            if entry["level"] != "must":  # worth knowing, and no reason to fail
-                pytest.xfail(f"{entry['level']}: {text}")
-            pytest.fail(text, pytrace=False)
-        if outcome.verdict != "pass":
-            pytest.skip(f"{outcome.verdict}: {entry['reason']}")
-        if (other := entry.get("elsewhere")) and other["verdict"] == "fail" and other["level"] == "must":
-            pytest.fail(f"{other['requirement']}: {other['sentence']}\n  {other['reason']}", pytrace=False)
+        _tell(check.identifier, outcome, entry)
 
     return run
 

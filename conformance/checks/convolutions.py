@@ -96,6 +96,9 @@ def starts_uniform(terms: Callable[[tuple[int, ...]], int]) -> Law:
     return begins_with_uniform_draws
 
 
+TOGETHER: dict[str, Any] = {"wide": True, "spread": True, "sweeps": True, "narrow": True}  # to vary all arguments
+
+
 # -- cases -------------------------------------------------------------------------------------------------------------
 
 

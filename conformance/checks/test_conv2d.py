@@ -14,6 +14,7 @@ from nnspec.conformance.case import Case, as_pair
 from nnspec.conformance.checks import alternatives, domains, laws, laws_of_gradients, laws_of_memory, laws_of_state
 from nnspec.conformance.checks.cases import altered, data, leaving_out, specials, wholes, with_cotangent
 from nnspec.conformance.checks.convolutions import (
+    TOGETHER,
     channels,
     differing_in_one,
     gradients_by,
@@ -278,10 +279,7 @@ test_arguments_together = law(
     "conv2d.arguments.together",
     laws.equals_reference,
     "All arguments at once, each with its own value for rows and for columns.",
-    wide=True,
-    spread=True,
-    sweeps=True,
-    narrow=True,
+    **TOGETHER,
 )
 test_arguments_defaults = law(
     "conv2d.arguments.defaults",

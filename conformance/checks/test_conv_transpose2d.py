@@ -24,6 +24,7 @@ from nnspec.conformance.checks.cases import (
     with_cotangent,
 )
 from nnspec.conformance.checks.convolutions import (
+    TOGETHER,
     channels,
     differing_in_one,
     gradients_by,
@@ -296,10 +297,7 @@ test_arguments_together = law(
     "conv_transpose2d.arguments.together",
     laws.equals_reference,
     "All arguments at once, each with its own value for rows and for columns.",
-    wide=True,
-    spread=True,
-    sweeps=True,
-    narrow=True,
+    **TOGETHER,
 )
 test_arguments_defaults = law(
     "conv_transpose2d.arguments.defaults",

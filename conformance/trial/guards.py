@@ -99,7 +99,7 @@ def dirtied(trial: Trial, like: list[Array], value: float) -> Iterator[None]:
     need_dirt(trial)
     dtype = like[0].dtype
     sizes = {(n * a.nbytes + more) // dtype.itemsize for a in like for n in (1, 2) for more in LARGER}
-    with warnings.catch_warnings():  # of torch, that not every algorithm is deterministic
+    with warnings.catch_warnings():  # such as that not every algorithm is deterministic
         warnings.simplefilter("ignore")
         end = trial.do(Dirty(dtype, tuple(sorted(sizes - {0})), value))
         try:

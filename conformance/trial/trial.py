@@ -80,10 +80,11 @@ class Trial:
         """Call the block; all results. `as_is` hands over the arrays themselves, with the layout that they have."""
         handed = _handed(case, as_is)
         if self.form == "function":
-            results = self._called(CallFunction(*handed))
+            call: Call = CallFunction(*handed)
         else:
             module = self.do(Build(*handed)) if self.module is None else self.module
-            results = self._called(CallModule(*handed, module, SIGNATURES[case.stem].results[1:]))
+            call = CallModule(*handed, module, SIGNATURES[case.stem].results[1:])
+        results = self._called(call)
         if self.form == "function" or self.module is None:  # else the case cannot build the module again
             self.canary.returned(self.form, handed[0])
         return results
@@ -97,7 +98,7 @@ class Trial:
         self, case: Case, *, wanted: tuple[str, ...] | None = None, as_is: bool = False
     ) -> dict[str, np.ndarray]:
         """Operand -> the gradient for it, for the cotangents among the case's arrays. `as_is` as in `results`."""
-        handed = _handed(self._with_cotangent(case), as_is)
+        handed = _handed(_in_result_dtype(case, self.subject.result_dtype), as_is)
         if self.form == "function":
             step: Derivatives = DifferentiateFunction(*handed, wanted)
         else:
@@ -113,18 +114,13 @@ class Trial:
 
     def second(self, case: Case) -> dict[str, np.ndarray]:
         """A function's second derivatives, for the tangent, and perhaps the cotangent, among the case's arrays."""
-        found: dict[str, np.ndarray] = self.do(DifferentiateTwice(*_handed(self._with_cotangent(case))))
+        handed = _handed(_in_result_dtype(case, self.subject.result_dtype))
+        found: dict[str, np.ndarray] = self.do(DifferentiateTwice(*handed))
         self.seen.append(("second derivative", found))
         return found
 
-    def _with_cotangent(self, case: Case) -> Case:
-        """Return the case with the cotangent of its first result in the dtype that the subject declares for results."""
-        if not self.subject.result_dtype or case.arrays.get(COTANGENT) is None:
-            return case
-        return case.but(**{COTANGENT: case[COTANGENT].astype(self.subject.result_dtype)})
-
     def beyond(self) -> Trial:
-        """This trial, in which calls outside the domain that the subject declares are made too."""
+        """This trial, which also makes calls outside the domain that the subject declares."""
         return replace(self, everywhere=True)
 
     def excludes(self, case: Case) -> str | None:
@@ -186,10 +182,7 @@ class Trial:
         return state
 
     def entries(self, stem: str, module: Any, page: Iterable[str], *, saved: bool = False) -> dict[str, np.ndarray]:
-        """Key -> copy, of what a module has in the roles of the page's keys, and of what else it saves.
-
-        `saved` leaves out what is in a role and not saved.
-        """
+        """Key -> copy, of what has a role of the page's keys, unless it must be `saved`, and of what else is saved."""
         state: dict[str, np.ndarray] = self.do(ReadState(Case(stem, {}), module, tuple(page), saved))
         self.seen.append(("state", state))
         return state
@@ -244,9 +237,8 @@ class Trial:
             if mismatch.raised is None:
                 raise
             return
-        shapes = ", ".join(str(r.shape) for r in results)
-        message = f"accepted, and returned shape {shapes}; expected an exception"
-        raise Mismatch(message, results[0], holds="result is None")
+        told = f"accepted, and returned shape {', '.join(str(r.shape) for r in results)}; expected an exception"
+        raise Mismatch(told, results[0], holds="result is None")
 
     def run(self, check: Check, *, simplify: bool = True) -> Outcome:
         """Run a check: see `nnspec.conformance.trial.run`."""
@@ -364,6 +356,13 @@ class Built:
         given = given if known else {key: np.array(value) for key, value in given.items()}
         self.trial.do(Load(self.case, self.native, self.page, given))
         return self
+
+
+def _in_result_dtype(case: Case, dtype: str) -> Case:
+    """Return the case with the cotangent of its first result in the dtype that a subject declares for results."""
+    if not dtype or case.arrays.get(COTANGENT) is None:
+        return case
+    return case.but(**{COTANGENT: case[COTANGENT].astype(dtype)})
 
 
 def _handed(case: Case, as_is: bool = False) -> tuple[Case, Case | None]:
