@@ -11,7 +11,7 @@ code=0
 judge() { # the name of a program, and the command that builds it
     local name=$1
     shift
-    command -v "$1" >/dev/null || { echo "$name: there is no $1"; return; }
+    "$1" --version >/dev/null 2>&1 || { echo "$name: there is no $1"; return; }
     "$@"
     nnspec check --process "./$name" --block conv2d --profile ci --sizes boundary --out "report-$name" || code=1
 }
