@@ -129,7 +129,7 @@ class Adapter(Derivatives):
     def known_defect(
         self, stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]
     ) -> str | None:
-        """Name the framework's defect that makes this call end the process, so that it is not made; None for others."""
+        """Name the defect that makes a call end the process or read foreign memory: it is not made. None for others."""
         raise NotImplementedError
 
     # -- derivatives: nnspec derives the selection of operands, the vjp of a vjp and the jvp of a jvp ------------------

@@ -101,11 +101,9 @@ class Torch(Objects):
     def known_defect(
         self, stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]
     ) -> str | None:
-        """Name the defect that forbids a call: torch 2.13, in which oneDNN reads from address 0 and aborts."""
-        if stem != "conv2d" or torch.device(self.device).type != "cpu" or not _aborts(arrays, arguments):
-            return None
-        where = "channels last, a kernel one column wide, dilated, all of its windows in the padding"
-        return f"torch {torch.__version__}: oneDNN ends the process ({where})"
+        """Name the defect of torch 2.13 on a CPU that forbids a call: an abort, or reads of foreign memory."""
+        found = _defect(stem, arrays, arguments) if torch.device(self.device).type == "cpu" else None
+        return found and f"torch {torch.__version__}: {found}"
 
     def stream(self) -> AbstractContextManager[Any]:
         """Return a CUDA stream of its own, on such a device."""
@@ -249,6 +247,16 @@ def _viewed(array: np.ndarray) -> np.ndarray:
     while isinstance(whole.base, np.ndarray):
         whole = whole.base
     return whole if whole.dtype == array.dtype and whole.flags.c_contiguous else array
+
+
+def _defect(stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]) -> str | None:
+    if stem == "conv2d" and _aborts(arrays, arguments):
+        where = "channels last, a kernel one column wide, dilated, all of its windows in the padding"
+        return f"oneDNN ends the process ({where})"
+    weight = arrays.get("batch_norm_weight") if stem == "fused" else None
+    if weight is not None and not _is_packed(weight):
+        return "the gradient of batch norm reads between the elements of a strided weight, where x is channels last"
+    return None
 
 
 def _aborts(arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]) -> bool:
