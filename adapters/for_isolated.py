@@ -23,6 +23,7 @@ from nnspec.adapters.program import Gone, Program
 from nnspec.adapters.protocol import VERSION, Ask, WrongAnswer
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject, SubjectError
+from nnspec.adapters.views import whole_of
 
 STARTING = 120.0  # seconds in which a file is loaded
 ALIGNED = 128  # bytes: in shared memory, an array has the address that it has here, modulo this
@@ -221,13 +222,6 @@ class Memory:
             now = self.mapped[place : place + whole.nbytes]
             if now != whole.tobytes() and whole.flags.writeable:
                 whole.reshape(-1).view(np.uint8)[...] = np.frombuffer(now, np.uint8)
-
-
-def whole_of(array: np.ndarray) -> np.ndarray:
-    """Return the array in whose memory another one lies; itself, if it is no part of another."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
 
 
 def _address(array: np.ndarray) -> int:

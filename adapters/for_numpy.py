@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from nnspec.adapters.blame import Lacks
 from nnspec.adapters.objects import Objects, get, reach
+from nnspec.adapters.views import whole_of
 
 
 class NumPy(Objects):
@@ -44,9 +45,7 @@ class NumPy(Objects):
 
     def surroundings(self, native: np.ndarray) -> np.ndarray:
         """Return a copy of the array that owns the operand's memory."""
-        while isinstance(native.base, np.ndarray):
-            native = native.base
-        return native.copy()
+        return whole_of(native).copy()
 
     def dirty(self, arrays: Sequence[np.ndarray]) -> Callable[[], None]:
         """Fill and free eight arrays of each size: NumPy and the C library keep seven of a size for the next arrays."""

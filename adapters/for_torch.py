@@ -14,6 +14,7 @@ import numpy as np
 from nnspec.adapters.objects import Objects, get, reach
 from nnspec.adapters.signatures import CANONICAL
 from nnspec.adapters.subject import Subject
+from nnspec.adapters.views import whole_of
 
 if TYPE_CHECKING:
     import torch
@@ -243,9 +244,7 @@ def _made_on_meta(function: Callable[[], Any]) -> Any:
 
 def _viewed(array: np.ndarray) -> np.ndarray:
     """Return the contiguous array of the same dtype that an array is a view of, or the array itself."""
-    whole = array
-    while isinstance(whole.base, np.ndarray):
-        whole = whole.base
+    whole = whole_of(array)
     return whole if whole.dtype == array.dtype and whole.flags.c_contiguous else array
 
 

@@ -30,7 +30,8 @@ from nnspec.adapters.for_reference import Reference
 from nnspec.adapters.names import adapters
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject, SubjectError, Unsupported
-from nnspec.conformance.layouts import filled, guarded, offsets, whole_of
+from nnspec.adapters.views import whole_of
+from nnspec.conformance.layouts import filled, guarded, offsets
 
 Array = np.ndarray
 LONG = ("float32", "float64")

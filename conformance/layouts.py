@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.views import whole_of
 from nnspec.conformance.formats import is_floating
 
 Array = np.ndarray
@@ -165,13 +166,6 @@ def laid_out(values: np.ndarray, strides: tuple[int, ...], offset: int = 0) -> n
     view: np.ndarray = np.ndarray(values.shape, values.dtype, store.view(np.uint8), first, strides)
     view[...] = values
     return view
-
-
-def whole_of(a: Array) -> Array:
-    """Return the array in whose memory another one lies; itself, if it is no part of another."""
-    while isinstance(a.base, np.ndarray):
-        a = a.base
-    return a
 
 
 def offset_of(a: Array) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from nnspec.adapters import SubjectError, load
-from nnspec.adapters.for_isolated import Memory, whole_of
+from nnspec.adapters.for_isolated import Memory
 from nnspec.adapters.isolated import shared
+from nnspec.adapters.views import whole_of
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.layouts import LAYOUTS, guarded
 from nnspec.conformance.requirements import CHECKS

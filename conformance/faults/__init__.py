@@ -21,6 +21,7 @@ from nnspec.adapters.domains import read_domains
 from nnspec.adapters.for_reference import subject as reference_subject
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
+from nnspec.adapters.views import whole_of
 from nnspec.conformance.case import Array, as_pair
 from nnspec.conformance.requirements import block_of, requirements
 from nnspec.reference.module import Buffer, Parameter
@@ -170,9 +171,7 @@ def disturbed_by_relu(key: str, **piece: Callable[..., Any]) -> None:
 
 def behind(x: Array) -> Array:
     """Return the element behind an array's last, as one that can be written; nothing where its memory ends there."""
-    whole = x
-    while isinstance(whole.base, np.ndarray):
-        whole = whole.base
+    whole = whole_of(x)
     first = (x.__array_interface__["data"][0] - whole.__array_interface__["data"][0]) // x.itemsize
     last = first + sum(stride * (size - 1) for stride, size in zip(x.strides, x.shape, strict=True)) // x.itemsize
     there: Array = whole.reshape(-1)[last + 1 : last + 2]
