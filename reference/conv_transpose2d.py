@@ -59,6 +59,7 @@ def conv_transpose2d(
     By construction: conv_transpose2d.arguments.together, conv_transpose2d.batch.independent,
     conv_transpose2d.batch.empty, conv_transpose2d.special.value, conv_transpose2d.special.groups,
     conv_transpose2d.range.ends, conv_transpose2d.law.adjoint, conv_transpose2d.output.fresh,
+    conv_transpose2d.law.shift,
     conv_transpose2d.input.unchanged, conv_transpose2d.input.layout, conv_transpose2d.memory.in-bounds,
     conv_transpose2d.memory.all-written, conv_transpose2d.memory.alignment, conv_transpose2d.call.stateless,
     conv_transpose2d.call.neighbours, conv_transpose2d.output.dtype, conv_transpose2d.groups.block-diagonal,

@@ -347,6 +347,32 @@ def test_law_adjoint(subject: Trial, case: Case) -> None:
         raise Mismatch(f"Σ conv2d(z, w)·x is {gathered:g}, and Σ z·conv_transpose2d(x, w) is {scattered:g}", y)
 
 
+@composite
+def with_room(draw, *, dtype: str, lacks: frozenset[str]):
+    """A transposed convolution of an image with room for a shift by one, and for elements away from the border."""
+    case = draw(cases(dtype=dtype, lacks=lacks))
+    draw.planned.clear()  # the image is larger
+    kernel, pairs = case["weight"].shape[2:], (as_pair(case[name]) for name in ("stride", "padding", "dilation"))
+    size = [2 + (p + d * (k - 1) + s) // s for k, s, p, d in zip(kernel, *pairs, strict=True)]
+    h = image_side(draw, "H", case["x"].shape[2] + size[0])
+    w = image_side(draw, "W", case["x"].shape[3] + size[1], rows=h)
+    return case.but(x=draw(data(dtype)).inputs(*case["x"].shape[:2], h, w))
+
+
+@requirement("conv_transpose2d.law.shift", with_room)
+def test_law_shift(subject: Trial, case: Case) -> None:
+    """Two views of the image, the second one place further down and to the right: elements that neither end reaches."""
+    one, other = case.but(x=case["x"][:, :, :-1, :-1]), case.but(x=case["x"][:, :, 1:, 1:])
+    pairs = [as_pair(one[name]) for name in ("stride", "padding", "dilation")]
+    sides = zip(one["x"].shape[2:], output_shape(one)[2:], one["weight"].shape[2:], *pairs, strict=True)
+    inside = [(max(s, d * (k - 1) - p + 1), min(n * s - p, m)) for n, m, k, s, p, d in sides]
+    later = tuple(slice(first, end) for first, end in inside)
+    sooner = tuple(slice(first - s, end - s) for (first, end), s in zip(inside, pairs[0], strict=True))
+    same = laws.part_of(laws.own(subject.presumed(one), expected(one)), lambda y: y[..., *later])
+    found = subject(other)[..., *sooner]
+    subject.expect(found, same, "the result of the image that was shifted by one place, away from the border,")
+
+
 # -- results and operands ----------------------------------------------------------------------------------------------
 
 

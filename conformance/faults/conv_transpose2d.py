@@ -277,6 +277,22 @@ def _nearest(x, w, b, **h):
     return y + x[:, :1, rows][..., columns]
 
 
+@_wrong("conv_transpose2d.law.shift/place", "an output is larger the further down it lies")
+def _by_place(x, w, b, **h):
+    y = right(x, w, b, **h)
+    return y * (1 + np.arange(y.shape[2], dtype=y.dtype)[:, None] / 8)
+
+
+@_wrong("conv_transpose2d.law.shift/tiles", "elements of odd columns miss the last column of the kernel")
+def _by_column(x, w, b, **h):
+    without = w.copy()
+    without[..., -1] = 0
+    x = x.copy()
+    odd = np.zeros_like(x)
+    odd[..., 1::2], x[..., 1::2] = x[..., 1::2], 0
+    return right(x, w, b, **h) + right(odd, without, None, **h)
+
+
 for _name, _default in (("stride", 2), ("padding", 1), ("dilation", 2)):
     fault(
         f"conv_transpose2d.arguments.defaults/{_name}",
