@@ -129,7 +129,10 @@ class Adapter(Derivatives):
     def known_defect(
         self, stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]
     ) -> str | None:
-        """Name the defect that makes a call end the process or read foreign memory: it is not made. None for others."""
+        """Name the defect that forbids a call, which then is not made; None for others.
+
+        The call would end the process, read foreign memory, or raise for how operands lie in memory.
+        """
         raise NotImplementedError
 
     # -- derivatives: nnspec derives the selection of operands, the vjp of a vjp and the jvp of a jvp ------------------

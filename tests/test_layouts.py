@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import torch
 from nnspec.adapters.for_torch import Torch
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import load_checks
@@ -182,3 +184,15 @@ def test_a_mistake_in_values_is_found_beside_one_about_layout(desk):
     of = {r["requirement"]: r for r in done.report["results"]}
     assert of["linear.output.value"]["found_by"] is None
     assert "every second" not in json.dumps(of["linear.output.value"]["failure"]["case"])
+
+
+def test_a_layout_for_which_torch_raises_is_declined():
+    """Where x is channels last, torch takes this weight for channels last and its gradient for contiguous."""
+    x = torch.zeros(1, 1, 1, 2, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    ambiguous = torch.zeros(2, 1, 1, 2, dtype=torch.float64).permute(1, 3, 2, 0)
+    for weight, defective in ((ambiguous, True), (ambiguous.contiguous(), False)):
+        arrays = {"x": x.numpy(), "weight": weight.numpy(), "bias": None, "cotangent": None}
+        assert bool(Torch().known_defect("conv_transpose2d", arrays, {})) == defective
+        y = torch.nn.functional.conv_transpose2d(x, weight.requires_grad_())
+        with pytest.raises(RuntimeError, match="contiguous") if defective else nullcontext():
+            torch.autograd.grad(y, weight, torch.zeros_like(y))
