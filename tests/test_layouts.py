@@ -188,7 +188,7 @@ def test_a_mistake_in_values_is_found_beside_one_about_layout(desk):
 
 def test_a_layout_for_which_torch_raises_is_declined():
     """Where x is channels last, torch takes this weight for channels last and its gradient for contiguous."""
-    x = torch.zeros(1, 1, 1, 2, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    x = torch.zeros(1, 1, 2, 1, dtype=torch.float64).permute(0, 3, 1, 2)
     ambiguous = torch.zeros(2, 1, 1, 2, dtype=torch.float64).permute(1, 3, 2, 0)
     for weight, defective in ((ambiguous, True), (ambiguous.contiguous(), False)):
         arrays = {"x": x.numpy(), "weight": weight.numpy(), "bias": None, "cotangent": None}
