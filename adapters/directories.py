@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from nnspec.adapters.names import adapters
+
 NO_BLOCK = "no block of this specification"
 
 
@@ -20,12 +22,17 @@ def expanded(subjects: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     found: list[str] = []
     others: dict[str, str] = {}
     for subject in subjects:
-        if os.path.isdir(subject):
+        if is_directory(subject):
             kernels, left_out = _kernels(Path(subject))
             found, others = [*found, *kernels], {**others, **left_out}
         else:
             found.append(subject)
     return found, others
+
+
+def is_directory(subject: str) -> bool:
+    """Return whether a subject is a directory, and not an adapter's name beside a directory of that name."""
+    return subject not in adapters() and os.path.isdir(subject)
 
 
 def _kernels(directory: Path) -> tuple[list[str], dict[str, str]]:

@@ -139,7 +139,9 @@ def cores() -> int:
 def _check(options: argparse.Namespace) -> int:
     if message := _subject_of(options):
         return _misuse(message)
-    if not options.role and os.path.isdir(options.subject):
+    from nnspec.adapters.directories import is_directory
+
+    if not options.role and is_directory(options.subject):
         options.subject = [options.subject]
         return _matrix(options)
     if options.role:  # in one text, which every part of nnspec understands, and which can be given to `matrix` too

@@ -58,3 +58,10 @@ def test_a_directory_without_a_kernel_gets_a_sentence(desk, files, code, says):
     done = desk.nnspec("check", "kernels", "-n", 0)
     assert done.code == code
     assert says in done.out + done.err
+
+
+def test_an_adapter_is_no_directory_of_the_same_name(desk):
+    (desk.folder / "reference").mkdir()
+    done = desk.nnspec("check", "reference", "--block", "relu", "--dtype", "float32", "-n", 0)
+    assert done.code == 0
+    assert "reference conforms" in done.out
