@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from nnspec.reference.arguments import Array
 from nnspec.reference.module import Parameter
@@ -37,7 +38,7 @@ def sgd_step(
 
 
 class SGD:
-    """An optimiser that moves the parameters it is given.
+    """An optimiser that moves the parameters it is given, or groups of them, {"params": [...], "lr": ...}.
 
     Raises ValueError for an empty list of parameters, and for a negative lr, momentum or weight_decay.
 
@@ -47,11 +48,17 @@ class SGD:
     """
 
     def __init__(
-        self, params: Iterable[Parameter], lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+        self,
+        params: Iterable[Parameter | dict[str, Any]],
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
     ) -> None:
         # A list of its own, because a generator can be read only once, and the caller may change a list later:
         # [sgd.parameters.iterable]
-        self.params = list(params)
+        given = list(params)
+        self.param_groups = [{**group, "params": list(group["params"])} for group in given if isinstance(group, dict)]
+        self.params = [p for group in self.param_groups for p in group["params"]] if self.param_groups else given
         if not self.params:  # [sgd.refuses.no-parameters]
             raise ValueError("params is empty: expected at least one Parameter")
         for name, value in {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}.items():
@@ -74,7 +81,10 @@ class SGD:
         """
         for i, p in enumerate(self.params):
             if p.grad is not None:  # [sgd.parameters.without-gradient]
-                moved, self.velocities[i] = sgd_step(p.data, p.grad, self.velocities[i], **self.hyper)
+                # A group's own numbers come first: [sgd.lr.group]
+                group = next((group for group in self.param_groups if any(p is own for own in group["params"])), {})
+                numbers = {name: group.get(name, value) for name, value in self.hyper.items()}
+                moved, self.velocities[i] = sgd_step(p.data, p.grad, self.velocities[i], **numbers)
                 # Write into the array that the module holds: [sgd.parameters.in-place]
                 p.data[...] = moved
 

@@ -30,6 +30,7 @@ from nnspec.conformance.drawing import any_of, booleans, composite, integers, li
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.sizes import SWEEPS, Sweep
 from nnspec.conformance.trial.programs import Program
+from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.source import literal
 from nnspec.conformance.trial.trial import Trial
 
@@ -337,6 +338,32 @@ def follows_rates(subject: Trial, case: Scheduled, further: str = "", **how: boo
 def test_lr_changed(subject: Trial, case: Scheduled) -> None:
     """Two to four steps, each with a rate of its own; a parameter may rest while the rate changes."""
     follows_rates(subject, case)
+
+
+@requirement(
+    "sgd.lr.group", with_rates, vary=("weight_decay",), parameters=(2, 3), steps=(3, 5), rests=True, shapes=SHAPES[:4]
+)
+def test_lr_group(subject: Trial, case: Scheduled) -> None:
+    """The first parameter has a group of its own, whose rate changes; the other group's stays. Lacks without groups."""
+    training, rates = case
+    (first, *others), program = NAMES[: len(training.start)], parameters(subject, training)
+    groups = f'{{"params": [{first}]}}, {{"params": [{", ".join(others)}], "lr": 2.0}}'
+    try:
+        program.run(f"sgd = SGD([{groups}], {training.arguments})")
+    except Mismatch as mismatch:
+        if mismatch.raised is None:
+            raise
+        raise Lacks("parameters cannot be given in groups") from None
+    if not program.value('len(getattr(sgd, "param_groups", ())) == 2'):  # one has dictionaries for parameters
+        raise Lacks("an optimiser has no param_groups")
+    for done, gradients in enumerate(training.gradients, start=1):
+        if done > 1:
+            program.run(f'sgd.param_groups[0]["lr"] = {rates[done - 1]!r}')
+        step(program, gradients)
+        for i, start in enumerate(training.start):
+            own = [2.0] * done if i else rates[:done]
+            given = [each[i] for each in training.gradients[:done]]
+            program.gives(f"{NAMES[i]}.data", scheduled(start, given, own, training.others))
 
 
 def _inside(subject: Trial, case: Scheduled) -> None:

@@ -339,6 +339,48 @@ class _FirstParameter(Right):
         self.params, self.velocities, self.lr = params, velocities, now
 
 
+class _Grouped(Right):
+    """Steps by the groups that `chosen` makes of those given."""
+
+    def step(self):
+        given = self.param_groups
+        self.param_groups = self.chosen(given) if given else given
+        super().step()
+        self.param_groups = given
+
+
+@_optimiser("sgd.lr.group/first-for-all", "the rate of the first group counts for all groups")
+class _FirstForAll(_Grouped):
+    def chosen(self, given):
+        return [{**group, "lr": given[0].get("lr", self.lr)} for group in given]
+
+
+@_optimiser("sgd.lr.group/own-ignored", "a group's own rate is ignored until it is changed")
+class _OwnIgnored(_Grouped):
+    def chosen(self, given):
+        self.before = getattr(self, "before", [group.get("lr") for group in given])
+        own = zip(given, self.before, strict=True)
+        return [{**group, "lr": self.lr if group.get("lr") == before else group["lr"]} for group, before in own]
+
+
+@_optimiser("sgd.lr.group/read-once", "the rates of groups are read when the optimiser is made")
+class _GroupsReadOnce(_Grouped):
+    def chosen(self, given):
+        self.first = getattr(self, "first", [dict(group) for group in given])
+        return self.first
+
+
+@_optimiser("sgd.lr.group/last-for-later", "a rate that is set in one group counts for all groups after it")
+class _ForLater(_Grouped):
+    def chosen(self, given):
+        self.first = getattr(self, "first", [group.get("lr", self.lr) for group in given])
+        rates, found = [group.get("lr", self.lr) for group in given], []
+        for i, group in enumerate(given):
+            changed = [rate for rate, first in zip(rates[: i + 1], self.first, strict=False) if rate != first]
+            found.append({**group, "lr": changed[-1] if changed else rates[i]})
+        return found
+
+
 @_step("sgd.lr.velocity/inside", "the velocity carries the learning rate")
 def _inside(p, g, v, *, lr, momentum, weight_decay):
     return sgd_step(p, lr * g, v, lr=1.0, momentum=momentum, weight_decay=lr * weight_decay)
