@@ -14,6 +14,7 @@ import numpy as np
 from nnspec.adapters.objects import Objects, get, reach
 from nnspec.adapters.signatures import CANONICAL
 from nnspec.adapters.subject import Subject
+from nnspec.adapters.torch_defects import defect
 from nnspec.adapters.views import whole_of
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Torch(Objects):
         self, stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]
     ) -> str | None:
         """Name the defect of torch 2.13 on a CPU that forbids a call: an abort, foreign memory, or a layout refused."""
-        found = _defect(stem, arrays, arguments) if torch.device(self.device).type == "cpu" else None
+        found = defect(stem, arrays, arguments) if torch.device(self.device).type == "cpu" else None
         return found and f"torch {torch.__version__}: {found}"
 
     def stream(self) -> AbstractContextManager[Any]:
@@ -246,56 +247,6 @@ def _viewed(array: np.ndarray) -> np.ndarray:
     """Return the contiguous array of the same dtype that an array is a view of, or the array itself."""
     whole = whole_of(array)
     return whole if whole.dtype == array.dtype and whole.flags.c_contiguous else array
-
-
-def _defect(stem: str, arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]) -> str | None:
-    if stem == "conv2d" and _aborts(arrays, arguments):
-        where = "channels last, a kernel one column wide, dilated, all of its windows in the padding"
-        return f"oneDNN ends the process ({where})"
-    if stem == "conv_transpose2d" and "cotangent" in arrays and _weight_is_ambiguous(arrays):
-        return "the gradient for weight raises (x is channels last, and so is weight, but for an axis of size 1)"
-    weight = arrays.get("batch_norm_weight") if stem == "fused" else None
-    if weight is not None and not _is_packed(weight):
-        return "the gradient of batch norm reads between the elements of a strided weight, where x is channels last"
-    return None
-
-
-def _aborts(arrays: Mapping[str, np.ndarray | None], arguments: Mapping[str, Any]) -> bool:
-    """Return whether oneDNN reads from address 0 in a convolution."""
-    x, weight, bias = (arrays.get(name) for name in ("x", "weight", "bias"))
-    if x is None or weight is None or (_is_packed(x) and _is_packed(weight)) or (bias is None and x.itemsize > 2):
-        return False
-    given = [arguments.get(name, neutral) for name, neutral in (("stride", 1), ("padding", 0), ("dilation", 1))]
-    if any(isinstance(value, str) or np.size(value) > 2 for value in given):  # no padding here, or refused
-        return False
-    stride, padding, dilation = (np.broadcast_to(value, 2)[1] for value in given)
-    columns, kernel_columns = x.shape[-1], weight.shape[-1]
-    windows = np.arange(-padding, columns + padding, stride)
-    return bool(kernel_columns == 1 and dilation >= 2 and not np.any((windows >= 0) & (windows < columns)))
-
-
-def _weight_is_ambiguous(arrays: Mapping[str, np.ndarray | None]) -> bool:
-    """Return whether torch takes x for channels last and a weight for contiguous that is only channels last."""
-    x, weight = arrays.get("x"), arrays.get("weight")
-    if x is None or weight is None or x.ndim != 4 or weight.ndim != 4 or not _taken_for_channels_last(x):
-        return False
-    channels_last = weight.transpose(0, 2, 3, 1).flags.c_contiguous and not weight.flags.c_contiguous
-    return channels_last and not _taken_for_channels_last(weight)
-
-
-def _taken_for_channels_last(a: np.ndarray) -> bool:
-    """Return what torch's `suggest_memory_format` makes of an image's strides."""
-    least = 0
-    for axis in (1, 3, 2, 0):
-        if not a.shape[axis] or a.strides[axis] < least or (axis == 0 and least == a.strides[1]):
-            return False
-        least = a.strides[axis] * max(1, a.shape[axis])
-    return a.strides[1] > 0
-
-
-def _is_packed(a: np.ndarray) -> bool:
-    """Return whether an array has the strides of a packed one, also along axes of size 1."""
-    return a.strides == np.empty_like(a, order="C", subok=False).strides
 
 
 def _of_torch(name: str) -> Any:
