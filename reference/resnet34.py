@@ -25,7 +25,8 @@ class ResNet34(Module):
 
     By construction: resnet34.refuses.channels, resnet34.refuses.rank, resnet34.output.dtype, resnet34.parameters.count,
     resnet34.state.complete, resnet34.state.shapes, resnet34.mode.train, resnet34.mode.eval, resnet34.defaults.sizes,
-    resnet34.in-channels.respected, resnet34.stages.channels, resnet34.stages.stride, resnet34.num-classes.respected.
+    resnet34.in-channels.respected, resnet34.stages.channels, resnet34.stages.stride, resnet34.num-classes.respected,
+    resnet34.init.range.
     """
 
     def __init__(

@@ -209,3 +209,7 @@ def test_no_requirement_rests_on_itself():
     assert "conv2d.output.value" in foundations("conv2d.gradient.batch")
     assert "conv2d.output.fresh" not in foundations("basic_block.branch.value")
     assert "conv2d.output.fresh" in foundations("basic_block.output.fresh")
+    together = {f"{stem}.arguments.together" for stem in SIGNATURES} & KNOWN.keys()
+    ends = {name: name.partition(".")[0] for name in KNOWN if name.endswith(".range.ends")}
+    alone = [n for n, stem in ends.items() if f"{stem}.arguments.together" in together - foundations(n)]
+    nothing(alone, "whose cases vary arguments, and that rest on none")

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.subject import Lacks
 from nnspec.conformance import requirements as pages
 from nnspec.conformance.bounds import wiring
 from nnspec.conformance.bounds.arithmetic import Accuracy
@@ -18,7 +19,7 @@ from nnspec.conformance.bounds.residual import KEEPING, Run
 from nnspec.conformance.bounds.rule import Array, Expected, by_class
 from nnspec.conformance.bounds.running_error import Approximate
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_memory
+from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_memory, starts
 from nnspec.conformance.drawing import Decision, any_of, composite, integers, reaches
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.source import literal
@@ -385,6 +386,21 @@ def test_start_norms(subject: Trial, case: Case) -> None:
             f"{norms} norms of {channels} channels have {ones} vectors of ones (weight, variance) and {zeros} of zeros "
             f"(bias, mean), expected {2 * norms} of each"
         )
+
+
+@requirement("resnet34.init.range", stages, per_dtype=False, effort=1)
+def test_init_range(subject: Trial, case: Case) -> None:
+    """The linear layer of a new network, and the kernels of one stage."""
+    state = new(subject).values()
+    scores = {
+        name: a for a in state for name, shape in (("weight", (1000, 512)), ("bias", (1000,))) if a.shape == shape
+    }
+    if len(scores) < 2:
+        raise Lacks("there is no linear layer of 512 to 1000")
+    starts.are_uniform(scores, 512)
+    for shape in kernels_of(subject, case["stage"]):
+        for number, kernels in enumerate(a for a in state if a.shape == shape):
+            starts.differ(kernels, f"convolution {number} with kernels of shape {shape}")
 
 
 # -- modes -------------------------------------------------------------------------------------------------------------

@@ -305,6 +305,29 @@ def _random_norms(self, num_classes):
             parameter.data[...] = np.random.default_rng(0).uniform(0, 1, parameter.data.shape)
 
 
+def _scores(change):
+    """Begin with other weights of the linear layer, each derived from the right one."""
+
+    def begin(self, num_classes):
+        self.fc.weight.data[...] = change(self.fc.weight.data)
+
+    return begin
+
+
+_change("init.range/zeros", "the linear layer begins at 0", draws=True)(_scores(lambda w: 0 * w))
+_change("init.range/normal", "the linear layer begins with a standard normal", draws=True)(
+    _scores(lambda w: np.random.default_rng(0).standard_normal(w.shape))
+)
+_change("init.range/equal-rows", "all scores begin with the weights of the first", draws=True)(_scores(lambda w: w[:1]))
+
+
+@_change("init.range/equal-kernels", "the kernels of a convolution begin as the first, in every stage", draws=True)
+def _equal_kernels(self, num_classes):
+    for parameter in self.parameters():
+        if parameter.data.ndim == 4:
+            parameter.data[...] = parameter.data[:1]
+
+
 # -- modes -------------------------------------------------------------------------------------------------------------
 
 
