@@ -7,11 +7,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.blame import Ended, Unsupported, Unusable
 from nnspec.adapters.claims import NO_DEFAULT
 from nnspec.adapters.contract import Adapter
 from nnspec.adapters.declarations import ENTRIES, READERS
 from nnspec.adapters.names import nearest
-from nnspec.adapters.protocol import Ask, called, differentiated
+from nnspec.adapters.program import Gone, Program
+from nnspec.adapters.protocol import Ask, WrongAnswer, called, differentiated
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import SubjectError
 
@@ -37,6 +39,41 @@ class Asked(Adapter):
         if not isinstance(value, np.ndarray):
             raise TypeError("the answer has no array of the result's name")
         return value
+
+
+class Channel:
+    """A program that answers: what goes wrong there is the subject's failure."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    def ask(
+        self, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return the header and the arrays of an answer that has results."""
+        try:
+            answer, found = self.program.ask(header, arrays)
+        except Gone as gone:
+            raise Ended(f"the call {gone}", "crash") from None
+        except WrongAnswer as wrong:
+            raise self.wrong(wrong) from None
+        except OSError as error:
+            raise Ended(f"the program could not be started again: {error.strerror}", "crash") from None
+        if reason := self.refusal(answer):
+            raise reason
+        if "arrays" not in answer:
+            raise Unusable(f"answered {header['request']} with its capabilities, expected arrays")
+        return answer, found
+
+    def wrong(self, error: WrongAnswer) -> Ended:
+        """Return what is to be said of an answer that is none."""
+        return Ended(f"the program {error}", "fail")
+
+    def refusal(self, answer: Mapping[str, Any]) -> Exception | None:
+        """Return what an answer without results means; None for one with results."""
+        if "refused" in answer:
+            return Refused(answer["refused"])
+        return Unsupported(answer["unsupported"]) if "unsupported" in answer else None
 
 
 Functions = dict[str, Callable[..., Any]]

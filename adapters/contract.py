@@ -91,6 +91,10 @@ class Adapter(Derivatives):
         arrays = map(self.to_numpy, function())
         return [(array.shape, array.dtype.name) for array in arrays]
 
+    def in_scripts(self, form: str) -> Adapter:
+        """Return the adapter whose methods a script about a function, or about a class, carries."""
+        return self
+
     @optional
     def use_device(self, device: str) -> tuple[str, ...]:
         """Make arrays on a device from here on; return the weaker classes of accuracy that hold there.
@@ -213,6 +217,16 @@ class Adapter(Derivatives):
     @optional
     def watch(self, module: Any, name: str, note: Callable[[str, Any, Any], None]) -> Callable[[], None]:
         """Call note(name, x, y) at each call of a module from here on; return a function that ends it."""
+        raise NotImplementedError
+
+    @optional
+    def order(self, module: Any, x: np.ndarray, owners: Sequence[Any]) -> list[Any]:
+        """Return those of the owners that a call of the module runs, in that order. Without it, nnspec looks on."""
+        raise NotImplementedError
+
+    @optional
+    def program(self) -> Any:
+        """Return what runs lines (`run`) and expressions (`value`) beside the subject. Without it, they run here."""
         raise NotImplementedError
 
     # -- the subject that comes with the adapter -----------------------------------------------------------------------

@@ -4,76 +4,92 @@ from __future__ import annotations
 
 import inspect
 import json
-import mmap
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nnspec.adapters.asked import Asked, Refused, functions
-from nnspec.adapters.blame import Ended, Unsupported, Unusable
+from nnspec.adapters.asked import Asked, Channel, functions
+from nnspec.adapters.blame import Ended, Lacks, Unusable
 from nnspec.adapters.claims import Difference
 from nnspec.adapters.conditions import parsed
+from nnspec.adapters.contract import Adapter
+from nnspec.adapters.crossing import whole_error
 from nnspec.adapters.domains import read_domains
-from nnspec.adapters.names import isolated
+from nnspec.adapters.keeping import GRADIENTS, METHODS
+from nnspec.adapters.memory import Memory, address
+from nnspec.adapters.names import adapters, isolated
 from nnspec.adapters.program import Gone, Program
-from nnspec.adapters.protocol import VERSION, Ask, WrongAnswer
+from nnspec.adapters.protocol import VERSION, WrongAnswer
+from nnspec.adapters.remote import Link
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject, SubjectError
 from nnspec.adapters.views import whole_of
 
 STARTING = 120.0  # seconds in which a file is loaded
-ALIGNED = 128  # bytes: in shared memory, an array has the address that it has here, modulo this
-ROOM = 1 << 16  # bytes around an operand that cross with it
-FOLDER = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a file there never leaves memory
 
 
 class Isolated(Asked):
-    """NumPy arrays, which lie in memory that another process maps."""
+    """NumPy arrays, which lie in memory that another process maps, and objects, which lie in that process."""
 
     name = "isolated"
     preamble = "import json\nimport subprocess\nfrom math import prod"
+    framework = ""  # of the file
 
     def versions(self) -> dict[str, str]:
         """Return the version of the protocol."""
         return {"protocol": str(VERSION)}
 
+    def in_scripts(self, form: str) -> Adapter:
+        """Return the file's own adapter for classes, since scripts run the file; itself for functions."""
+        found: Adapter = self if form == "function" else adapters()[self.framework].load()()
+        return found
+
+    def offer(self, told: Mapping[str, Any], channel: OfFile) -> Link:
+        """Take over the methods that the file's adapter has; return the link to its objects."""
+        link, own = Link(channel.exchange, told["objects"]), told["objects"]
+        offered: dict[str, Any] = {name: link.method(name) for name in METHODS}
+        offered |= {name: link.differentiating(name) for name in GRADIENTS}
+        offered = {name: method for name, method in offered.items() if name in own["methods"]}
+        hooks: dict[str, Any] = {"surroundings": lambda native: whole_of(native).copy(), "dirty": channel.dirty}
+        offered |= {name: hook for name, hook in hooks.items() if name in told["hooks"]}
+        offered |= {"order": link.order, "program": link.program} if link.classes else {}
+        vars(self).update(offered, framework=str(own["framework"]))
+        return link
+
 
 def isolated_subject(title: str, framework: str | None, device: str | None) -> Subject:
     """Return the subject of a file that a process of its own loads, by its title "isolated:my_layers.py".
 
-    Blocks without a function are not among its blocks. Raises SubjectError where the file cannot be loaded.
+    Raises SubjectError where the file cannot be loaded.
     """
     asked, folder = json.dumps([isolated(title), framework, device]), os.getcwd()
     command = [sys.executable, "-P", "-m", "nnspec.adapters.isolated", asked]
     program, adapter = Program(command, folder), Isolated()
-    answer = _told(title, program)
+    answer, channel = _told(title, program), OfFile(program)
     blocks = answer["blocks"]
-    if not blocks:
-        known = ", ".join(str(s.function) for s in SIGNATURES.values() if s.function)
-        raise SubjectError(f"{title}: has no block that can be judged in isolation: {known}")
-    hooks = {
-        "surroundings": lambda native: whole_of(native).copy(),
-        "dirty": lambda arrays: _dirty(program, arrays),
-    }
-    for hook in answer["hooks"]:
-        setattr(adapter, hook, hooks[hook])
-    found, sources = functions(_asking(program), blocks)
+    link = adapter.offer(answer, channel)
+    found, sources = functions(lambda header, arrays: channel.exchange(header, arrays)[1], blocks)
     for stem, own in blocks.items():
         _require(found[str(SIGNATURES[stem].function)], own["required"])
     claims = {name: _tuples(value) for name, value in answer["claims"].items()}
     uses = {"uses": "nnspec"} if answer["uses nnspec"] else {}
+
+    def recipe(name: str) -> str:
+        if name in sources:
+            return f"ask = asking({command!r}, {folder!r})\n{name} = {sources[name]}"
+        return str(answer["objects"]["recipes"][name])
+
     return Subject.of(
         adapter,
         name=title,
         functions=found,
+        classes=link.classes,
         versions=answer["versions"] | uses,
         domains=read_domains({stem: _domain(own) for stem, own in answer["domains"].items()}),
         differs={name: Difference(*given) for name, given in answer["differs"].items()},
-        recipe=lambda name: f"ask = asking({command!r}, {folder!r})\n{name} = {sources[name]}",
+        recipe=recipe,
         device=device,
         **claims,
     )
@@ -117,50 +133,59 @@ def _told(title: str, program: Program) -> dict[str, Any]:
 # -- calls -------------------------------------------------------------------------------------------------------------
 
 
-def _asking(program: Program) -> Ask:
-    """Return a function that asks for a call. Its arrays change as they would if the file ran here."""
-    before: dict[str, np.ndarray] = {}  # the results of the last call
+class OfFile(Channel):
+    """The process of a file. Arrays that cross change here as they would if the file ran here."""
 
-    def ask(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        with Memory(arrays) as memory:
-            answer, found = exchanged(program, {**header, "memory": memory.header}, {})
-            memory.write_back()
-        if "refused" in answer:
-            raise Refused(answer["refused"])
-        if "unsupported" in answer:
-            raise Unsupported(answer["unsupported"])
+    def __init__(self, program: Program) -> None:
+        super().__init__(program)
+        self._before: dict[str, tuple[np.ndarray, bytes]] = {}  # the results of the last call, as they came
+
+    def wrong(self, error: WrongAnswer) -> Ended:
+        """Return what is to be said of an answer that is none: the file found the way to write one."""
+        return Ended(f"the file wrote to what nnspec reads: it {error}", "tampers")
+
+    def refusal(self, answer: Mapping[str, Any]) -> Exception | None:
+        """Return the exception that was raised there."""
+        if "raised" in answer:
+            return whole_error(answer["raised"])
+        if "unsupported" in answer and answer.get("lacks"):
+            return Lacks(answer["unsupported"])
         if "unusable" in answer:
-            raise Unusable(str(answer["unusable"]))
+            return Unusable(str(answer["unusable"]))
+        if "absent" in answer:
+            absent = KeyError(str(answer["absent"]))
+            absent.nnspec_own = True  # type: ignore[attr-defined]  # the adapter says it there, not the file
+            return absent
+        return super().refusal(answer)
+
+    def exchange(
+        self, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Make a request whose operands lie in shared memory; return the answer's header and arrays."""
+        changed_here = {f"earlier {n}": a for n, (a, bits) in self._before.items() if a.tobytes() != bits}
+        if not arrays:
+            answer, found = self.ask(header, changed_here)
+        else:
+            with Memory(arrays) as memory:
+                try:
+                    answer, found = self.ask({**header, "memory": memory.header}, changed_here)
+                finally:
+                    memory.write_back()
+        if "inside" not in answer:
+            return answer, found
         for name in [name for name in found if name.startswith("earlier ")]:
-            changed, old = found.pop(name), before.get(name.removeprefix("earlier "))
+            changed, (old, _) = found.pop(name), self._before.get(name.removeprefix("earlier "), (None, b""))
             if old is not None and (old.shape, old.dtype) == (changed.shape, changed.dtype):
                 old[...] = changed
-        for name, place in answer.get("inside", {}).items():
+        for name, place in answer["inside"].items():
             found[name] = _inside(found[name], arrays, place)
-        before.clear()
-        before.update(found)
-        return found
+        self._before = {name: (array, array.tobytes()) for name, array in found.items()}
+        return answer, found
 
-    return ask
-
-
-def exchanged(
-    program: Program, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the answer to a request. What is no answer comes from a file that found the way to write one."""
-    try:
-        return program.ask(header, arrays)
-    except Gone as gone:
-        raise Ended(f"the call {gone}", "crash") from None
-    except WrongAnswer as wrong:
-        raise Ended(f"the file wrote to what nnspec reads: it {wrong}", "tampers") from None
-    except OSError as error:
-        raise Ended(f"the process could not be started again: {error.strerror}", "crash") from None
-
-
-def _dirty(program: Program, arrays: Sequence[np.ndarray]) -> Callable[[], None]:
-    exchanged(program, {"request": "dirty"}, {str(n): array for n, array in enumerate(arrays)})
-    return lambda: exchanged(program, {"request": "clean"}, {}) and None
+    def dirty(self, arrays: Sequence[np.ndarray]) -> Callable[[], None]:
+        """Fill memory there and free it; return a function that ends it."""
+        self.ask({"request": "dirty"}, {str(n): array for n, array in enumerate(arrays)})
+        return lambda: self.ask({"request": "clean"}, {}) and None
 
 
 def _inside(result: np.ndarray, arrays: Mapping[str, np.ndarray], place: Any) -> np.ndarray:
@@ -169,60 +194,8 @@ def _inside(result: np.ndarray, arrays: Mapping[str, np.ndarray], place: Any) ->
         name, distance, strides = place
         operand = arrays[name]
         whole = whole_of(operand)
-        first = _address(operand) - _address(whole) + distance
+        first = address(operand) - address(whole) + distance
         view: np.ndarray = np.ndarray(result.shape, result.dtype, whole.view(np.uint8), first, tuple(strides))
     except (TypeError, ValueError, KeyError):
         return result
     return view if np.array_equal(view, result, equal_nan=True) else result
-
-
-class Memory:
-    """A file in memory that holds operands as they lie here, with what lies around them."""
-
-    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self.wholes: dict[int, tuple[int, np.ndarray]] = {}  # address -> place in the file, and the array
-        self.size, listed = 0, []
-        for name, array in arrays.items():
-            whole = whole_of(array)
-            if not whole.flags.c_contiguous or whole.dtype != array.dtype or whole.nbytes > array.nbytes + ROOM:
-                whole = array = np.array(array, order="C")
-            listed.append(self._listed(name, array, whole))
-        self.header: dict[str, Any] = {"arrays": listed}
-
-    def _listed(self, name: str, array: np.ndarray, whole: np.ndarray) -> dict[str, Any]:
-        address = _address(whole)
-        if address not in self.wholes:
-            place = self.size + (address - self.size) % ALIGNED
-            self.wholes[address], self.size = (place, whole), place + whole.nbytes
-        at = self.wholes[address][0]
-        about: dict[str, Any] = {"name": name, "dtype": array.dtype.name}
-        about |= {"shape": [*array.shape], "strides": [*array.strides]}
-        about |= {"at": at, "length": whole.nbytes, "offset": _address(array) - address}
-        return {**about, "writeable": bool(array.flags.writeable)}
-
-    def __enter__(self) -> Memory:
-        number, path = tempfile.mkstemp(prefix="nnspec-", dir=FOLDER)
-        try:
-            os.ftruncate(number, max(self.size, 1))
-            self.mapped = mmap.mmap(number, max(self.size, 1))
-        finally:
-            os.close(number)
-        self.header["path"] = path
-        for place, whole in self.wholes.values():
-            self.mapped[place : place + whole.nbytes] = whole.tobytes()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        Path(self.header["path"]).unlink(missing_ok=True)
-        self.mapped.close()
-
-    def write_back(self) -> None:
-        """Change the arrays here as the other process changed them there."""
-        for place, whole in self.wholes.values():
-            now = self.mapped[place : place + whole.nbytes]
-            if now != whole.tobytes() and whole.flags.writeable:
-                whole.reshape(-1).view(np.uint8)[...] = np.frombuffer(now, np.uint8)
-
-
-def _address(array: np.ndarray) -> int:
-    return int(array.__array_interface__["data"][0])

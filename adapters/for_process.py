@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from nnspec.adapters.asked import DECLARED, Asked, Refused, check_blocks, check_known, declarations, functions
-from nnspec.adapters.blame import Ended, Unsupported, Unusable
+from nnspec.adapters.asked import DECLARED, Asked, Channel, check_blocks, check_known, declarations, functions
 from nnspec.adapters.declarations import declared
 from nnspec.adapters.names import command_of
 from nnspec.adapters.program import Gone, Program
-from nnspec.adapters.protocol import VERSION, Ask, WrongAnswer
+from nnspec.adapters.protocol import VERSION, WrongAnswer
 from nnspec.adapters.subject import Subject, SubjectError
 
 STARTING = 60.0  # seconds in which a program tells its capabilities
@@ -37,7 +34,8 @@ def program_subject(title: str) -> Subject:
     command, folder, adapter = command_of(title), os.getcwd(), Process()
     program = Program(command, folder)
     told = _capabilities(title, program)
-    found, sources = functions(_asking(program), told["blocks"])
+    channel = Channel(program)
+    found, sources = functions(lambda header, arrays: channel.ask(header, arrays)[1], told["blocks"])
     version = " ".join(str(told[key]) for key in ("name", "version") if key in told)
     return Subject.of(
         adapter,
@@ -47,29 +45,6 @@ def program_subject(title: str) -> Subject:
         recipe=lambda name: f"ask = asking({command!r}, {folder!r})\n{name} = {sources[name]}",
         **declared(declarations(told), title),
     )
-
-
-def _asking(program: Program) -> Ask:
-    """Return a function that asks a program. What the program does wrong is the subject's failure."""
-
-    def ask(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        try:
-            answer, found = program.ask(header, arrays)
-        except Gone as gone:
-            raise Ended(f"the call {gone}", "crash") from None
-        except WrongAnswer as wrong:
-            raise Ended(f"the program {wrong}", "fail") from None
-        except OSError as error:
-            raise Ended(f"the program could not be started again: {error.strerror}", "crash") from None
-        if "refused" in answer:
-            raise Refused(answer["refused"])
-        if "unsupported" in answer:
-            raise Unsupported(answer["unsupported"])
-        if "arrays" not in answer:
-            raise Unusable(f"answered {header['request']} with its capabilities, expected arrays")
-        return found
-
-    return ask
 
 
 def _capabilities(title: str, program: Program) -> dict[str, Any]:

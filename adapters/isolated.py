@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import json
-import mmap
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -20,9 +19,12 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 from nnspec.adapters.asked import may_lack
-from nnspec.adapters.blame import Raised, Unsupported, Unusable, told, watched
+from nnspec.adapters.blame import Lacks, Raised, Unsupported, Unusable, told, watched
+from nnspec.adapters.crossing import flat_error
 from nnspec.adapters.domains import Domain
+from nnspec.adapters.keeping import Keeper
 from nnspec.adapters.loading import load
+from nnspec.adapters.memory import place_in, shared
 from nnspec.adapters.names import parts
 from nnspec.adapters.protocol import packed, size_of, unpacked
 from nnspec.adapters.signatures import COTANGENT, SIGNATURES
@@ -30,6 +32,8 @@ from nnspec.adapters.subject import Subject, SubjectError
 
 JUDGES = ("nnspec.reference", "nnspec.conformance")  # what a file has no need of
 FIELDS = ("dtypes", "further_dtypes", "accuracy", "unsupported", "flushes", "compiles_per_shape", "strided", "tiles")
+
+CALLS = ("forward", "gradients")  # requests of the protocol
 
 Header = Mapping[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -41,7 +45,8 @@ class Server:
     def __init__(self, subject: Subject) -> None:
         self.framework: Any = watched(subject.framework)
         self.subject = replace(subject, framework=cast(Any, self.framework))
-        self.forms = {stem: form for stem in SIGNATURES if (form := form_of(subject, stem))}
+        self.keeper = Keeper(self.subject)
+        self.blocks = [stem for stem in SIGNATURES if "function" in subject.forms(stem)]
         self.earlier: list[tuple[str, np.ndarray, bytes]] = []  # results of the last call, and what was told of them
         self.end: Callable[[], None] = lambda: None  # ends what `dirty` changed
 
@@ -58,24 +63,48 @@ class Server:
             self.end()
             self.end = lambda: None
             return {}, {}
-        operands = shared(header["memory"]) if "memory" in header else piped
+        self.keeper.free(header.get("freed", []))
+        self.take_over(piped)
+        operands = piped | (shared(header["memory"]) if "memory" in header else {})
         try:
-            found = self.called(header, operands)
+            return self.answered(header, operands)
         except Unsupported as reason:
-            return {"unsupported": str(reason) or type(reason).__name__}, {}
+            about = {"lacks": True} if isinstance(reason, Lacks) else {}
+            return {"unsupported": str(reason) or type(reason).__name__, **about}, {}
         except Unusable as reason:
             return {"unusable": str(reason)}, {}
         except Raised as raised:
-            return {"refused": told(raised.error)}, {}
+            return {"refused": told(raised.error), "raised": flat_error(raised.error)}, {}
+        except KeyError as key:  # how an adapter says that there is no such entry
+            return {"absent": str(key.args[0]) if key.args else ""}, {}
+
+    def take_over(self, piped: Arrays) -> None:
+        """Change the results of the last call as the process that asks has changed them."""
+        for number, (name, array, _) in enumerate(self.earlier):
+            if (changed := piped.pop(f"earlier {name}", None)) is not None and array.flags.writeable:
+                array[...] = changed
+                self.earlier[number] = (name, array, array.tobytes())
+
+    def answered(self, header: Header, operands: Arrays) -> tuple[dict[str, Any], Arrays]:
+        """Return the answer to a request for results, or for what only objects have."""
+        if header["request"] == "module":
+            found: dict[str, np.ndarray | None] = {**self.keeper.called(header, operands)}
+        elif header["request"] == "module gradients":
+            found = self.keeper.gradients(header, operands)
+        elif header["request"] in CALLS:
+            found = {**self.called(header, operands)}
+        else:
+            return self.keeper.answer(header, operands)
+        present = {name: a for name, a in found.items() if a is not None}
         before = {f"earlier {n}": a for n, a, bits in self.earlier if a.tobytes() != bits}
-        self.earlier = [(name, a, a.tobytes()) for name, a in found.items()]
-        inside = {n: place for n, a in found.items() if (place := place_in(a, operands))}
-        return {"inside": inside}, found | before
+        self.earlier = [(name, a, a.tobytes()) for name, a in present.items()]
+        inside = {n: place for n, a in present.items() if (place := place_in(a, operands))}
+        return {"inside": inside, "none": [n for n, a in found.items() if a is None]}, present | before
 
     def called(self, header: Header, operands: Arrays) -> Arrays:
         """Make a call, or differentiate one; return the results or gradients by name."""
         stem, arguments = header["block"], {n: as_given(v) for n, v in header["arguments"].items()}
-        signature, form = SIGNATURES[stem], self.forms[header["block"]]
+        signature = SIGNATURES[stem]
         arrays: dict[str, Any] = {n: operands.get(n) for n in signature.operands} if signature.operands else {}
         arrays |= {n: a for n, a in operands.items() if not n.startswith(COTANGENT)}
         for number, name in enumerate([COTANGENT, *(f"{COTANGENT}_{n}" for n in signature.results[1:])]):
@@ -83,16 +112,17 @@ class Server:
                 arrays[f"{COTANGENT}{number or ''}"] = operands[name]
         subject = self.subject.within(stem)
         if header["request"] == "gradients":
-            gradients = subject.gradients(stem, form, arrays, arguments)
+            gradients = subject.gradients(stem, "function", arrays, arguments)
             return {n: a for n, a in gradients.items() if a is not None}
-        return dict(zip(signature.results, subject.call(stem, form, arrays, arguments), strict=True))
+        return dict(zip(signature.results, subject.call(stem, "function", arrays, arguments), strict=True))
 
     def capabilities(self) -> dict[str, Any]:
         """Return the blocks with what each of them lacks, and what the subject declares."""
         claims = {name: getattr(self.subject, name) for name in FIELDS}
         hooks = [name for name in ("surroundings", "dirty") if hasattr(self.framework, name)]
         return {
-            "blocks": {stem: self.of_block(stem) for stem in self.forms},
+            "blocks": {stem: self.of_block(stem) for stem in self.blocks},
+            "objects": self.keeper.told(),
             "versions": dict(self.subject.versions),
             "claims": claims | {"of_block": {stem: dict(own) for stem, own in self.subject.of_block.items()}},
             "differs": {name: [*difference] for name, difference in self.subject.differs.items()},
@@ -102,7 +132,7 @@ class Server:
 
     def of_block(self, stem: str) -> dict[str, Any]:
         """Return which operands and arguments a block takes, which have no default, and if it has gradients."""
-        lacks = self.subject.within(stem).lacks(stem, self.forms[stem])
+        lacks = self.subject.within(stem).lacks(stem, "function")
         required = [n for n in may_lack(stem) if f"default of {n}" in lacks]
         takes = [n for n in may_lack(stem) if n not in lacks]
         return {"takes": takes, "required": required, "gradients": "vjp" not in lacks}
@@ -114,41 +144,9 @@ def _domain(domain: Domain) -> dict[str, Any]:
     return declared | {n: v for n, v in (("dtype", domain.dtypes), ("result", domain.result)) if v}
 
 
-def form_of(subject: Subject, stem: str) -> str:
-    """Return in which form a block is called here, the function if there is one; "" for blocks that cannot be asked."""
-    return next(iter(subject.forms(stem)), "") if SIGNATURES[stem].function else ""
-
-
 def as_given(value: Any) -> Any:
     """Return an argument as a call has it: a list of the header is a tuple."""
     return tuple(map(as_given, value)) if isinstance(value, list) else value
-
-
-def shared(memory: Header) -> Arrays:
-    """Return the operands that lie in a file, which the process that asks has mapped too."""
-    with open(memory["path"], "r+b") as file:
-        mapped = mmap.mmap(file.fileno(), 0)
-    found = {}
-    for one in memory["arrays"]:
-        length, dtype = one["length"], np.dtype(one["dtype"])
-        whole: np.ndarray = np.ndarray(length // dtype.itemsize, dtype, mapped, one["at"])
-        offset, strides = one["offset"], tuple(one["strides"])
-        array: np.ndarray = np.ndarray(tuple(one["shape"]), dtype, whole, offset, strides)
-        array.flags.writeable = one["writeable"]
-        found[one["name"]] = array
-    return found
-
-
-def place_in(array: np.ndarray, operands: Arrays) -> list[Any] | None:
-    """Return where a result lies, if it shares memory with an operand: the operand, the distance in bytes, strides."""
-    for name, operand in operands.items():
-        if np.may_share_memory(array, operand):
-            return [name, _address(array) - _address(operand), [*array.strides]]
-    return None
-
-
-def _address(array: np.ndarray) -> int:
-    return int(array.__array_interface__["data"][0])
 
 
 def uses_judges(name: str) -> bool:
@@ -169,12 +167,12 @@ def serve(server: Server | str, requests: BinaryIO, answers: BinaryIO, uses: boo
     while line := requests.readline():
         header = json.loads(line)
         piped = unpacked(header["arrays"], requests.read(size_of(header["arrays"])))
-        told, arrays = ({"refused": server}, {}) if isinstance(server, str) else server.answer(header, piped)
-        if "capabilities" in told:
-            told["capabilities"]["uses nnspec"] = uses
-        message = packed(told, arrays)
-        if "refused" in told or "unsupported" in told or "capabilities" in told:  # an answer has one key of these
-            message = json.dumps({"nnspec": 1, **told}).encode() + b"\n"
+        answer, arrays = ({"refused": server}, {}) if isinstance(server, str) else server.answer(header, piped)
+        if "capabilities" in answer:
+            answer["capabilities"]["uses nnspec"] = uses
+        message = packed(answer, arrays)
+        if answer.keys() & {"refused", "unsupported", "capabilities"}:  # an answer has one key of these
+            message = json.dumps({"nnspec": 1, **answer}).encode() + b"\n"
         answers.write(message)
         answers.flush()
 

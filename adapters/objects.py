@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from nnspec.adapters.blame import Lacks
+from nnspec.adapters.blame import Lacks, Raised, Unsupported, Unusable
 from nnspec.adapters.contract import Adapter
 
 DEEPEST = 8  # how many objects, lists and mappings may lie inside one another
+FAILED = (Raised, Unusable, Unsupported)  # how a call of a class may end
+CALLS = ("forward", "__call__")  # the methods that run a layer
 Shape = tuple[int, ...]
 
 
@@ -171,3 +174,25 @@ def get(owner: Any, name: str) -> Any:
     if isinstance(owner, dict):
         return owner[name]
     return owner[int(name)] if name.isdigit() and hasattr(owner, "__getitem__") else getattr(owner, name)
+
+
+def order_of(run: Callable[[], Any], owners: Container[int]) -> list[int]:
+    """Return the identities of those of the owners whose call, or whose forward pass, runs, in that order."""
+    seen: dict[int, None] = {}
+
+    def note(frame: types.FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_name in CALLS and code.co_varnames:
+            one = id(frame.f_locals.get(code.co_varnames[0]))
+            if one in owners:
+                seen.setdefault(one)
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        run()
+    except FAILED:  # the class cannot be run: other checks judge that
+        pass
+    finally:
+        sys.setprofile(before)
+    return list(seen)

@@ -10,29 +10,25 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import sys
-import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
-from nnspec.adapters.blame import Raised, Unsupported, Unusable, watched
+from nnspec.adapters.blame import Raised, Unusable, watched
 from nnspec.adapters.calling import ALIASES, BATCH_NORM
-from nnspec.adapters.objects import Held, Shape
+from nnspec.adapters.objects import FAILED, Held, Shape, order_of
 from nnspec.adapters.signatures import SIGNATURES
 
 if TYPE_CHECKING:
     from nnspec.adapters.modules import Modules
 
 TRIED = 1000  # entries that are loaded, over all assignments that are tried
-FAILED = (Raised, Unusable, Unsupported)  # how a call of the class may end
 NUMBERS = ("number", "int")
 COUNT = "num_batches_tracked"
 STATISTICS = ("running_mean", "running_var")
 INPUTS, OUTPUTS = ("in_channels", "in_features", "num_features"), ("out_channels", "out_features")
-CALLS = ("forward", "__call__")  # the methods that run a layer
 Keys = dict[str, str]  # page key -> own key
 
 
@@ -181,24 +177,10 @@ class Probe:
 
     def order(self, own: Mapping[str, Held]) -> list[int]:
         """Return the identities of the objects that hold arrays, in the order in which they run."""
-        owners, seen = {id(held.owner) for held in own.values()}, dict[int, None]()
-
-        def note(frame: types.FrameType, event: str, _: Any) -> None:
-            code = frame.f_code
-            if event == "call" and code.co_name in CALLS and code.co_varnames:
-                one = id(frame.f_locals.get(code.co_varnames[0]))
-                if one in owners:
-                    seen.setdefault(one)
-
-        before = sys.getprofile()
-        sys.setprofile(note)
-        try:
-            self.run(training=False)
-        except FAILED:  # the class cannot be run: other checks judge that
-            pass
-        finally:
-            sys.setprofile(before)
-        return list(seen)
+        owners = {id(held.owner): held.owner for held in own.values()}
+        if hasattr(self.subject.framework, "order"):
+            return [id(owner) for owner in self.subject.framework.order(self.module, self.x, list(owners.values()))]
+        return order_of(lambda: self.run(training=False), owners)
 
     def count(self, page: str, keys: Keys) -> str | None:
         """Return the own key of a norm's count of batches: the number beside its variance that training raises by 1."""

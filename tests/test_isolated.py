@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from nnspec.adapters import SubjectError, load
-from nnspec.adapters.for_isolated import Memory
-from nnspec.adapters.isolated import shared
+from nnspec.adapters.memory import Memory, shared
 from nnspec.adapters.views import whole_of
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.layouts import LAYOUTS, guarded
@@ -205,7 +204,7 @@ def test_classes_are_called_with_their_parameters(tmp_path):
     subject = load(f"isolated:{tmp_path / 'layers.py'}")
     assert subject.versions["torch"]
     for name in ("weight.orientation", "gradient.weight", "memory.in-bounds"):
-        assert Trial(subject, "function", "float32").run(CHECKS[f"linear.{name}"]).verdict == "pass"
+        assert Trial(subject, "class", "float32").run(CHECKS[f"linear.{name}"]).verdict == "pass"
 
 
 def test_declarations_cross(tmp_path):
@@ -255,7 +254,7 @@ def test_writes_come_back_to_the_operand_and_to_what_lies_around_it():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("x = 1 / 0", "ZeroDivisionError"), ("class SGD: pass", "no block that can be judged in isolation")],
+    [("x = 1 / 0", "ZeroDivisionError"), ("x = 1", "none of the names that nnspec checks")],
 )
 def test_what_cannot_be_loaded_is_told(tmp_path, text, message):
     (tmp_path / "layers.py").write_text(text)

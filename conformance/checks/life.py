@@ -95,7 +95,7 @@ class Watched(RuleBasedStateMachine):
 
     def small(self, limit: int, *, weights: bool) -> bool:
         """Whether the weights, or else gradients and velocities as well, are small enough to go on."""
-        names = self.model.names
+        names = self.model.names.known
         if "net" not in names:
             return False
         found = [*names["net"].body.parameters(), *names["net"].head.parameters()]
@@ -253,7 +253,7 @@ class Life(Watched):
     @invariant()
     def equals_model(self) -> None:
         """Same modes, parameters and gradients; what batch norm has counted is unchanged but by passes in training."""
-        if not self.model.names.get("net"):
+        if not self.model.names.known.get("net"):
             return
         modules = (*MODULES, *(["net.norm"] if self.norm else []))
         modes = [f"{m}.training" for m in (*modules, *(m.replace("net", "old", 1) for m in modules))]

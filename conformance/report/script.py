@@ -127,6 +127,7 @@ def _render(subject: Subject, form: str, lines: list[str], identifier: str, abou
     # each line once: a file is run once, so that its classes know one another
     recipes = "\n".join(dict.fromkeys("\n".join(subject.recipe(n) for n in names).splitlines()))
     adapter = subject.framework.framework if isinstance(subject.framework, Watched) else subject.framework
+    adapter = adapter.in_scripts(form)
     used = carried.sources(adapter, f"{body}\n{recipes}")
     if "laid_out(" in body:
         used.append(inspect.getsource(laid_out).rstrip())

@@ -6,7 +6,6 @@ says `to_native(…)` and `to_numpy(…)`, as the adapter defines them, so that 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +17,7 @@ from nnspec.adapters.subject import Lacks
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.source import literal
-from nnspec.conformance.trial.steps import Line, compiled
+from nnspec.conformance.trial.steps import Line, Names
 from nnspec.conformance.trial.trial import Trial
 
 
@@ -30,8 +29,9 @@ class Program:
         for name in needs:
             if name not in subject.classes:
                 raise Lacks(f"there is no class {name}")
-        self.names: dict[str, Any] = {"__name__": "program", "np": np, "copy": copy, "nan": np.nan, "inf": np.inf}
-        self.names |= callables(subject.framework) | dict(subject.classes)
+        elsewhere = hasattr(subject.framework, "program")
+        known = callables(subject.framework) | dict(subject.classes)
+        self.names = subject.framework.program() if elsewhere else Names(known)
         self.trial = trial
         self.steps = [Line("import copy", self.names)]
 
@@ -50,7 +50,7 @@ class Program:
     def value(self, expression: str) -> Any:
         """What an expression gives, as it is."""
         with self._watched(expression, expression):
-            value = eval(compiled(expression, "eval"), self.names)
+            value = self.names.value(expression)
         self.trial.seen.append((expression, value))
         return value
 

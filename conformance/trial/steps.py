@@ -5,6 +5,7 @@ The steps of a failing case are its record. The script of a failure is the same 
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -565,19 +566,34 @@ def steps_of(form: str, case: Case) -> list[Step]:
 # -- programs ----------------------------------------------------------------------------------------------------------
 
 
+class Names:
+    """The names that the lines of a program have defined."""
+
+    def __init__(self, known: Mapping[str, Any]) -> None:
+        self.known = {"__name__": "program", "np": np, "copy": copy, "nan": np.nan, "inf": np.inf, **known}
+
+    def run(self, text: str) -> None:
+        """Run a line."""
+        exec(compiled(text, "exec"), self.known)
+
+    def value(self, text: str) -> Any:
+        """Return what an expression gives."""
+        return eval(compiled(text, "eval"), self.known)
+
+
 @dataclass(eq=False)
 class Line(Step):
     """A line of Python, run with the names that the lines before it have defined."""
 
     text: str
-    globals: dict[str, Any] = field(default_factory=dict, repr=False)
+    scope: Names = field(default_factory=lambda: Names({}), repr=False)
 
     def __str__(self) -> str:
         return self.text
 
     def run(self, subject: Subject) -> None:
         """Run the line."""
-        exec(compiled(self.text, "exec"), self.globals)
+        self.scope.run(self.text)
 
     def lines(self, replay: Replay) -> Iterator[str]:
         """The line itself."""

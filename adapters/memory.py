@@ -1,0 +1,95 @@
+"""Operands in a file that lies in memory, which two processes map: one writes them, the other sees them as they lie."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnspec.adapters.views import whole_of
+
+ALIGNED = 128  # bytes: in shared memory, an array has the address that it has here, modulo this
+ROOM = 1 << 16  # bytes around an operand that cross with it
+FOLDER = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a file there never leaves memory
+
+Header = Mapping[str, Any]
+Arrays = dict[str, np.ndarray]
+
+
+class Memory:
+    """A file in memory that holds operands as they lie here, with what lies around them."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.wholes: dict[int, tuple[int, np.ndarray]] = {}  # address -> place in the file, and the array
+        self.size, listed = 0, []
+        for name, array in arrays.items():
+            whole = whole_of(array)
+            if not whole.flags.c_contiguous or whole.dtype != array.dtype or whole.nbytes > array.nbytes + ROOM:
+                whole = array = np.array(array, order="C")
+            listed.append(self._listed(name, array, whole))
+        self.header: dict[str, Any] = {"arrays": listed}
+
+    def _listed(self, name: str, array: np.ndarray, whole: np.ndarray) -> dict[str, Any]:
+        begin = address(whole)
+        if begin not in self.wholes:
+            place = self.size + (begin - self.size) % ALIGNED
+            self.wholes[begin], self.size = (place, whole), place + whole.nbytes
+        about: dict[str, Any] = {"name": name, "dtype": array.dtype.name}
+        about |= {"shape": [*array.shape], "strides": [*array.strides]}
+        about |= {"at": self.wholes[begin][0], "length": whole.nbytes, "offset": address(array) - begin}
+        return {**about, "writeable": bool(array.flags.writeable)}
+
+    def __enter__(self) -> Memory:
+        number, path = tempfile.mkstemp(prefix="nnspec-", dir=FOLDER)
+        try:
+            os.ftruncate(number, max(self.size, 1))
+            self.mapped = mmap.mmap(number, max(self.size, 1))
+        finally:
+            os.close(number)
+        self.header["path"] = path
+        for place, whole in self.wholes.values():
+            self.mapped[place : place + whole.nbytes] = whole.tobytes()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        Path(self.header["path"]).unlink(missing_ok=True)
+        self.mapped.close()
+
+    def write_back(self) -> None:
+        """Change the arrays here as the other process changed them there."""
+        for place, whole in self.wholes.values():
+            now = self.mapped[place : place + whole.nbytes]
+            if now != whole.tobytes() and whole.flags.writeable:
+                whole.reshape(-1).view(np.uint8)[...] = np.frombuffer(now, np.uint8)
+
+
+def shared(memory: Header) -> Arrays:
+    """Return the operands that lie in a file, which the process that asks has mapped too."""
+    with open(memory["path"], "r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 0)
+    found = {}
+    for one in memory["arrays"]:
+        length, dtype = one["length"], np.dtype(one["dtype"])
+        whole: np.ndarray = np.ndarray(length // dtype.itemsize, dtype, mapped, one["at"])
+        offset, strides = one["offset"], tuple(one["strides"])
+        array: np.ndarray = np.ndarray(tuple(one["shape"]), dtype, whole, offset, strides)
+        array.flags.writeable = one["writeable"]
+        found[one["name"]] = array
+    return found
+
+
+def place_in(array: np.ndarray, operands: Arrays) -> list[Any] | None:
+    """Return where a result lies, if it shares memory with an operand: the operand, the distance in bytes, strides."""
+    for name, operand in operands.items():
+        if np.may_share_memory(array, operand):
+            return [name, address(array) - address(operand), [*array.strides]]
+    return None
+
+
+def address(array: np.ndarray) -> int:
+    """Return where the first element lies."""
+    return int(array.__array_interface__["data"][0])
