@@ -19,7 +19,9 @@ from nnspec.reference.global_avg_pool2d import global_avg_pool2d, global_avg_poo
 from nnspec.reference.linear import linear, linear_vjp
 from nnspec.reference.max_pool2d import max_pool2d, max_pool2d_vjp
 from nnspec.reference.mlp import MLP
+from nnspec.reference.module import Buffer, Module, Parameter
 from nnspec.reference.relu import relu, relu_vjp
+from nnspec.reference.resnet34 import POOL, ResNet34
 from nnspec.reference.sgd import sgd_step
 
 SH, SW, PH, PW, DH, DW, G = 2, 1, 1, 2, 1, 2, 2
@@ -243,3 +245,39 @@ def test_steps_with_momentum():
         p = p - lr * v
         found, velocity = sgd_step(found, g, velocity, lr=lr, momentum=momentum, weight_decay=decay)
         np.testing.assert_array_equal(found, p)
+
+
+def test_state_of_a_module():
+    def state(m):
+        own = {k: e for k, e in vars(m).items() if isinstance(e, Parameter) or (isinstance(e, Buffer) and e.persistent)}
+        children = [(n, c) for n, c in vars(m).items() if isinstance(c, Module)]
+        return own | {f"{n}.{k}": e for n, c in children for k, e in state(c).items()}
+
+    block = ResidualBlock(1, 2, stride=2)
+    found = block.state_dict()
+    assert {k: e.data.shape for k, e in state(block).items()} == {k: a.shape for k, a in found.items()}
+    assert len(found) == 18
+
+
+def test_residual_network():
+    network = ResNet34(in_channels=1, num_classes=3, width=1, dtype=np.float64, rng=np.random.default_rng(0)).eval()
+    x, g = whole(2, 1, 40, 33), whole(2, 3)
+    stem, through_conv = network.conv1.vjp(x)
+    normed, through_norm = network.bn1.vjp(stem)
+    pooled = max_pool2d(relu(normed), **POOL)
+    y, back = pooled, []
+    for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+        y, through = stage.vjp(y)
+        back.append(through)
+    hw, z = y.shape[2] * y.shape[3], y.mean((2, 3))
+    w, b = network.fc.weight.data, network.fc.bias.data
+    expected = np.broadcast_to(((g @ w) / hw)[:, :, None, None], y.shape)
+    for through in reversed(back):
+        expected = through(expected)
+    expected = through_conv(through_norm(relu_vjp(max_pool2d_vjp(expected, relu(normed), **POOL), normed)))
+    network.fc.weight.grad = network.fc.bias.grad = None
+    scores, pull = network.vjp(x)
+    np.testing.assert_allclose(scores, z @ w.T + b)
+    np.testing.assert_allclose(pull(g), expected)
+    np.testing.assert_allclose(network.fc.weight.grad, sum(np.outer(g[n], z[n]) for n in range(2)))
+    np.testing.assert_allclose(network.fc.bias.grad, g.sum(0))
