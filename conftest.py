@@ -1,9 +1,14 @@
 """Examples on the pages and in the README are tests; some tests are quick; and `pytest -n` hands tests out by file."""
 
+import os
+
 import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 from xdist.scheduler import LoadScopeScheduling
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # threads that wait for one another cost more than they save
+    os.environ.setdefault(name, "1")
 
 pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["spec/*.md", "README.md"]).pytest()
 
@@ -31,6 +36,11 @@ QUICK = (  # a part of every room, which `pytest -m quick` runs in a minute: the
     "tests/test_source.py",
     "tests/test_trace.py",
 )
+
+
+def pytest_addoption(parser):
+    """`--long`: what takes too long for every change."""
+    parser.addoption("--long", action="store_true", help="all seeds, sizes and smallest cases, which takes an hour")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by marks

@@ -1,7 +1,8 @@
 """Two photographs through ResNet-34, in the reference and in PyTorch: does every layer do what the specification says?
 
-    python examples/photographs.py
+    python examples/photographs.py [SIZE]
 
+SIZE is the height and width in pixels that the photographs are reduced to (default: 224).
 The photographs come with scikit-learn; the weights are drawn from a seed and the same for both. Each of the network's
 nodes is judged by itself, on what it was given: in evaluation, and in a step of training, there and back, for which the
 cotangent of the scores is drawn as well. Exit status 1 if one is out of bounds.
@@ -16,7 +17,7 @@ from lockstep_back import judge_step, observe_step
 from nnspec.adapters import load
 from sklearn.datasets import load_sample_images
 
-SIZE = 224
+SIZE = int(sys.argv[1]) if sys.argv[1:] else 224
 
 
 def averaged(image, size):

@@ -53,7 +53,7 @@ def relu_that(does: str, *, when: str = "x.ndim == 0") -> str:
 
 def test_a_conftest_in_the_folder_is_left_alone(desk):
     desk.write("conftest.py", "import no_such_package")
-    assert desk.check(RIGHT, "--dtype", "float32").code == 0
+    assert desk.check(RIGHT, "--dtype", "float32", "-n", 1).code == 0
 
 
 def test_a_right_file_conforms(desk):
@@ -77,7 +77,7 @@ def test_a_right_file_conforms(desk):
 
 
 def test_a_wrong_file_names_the_requirement_and_its_script_reproduces_it(desk):
-    done = desk.check(WRONG)
+    done = desk.check(WRONG, "-n", 1)
     assert done.code == 1
     report = done.report
     assert not report["conforms"]
@@ -259,7 +259,7 @@ def test_declining_everything_shows_nothing(desk):
 
 
 def test_an_abort_costs_its_check_alone(desk):
-    done = desk.check(relu_that("os.abort()"))
+    done = desk.check(relu_that("os.abort()"), "-n", 1)
     assert done.code == 1
     assert done.verdicts("crash") == {"relu.output.size"}
     assert done.verdicts("fail") == done.verdicts("blocked") == set()
@@ -318,7 +318,7 @@ def test_a_hang_costs_its_check_alone(desk):
 
 
 def test_a_block_that_always_aborts_is_given_up(desk):
-    done = desk.check(relu_that("os.abort()", when="True"), "--dtype", "float32")
+    done = desk.check(relu_that("os.abort()", when="True"), "--dtype", "float32", "-n", 1)
     assert done.code == 1
     totals = done.report["totals"]
     assert totals["crash"] in range(2, 20)  # each worker may be in a check when the second crash is noticed

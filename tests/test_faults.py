@@ -14,7 +14,8 @@ from nnspec.conformance.checks import load_checks
 from nnspec.conformance.power import faults_of
 from nnspec.conformance.report.script import reproduce
 from nnspec.conformance.requirements import CHECKS
-from nnspec.conformance.trial.run import forms
+from nnspec.conformance.trial import run as running
+from nnspec.conformance.trial.run import forms, run
 from nnspec.conformance.trial.trial import Trial
 
 # A subject that remembers may fail by what it was asked before the case, which is not in the script. So may one that
@@ -22,6 +23,7 @@ from nnspec.conformance.trial.trial import Trial
 REMEMBERS = {f"{stem}.{name}" for stem in SIGNATURES for name in ("call.stateless", "memory.all-written")}
 REMEMBERS |= {"module.state.values", "module.life.equals-model"}
 
+SMALLEST = 5  # of so many faults, one has its smallest case sought
 
 # How many faults of a block have a script at least, where some have none: such as steps that cannot be written out.
 SCRIPTS = {
@@ -31,16 +33,14 @@ SCRIPTS = {
 }  # fmt: skip
 
 
-def failure_of(subject, check):
-    for form in forms(subject, check):
-        for dtype in ("float32", "float64") if check.per_dtype else ("float32",):
-            outcome = Trial(subject, form, dtype).run(check)
-            if outcome.verdict == "fail":
-                return form, dtype, outcome.failure
-    for form in forms(subject, check) if check.narrow else ():
-        outcome = Trial(subject, form, "float16", "ci").run(check)
-        if outcome.verdict == "fail":
-            return form, "float16", outcome.failure
+def failure_of(subject, check, simplify):
+    """Where a check fails, and the failure; None where it passes."""
+    for profile, dtypes in (("quick", ("float32", "float64")), ("ci", ("float16",) if check.narrow else ())):
+        for form in forms(subject, check):
+            for dtype in dtypes if check.per_dtype else dtypes[:1]:
+                outcome = run(Trial(subject, form, dtype, profile), check, simplify=simplify)
+                if outcome.verdict == "fail":
+                    return form, dtype, outcome.failure
     return None
 
 
@@ -57,30 +57,36 @@ def end_of(script, subject):
     return 0
 
 
+def killed(fault, *, simplify):
+    """Return what is wrong with the kill of a fault or with its script, and if there is a script."""
+    faulty = replace(fault.subject(), recipe=lambda name: f"{name} = PIECES[{name!r}]")
+    check = CHECKS[fault.requirement]
+    found = failure_of(faulty, check, simplify or check.identifier in REMEMBERS)
+    if found is None:
+        return [f"{fault.key}: survived"], False
+    form, dtype, failure = found
+    script, wrong = reproduce(faulty, check, form, dtype, failure), []
+    if not script:
+        return killed(fault, simplify=True) if not simplify else ([], False)
+    if end_of(script, faulty) in (0, None) and check.identifier not in REMEMBERS:
+        wrong.append(f"{fault.key}: its script does not reproduce {failure.message!r}")
+    if end := end_of(script, reference()):
+        wrong.append(f"{fault.key}: its script finds {end!r} in the reference")
+    return wrong, True
+
+
 @pytest.mark.parametrize("stem", sorted(SIGNATURES))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_every_fault_is_killed_and_its_script_tells_wrong_from_right(stem):
+def test_every_fault_is_killed_and_its_script_tells_wrong_from_right(stem, long, monkeypatch):
+    """The script of the first case that fails; with --long and for some faults without, of the smallest case."""
     load_checks()
-    faults, wrong = faults_of([stem]), []
+    monkeypatch.setattr(running, "MORE", 1)  # no cause is looked for, which would take half of the time
+    faults = faults_of([stem])
     assert faults, f"{stem} has no fault"
-    written = 0
-    for fault in faults:
-        faulty = replace(fault.subject(), recipe=lambda name: f"{name} = PIECES[{name!r}]")
-        check = CHECKS[fault.requirement]
-        found = failure_of(faulty, check)
-        if found is None:
-            wrong.append(f"{fault.key}: survived")
-            continue
-        form, dtype, failure = found
-        script = reproduce(faulty, check, form, dtype, failure)
-        if not script:
-            continue
-        written += 1
-        if end_of(script, faulty) in (0, None) and check.identifier not in REMEMBERS:
-            wrong.append(f"{fault.key}: its script does not reproduce {failure.message!r}")
-        if end := end_of(script, reference()):
-            wrong.append(f"{fault.key}: its script finds {end!r} in the reference")
+    met = [killed(fault, simplify=long or number % SMALLEST == 0) for number, fault in enumerate(faults)]
+    wrong = [line for lines, _ in met for line in lines]
     assert not wrong, "\n".join(wrong)
+    written = sum(has_script for _, has_script in met)
     assert written >= SCRIPTS.get(stem, len(faults)), f"{written} of {len(faults)} have a script"
 
 

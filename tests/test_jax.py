@@ -30,10 +30,11 @@ LAYERS = """
 
 
 @pytest.mark.parametrize("name", ["jax", "jax-jit"])
-def test_named(desk, name):
-    done = desk.nnspec(
-        "check", name, "--block", "global_avg_pool2d", "--block", "linear", "--dtype", "float64", "-n", 0
-    )
+def test_named(desk, name, long):
+    """With --long, of a block with parameters too; the workflow conformance.yml judges all blocks."""
+    blocks = ("global_avg_pool2d", "linear") if long else ("global_avg_pool2d",)
+    chosen = [word for block in blocks for word in ("--block", block)]
+    done = desk.nnspec("check", name, *chosen, "--dtype", "float64", "-n", 0)
     assert done.code == 0, done.out + done.err
     assert done.report["versions"]["jax"] == jax.__version__
     assert done.report["totals"]["pass"] > 10
@@ -106,8 +107,8 @@ def test_what_has_been_compiled_is_let_go():
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_of_functions(desk):
-    done = desk.check(LAYERS, "--dtype", "float32", "-n", 0)
+def test_a_file_of_functions(desk, long):
+    done = desk.check(LAYERS, "--dtype", "float32", "-n", 0, *([] if long else ["--block", "global_avg_pool2d"]))
     assert done.code == 0, done.out + done.err
     assert "jax" in done.report["versions"]
     assert {r["form"] for r in done.report["results"]} == {"function"}

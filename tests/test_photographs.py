@@ -10,11 +10,12 @@ import pytest
 EXAMPLE = Path(__file__).parents[1] / "examples" / "photographs.py"
 
 
-def test_every_node_is_within_its_bound():
+def test_every_node_is_within_its_bound(long):
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, EXAMPLE], env={**os.environ, **one_thread}, capture_output=True, text=True)
+    command = [sys.executable, EXAMPLE, *([] if long else ["64"])]
+    done = subprocess.run(command, env={**os.environ, **one_thread}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "convolution" in done.stdout
     assert "torch, training" in done.stdout

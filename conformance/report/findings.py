@@ -39,6 +39,8 @@ def findings(records: Iterable[Record]) -> list[Record]:
     ordered = []
     for block in SIGNATURES:
         mine = [entry for entry in bad if entry["block"] == block]
+        if not mine:
+            continue
         place = {name: n for n, name in enumerate(ranked(block, {sign(entry) for entry in mine}, broken_by_faults()))}
         ordered += sorted(mine, key=lambda e: (e["requirement"] not in suspected, place[sign(e).rstrip("!")]))
     return ordered

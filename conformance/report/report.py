@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import platform
 from collections import Counter, defaultdict
@@ -170,8 +171,11 @@ def plain_case(case: Any) -> Any:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, nnspec and its dependencies."""
-    known = {name: metadata.version(name) for name in ("nnspec", "numpy", "hypothesis", "pytest")}
+    known = {name: _version(name) for name in ("nnspec", "numpy", "hypothesis", "pytest")}
     return {"python": platform.python_version(), **known}
+
+
+_version = functools.cache(metadata.version)  # to read the files of a package takes some milliseconds
 
 
 def assemble(run: Record, records: Iterable[Record], errors: Iterable[str] = ()) -> Record:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -132,8 +133,7 @@ def _render(subject: Subject, form: str, lines: list[str], identifier: str, abou
     if "laid_out(" in body:
         used.append(inspect.getsource(laid_out).rstrip())
     text = {"requirement": identifier, "sentence": requirements()[identifier].sentence, "about": about}
-    template = resources.files(__package__).joinpath("reproduce.py.jinja").read_text("utf-8")
-    rendered: str = jinja2.Template(template, keep_trailing_newline=True).render(
+    rendered: str = _template().render(
         {name: value.replace("\\", "/").replace('"""', "'''") for name, value in text.items()},
         preamble=carried.preamble(adapter, subject.device),
         bridge="\n\n\n".join(used),
@@ -141,6 +141,13 @@ def _render(subject: Subject, form: str, lines: list[str], identifier: str, abou
         lines=body,
     )
     return rendered
+
+
+@cache
+def _template() -> jinja2.Template:
+    """Return the compiled template, which takes as long to compile as ten cases take to judge."""
+    text = resources.files(__package__).joinpath("reproduce.py.jinja").read_text("utf-8")
+    return jinja2.Template(text, keep_trailing_newline=True)
 
 
 # -- the end of a script -----------------------------------------------------------------------------------------------
