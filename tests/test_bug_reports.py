@@ -14,19 +14,19 @@ FILES = sorted((Path(__file__).parent / "bug_reports").glob("*.py"))
 REQUIREMENT = re.compile(r"^Requirement: (\S+)$", re.M)
 
 
-def verdicts(file):
+def verdicts(file, profile="ci"):
     load_checks()
     check = CHECKS[REQUIREMENT.search(file.read_text())[1]]
     subject = load(str(file))
     return {
-        run(Trial(subject, form, "float32", profile="ci"), check, simplify=False).verdict
+        run(Trial(subject, form, "float32", profile=profile), check, simplify=False).verdict
         for form in forms(subject, check)
     }
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_reported_bug_breaks_the_named_requirement(file, monkeypatch):
+def test_a_reported_bug_breaks_the_named_requirement(file, long, monkeypatch):
     pytest.importorskip("torch")
     assert "fail" in verdicts(file)
     monkeypatch.setenv("TWIN", "right")
-    assert verdicts(file) == {"pass"}
+    assert verdicts(file, "ci" if long else "quick") == {"pass"}
