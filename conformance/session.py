@@ -23,6 +23,7 @@ from nnspec.conformance.system.processes import SAFE_PATH
 from nnspec.conformance.trial import journal
 from nnspec.conformance.workers import arguments as worker_arguments
 
+ELSEWHERE = "this call alone ends no new process: a call before it may have written beyond its memory"
 # Tells glibc that workers keep the memory of freed arrays: to get new pages takes a quarter of ResNet-34's time.
 KEPT = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_TOP_PAD_": str(2**26)}
 
@@ -143,10 +144,12 @@ class Session:
         known = [(r, case) for r, case in zip(lack, cases, strict=True) if case is not None]
         asked = [(*key(r), case, r["reason"], r["verdict"] == "crash") for r, case in known]
         texts = crash_scripts(option("nnspec_subject"), option("nnspec_framework"), option("nnspec_device"), asked)
-        for (record, _), (text, smaller) in zip(known, texts, strict=True):
+        for (record, _), (text, smaller, recurs) in zip(known, texts, strict=True):
+            if not recurs:
+                record["failure"]["message"] += f"; {ELSEWHERE}"
             if text:
                 record["failure"] |= {"script": text} | ({"case": legible(smaller)} if smaller else {})
-                self.log.keep(record)
+            self.log.keep(record)
 
     # -- the run -------------------------------------------------------------------------------------------------------
 

@@ -216,6 +216,16 @@ def test_a_crash_is_made_smaller(desk):
         assert desk.run(record["failure"]["script"]).code == -signal.SIGABRT
 
 
+def test_a_crash_that_a_call_alone_does_not_show_says_so(desk):
+    first = "calls = []"
+    done = desk.check(relu_that("os.abort()", when="calls.append(1) or len(calls) > 40", first=first), *CHEAP)
+    assert done.code == 1, done.out + done.err
+    crashes = [r["failure"] for r in done.report["results"] if r["verdict"] == "crash"]
+    assert crashes
+    assert all("a call before it may have written beyond its memory" in failure["message"] for failure in crashes)
+    assert all(desk.run(failure["script"]).code == 0 for failure in crashes)
+
+
 def test_memory_that_grows_is_a_crash(desk):
     grow = "hoard = []\nwhile True:\n    hoard.append(np.ones(2**20))\n    time.sleep(0.001)"
     done = desk.check(relu_that(grow), *CHEAP, "--memory", 0.4)

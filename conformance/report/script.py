@@ -72,19 +72,20 @@ def _elements(steps: Iterable[Step]) -> int:
 
 def crash_scripts(
     subject: str, framework: str | None, device: str | None, crashes: list[Crash]
-) -> list[tuple[str, dict[str, Any] | None]]:
+) -> list[tuple[str, dict[str, Any] | None, bool]]:
     """The scripts of calls that ended the process, written by another process, which loads the subject.
 
-    Beside each script, the smaller case that it is about, as plain data; None where none was found.
+    Beside each script, the smaller case that it is about, as plain data, None where none was found; and whether the
+    call may end a new process, too.
     """
     # a pickled array forgets how it lies in memory
     of_each = ([(n, a) for n, a in case.arrays.items() if a is not None] for *_, case, _, _ in crashes)
     layouts = [{n: (a.strides, offset_of(a)) for n, a in arrays} for arrays in of_each]
     try:
         told = _in_another_process(pickle.dumps((subject, framework, device, crashes, layouts)))
-        return [(script, case) for script, case in json.loads(told.splitlines()[-1])]
+        return [(script, case, recurs) for script, case, recurs in json.loads(told.splitlines()[-1])]
     except (subprocess.SubprocessError, OSError, ValueError, IndexError):
-        return [("", None)] * len(crashes)
+        return [("", None, True)] * len(crashes)
 
 
 def _in_another_process(data: bytes) -> bytes:
@@ -115,9 +116,9 @@ def _main() -> None:
         floats = {n: a for n, a in case.arrays.items() if a is not None and a.size and is_floating(a.dtype)}
         case = case.but(**{n: laid_out(a, *lie[n]) for n, a in floats.items()})
         forks = ended and device in (None, "cpu")  # no other device survives a fork
-        smaller = smallest_crash(subject, form, case) if forks else case
-        script = reproduce_crash(subject, identifier, form, dtype, smaller, what)
-        scripts.append((script, None if smaller is case else plain_case(smaller)))
+        found = smallest_crash(subject, form, case) if forks else case
+        script = reproduce_crash(subject, identifier, form, dtype, found or case, what)
+        scripts.append((script, None if found is None or found is case else plain_case(found), found is not None))
     print("\n" + json.dumps(scripts))
 
 

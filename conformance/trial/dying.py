@@ -19,14 +19,14 @@ CALLS = 100  # candidates of the values
 EVERY = 0.005  # seconds between two looks at a process
 
 
-def smallest_crash(subject: Subject, form: str, case: Case) -> Case:
-    """Return a smaller case whose call ends the process, too; the case itself where it ends no forked process."""
+def smallest_crash(subject: Subject, form: str, case: Case) -> Case | None:
+    """Return the smallest case found whose call ends the process, too; None where the call ends no forked process."""
     until = time.monotonic() + BUDGET
 
     def dies(candidate: Case) -> bool:
         return time.monotonic() < until and _dies(subject, form, candidate)
 
-    return minimise(_shorter(case, dies), dies, CALLS) if dies(case) else case
+    return minimise(_shorter(case, dies), dies, CALLS) if dies(case) else None
 
 
 def _dies(subject: Subject, form: str, case: Case) -> bool:
