@@ -110,6 +110,7 @@ class _State:
     journal: Journal | None = None
     waivers: Sequence[Waiver] = ()
     canary: Any = None  # what tells that a call has spoilt this process
+    suspicion: Any = None  # what is known so far of the causes of failures
 
 
 _STATE = pytest.StashKey[_State]()
@@ -352,6 +353,7 @@ def _tell(identifier: str, outcome: Any, entry: Mapping[str, Any]) -> None:
 def trial(request: pytest.FixtureRequest) -> Any:
     """Runs a check against the subject, keeps the record for the report, and raises what pytest understands."""
     from nnspec.conformance.checks.steady import unsteady
+    from nnspec.conformance.report.diagnosis import Suspicion
     from nnspec.conformance.report.report import differing, record, waived
     from nnspec.conformance.system.legible import legible
     from nnspec.conformance.trial import run as running
@@ -366,6 +368,7 @@ def trial(request: pytest.FixtureRequest) -> Any:
     profile, seed, sizes = (config.getoption(f"nnspec_{name}") for name in ("profile", "seed", "sizes"))
     first = _chosen(config, _check(request.node))[0] == (form, dtype)
     state.canary = state.canary or Canary()
+    state.suspicion = state.suspicion or Suspicion()
     _go_on(state)
     session = Trial(subject, form, dtype, profile, seed, state.journal, sizes or "", first, canary=state.canary)
 
@@ -389,7 +392,7 @@ def trial(request: pytest.FixtureRequest) -> Any:
             state.journal.rest()
 
         def recorded(check: Any, outcome: Any) -> Any:
-            entry = differing(record(check, subject, form, dtype, outcome))
+            entry = differing(record(check, subject, form, dtype, outcome, state.suspicion))
             return legible(waived(entry, state.waivers, subject.name))
 
         request.node.nnspec_record = entry = recorded(check, outcome)

@@ -9,9 +9,9 @@ import pytest
 from nnspec.adapters.for_reference import subject as reference
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import load_checks
-from nnspec.conformance.faults import broken_by_faults, catalogue
+from nnspec.conformance.faults import anew, broken_by_faults, catalogue
 from nnspec.conformance.power import faults_of, judge
-from nnspec.conformance.report.diagnosis import _Seen, causes
+from nnspec.conformance.report.diagnosis import Suspicion, _Seen, causes, search
 from nnspec.conformance.report.findings import findings, suspects
 from nnspec.conformance.requirements import CHECKS
 from nnspec.conformance.trial.record import Sighting
@@ -180,6 +180,83 @@ def test_causes_of_a_class_and_of_a_function_are_told_apart():
 
     [[suspect]] = suspects([failed("function"), failed("class", "conv2d.stride.step/swapped")])
     assert (suspect.form, suspect.explained, suspect.broken) == ("class", 1, 1)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "max_pool2d.call.stateless/cached-plan",
+        "global_avg_pool2d.call.stateless/kept-window",
+        "global_avg_pool2d.memory.all-written/last",
+    ],
+)
+def test_mistakes_that_depend_on_earlier_calls_are_recognised(key):
+    """A fault of its own begins anew, so that what it remembers is not what the subject remembers."""
+    fault = anew(key.partition(".")[0])[key]
+    assert causes_of(fault.subject(), fault.requirement, "ci")[:1] == [key]
+
+
+def test_a_mistake_in_some_values_is_not_taken_for_memory_that_is_not_written():
+    def drops(x):
+        y = x.mean((2, 3))
+        y[..., -1:] += y.dtype.type(1)
+        return y
+
+    subject = replace(reference(), functions={"global_avg_pool2d": drops}, classes={})
+    assert not any("memory" in key for key in causes_of(subject, "global_avg_pool2d.output.value"))
+
+
+def test_a_fault_begun_anew_leaves_the_catalogue_as_it_is():
+    key, before = "einsum.call.stateless/first-call", dict(catalogue())
+    pieces = [faults[key].pieces["einsum"] for faults in (catalogue(), anew("einsum"), anew("einsum"))]
+    assert len({*map(id, pieces)}) == 3
+    assert dict(catalogue()) == before
+
+
+def test_the_search_ends_when_its_time_is_up():
+    load_checks()
+    fault = catalogue()["conv2d.stride.step/swapped"]
+    check = CHECKS[fault.requirement]
+    outcome = judge(fault.subject(), check, "quick", 7)
+    cut = search(check, outcome, Suspicion(seconds=0.0, least=-1.0))
+    assert (cut.causes, cut.cut) == ([], True)
+    assert not search(check, outcome, Suspicion()).cut
+
+
+def test_faults_that_another_check_contradicts_are_tried_last():
+    load_checks()
+    fault = catalogue()["conv2d.stride.step/swapped"]
+    check = CHECKS[fault.requirement]
+    outcome = judge(fault.subject(), check, "quick", 7)
+    so_far = Suspicion()
+    assert fault.key in [cause.fault for cause in search(check, outcome, so_far).causes]
+    form = outcome.failure.sighting.form
+    assert (fault.key, form) in so_far.explaining - so_far.contradicted
+    only = Suspicion(contradicted={(fault.key, form)})
+    assert [cause.fault for cause in search(check, outcome, only).causes] == [fault.key]
+
+
+def test_of_faults_that_explain_the_same_the_one_that_breaks_the_same_comes_first():
+    def failed(name):
+        found = [{"fault": fault, "mistake": fault, "cases": 3} for fault in both]
+        entry = {"requirement": f"relu.{name}", "block": "relu", "level": "must", "verdict": "fail"}
+        return entry | {"failure": {"misshapen": False, "causes": found}}
+
+    known = {key: names for key, names in broken_by_faults().items() if key.startswith("relu.") and len(names) > 1}
+    one, other = next((a, b) for a in known for b in known if {*known[a]} < {*known[b]})
+    both = (other, one)
+    broken = {name.rstrip("!") for name in known[one]} | {one.partition("/")[0].partition(".")[2]}
+    assert suspects([failed(name) for name in broken])[0][0].fault == one
+
+
+def test_a_check_of_state_that_passes_excludes_no_mistake():
+    def entry(name, verdict):
+        cause = {"fault": "relu.call.stateless/kept-mask", "mistake": "…", "cases": 3}
+        about = {"requirement": f"relu.{name}", "block": "relu", "level": "must", "verdict": verdict}
+        return about | {"failure": {"misshapen": False, "causes": [cause]} if verdict == "fail" else None}
+
+    [[suspect]] = suspects([entry("positive.kept", "fail"), entry("call.stateless", "pass")])
+    assert suspect.fault == "relu.call.stateless/kept-mask"
 
 
 def test_the_smallest_case_says_which_operands_were_absent():

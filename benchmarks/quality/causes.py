@@ -58,7 +58,8 @@ def measure(keys: tuple[str, ...], known: bool) -> tuple[tuple[str, ...], list[s
     if pieces is None:
         return keys, [], []
     with mock.patch.object(diagnosis, "catalogue", return_value=without(() if known else keys)):
-        named = report_on(Fault(keys[0], "", pieces).subject(), block_of(keys[0]))
+        domain = {name: said for key in keys for name, said in catalogue()[key].domain.items()}
+        named = report_on(Fault(keys[0], "", pieces, domain=domain).subject(), block_of(keys[0]))
     if not all(at_work.values()):
         return keys, [], []
     faults = [suspect.fault for suspect in named]
@@ -77,11 +78,12 @@ def without(left_out: tuple[str, ...]) -> dict[str, Fault]:
 def report_on(subject: Subject, block: str) -> list[Suspect]:
     """The causes that a report on a block begins with: those that explain most of what is broken."""
     found: list[dict[str, Any]] = []
+    so_far = diagnosis.Suspicion()
     for check in (check for check in CHECKS.values() if check.stem == block and check.decides):
         for form in forms(subject, check):
             outcome = Trial(subject, form, "float32").run(check)
             about = {"requirement": check.identifier, "block": block, "form": form, "level": "must"}
-            named = [asdict(c) for c in diagnosis.causes(check, outcome)]
+            named = [asdict(c) for c in diagnosis.search(check, outcome, so_far).causes]
             found.append({**about, "verdict": outcome.verdict, "failure": {"causes": named}})
     return next(iter(suspects(found)), [])[:SUSPECTS]
 

@@ -84,6 +84,8 @@ def _show_causes(records: list[Record], console: Console) -> None:
         for number, suspect in enumerate(alike[:SUSPECTS]):
             label = "  or:" if number else f"{'likely' if suspect.likely else 'possible'} cause:"
             _show_cause(suspect, known[suspect.fault], label, where, console)
+    if cut := sum(bool((entry["failure"] or {}).get("search_cut")) for entry in failed(records)):
+        console.print(f"the search for causes of {cut} failure{'s' if cut > 1 else ''} was cut short: it took too long")
 
 
 def _show_cause(suspect: Suspect, cause: Record, label: str, where: str, console: Console) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.conformance.faults import broken_by_faults
 from nnspec.conformance.report.verdicts import Record, failed
-from nnspec.conformance.requirements import block_of, foundations, requirements
+from nnspec.conformance.requirements import block_of, foundations, kind, requirements
 
 Broken = Mapping[str, Collection[str]]  # fault -> the requirements that it breaks, without the name of the block
 
@@ -84,8 +84,8 @@ class Suspect:
 def suspects(records: Iterable[Record]) -> list[list[Suspect]]:
     """Return the known mistakes that explain most broken requirements of a block, then most of the rest, and so on.
 
-    Each form of a block is looked at by itself. The mistakes of one list explain the same: any of them may be it. A
-    mistake in a requirement that has passed is none.
+    Each form of a block is looked at by itself. The mistakes of one list explain the same: any of them may be it. The
+    one comes first that is known to break what is broken. A mistake in a requirement that has passed is none.
     """
     by_form: dict[str | None, list[Record]] = defaultdict(list)
     for entry in records:
@@ -102,17 +102,32 @@ def _suspects(records: list[Record], form: str | None) -> list[list[Suspect]]:
     for entry in bad:
         broken[entry["block"]].add(entry["requirement"])
         for cause in (entry["failure"] or {}).get("causes", ()):
-            if cause["fault"].partition("/")[0] not in passed and _tells(cause, entry["block"], bad):
+            if _may_be(cause["fault"], passed) and _tells(cause, entry["block"], bad):
                 explained[cause["fault"]].add(entry["requirement"])
                 cases[cause["fault"]] += cause["cases"]
     found = []
     for block, names in broken.items():
-        rest = {fault: set(its) for fault, its in explained.items() if block_of(fault) == block}
+        nearest_first = sorted(explained, key=lambda fault: _apart(fault, names))
+        rest = {fault: set(explained[fault]) for fault in nearest_first if block_of(fault) == block}
         while best := max(rest.values(), key=len, default=set()):
             alike = [fault for fault, its in rest.items() if its == best]
             found.append([Suspect(fault, len(explained[fault]), len(names), cases[fault], form) for fault in alike])
             rest = {fault: its - best for fault, its in rest.items()}
     return found
+
+
+def _may_be(fault: str, passed: Collection[str]) -> bool:
+    """Whether a fault may be the cause although some requirements passed. Its own must not be one of them.
+
+    Whether the check of a state finds a mistake may depend on what was called before it.
+    """
+    requirement = fault.partition("/")[0]
+    return requirement not in passed or kind(requirement) == "state"
+
+
+def _apart(fault: str, broken: Collection[str]) -> int:
+    """Return how many requirements either a fault is known to break or the subject breaks, but not both."""
+    return len({f"{block_of(fault)}.{name.rstrip('!')}" for name in broken_by_faults().get(fault, ())} ^ {*broken})
 
 
 def _tells(cause: Mapping[str, Any], block: str, bad: Iterable[Record]) -> bool:

@@ -16,7 +16,7 @@ from nnspec.adapters.signatures import CANONICAL
 from nnspec.adapters.subject import DERIVATIVES, Subject
 from nnspec.conformance.case import Case
 from nnspec.conformance.formats import is_floating
-from nnspec.conformance.report.diagnosis import causes
+from nnspec.conformance.report.diagnosis import Search, Suspicion, search
 from nnspec.conformance.report.findings import consequences, findings
 from nnspec.conformance.report.script import reproduce
 from nnspec.conformance.report.verdicts import BAD, VERDICTS, Record, Verdict, failed
@@ -48,14 +48,23 @@ def key(check: Check, form: str, dtype: str) -> Record:
     }
 
 
-def record(check: Check, subject: Subject | None, form: str, dtype: str, outcome: Outcome) -> Record:
+def record(
+    check: Check,
+    subject: Subject | None,
+    form: str,
+    dtype: str,
+    outcome: Outcome,
+    so_far: Suspicion | None = None,
+) -> Record:
     """Return an outcome as plain data, for JSON and for another process.
 
-    `subject` is None in a process that has not loaded the subject, and so does not know its claims.
+    `subject` is None in a process that has not loaded the subject, and so does not know its claims. `so_far` is what
+    the causes of its other failures have shown.
     """
     lacks = subject.lacks(check.stem, form) - subject.domain(check.stem).fixed if subject else frozenset()
     difference, failure = subject.differs.get(check.identifier) if subject else None, outcome.failure
     explicable = subject is not None and check.decides and outcome.verdict == "fail"
+    searched = search(check, outcome, so_far or Suspicion()) if explicable else Search([])
     return key(check, form, dtype) | {
         "verdict": outcome.verdict,
         "reason": outcome.reason,
@@ -82,7 +91,8 @@ def record(check: Check, subject: Subject | None, form: str, dtype: str, outcome
             "script": (reproduce(subject, check, form, dtype, failure) or None) if subject else None,
             "misshapen": failure.misshapen,
             "boundaries": [asdict(one) | {"says": str(one)} for one in failure.boundaries],
-            "causes": [asdict(cause) for cause in causes(check, outcome)] if explicable else [],
+            "causes": [asdict(cause) for cause in searched.causes],
+            "search_cut": searched.cut,
         },
     }
 
@@ -152,6 +162,7 @@ def _passes(entry: Record, though: str) -> Record:
         "misshapen": False,
         "boundaries": [],
         "causes": [],
+        "search_cut": False,
     }
     return {**entry, "verdict": "fail", "reason": message, "failure": {"message": message, "case": about, **nothing}}
 
