@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from nnspec.adapters.subject import Refusal, Subject, Unsupported
 
 Watch = Callable[[str, Callable[[], Any]], Any]  # makes a call that is named, or raises Skipped
 
+Fresh = Callable[[str, str, int], bool]  # a block, its function or class, the number of a typical call: does it return?
+ASKED = 2  # fresh processes in a row in which a call raised as well
 Construction = tuple[
     tuple[int, ...], tuple[int, ...] | None
 ]  # the constructor's arguments; the shape of x, None: no call
@@ -50,22 +52,66 @@ def at_once(what: str, call: Callable[[], Any]) -> Any:
     return call()
 
 
-def uncallable(subject: Subject, blocks: Collection[str] | None, watch: Watch = at_once) -> Subject:
-    """Return the subject, which then knows of its blocks (all, or these) those that cannot be called or built."""
+class Spoilt(Exception):
+    """Since a call every call raises in this process, but not in a fresh one; `str` gives that call."""
+
+
+@dataclass
+class Tried:
+    """What the typical calls of one process have come to.
+
+    `fresh` says whether a call returns where nothing was called before. It is asked of a call that raises after another
+    one has raised, while none has returned since, and not asked again after it has said no a few times.
+    """
+
+    fresh: Fresh | None = None
+    first: str = ""  # the first call that raised of those that have raised ever since
+    returned: Callable[[], Any] | None = None  # the last call that returned
+    asked: int = 0
+
+    def note_return(self, act: Callable[[], Any]) -> None:
+        """Remember a call that returned."""
+        self.first, self.returned, self.asked = "", act, 0
+
+    def note_raise(self, call: str, known: bool, *about: Any) -> None:
+        """Remember a call that raised. Raises Spoilt if it returns in a fresh process; `known` there too."""
+        if not self.first:
+            self.first = call
+        elif self.fresh is not None and known and self.asked < ASKED:
+            self.asked += 1
+            if self.fresh(*about):
+                raise Spoilt(self.first)
+
+
+def uncallable(
+    subject: Subject, blocks: Collection[str] | None, watch: Watch = at_once, tried: Tried | None = None
+) -> Subject:
+    """Return the subject, which then knows of its blocks (all, or these) those that cannot be called or built.
+
+    Raises Spoilt if `tried` can tell that one of the calls has spoilt the process.
+    """
+    tried = tried or Tried()
     chosen = [(stem, form) for stem in SIGNATURES if not blocks or stem in blocks for form in subject.forms(stem)]
-    refused = {(stem, form): refusal(subject, stem, form, watch) for stem, form in chosen}
+    refused = {(stem, form): refusal(subject, stem, form, watch, tried) for stem, form in chosen}
     return replace(subject, uncallable={at: refusal for at, refusal in refused.items() if refusal})
 
 
-def refusal(subject: Subject, stem: str, form: str, watch: Watch = at_once) -> Refusal | None:
+def refusal(subject: Subject, stem: str, form: str, watch: Watch, tried: Tried) -> Refusal | None:
     """Return why a block cannot be called, if each of several typical calls raises; None if it can."""
+    signature = SIGNATURES[stem]
+    names = [str(signature.function)] if form == "function" else [n for n in signature.classes if n in subject.classes]
     try:
-        if form == "function":
-            return _first(_function_calls(subject, stem), watch)
-        names = [name for name in SIGNATURES[stem].classes if name in subject.classes]
-        return next(filter(None, (_first(_constructions(subject, stem, name), watch) for name in names)), None)
+        return next(filter(None, (_first(subject, stem, name, watch, tried) for name in names)), None)
+    except Spoilt:
+        raise
     except Exception:  # a failure of nnspec or of an adapter, which the checks will name
         return None
+
+
+def typical(subject: Subject, stem: str, name: str) -> Iterator[tuple[Refusal, Callable[[], Any]]]:
+    """Yield the typical calls of a function or a class of a block, with what is to be said where they raise."""
+    in_form = _function_calls if name == SIGNATURES[stem].function else _constructions
+    yield from in_form(subject, stem, name)
 
 
 def works(subject: Subject, stem: str, watch: Watch = at_once) -> bool:
@@ -79,7 +125,7 @@ def works(subject: Subject, stem: str, watch: Watch = at_once) -> bool:
         if not getattr(framework, "is_array", lambda _: True)(first):
             raise TypeError("an array of another library, which the framework can read")
 
-    for attempt, act in _function_calls(subject, stem):
+    for attempt, act in _function_calls(subject, stem, str(SIGNATURES[stem].function)):
         try:
             watch(f"{attempt.call} with {library}", functools.partial(call, act))
         except Skipped:
@@ -90,25 +136,25 @@ def works(subject: Subject, stem: str, watch: Watch = at_once) -> bool:
     return False
 
 
-def _first(attempts: Iterator[tuple[Refusal, Callable[[], Any]]], watch: Watch) -> Refusal | None:
+def _first(subject: Subject, stem: str, name: str, watch: Watch, tried: Tried) -> Refusal | None:
     """Return the first of several attempts, if the subject's own code raises in each of them."""
     refusals = []
-    for attempt, act in attempts:
+    for number, (attempt, act) in enumerate(typical(subject, stem, name)):
         try:
             with noting_interrupts():
                 watch(attempt.call, act)
         except _Stage as stage:
+            tried.note_raise(attempt.call, stem not in subject.typical, stem, name, number)
             refusals.append(replace(attempt, sentence=f"cannot be {stage}"))
         except (Unsupported, Skipped):
             return None
         else:
+            tried.note_return(act)
             return None
     return refusals[0] if refusals else None
 
 
-def _function_calls(subject: Subject, stem: str) -> Iterator[tuple[Refusal, Callable[[], Any]]]:
-    name = SIGNATURES[stem].function
-    assert name is not None
+def _function_calls(subject: Subject, stem: str, name: str) -> Iterator[tuple[Refusal, Callable[[], Any]]]:
     dtype = subject.within(stem).dtypes[0]
     for shapes, arguments in subject.calls(stem):
         arrays = {n: None if shape is None else _filled(shape, dtype) for n, shape in shapes.items()}

@@ -141,7 +141,7 @@ def _journal(config: pytest.Config) -> Journal | None:
 def _load(config: pytest.Config, state: _State) -> None:
     from nnspec.adapters import SubjectError, load
     from nnspec.adapters.names import files_of
-    from nnspec.adapters.trying import at_once, uncallable
+    from nnspec.adapters.trying import at_once
     from nnspec.conformance.checks.typical import with_typical_calls
     from nnspec.conformance.report import waivers
     from nnspec.conformance.requirements import unknown_declaration
@@ -169,7 +169,7 @@ def _load(config: pytest.Config, state: _State) -> None:
             raise SubjectError(message)
         loaded = with_typical_calls(loaded, config.getoption("nnspec_block"))
         ours = loaded.name in adapters()  # these are known to be callable
-        state.subject = loaded if ours else uncallable(loaded, config.getoption("nnspec_block"), watch)
+        state.subject = loaded if ours else _called(config, state, loaded, watch)
     except (SubjectError, waivers.WaiverError, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):
             if not signals.raised_by_subject():
@@ -193,6 +193,29 @@ def _load(config: pytest.Config, state: _State) -> None:
             session.loaded = identity
     if state.journal:
         state.journal.rest()
+
+
+def _called(config: pytest.Config, state: _State, subject: Subject, watch: Any) -> Subject:
+    """Return the subject, which knows what cannot be called. A process that a typical call has spoilt ends here."""
+    from nnspec.adapters.fresh import in_fresh_process
+    from nnspec.adapters.trying import Spoilt, Tried, uncallable
+    from nnspec.conformance.trial.canary import Canary
+
+    spec, framework, device = (config.getoption(f"nnspec_{name}") for name in ("subject", "framework", "device"))
+    tried = Tried(None if hasattr(config, "nnspec_object") else in_fresh_process(spec, framework, device))
+    state.canary = Canary()
+    try:
+        return uncallable(subject, config.getoption("nnspec_block"), watch, tried)
+    except Spoilt as call:
+        if state.journal:
+            from nnspec.conformance.trial.journal import TRYING
+
+            state.journal.note(f"{TRYING}{call}")  # the next worker goes without this call
+            os._exit(1)
+        state.canary.spoilt = f"every call raises since {call}"
+        return subject
+    finally:
+        state.canary.typical = tried.returned
 
 
 def _restricted(subject: Subject, texts: Sequence[str] | None) -> Subject:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from nnspec.adapters import load
+from nnspec.adapters.trying import Tried, uncallable
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.requirements import CHECKS
+from nnspec.conformance.trial.canary import Canary
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.linear import linear as right
 
@@ -44,6 +46,76 @@ def test_without_workers_the_rest_is_not_run(desk):
     assert "with workers, a new process goes on" in next(
         r["reason"] for r in done.report["results"] if r["verdict"] == "not run"
     )
+
+
+TYPICAL = """
+import numpy as np
+from nnspec.reference.linear import linear as right
+
+class State:
+    bad = False
+
+def relu(x):
+    State.bad = State.bad or x.ndim == 1
+    return launched(np.maximum(x, 0))
+
+def linear(x, weight, bias=None):
+    return launched(right(x, weight, bias))
+
+def launched(y):
+    if State.bad:
+        raise RuntimeError("an illegal memory access was encountered")
+    return y
+"""
+CHOSEN = ("--dtype", "float32", "--block", "relu", "--block", "linear")
+
+
+def test_a_typical_call_that_spoils_the_process_accuses_no_other_block(desk):
+    done = desk.check(TYPICAL, *CHOSEN, "-n", "1")
+    assert done.code == 1, done.out + done.err
+    assert {name.partition(".")[0] for name in done.verdicts("crash") | done.verdicts("fail")} == {"relu"}
+    assert "linear.output.value" in done.verdicts("pass")
+    record = next(r for r in done.report["results"] if r["verdict"] == "crash")
+    assert "every call raises since relu(x" in record["reason"]
+    script = desk.run(record["failure"]["script"])
+    assert script.code == 1
+    assert "an illegal memory access" in script.err
+
+
+def test_without_workers_a_spoilt_start_accuses_nobody(desk):
+    done = desk.check(TYPICAL, *CHOSEN, "-n", "0")
+    assert not done.verdicts("fail") | done.verdicts("crash") | done.verdicts("pass")
+    reasons = {r["reason"] for r in done.report["results"] if r["verdict"] == "not run"}
+    assert any("every call raises since relu(x)" in reason for reason in reasons)
+
+
+def test_functions_that_always_raise_cost_two_fresh_processes():
+    def fresh(stem, name, number):
+        asked.append((stem, name, number))
+        return False
+
+    def unwritten(*operands, **arguments):
+        raise NotImplementedError
+
+    asked = []
+    names = ("relu", "linear", "conv2d")
+    subject = uncallable(load(dict.fromkeys(names, unwritten), "numpy"), None, tried=Tried(fresh))
+    assert {stem for stem, _ in subject.uncallable} == {*names}
+    assert len(asked) == 2
+
+
+def test_a_typical_call_tells_where_no_check_has_called_yet():
+    def linear(x, weight, bias=None):
+        raise RuntimeError("an illegal memory access was encountered")
+
+    def typical():
+        raise RuntimeError("an illegal memory access was encountered")
+
+    load_checks()
+    trial = Trial(load({"linear": linear}, "numpy"), "function", "float32", canary=Canary(typical=typical))
+    outcome = trial.run(CHECKS["linear.refuses.features"])
+    assert outcome.verdict == "crash"
+    assert "every call raises since linear(x" in outcome.failure.message
 
 
 def judged(function, *requirements):

@@ -6,10 +6,11 @@ wrong, and refusals right. The first call that raised is to blame, and only a ne
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from nnspec.adapters.blame import Ended, Raised, Unsupported, Unusable, told
+from nnspec.adapters.blame import Ended, Raised, Unsupported, Unusable, theirs, told
 from nnspec.adapters.subject import Subject
 from nnspec.conformance.case import Case
 
@@ -22,6 +23,7 @@ class Canary:
     """What one process knows: the last call that returned, and what spoilt the process, if anything has."""
 
     good: tuple[str, Case] | None = field(default=None, repr=False)  # its form, and the call
+    typical: Callable[[], Any] | None = field(default=None, repr=False)  # a call that returned before any check did
     spoilt: str = ""  # the first call that raised of those that have raised ever since
 
     def returned(self, form: str, case: Case) -> None:
@@ -31,21 +33,29 @@ class Canary:
 
     def after(self, error: BaseException, what: Any, subject: Subject) -> Ended | None:
         """Return what to say if a call, which has raised an error, has spoilt the process; None if it has not."""
-        if not self.spoilt and self.good is not None and not self._returns(subject):
+        known = self.good is not None or self.typical is not None
+        if not self.spoilt and known and not self._returns(subject):
             self.spoilt = f"every call raises since {what} raised {told(error)}"
         return Ended(self.spoilt, "crash") if self.spoilt else None
 
     def _returns(self, subject: Subject) -> bool:
         """Whether the call that returned before does so again."""
-        assert self.good is not None
-        form, case = self.good
         for _ in range(TRIES):
-            copies = {name: None if a is None else a.copy() for name, a in case.arrays.items()}
             try:
-                subject.call(case.stem, form, copies, case.arguments)
+                self._call(subject)
             except Raised:
                 continue
             except (Unsupported, Unusable):
                 pass
             return True
         return False
+
+    def _call(self, subject: Subject) -> None:
+        if self.good is None:
+            assert self.typical is not None
+            with theirs():
+                self.typical()
+            return
+        form, case = self.good
+        copies = {name: None if a is None else a.copy() for name, a in case.arrays.items()}
+        subject.call(case.stem, form, copies, case.arguments)
