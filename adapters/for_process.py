@@ -34,7 +34,7 @@ def program_subject(title: str) -> Subject:
     command, folder, adapter = command_of(title), os.getcwd(), Process()
     program = Program(command, folder)
     told = _capabilities(title, program)
-    channel = Channel(program)
+    program.maps, channel = told.get("maps") is True, Channel(program)
     found, sources = functions(lambda header, arrays: channel.ask(header, arrays)[1], told["blocks"])
     version = " ".join(str(told[key]) for key in ("name", "version") if key in told)
     return Subject.of(
@@ -64,5 +64,5 @@ def _capabilities(title: str, program: Program) -> dict[str, Any]:
     if not isinstance(told.get("blocks"), dict) or not told["blocks"]:
         raise SubjectError(f'{title}: asked for its capabilities, it answered none: expected {{"blocks": …}}')
     check_blocks(title, told["blocks"])
-    check_known(title, told, ("name", "version", "blocks", *DECLARED))
+    check_known(title, told, ("name", "version", "blocks", "maps", *DECLARED))
     return told

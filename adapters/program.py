@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.in_file import InFile, follow, large
 from nnspec.adapters.protocol import LONGEST, WrongAnswer, answer_of, packed, size_of, unpacked
 
 KEPT = 2000  # bytes of the end of standard error
@@ -34,6 +35,7 @@ class Program:
 
     def __init__(self, command: Sequence[str], folder: str) -> None:
         self.command, self.folder = [*command], folder
+        self.maps = False  # whether it reads large arrays from a file
         self._process: subprocess.Popen[bytes] | None = None
         self._complaint = b""
 
@@ -45,14 +47,26 @@ class Program:
         Raises OSError if the program cannot be started, Gone if it ends, WrongAnswer if it does not answer as
         spec/protocol.md says, TimeoutError after `limit` seconds. Unless it answers, it is ended.
         """
+        if self.maps and large(arrays):
+            with InFile(arrays) as file:
+                return self._asked(file.request(header), limit, file)
+        return self._asked(packed(header, arrays), limit, None)
+
+    def _asked(
+        self, request: bytes, limit: float | None, file: InFile | None
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         process = self._process or self._started()
         try:
-            reply = self._exchange(process, packed(header, arrays), limit)
+            reply = self._exchange(process, request, limit)
+            assert reply.header is not None
+            about = reply.header.get("arrays", ())
+            if file is None and len(follow(about)) < len(about):
+                raise WrongAnswer("answered with an offset in a file, and was given none")
+            in_file = file.answered(about) if file else {}
         except BaseException:
             self.end()
             raise
-        assert reply.header is not None
-        return reply.header, unpacked(reply.header.get("arrays", ()), bytes(reply.data))
+        return reply.header, unpacked(follow(about), bytes(reply.data)) | in_file
 
     def end(self) -> None:
         """End the program and what it started in its group."""
@@ -154,7 +168,7 @@ class _Reply:
             line, end, rest = self.data.partition(b"\n")
             if end:
                 self.header = answer_of(bytes(line))
-                self.size, self.data = size_of(self.header.get("arrays", ())), rest
+                self.size, self.data = size_of(follow(self.header.get("arrays", ()))), rest
             elif len(line) > LONGEST:
                 answer_of(bytes(line[:LONGEST]))
         if self.header is not None and len(self.data) > self.size:

@@ -94,6 +94,8 @@ def _check_array(one: Any) -> None:
     sizes = shape if isinstance(shape, list) else [None]
     if not all(type(size) is int and 0 <= size < 2**40 for size in sizes) or len(sizes) > 32:
         raise WrongAnswer(f"answered {name} with shape {str(shape)[:80]}, expected a list of sizes")
+    if "offset" in one and not (type(one["offset"]) is int and 0 <= one["offset"] < 2**40):
+        raise WrongAnswer(f"answered {name} with offset {str(one['offset'])[:80]}, expected a number of bytes")
 
 
 # -- a program's blocks as functions; scripts carry these --------------------------------------------------------------

@@ -331,6 +331,91 @@ def test_more_than_a_pipe_holds_crosses_in_both_directions(tmp_path):
     assert np.array_equal(y, np.maximum(x, 0))
 
 
+# -- arrays in a file that both sides map ------------------------------------------------------------------------------
+
+REQUIREMENTS = ("conv2d.arguments.together", "conv2d.gradient.weight", "conv2d.refuses.stride", "conv2d.batch.empty")
+MAPPING = """
+import os
+while line := sys.stdin.buffer.readline():
+    header = json.loads(line)
+    answer = {"capabilities": {"maps": True, "blocks": {"relu": {}}}}
+    if header["request"] != "capabilities":
+        [x] = header["arrays"]
+        if "file" in header:
+            data = open(header["file"], "rb").read()[x["offset"] :]
+            print(header["file"], file=open("paths", "a"))
+        else:
+            data = sys.stdin.buffer.read(4 * x["shape"][0])
+        y = np.maximum(np.frombuffer(data, np.float32), 0)
+        ANSWER
+    sys.stdout.write(json.dumps({"nnspec": 1, **answer}) + "\\n")
+    sys.stdout.flush()
+"""
+
+
+def mapping(folder, answer):
+    """A program that maps, and answers with `answer`."""
+    text = MAPPING.replace("        ANSWER", dedent(answer).strip().replace("\n", "\n" + 8 * " ").join((8 * " ", "")))
+    return program(folder, "import numpy as np\n" + text, shim=False)
+
+
+@pytest.mark.parametrize("name", ["right", "tail"])
+def test_a_file_and_a_pipe_give_the_same_verdicts(convolutions, monkeypatch, name):
+    found = {}
+    monkeypatch.setattr("nnspec.adapters.in_file.LARGE", 1)
+    for way in ("file", "pipe"):
+        if way == "pipe":
+            monkeypatch.setenv("NNSPEC_PIPE", "1")
+        subject = load(f"process:{convolutions / name}")
+        found[way] = [(o.verdict, o.cases, o.reason) for o in outcomes(subject, "float32", *REQUIREMENTS)]
+    assert found["file"] == found["pipe"]
+    assert {verdict for verdict, *_ in found["file"]} == ({"pass"} if name == "right" else {"pass", "fail"})
+
+
+def test_the_shim_maps(tmp_path, monkeypatch):
+    monkeypatch.setattr("nnspec.adapters.in_file.LARGE", 1)
+    text = """
+    def relu(x):
+        x[...] = np.maximum(x, 0)  # its own copy
+        return x
+
+    serve({"relu": relu}, {"relu": lambda cotangent, x: {"x": cotangent * (x > 0)}})
+    """
+    subject = load(program(tmp_path, text))
+    for outcome in outcomes(subject, "float32", "relu.positive.kept", "relu.gradient.empty", "relu.input.unchanged"):
+        assert outcome.verdict == "pass", outcome.reason
+
+
+def test_large_arrays_lie_in_a_file_that_is_removed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    put = """
+    with open(header["file"], "ab") as file:
+        answer = {"arrays": [{**x, "name": "y", "offset": file.tell()}]}
+        file.write(y.tobytes())
+    """
+    subject = load(mapping(tmp_path, put))
+    x = np.random.default_rng(0).normal(size=10**5).astype(np.float32)
+    [y] = subject.call("relu", "function", {"x": x}, {})
+    assert np.array_equal(y, np.maximum(x, 0))
+    [path] = (tmp_path / "paths").read_text().split()
+    assert not Path(path).exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "offset", "says"),
+    [
+        (2, "0", "answered with an offset in a file, and was given none"),
+        (10**5, "4", "the file ends before 400004"),
+        (10**5, "-1", "expected a number of bytes"),
+    ],
+)
+def test_offsets_that_lie_nowhere_are_a_failure_of_the_program(tmp_path, monkeypatch, size, offset, says):
+    monkeypatch.chdir(tmp_path)
+    subject = load(mapping(tmp_path, f'answer = {{"arrays": [{{**x, "name": "y", "offset": {offset}}}]}}'))
+    with pytest.raises(Ended, match=says):
+        subject.call("relu", "function", {"x": np.ones(size, np.float32)}, {})
+
+
 # -- programs that cannot be judged at all -----------------------------------------------------------------------------
 
 CAPABLE = '{"nnspec": 1, "capabilities": %s}\n'

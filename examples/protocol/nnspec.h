@@ -23,6 +23,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__unix__) || defined(__APPLE__) /* arrays may lie in a file that both sides map */
+#define NNSPEC_MAPS 1
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
 
 #define NNSPEC_ARRAYS 64
 #define NNSPEC_RANK 32
@@ -38,7 +45,11 @@ typedef struct {
     char *header;
     nnspec_array arrays[NNSPEC_ARRAYS];
     int count;
+    char *mapped; /* the file that the arrays lie in, NULL where they came by standard input */
+    size_t length;
 } nnspec_request;
+
+static int nnspec_file = -1; /* the file of the request that is not yet answered */
 
 /* -- JSON: just enough to find a value by its key ---------------------------------------------------------------- */
 
@@ -95,18 +106,27 @@ static inline size_t nnspec_width(const char *dtype) {
     return strstr(dtype, "128") ? 16 : strstr(dtype, "64") ? 8 : strstr(dtype, "32") ? 4 : strstr(dtype, "16") ? 2 : 1;
 }
 
-static inline nnspec_array nnspec_make(const char *name, const char *dtype, int rank, const long long *shape) {
+static inline nnspec_array nnspec_shaped(const char *name, const char *dtype, int rank, const long long *shape) {
     nnspec_array array;
     memset(&array, 0, sizeof array);
     snprintf(array.name, sizeof array.name, "%s", name);
     snprintf(array.dtype, sizeof array.dtype, "%s", dtype);
     array.rank = rank, array.size = 1;
     for (int axis = 0; axis < rank; axis++) array.size *= array.shape[axis] = shape[axis];
+    return array;
+}
+
+static inline nnspec_array nnspec_make(const char *name, const char *dtype, int rank, const long long *shape) {
+    nnspec_array array = nnspec_shaped(name, dtype, rank, shape);
     array.data = calloc((size_t)array.size + 1, nnspec_width(dtype));
     return array;
 }
 
 static inline void nnspec_free(nnspec_request *request) {
+#ifdef NNSPEC_MAPS
+    if (request->mapped) munmap(request->mapped, request->length), request->count = 0;
+    if (nnspec_file >= 0) close(nnspec_file), nnspec_file = -1;
+#endif
     for (int n = 0; n < request->count; n++) free(request->arrays[n].data);
     free(request->header);
 }
@@ -116,17 +136,36 @@ static inline void nnspec_fail(const char *why) {
     exit(1);
 }
 
+/* Maps the file that a request names. The program may write to its arrays; the file does not change. */
+static inline void nnspec_map(nnspec_request *request) {
+    request->mapped = NULL, request->length = 0;
+#ifdef NNSPEC_MAPS
+    char path[4096];
+    struct stat about;
+    const char *named = nnspec_value(request->header, "file");
+    if (!named) return;
+    nnspec_string(named, path, sizeof path);
+    nnspec_file = open(path, O_RDWR);
+    if (nnspec_file < 0 || fstat(nnspec_file, &about)) nnspec_fail("the file of a request cannot be opened");
+    request->length = (size_t)about.st_size;
+    void *at = mmap(NULL, request->length, PROT_READ | PROT_WRITE, MAP_PRIVATE, nnspec_file, 0);
+    if (at == MAP_FAILED) nnspec_fail("the file of a request cannot be mapped");
+    request->mapped = (char *)at;
+#endif
+}
+
 /* Reads a request; returns 0 at the end of standard input. */
 static inline int nnspec_read(nnspec_request *request) {
     size_t length = 0, room = 1024;
     int c;
-    request->header = (char *)malloc(room), request->count = 0;
+    request->header = (char *)malloc(room), request->count = 0, request->mapped = NULL;
     while ((c = getchar()) != EOF && c != '\n') {
         if (length + 2 > room) request->header = (char *)realloc(request->header, room *= 2);
         request->header[length++] = (char)c;
     }
     request->header[length] = 0;
     if (c == EOF) return nnspec_free(request), 0;
+    nnspec_map(request);
     const char *at = nnspec_value(request->header, "arrays");
     if (!at || *at != '[') nnspec_fail("a request without arrays");
     for (at = nnspec_space(at + 1); *at == '{'; at = nnspec_space(at + (*at == ','))) {
@@ -143,8 +182,14 @@ static inline int nnspec_read(nnspec_request *request) {
         }
         if (request->count == NNSPEC_ARRAYS) nnspec_fail("a request with too many arrays");
         nnspec_array *array = &request->arrays[request->count++];
-        *array = nnspec_make(name, dtype, rank, shape);
-        if (!array->data || fread(array->data, nnspec_width(dtype), (size_t)array->size, stdin) != (size_t)array->size)
+        *array = nnspec_shaped(name, dtype, rank, shape);
+        if (request->mapped)
+            array->data = request->mapped + strtoll(nnspec_value(at, "offset"), NULL, 10);
+        else
+            array->data = calloc((size_t)array->size + 1, nnspec_width(dtype));
+        if (!array->data) nnspec_fail("a request for which there is no memory");
+        if (!request->mapped &&
+            fread(array->data, nnspec_width(dtype), (size_t)array->size, stdin) != (size_t)array->size)
             nnspec_fail("a request that ends too early");
         at = nnspec_space(nnspec_after(at));
     }
@@ -210,15 +255,34 @@ static inline int nnspec_pair(const nnspec_request *request, const char *name, l
 
 /* -- answers ----------------------------------------------------------------------------------------------------- */
 
+/* Writes an array to the end of the request's file, and returns where it lies there. */
+static inline long long nnspec_put(const nnspec_array *array) {
+    long long begin = -1;
+#ifdef NNSPEC_MAPS
+    const char *data = (const char *)array->data;
+    size_t left = nnspec_width(array->dtype) * (size_t)array->size;
+    begin = (long long)lseek(nnspec_file, 0, SEEK_END);
+    while (left) {
+        ssize_t done = write(nnspec_file, data, left);
+        if (done <= 0) nnspec_fail("an answer does not fit into the file of its request");
+        data += done, left -= (size_t)done;
+    }
+#endif
+    (void)array;
+    return begin;
+}
+
 static inline void nnspec_answer(const nnspec_array *arrays, int count) {
     printf("{\"nnspec\": 1, \"arrays\": [");
     for (int n = 0; n < count; n++) {
         printf("%s{\"name\": \"%s\", \"dtype\": \"%s\", \"shape\": [", n ? ", " : "", arrays[n].name, arrays[n].dtype);
         for (int axis = 0; axis < arrays[n].rank; axis++) printf("%s%lld", axis ? ", " : "", arrays[n].shape[axis]);
-        printf("]}");
+        printf("]");
+        if (nnspec_file >= 0) printf(", \"offset\": %lld", nnspec_put(&arrays[n]));
+        printf("}");
     }
     printf("]}\n");
-    for (int n = 0; n < count; n++)
+    for (int n = 0; n < count && nnspec_file < 0; n++)
         fwrite(arrays[n].data, nnspec_width(arrays[n].dtype), (size_t)arrays[n].size, stdout);
     fflush(stdout);
 }
@@ -237,7 +301,11 @@ static inline void nnspec_unsupported(const char *reason) {
 
 /* `json`: the object that the page describes. */
 static inline void nnspec_capabilities(const char *json) {
-    printf("{\"nnspec\": 1, \"capabilities\": %s}\n", json);
+    const char *maps = "";
+#ifdef NNSPEC_MAPS
+    if (!getenv("NNSPEC_PIPE")) maps = "\"maps\": true, ";
+#endif
+    printf("{\"nnspec\": 1, \"capabilities\": {%s%s}\n", maps, nnspec_space(json) + 1);
     fflush(stdout);
 }
 

@@ -6,6 +6,8 @@ nnspec check --process 'python my_program.py'
 """
 
 import json
+import mmap
+import os
 import sys
 from math import prod
 
@@ -24,13 +26,17 @@ def serve(functions, gradients=None, blocks=None, **capabilities):
     """
     gradients, declared, out = gradients or {}, blocks or {}, sys.stdout.buffer
     sys.stdout = sys.stderr  # what a function prints must not get between the answers
+    capabilities = {"maps": "NNSPEC_PIPE" not in os.environ, **capabilities}
     about = {name: {"gradients": name in gradients, **declared.get(name, {})} for name in functions}
     while line := sys.stdin.buffer.readline():
         request, arrays = json.loads(line), {}
+        file = open(request["file"], "r+b") if "file" in request else None  # noqa: SIM115  # closed below
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if file else b""
         for one in request["arrays"]:
-            dtype = np.dtype(one["dtype"]).newbyteorder("<")  # bfloat16 needs `import ml_dtypes`
-            data = sys.stdin.buffer.read(prod(one["shape"]) * dtype.itemsize)
-            arrays[one["name"]] = np.frombuffer(data, dtype).reshape(one["shape"]).astype(dtype.newbyteorder("="))
+            dtype, count = np.dtype(one["dtype"]).newbyteorder("<"), prod(one["shape"])  # bfloat16: `import ml_dtypes`
+            data = mapped if file else sys.stdin.buffer.read(count * dtype.itemsize)
+            array = np.frombuffer(data, dtype, count, one.get("offset", 0)).reshape(one["shape"])
+            arrays[one["name"]] = array.astype(dtype.newbyteorder("="), copy=not file)
         found, answer = {}, {}
         try:
             if request["request"] == "capabilities":
@@ -49,6 +55,12 @@ def serve(functions, gradients=None, blocks=None, **capabilities):
         if not answer:
             found = {name: np.asarray(array) for name, array in found.items() if array is not None}
             answer["arrays"] = [{"name": n, "dtype": a.dtype.name, "shape": [*a.shape]} for n, a in found.items()]
+        found = {n: a.astype(a.dtype.newbyteorder("<"), order="C", copy=False) for n, a in found.items()}
+        if file:
+            for one, array in zip(answer.get("arrays", ()), found.values(), strict=True):
+                one["offset"] = file.seek(0, os.SEEK_END)
+                file.write(array.reshape(-1).view(np.uint8))
+            file.close()
         out.write(json.dumps({"nnspec": 1, **answer}).encode() + b"\n")
-        out.writelines(a.astype(a.dtype.newbyteorder("<")).tobytes() for a in found.values())
+        out.writelines(() if file else (array.tobytes() for array in found.values()))
         out.flush()
