@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nnspec.adapters.conditions import Condition, DomainError, equal_to, joined, one_of, parsed
+from nnspec.adapters.equations import is_equation, other_equations
 from nnspec.adapters.names import DTYPES, nearest
-from nnspec.adapters.quantities import MOST, QUANTITIES, Quantity, normal
-from nnspec.adapters.signatures import Arrays
+from nnspec.adapters.quantities import MOST, QUANTITIES, WITHOUT, Quantity, normal, parts
+from nnspec.adapters.signatures import EQUATION, Arrays
 
 LARGE = 5000  # a size outside the domain is no larger: an array would hardly fit into memory
 NEIGHBOURS = ((-1, -1), (1, 1), (0, 1), (1, 0), (0, -1), (-1, 0), (-2, -2), (2, 2))  # of rows and columns
@@ -65,7 +66,7 @@ class Domain:
             value = normal(self.quantity(name), values[name])
             other = values.get(condition.equal)
             unequal = other is not None and normal(self.quantity(condition.equal), other) != value
-            if unequal or not condition.admits(value):
+            if unequal or not self.allows(name, value):
                 return self.outside(name)
         return None
 
@@ -100,7 +101,8 @@ class Domain:
 
     def allows(self, name: str, value: Any) -> bool:
         """Return whether a quantity may have a value, whatever the others have."""
-        return name not in self.conditions or self.conditions[name].admits(normal(self.quantity(name), value))
+        condition = self.conditions.get(name)
+        return condition is None or all(map(condition.admits, parts(self.quantity(name), value)))
 
     # -- values to draw ------------------------------------------------------------------------------------------------
 
@@ -162,6 +164,8 @@ class Domain:
             return tuple(value for value in (False, True) if not condition.admits(value))
         if own.kind == "number":
             return tuple(value for value in OTHER_NUMBERS if not condition.admits(value))
+        if own.kind == "word":
+            return tuple(word for word in other_equations(condition.values or ()) if not condition.admits(word))
         if own.kind == "pair":
             legal = [normal(own, value) for value in self.choices(name, (1, 2, 3))]
             sides = [(r + up, c + across) for r, c in legal for up, across in NEIGHBOURS]
@@ -177,6 +181,8 @@ class Domain:
 
         The small values of a pair are those of its rows and of its columns.
         """
+        if name not in self.conditions:
+            return tuple(small)
         condition, own = self.conditions[name], self.quantity(name)
         if own.kind == "pair":
             alike = itertools.product(small, repeat=2)
@@ -215,6 +221,9 @@ def read_domain(stem: Any, value: Any, before: Domain | None = None) -> Domain:
 
     Raises DomainError for what cannot be declared.
     """
+    if stem in WITHOUT:
+        known = ", ".join(QUANTITIES)
+        raise DomainError(f"{stem} has no domain: {WITHOUT[stem]}; expected some of {known}. Dtypes: DTYPES")
     if stem not in QUANTITIES:
         blocks = f"{nearest(str(stem), QUANTITIES)}; expected some of {', '.join(QUANTITIES)}"
         raise DomainError(f"{stem!r} is no block with a domain{blocks}")
@@ -275,7 +284,7 @@ def _condition(stem: str, quantity: Quantity, value: Any) -> Condition:
     if value.equal and value.equal != quantity.equal_to:
         can = f"expected {equal_to(quantity.equal_to)}" if quantity.equal_to else "it can be declared equal to none"
         raise DomainError(f"{where} = {value}: {can}")
-    if quantity.kind in ("flag", "number") and value.values is None:
+    if quantity.kind in ("flag", "number", "word") and value.values is None:
         raise DomainError(f"{where} = {value}: expected {quantity.expected}")
     if value.values is not None:
         for one in value.values:
@@ -288,6 +297,8 @@ def _require(where: str, quantity: Quantity, value: Any) -> None:
     """Raise DomainError for a value that a quantity cannot have."""
     if quantity.kind == "flag":
         right = isinstance(value, bool)
+    elif quantity.kind == "word":
+        right = is_equation(value) if quantity.name == EQUATION else isinstance(value, str)
     elif quantity.kind == "number":
         right = isinstance(value, int | float) and not isinstance(value, bool) and value >= quantity.least
     else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from nnspec.adapters.signatures import CHAIN, SIGNATURES, Arrays
+from nnspec.adapters.signatures import CHAIN, EQUATION, SIGNATURES, Arrays, operands
 
 MOST = 2**20  # no size beyond it is looked for
 
@@ -18,7 +18,7 @@ class Quantity:
     """A size or an argument of a block. `of(arrays, arguments)` is its value in a call; None: the call has none."""
 
     name: str
-    kind: str  # "size", "pair", "flag" or "number"
+    kind: str  # "size", "sizes" (each of which meets a condition), "pair", "flag", "number" or "word"
     of: Callable[[Arrays, Mapping[str, Any]], Any]
     least: int = 1
     neutral: Any = None  # the value with which the feature is absent
@@ -31,6 +31,8 @@ class Quantity:
             return "True or False"
         if self.kind == "number":
             return "a number, or one_of(…)"
+        if self.kind == "word":
+            return "a text, or one_of(…)"
         value = "an int or a pair (rows, columns)" if self.kind == "pair" else f"an int from {self.least} on"
         return f"{value}, one_of(…), multiple_of(n), at_most(n), at_least(n) or between(a, b)"
 
@@ -43,6 +45,12 @@ def normal(quantity: Quantity, value: Any) -> Any:
     if quantity.kind == "pair" and isinstance(value, int | np.integer) and not isinstance(value, bool):
         return (int(value), int(value))
     return tuple(value) if isinstance(value, list) else value
+
+
+def parts(quantity: Quantity, value: Any) -> tuple[Any, ...]:
+    """Return what a condition on a quantity is about: the value, or each of several sizes."""
+    value = normal(quantity, value)
+    return value if quantity.kind == "sizes" and isinstance(value, tuple) else (value,)
 
 
 def shown(value: Any) -> str:
@@ -102,6 +110,46 @@ def _stride_of_pool(_: Arrays, arguments: Mapping[str, Any]) -> Any:
     return arguments.get("kernel_size") if stride is None else stride
 
 
+def _sizes_of_axes(arrays: Arrays, _: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the different sizes of the axes of all operands."""
+    shapes = (np.shape(array) for array in operands(arrays).values() if array is not None)
+    return tuple(sorted({n for shape in shapes for n in shape}))
+
+
+def _hidden_features(arrays: Arrays, arguments: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Return the sizes of the hidden layers of an MLP, in its weights or in the arguments of its constructor."""
+    weights = [array for name, array in arrays.items() if name.endswith(".weight")]
+    if weights:
+        return tuple(len(weight) for weight in weights[:-1])
+    hidden = arguments.get("hidden_features")
+    return hidden if hidden is None else tuple(hidden) if isinstance(hidden, list | tuple) else (hidden,)
+
+
+def _number_of_hidden_layers(arrays: Arrays, arguments: Mapping[str, Any]) -> int | None:
+    hidden = _hidden_features(arrays, arguments)
+    return None if hidden is None else len(hidden)
+
+
+def _axis_or_argument(key: str, axis: int, name: str) -> Value:
+    """Return what gives the size of an axis of an array, or an argument of a constructor."""
+
+    def of(arrays: Arrays, arguments: Mapping[str, Any]) -> int | None:
+        shape = _shape(arrays, key)
+        return arguments.get(name) if shape is None else shape[axis]
+
+    return of
+
+
+def _last(name: str, suffix: str) -> Value:
+    """Return what gives an argument of a constructor, or as many rows as the last array with a suffix has."""
+
+    def of(arrays: Arrays, arguments: Mapping[str, Any]) -> int | None:
+        found = [array for key, array in arrays.items() if key.endswith(suffix)]
+        return len(found[-1]) if found else arguments.get(name)
+
+    return of
+
+
 # -- the tables --------------------------------------------------------------------------------------------------------
 
 
@@ -123,6 +171,13 @@ def _images() -> tuple[Quantity, ...]:
         Quantity("N", "size", _axis("x", 0, 4)),
         Quantity("H", "size", _axis("x", 2, 4)),
         Quantity("W", "size", _axis("x", 3, 4), equal_to="H"),
+    )
+
+
+def _vectors() -> tuple[Quantity, ...]:
+    return (
+        Quantity("rows", "size", _of_shape("x", lambda shape: math.prod(shape[:-1]))),
+        Quantity("ndim", "size", _of_shape("x", len)),
     )
 
 
@@ -154,8 +209,7 @@ QUANTITIES: dict[str, dict[str, Quantity]] = {
     "linear": _by_name(
         Quantity("in_features", "size", _axis("weight", 1, 2)),
         Quantity("out_features", "size", _axis("weight", 0, 2), equal_to="in_features"),
-        Quantity("rows", "size", _of_shape("x", lambda shape: math.prod(shape[:-1]))),
-        Quantity("ndim", "size", _of_shape("x", len)),
+        *_vectors(),
         Quantity("bias", "flag", _present("bias"), neutral=False),
     ),
     "relu": _by_name(
@@ -175,11 +229,49 @@ QUANTITIES: dict[str, dict[str, Quantity]] = {
     "avg_pool2d": _pool("avg_pool2d", ceil_mode="flag", count_include_pad="flag", divisor_override="size"),
     "fused": _by_name(Quantity(CHAIN, "word", _argument(CHAIN))),
     "global_avg_pool2d": _by_name(Quantity("C", "size", _axis("x", 1, 4)), *_images()),
+    "einsum": _by_name(
+        Quantity(EQUATION, "word", _argument(EQUATION)),
+        Quantity("operands", "size", lambda arrays, _: len(operands(arrays))),
+        Quantity("axis_size", "sizes", _sizes_of_axes, least=0),
+    ),
+    "mlp": _by_name(
+        Quantity("in_features", "size", _axis_or_argument("fc1.weight", 1, "in_features")),
+        Quantity("hidden_features", "sizes", _hidden_features),
+        Quantity("out_features", "size", _last("out_features", ".weight"), equal_to="in_features"),
+        Quantity("hidden_layers", "size", _number_of_hidden_layers),
+        *_vectors(),
+    ),
+    "basic_block": _by_name(
+        Quantity("in_channels", "size", _axis_or_argument("conv1.weight", 1, "in_channels")),
+        Quantity("out_channels", "size", _axis_or_argument("conv1.weight", 0, "out_channels"), equal_to="in_channels"),
+        Quantity("stride", "size", _argument("stride", 1), neutral=1),
+        Quantity("training", "flag", _argument("training", False)),
+        *_images(),
+    ),
+    "resnet34": _by_name(
+        Quantity("in_channels", "size", _axis_or_argument("x", 1, "in_channels")),
+        Quantity("num_classes", "size", _argument("num_classes")),
+        Quantity("training", "flag", _argument("training", False)),
+        *_images(),
+    ),
+    "sgd": _by_name(
+        Quantity("lr", "number", _argument("lr"), least=0),
+        Quantity("momentum", "number", _argument("momentum", 0.0), least=0, neutral=0.0),
+        Quantity("weight_decay", "number", _argument("weight_decay", 0.0), least=0, neutral=0.0),
+        Quantity("elements", "sizes", _argument("elements"), least=0),
+    ),
+}
+# why a domain of some blocks has no meaning
+WITHOUT = {
+    "module": "its requirements are about names, state and modes, which no size changes",
+    "sequential": "its requirements are about the order and the names of layers; each layer has a domain of its own",
 }
 # the quantities that the classes of a block take by position
 CONSTRUCTED = {
     **dict.fromkeys(("conv2d", "conv_transpose2d"), ("in_channels", "out_channels", "kernel_size")),
     "linear": ("in_features", "out_features"),
     "batch_norm": ("num_features",),
+    "mlp": ("in_features", "hidden_features", "out_features"),
+    "basic_block": ("in_channels", "out_channels"),
     **dict.fromkeys(("max_pool2d", "avg_pool2d"), ("kernel_size",)),
 }

@@ -54,7 +54,8 @@ class ResidualBlock(Module):
         By construction: basic_block.shortcut.negative, basic_block.output.dtype, basic_block.output.fresh,
         basic_block.batch.independent, basic_block.batch.empty, basic_block.input.layout,
         basic_block.memory.in-bounds, basic_block.memory.all-written, basic_block.memory.alignment,
-        basic_block.call.stateless, basic_block.call.neighbours, basic_block.branch.value.
+        basic_block.call.stateless, basic_block.call.neighbours, basic_block.branch.value,
+        basic_block.domain.outside.
         """
         y = relu(self.bn1(self.conv1(x)))  # [basic_block.relu.inner]
         y = self.bn2(self.conv2(y))  # no ReLU here: [basic_block.relu.none-before-add]

@@ -41,7 +41,7 @@ def einsum(equation: str, *operands: Array) -> Array:
     einsum.output.scalar, einsum.output.empty, einsum.law.operand-order, einsum.law.composition, einsum.special.value,
     einsum.range.ends, einsum.complex.value, einsum.input.unchanged, einsum.input.layout, einsum.memory.in-bounds,
     einsum.memory.all-written, einsum.memory.alignment, einsum.call.stateless, einsum.call.neighbours,
-    einsum.operands.three, einsum.output.size.
+    einsum.operands.three, einsum.output.size, einsum.domain.outside.
     """
     terms, output = parse(equation, [x.ndim for x in operands])
     sizes = _sizes(equation, terms, operands)

@@ -55,7 +55,7 @@ class MLP(Module):
         mlp.hidden.bias, mlp.depth.bias, mlp.output.bias, mlp.output.size, mlp.output.dtype, mlp.output.fresh,
         mlp.batch.empty, mlp.batch.independent, mlp.input.layout, mlp.memory.in-bounds, mlp.memory.all-written,
         mlp.memory.alignment, mlp.input.unchanged, mlp.call.stateless, mlp.call.neighbours, mlp.depth.activated,
-        mlp.output.value, mlp.law.permutation.
+        mlp.output.value, mlp.law.permutation, mlp.domain.outside.
         """
         *hidden, last = self._stack()
         for layer in hidden:

@@ -66,7 +66,7 @@ class ResNet34(Module):
         By construction: resnet34.output.size, resnet34.output.fresh, resnet34.batch.independent,
         resnet34.batch.empty, resnet34.input.unchanged, resnet34.input.layout, resnet34.memory.in-bounds,
         resnet34.memory.all-written, resnet34.memory.alignment, resnet34.call.stateless, resnet34.stem.pool,
-        resnet34.blocks.value, resnet34.scores.linear.
+        resnet34.blocks.value, resnet34.scores.linear, resnet34.domain.outside.
         """
         y = relu(self.bn1(self.conv1(x)))
         y = max_pool2d(y, **POOL)

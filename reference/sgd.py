@@ -23,7 +23,7 @@ def sgd_step(
     Raises ValueError for a gradient of another shape. This is the formula.
 
     By construction: sgd.gradient.unchanged, sgd.arguments.together, sgd.step.elementwise, sgd.step.every-element,
-    sgd.lr.zero, sgd.weight-decay.velocity, sgd.momentum.first-step, sgd.lr.velocity.
+    sgd.lr.zero, sgd.weight-decay.velocity, sgd.momentum.first-step, sgd.lr.velocity, sgd.domain.outside.
     """
     if gradient.shape != parameter.shape:  # [sgd.refuses.gradient-shape]
         raise ValueError(f"gradient of shape {gradient.shape}: expected the parameter's, {parameter.shape}")

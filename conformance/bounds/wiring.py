@@ -63,11 +63,14 @@ def dense(copies: Copies, dtype: Any) -> np.ndarray:
     return array
 
 
-def others(seed: int, in_channels: int, vary: tuple[str, ...], training: bool, dtype: Any) -> dict[str, np.ndarray]:
-    """Key -> array, of the norms and of a linear layer of 512 scores.
+def others(
+    seed: int, in_channels: int, vary: tuple[str, ...], training: bool, dtype: Any, scores: int = 512
+) -> dict[str, np.ndarray]:
+    """Key -> array, of the norms and of a linear layer.
 
     `vary` names what is drawn: the norms of the "stem", of the "first" block, of all "blocks", and the "scores". Other
-    branches end in 0, other norms change next to nothing, and other scores are ±2ʲ times one mean each. In training
+    branches end in 0, other norms change next to nothing, and other scores are ±2ʲ times one mean each, or sums of
+    such where there are fewer scores than means. In training
     few values are negative before a relu, so that no channel's variance comes near 0; and branches count for little,
     for each norm makes an error about three times as large, and there are two in a branch.
     """
@@ -88,9 +91,11 @@ def others(seed: int, in_channels: int, vary: tuple[str, ...], training: bool, d
         entries = {"weight": weight, "bias": bias, "running_mean": mean, "running_var": variance}
         arrays |= {f"{norm}.{key}": array.astype(dtype) for key, array in entries.items()}
     if "scores" in vary:
-        weight, bias = rng.standard_normal((512, 512)), rng.standard_normal(512)
+        weight, bias = rng.standard_normal((scores, 512)), rng.standard_normal(scores)
     else:
-        weight, bias = np.diag(rng.choice([-2, -1, -0.5, 0.5, 1, 2], 512)), np.zeros(512)
+        weight, bias = np.zeros((scores, 512)), np.zeros(scores)
+        means = np.arange(max(scores, 512))
+        weight[means % scores, means % 512] = rng.choice([-2, -1, -0.5, 0.5, 1, 2], len(means))
     return arrays | {"fc.weight": weight.astype(dtype), "fc.bias": bias.astype(dtype)}
 
 

@@ -38,7 +38,7 @@ def right_or_refused(right: Law) -> Law:
     """Return the law that a call is as the law `right` says, or raises an exception."""
 
     @law()
-    def is_right_or_refused(subject: Trial, case: Case, judge: Judge) -> None:
+    def is_right_or_refused(subject: Trial, case: Any, judge: Judge) -> None:
         """The result is right, or there is none: the call raises an exception."""
         try:
             right(subject.beyond(), case, judge)
@@ -48,7 +48,8 @@ def right_or_refused(right: Law) -> Law:
             return
         except Mismatch as mismatch:
             if mismatch.raised is None:
-                mismatch.message += f"; the call is {subject.excludes(case) or 'in the domain'}"
+                excluded = subject.excludes(case) if isinstance(case, Case) else "outside the domain"
+                mismatch.message += f"; the call is {excluded or 'in the domain'}"
                 raise
 
     return is_right_or_refused

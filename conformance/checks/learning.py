@@ -10,16 +10,19 @@ terms, and does not depend on their order.
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.blame import OutOfDomain
 from nnspec.adapters.for_reference import subject as reference_subject
 from nnspec.adapters.subject import Lacks
 from nnspec.conformance.case import Array
 from nnspec.conformance.checks.trees import mapping, native
+from nnspec.conformance.checks.within import argument
 from nnspec.conformance.drawing import Draw, any_of, booleans, composite, integers
 from nnspec.conformance.trial.programs import Program
 from nnspec.conformance.trial.source import literal
@@ -134,6 +137,7 @@ class Learning:
     entries: dict[str, dict[str, Array]]
     batches: tuple[tuple[Array, Array], ...]
     numbers: dict[str, float] = field(default_factory=dict)
+    written: frozenset[str] = frozenset()  # numbers that the optimiser has in its code, and that no call says
 
     def lines(self, trial: Trial) -> list[str]:
         """The lines that make `first`, `head`, and `net` of them."""
@@ -159,7 +163,7 @@ class Learning:
     @property
     def arguments(self) -> str:
         """The optimiser's numbers, as a call says them."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.numbers.items())
+        return ", ".join(f"{name}={value!r}" for name, value in self.numbers.items() if name not in self.written)
 
 
 def norm(dtype: str) -> str:
@@ -203,6 +207,11 @@ def learnings(
     entries = {layer: {k: signed(s, 1, 2, 3) for k, s in shapes.items()} for layer, shapes in SHAPES.items()}
     sizes = [draw(integers(*rows)) for _ in range(draw(integers(*passes)))]
     batches = tuple((signed((n, 2), 1, 2, 4), signed((n, 1), 1, 2)) for n in sizes)
-    numbers = {"lr": draw(any_of(1.0, 0.5))}
-    numbers |= {name: draw(any_of(0.5, 1.0)) for name in vary if name not in lacks and draw(booleans())}
-    return Learning(entries, batches, numbers)
+    numbers = {"lr": draw(argument("lr", any_of(1.0, 0.5), (1.0, 0.5), neutral=1.0, varies=True))}
+    for name in vary:
+        varies = name not in lacks and draw(booleans())
+        value = draw(argument(name, any_of(0.5, 1.0), (0.5, 1.0), neutral=0.0, varies=varies))
+        numbers |= {name: value} if varies or value else {}
+    if not draw.domain.allows("elements", [math.prod(s) for shapes in SHAPES.values() for s in shapes.values()]):
+        raise OutOfDomain(draw.domain.outside("elements"))
+    return Learning(entries, batches, numbers, draw.written)

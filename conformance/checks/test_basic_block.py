@@ -8,16 +8,18 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.blame import OutOfDomain
 from nnspec.conformance.bounds.arithmetic import Accuracy
 from nnspec.conformance.bounds.residual import KEEPING, Run
 from nnspec.conformance.bounds.rule import Array, Expected, by_class
 from nnspec.conformance.bounds.running_error import Approximate
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_memory, laws_of_state, starts
+from nnspec.conformance.checks import domains, laws, laws_of_gradients, laws_of_memory, laws_of_state, starts
 from nnspec.conformance.checks.cases import Data, altered, data, with_cotangent
 from nnspec.conformance.checks.convolutions import channels
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.drawing import Decision, Draw, any_of, composite, dimension, integers, reaches
+from nnspec.conformance.checks.within import allowed, image_side
+from nnspec.conformance.drawing import Decision, Draw, any_of, composite, dimension, integers, legal, reaches
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.sizes import SWEEPS, Sweep
 from nnspec.conformance.trial.record import Mismatch
@@ -62,20 +64,20 @@ def cases(
     or there are two images, so that every norm sees more than one value. `more` are numbers of images, channels and
     windows beside 1 to 4.
     """
-    stride = draw(any_of(*([1] if "stride" in lacks else strides)))
-    inputs = draw(dimension(1, 2, 3, *more, of="channels", most=CHANNELS))
-    outputs = inputs if channels == "same" else draw(dimension(1, 2, 3, *more, of="outputs", most=CHANNELS))
-    if channels == "other" and outputs == inputs:
-        outputs = inputs % 3 + 1
+    stride = draw(any_of(*_strides(draw, (1,) if "stride" in lacks else strides)))
+    inputs = draw(dimension(1, 2, 3, *more, of="channels", most=CHANNELS, name="in_channels"))
+    outputs = _outputs(draw, channels, inputs, more)
     windows = (draw(dimension(1, 2, 3, 4, *more, of="windows", most=WINDOWS)) for _ in range(2))
-    size = [(n - 1) * stride + 1 + draw(integers(0, stride - 1)) for n in windows]
-    training = draw(any_of(*modes))
+    rows, columns = ((n - 1) * stride + 1 + draw(integers(0, stride - 1)) for n in windows)
+    rows = image_side(draw, "H", rows)
+    size = [rows, image_side(draw, "W", columns, rows=rows)]
+    training = draw(any_of(*allowed(draw, "training", modes)))
     values = draw(data(dtype))
     sign = (lambda a: a) if signed else np.abs
 
     fewest = 2 if training and max(size) <= stride else batch
-    images = dimension(*range(fewest, 4), *more, of="images", most=IMAGES)
-    arrays = {"x": sign(values.inputs(draw(images), inputs, *size))}
+    images = dimension(*range(fewest, 4), *more, of="images", most=IMAGES, name="N")
+    arrays = {"x": sign(values.inputs(legal(draw, "N", draw(images), least=fewest), inputs, *size))}
     shapes = {"1": (outputs, inputs, 3, 3), "2": (outputs, outputs, 3, 3)}
     for number, shape in shapes.items():
         arrays[f"conv{number}.weight"] = sign(values.weights(*shape))
@@ -84,6 +86,29 @@ def cases(
         arrays["downsample.0.weight"] = sign(values.weights(outputs, inputs, 1, 1))
         arrays |= _norm(values, "downsample.1", outputs, norms, signed)
     return Case("basic_block", arrays, {"stride": stride, "training": training})
+
+
+def _strides(draw: Draw, strides: tuple[int, ...]) -> list[int]:
+    """The strides that the domain allows in place of these: 1 only where 1 is one of these, and others likewise."""
+    found = draw.domain.choices("stride", strides)
+    found = tuple(n for n in found if 1 in strides or n > 1) if max(strides) > 1 else tuple(n for n in found if n == 1)
+    if not found:
+        raise OutOfDomain(draw.domain.outside("stride"))
+    return [*found]
+
+
+def _outputs(draw: Draw, channels: str, inputs: int, more: tuple[int, ...]) -> int:
+    """The number of channels that go out, where so many come in. Raises OutOfDomain for none."""
+    small = dimension(1, 2, 3, *more, of="outputs", most=CHANNELS, name="out_channels", equal=inputs)
+    outputs = inputs if channels == "same" else draw(small)
+    if channels == "other" and outputs == inputs:
+        others = draw.domain.numbers("out_channels", (inputs % 3 + 1, 1, 2, 3))
+        outputs = next((n for n in others if n != inputs), inputs)
+    equal = "out_channels" in draw.domain.conditions and draw.domain.conditions["out_channels"].equal
+    alike = channels == "other" and (equal or outputs == inputs)
+    if alike or not draw.domain.allows("out_channels", outputs):
+        raise OutOfDomain(draw.domain.outside("out_channels"))
+    return outputs
 
 
 def _norm(values: Data, name: str, channels: int, vary: tuple[str, ...], signed: bool) -> dict[str, Array]:
@@ -344,6 +369,16 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
 
 
 test_call_neighbours = law("basic_block.call.neighbours", laws.ignores_neighbours)
+test_domain_outside = law(
+    "basic_block.domain.outside",
+    domains.right_or_refused(equals_reference),
+    "One size, stride or mode outside what the subject declares.",
+    cases=domains.outside,
+    of=cases,
+    needs="domain",
+    strides=(1, 2, 3, 4),
+    modes=BOTH,
+)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------

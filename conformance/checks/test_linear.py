@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
-from nnspec.adapters.blame import OutOfDomain
 from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Lacks
 from nnspec.conformance.bounds.rule import Expected, multilinear
@@ -22,7 +20,7 @@ from nnspec.conformance.checks import (
 )
 from nnspec.conformance.checks.cases import altered, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.checks.within import argument, inside
+from nnspec.conformance.checks.within import argument, inside, leading_within
 from nnspec.conformance.drawing import (
     Decision,
     Draw,
@@ -31,7 +29,6 @@ from nnspec.conformance.drawing import (
     composite,
     dimension,
     integers,
-    legal,
     reaches,
 )
 from nnspec.conformance.requirements import CHECKS, requirement
@@ -73,25 +70,12 @@ def cases(
         leading = leading and (max(batch, leading[0]), *leading[1:])
     else:
         leading = (max(batch, draw(sizes)),)
-    leading = _leading(draw, leading)
+    leading = leading_within(draw, leading)
     values = draw(data(dtype))
     x, weight = values.inputs(*leading, inputs), values.weights(outputs, inputs)
     varies = "bias" in vary and "bias" not in lacks
     has_bias = draw(argument("bias", any_of(False, True, True), (False, True), neutral=False, varies=varies))
     return Case("linear", {"x": x, "weight": weight, "bias": values.offsets(outputs) if has_bias else None})
-
-
-def _leading(draw: Draw, leading: tuple[int, ...]) -> tuple[int, ...]:
-    """Return leading dimensions like these that the domain allows."""
-    if "ndim" in draw.domain.conditions:
-        dimensions = legal(draw, "ndim", len(leading) + 1)
-        leading = (*leading, *[1] * dimensions)[: dimensions - 1]
-    rows = math.prod(leading)
-    if draw.domain.allows("rows", rows):
-        return leading
-    if not leading and not draw.domain.allows("ndim", 2):
-        raise OutOfDomain(draw.domain.outside("rows"))
-    return (*[1] * (len(leading) - 1), legal(draw, "rows", rows))
 
 
 def expected(case: Case) -> Expected:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from itertools import pairwise
 from typing import Any
 
@@ -11,9 +12,10 @@ from nnspec.conformance.bounds.arithmetic import CLASS_B, Accuracy, wide
 from nnspec.conformance.bounds.rule import Expected, by_class
 from nnspec.conformance.bounds.running_error import Approximate, bilinear_block, linear_block, relu, relu_vjp
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_memory, laws_of_state, starts
+from nnspec.conformance.checks import domains, laws, laws_of_gradients, laws_of_memory, laws_of_state, starts
 from nnspec.conformance.checks.cases import KINDS, data, with_cotangent
 from nnspec.conformance.checks.laws import Laws
+from nnspec.conformance.checks.within import allowed, leading_within
 from nnspec.conformance.drawing import (
     Decision,
     any_of,
@@ -21,6 +23,7 @@ from nnspec.conformance.drawing import (
     composite,
     dimension,
     integers,
+    legal,
     lists,
     reaches,
     some_of,
@@ -61,13 +64,17 @@ def cases(
     Where the signs of the hidden layers are not free, no sum is negative and the rectifier has nothing to do; where
     those of the output are not, neither has the result. Sizes are often equal: exchanged layers then show in values.
     """
-    inputs = draw(dimension(*features, of="features"))
-    sizes = [inputs, *(draw(dimension(inputs, *features, of="features")) for _ in range(draw(any_of(*depth)) + 1))]
+    inputs = draw(dimension(*features, of="features", name="in_features"))
+    hidden = (legal(draw, "hidden_layers", 1),) if depth == (1,) else allowed(draw, "hidden_layers", depth)
+    names = ["hidden_features"] * draw(any_of(*hidden)) + ["out_features"]
+    others = (dimension(inputs, *features, of="features", name=name, equal=inputs) for name in names)
+    sizes = [inputs, *map(draw, others)]
     if "leading" in vary:
         leading = tuple(draw(lists(dimension(*rows, of="rows"), min_size=batch > 1, max_size=3)))
         leading = leading and (max(batch, leading[0]), *leading[1:])
     else:
         leading = (draw(dimension(*range(batch, 4), of="rows")),)
+    leading = leading_within(draw, leading)
     values = draw(data(dtype, kinds))
     x = values.inputs(*leading, inputs)
     arrays = {"x": x if "hidden" in vary else abs(x)}
@@ -163,14 +170,22 @@ def test_law_permutation(subject: Trial, case: Case) -> None:
 # -- depth -------------------------------------------------------------------------------------------------------------
 
 DEEP = (2, 3, 4)
+STACKED = (1, 2, 3, 4, 5)
 
 
 @composite
-def sizes(draw, *, dtype: str, lacks: frozenset[str]):
+def sizes(draw, *, dtype: str, lacks: frozenset[str], depth: tuple[int, ...] = (1,)):
     """The constructor's three sizes; all equal, two, or none."""
-    inputs = draw(integers(1, 4))
-    hidden, outputs = (draw(any_of(inputs, 1, 2, 3, 4)) for _ in range(2))
+    allowed(draw, "hidden_layers", depth)
+    inputs = legal(draw, "in_features", draw(integers(1, 4)))
+    hidden = legal(draw, "hidden_features", draw(any_of(inputs, 1, 2, 3, 4)))
+    outputs = draw(dimension(inputs, 1, 2, 3, 4, name="out_features", equal=inputs))
     return Case("mlp", {}, {"in_features": inputs, "hidden_features": hidden, "out_features": outputs})
+
+
+def size_within(subject: Trial, name: str, n: int) -> int:
+    """The size that the subject's domain allows in the place of n; n where it allows none."""
+    return subject.subject.domain("mlp").numbers(name, (n,))[0]
 
 
 def stacks(subject: Trial) -> None:
@@ -180,9 +195,11 @@ def stacks(subject: Trial) -> None:
     as a NameError, is a mistake and no refusal.
     """
     refusals = (TypeError, ValueError, AssertionError, NotImplementedError)
+    size = functools.partial(size_within, subject)
     for hidden in ([3], [3, 2], [2, 3, 4]):
         try:
-            subject.new("mlp", 2, hidden, 2)
+            layers = [size("hidden_features", n) for n in hidden]
+            subject.new("mlp", size("in_features", 2), layers, size("out_features", 2))
         except Mismatch as mismatch:
             if isinstance(mismatch.raised, refusals):
                 continue
@@ -223,9 +240,11 @@ def test_depth_bias(subject: Trial, case: Case) -> None:
 @composite
 def deep_sizes(draw, *, dtype: str, lacks: frozenset[str]):
     """The constructor's sizes, with a list or a tuple of hidden sizes; in half of the cases these are all equal."""
-    case = draw(sizes(dtype=dtype, lacks=lacks))
-    equal = integers(1, 5).map(lambda n: n * [case["hidden_features"]])
-    hidden = draw(equal if draw(booleans()) else lists(integers(1, 4), min_size=1, max_size=5))
+    case = draw(sizes(dtype=dtype, lacks=lacks, depth=STACKED))
+    equal = not draw(booleans())
+    layers = range(draw(any_of(*allowed(draw, "hidden_layers", STACKED))))
+    first = case["hidden_features"]
+    hidden = [first if equal else legal(draw, "hidden_features", draw(integers(1, 4))) for _ in layers]
     return case.but(hidden_features=draw(any_of(list, tuple))(hidden))
 
 
@@ -312,6 +331,15 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
 
 
 test_call_neighbours = law("mlp.call.neighbours", laws.ignores_neighbours)
+test_domain_outside = law(
+    "mlp.domain.outside",
+    domains.right_or_refused(laws.equals_reference),
+    "One size or number of layers outside what the subject declares.",
+    cases=domains.outside,
+    of=cases,
+    needs="domain",
+    depth=(1, 1, 1, 0, 2, 3),
+)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------
@@ -524,7 +552,8 @@ def test_parameters_names(subject: Trial, case: Case) -> None:
 @requirement("mlp.init.distinct", sizes, per_dtype=False)
 def test_init_distinct(subject: Trial, case: Case) -> None:
     """The rows of each weight, for two inputs and two hidden values at least: of random ones, no two are equal."""
-    wide = case.but(in_features=case["in_features"] + 1, hidden_features=case["hidden_features"] + 1)
+    names = ("in_features", "hidden_features")
+    wide = case.but(**{name: size_within(subject, name, case[name] + 1) for name in names})
     module = subject.new("mlp", *wide.arguments.values())
     for key, weight in subject.entries("mlp", module, keys_of(wide)).items():
         if weight.ndim == 2 and len(np.unique(weight, axis=0)) < len(weight):

@@ -19,12 +19,15 @@ from nnspec.conformance.bounds.residual import KEEPING, Run
 from nnspec.conformance.bounds.rule import Array, Expected, by_class
 from nnspec.conformance.bounds.running_error import Approximate
 from nnspec.conformance.case import Case
-from nnspec.conformance.checks import laws, laws_of_gradients, laws_of_memory, starts
-from nnspec.conformance.drawing import Decision, any_of, composite, integers, reaches
+from nnspec.conformance.checks import domains, laws, laws_of_gradients, laws_of_memory, starts
+from nnspec.conformance.checks.within import allowed, image_side
+from nnspec.conformance.drawing import Decision, any_of, composite, integers, legal, reaches
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.source import literal
 from nnspec.conformance.trial.trial import Built, Trial
 
+DEFAULTS = {"in_channels": 3, "num_classes": 1000}
+SCORES = 512  # of the network: as many as there are means, each of which a score can show
 SIZES = ((33, 47), (32, 32), (40, 64))  # rows and columns of images; of the first, 2×2 pixels reach the last stage
 
 
@@ -57,26 +60,41 @@ def cases(
     training: bool = False,
 ):
     """An image and the seed of the weights, which are too many to carry about. What varies: see wiring.py."""
-    shape = (draw(any_of(*batch)), 3, *draw(any_of(*sizes)))
+    allowed(draw, "training", [training])
+    images, (rows, columns) = legal(draw, "N", draw(any_of(*batch)), least=min(batch)), draw(any_of(*sizes))
+    rows = image_side(draw, "H", rows)
+    size = (rows, image_side(draw, "W", columns, rows=rows))
+    channels, scores = legal(draw, "in_channels", 3), legal(draw, "num_classes", SCORES)
     seed = draw(integers(0, 2**16 - 1))
-    x = wiring.image(seed, shape, dtype)
-    return Case("resnet34", {"x": x}, {"seed": seed, "vary": vary, "training": training})
+    x = wiring.image(seed, (images, channels, *size), dtype)
+    return Case("resnet34", {"x": x}, {"seed": seed, "vary": vary, "training": training, "num_classes": scores})
 
 
 def others(case: Case) -> dict[str, Array]:
     """The state that a case means, without the convolutions' kernels: those are `kernels(seed % 4)`."""
-    return wiring.others(case["seed"], 3, case["vary"], case["training"], case["x"].dtype)
+    x = case["x"]
+    return wiring.others(case["seed"], channels(case), case["vary"], case["training"], x.dtype, case["num_classes"])
+
+
+def channels(case: Case) -> int:
+    """The channels of the images."""
+    return int(case["x"].shape[1])
 
 
 @functools.cache
-def kernels(seed: int) -> dict[str, wiring.Copies]:
+def kernels(seed: int, in_channels: int = 3) -> dict[str, wiring.Copies]:
     """Four sets of them are enough, as long as all else varies."""
-    return wiring.kernels(seed, 3)
+    return wiring.kernels(seed, in_channels)
+
+
+def kernels_for(case: Case) -> dict[str, wiring.Copies]:
+    """The kernels that a case means."""
+    return kernels(case["seed"] % 4, channels(case))
 
 
 def run(case: Case, **keeping: Any) -> tuple[Expected, dict[str, Expected]]:
     """The scores, and the statistics of the norms after the call."""
-    entries = kernels(case["seed"] % 4) | others(case)
+    entries = kernels_for(case) | others(case)
 
     def under(accuracy: Accuracy) -> dict[str, Expected]:
         once = Run(entries, case["training"], accuracy=accuracy, **keeping)
@@ -86,38 +104,41 @@ def run(case: Case, **keeping: Any) -> tuple[Expected, dict[str, Expected]]:
     return statistics.pop("y"), statistics
 
 
-_arrays: dict[str, tuple[int, dict[str, Array]]] = {}  # dtype -> which kernels its arrays hold, and the arrays
+# dtype and channels of the images -> which kernels the arrays hold, and the arrays
+_arrays: dict[tuple[str, int], tuple[int, dict[str, Array]]] = {}
 
 
-def dense(seed: int, dtype: str) -> dict[str, Array]:
+def dense(case: Case, dtype: str) -> dict[str, Array]:
     """The kernels as arrays, in which those of the case before are replaced: to make new arrays takes longer."""
-    if dtype not in _arrays:
-        _arrays[dtype] = seed, {key: np.zeros(copies.shape, dtype) for key, copies in kernels(seed).items()}
-    before, arrays = _arrays[dtype]
-    for key, copies in kernels(seed).items():
-        arrays[key][kernels(before)[key].places] = 0
-        arrays[key][copies.places] = copies.value
-    _arrays[dtype] = seed, arrays
+    seed, key = case["seed"] % 4, (dtype, channels(case))
+    if key not in _arrays:
+        _arrays[key] = seed, {name: np.zeros(copies.shape, dtype) for name, copies in kernels_for(case).items()}
+    before, arrays = _arrays[key]
+    for name, copies in kernels_for(case).items():
+        arrays[name][kernels(before, channels(case))[name].places] = 0
+        arrays[name][copies.places] = copies.value
+    _arrays[key] = seed, arrays
     return arrays
 
 
 _made: list[tuple[Any, Any]] = []  # the last two networks, one per dtype: to make one takes longer than to judge it
 
 
-def made(subject: Trial) -> Any:
-    """A network of 512 scores, with whatever state and in whatever mode."""
-    key = (subject.subject, subject.dtype)
+def made(subject: Trial, case: Case) -> Any:
+    """A network for a case, with whatever state and in whatever mode."""
+    sizes = {"in_channels": channels(case), "num_classes": case["num_classes"]}
+    key = (subject.subject, subject.dtype, sizes)
     module = next((module for known, module in _made if known == key), None)
     if module is None:
-        module = subject.new("resnet34", in_channels=3, num_classes=512)
+        module = subject.new("resnet34", **sizes)
         _made[:] = [(key, module), *_made[:1]]
     return module
 
 
 def network(subject: Trial, case: Case) -> Trial:
     """The subject with a network for all calls, in evaluation or training, and with all of the case's state loaded."""
-    module = made(subject)
-    entries = dense(case["seed"] % 4, subject.dtype) | others(case)
+    module = made(subject, case)
+    entries = dense(case, subject.dtype) | others(case)
     with subject.watched(case, "a state loaded"):
         if absent := subject.subject.roles("resnet34", type(module), entries, module).absent:
             raise Mismatch(f"there is no state entry in the role of {absent[0]}")
@@ -127,7 +148,7 @@ def network(subject: Trial, case: Case) -> Trial:
 
 def keys(case: Case) -> list[str]:
     """The keys of all that a case loads."""
-    return [*kernels(case["seed"] % 4), *others(case)]
+    return [*kernels_for(case), *others(case)]
 
 
 def equals_reference(subject: Trial, case: Case) -> None:
@@ -144,12 +165,14 @@ def equals_reference(subject: Trial, case: Case) -> None:
 def _script(case: Case, expected: Expected) -> list[str]:
     """The program that draws the weights anew."""
     seed, dtype, training = case["seed"], case["x"].dtype.name, case["training"]
+    inputs, scores = channels(case), case["num_classes"]
     return [
         *inspect.getsource(wiring).splitlines(),
         "",
-        f"entries = {{key: dense(copies, {dtype!r}) for key, copies in kernels({seed % 4}, 3).items()}}",
-        f"entries |= others({seed}, 3, {case['vary']}, {training}, {dtype!r})",
-        f"network = construct(ResNet34, (), {{'in_channels': 3, 'num_classes': 512}}, np.dtype({dtype!r}))",
+        f"entries = {{key: dense(copies, {dtype!r}) for key, copies in kernels({seed % 4}, {inputs}).items()}}",
+        f"entries |= others({seed}, {inputs}, {case['vary']}, {training}, {dtype!r}, {scores})",
+        f"sizes = {{'in_channels': {inputs}, 'num_classes': {scores}}}",
+        f"network = construct(ResNet34, (), sizes, np.dtype({dtype!r}))",
         "load_entries(network, entries)",
         f"set_training(network, {training})",
         f"actual = to_numpy(network(to_native(image({seed}, {case['x'].shape}, {dtype!r}))))",
@@ -185,11 +208,19 @@ def stages(draw, *, dtype: str, lacks: frozenset[str]):
 _new: list[tuple[Any, dict[str, Array]]] = []  # the state of the new network that was made last
 
 
+def sizes_within(subject: Trial) -> dict[str, int]:
+    """The default sizes of a network, or those in their place that the subject's domain allows."""
+    domain = subject.subject.domain("resnet34")
+    return {name: domain.nearest(name, n) or n if name in domain.conditions else n for name, n in DEFAULTS.items()}
+
+
 def new(subject: Trial) -> dict[str, Array]:
     """The state of a new network of the default size."""
     key = (subject.subject, subject.dtype)
     if not _new or _new[0][0] != key:
-        _new[:] = [(key, subject.subject.framework.state(subject.new("resnet34")))]
+        sizes = sizes_within(subject)
+        module = subject.new("resnet34", **(sizes if sizes != DEFAULTS else {}))
+        _new[:] = [(key, subject.subject.framework.state(module))]
     subject.seen.append(("state", _new[0][1]))
     return _new[0][1]
 
@@ -215,7 +246,8 @@ def test_stages_lengths(subject: Trial, case: Case) -> None:
 def test_stages_channels(subject: Trial, case: Case) -> None:
     """All of a stage's convolutions have its channels, going in and coming out, but for what goes into the first."""
     stage = case["stage"]
-    drawn = [shape for name, shape in wiring.convolutions(3) if name.startswith(f"layer{stage}" if stage else "conv1")]
+    convolutions = wiring.convolutions(sizes_within(subject)["in_channels"])
+    drawn = [shape for name, shape in convolutions if name.startswith(f"layer{stage}" if stage else "conv1")]
     actual, expected = kernels_of(subject, stage), Counter(shape for shape in drawn if shape[2] > 1)
     if actual != expected:
         raise Mismatch(f"stage {stage} has kernels of shapes {dict(actual)}, expected {dict(expected)}")
@@ -252,7 +284,10 @@ def test_scores_linear(subject: Trial, case: Case) -> None:
 def networks(draw, *, dtype: str, lacks: frozenset[str]):
     """A new network's sizes, and an image for it."""
     in_channels, num_classes = draw(any_of((1, 10), (3, 1000), (4, 1), (2, 7)))
-    x = wiring.image(0, (draw(integers(1, 2)), in_channels, 32, 33), dtype)
+    in_channels, num_classes = legal(draw, "in_channels", in_channels), legal(draw, "num_classes", num_classes)
+    rows = image_side(draw, "H", 32)
+    images, columns = legal(draw, "N", draw(integers(1, 2))), image_side(draw, "W", 33, rows=rows)
+    x = wiring.image(0, (images, in_channels, rows, columns), dtype)
     return Case("resnet34", {"x": x}, {"in_channels": in_channels, "num_classes": num_classes})
 
 
@@ -273,7 +308,8 @@ def test_in_channels_respected(subject: Trial, case: Case) -> None:
 @requirement("resnet34.num-classes.respected", networks, per_dtype=False)
 def test_num_classes_respected(subject: Trial, case: Case) -> None:
     """A network for so many classes gives so many scores."""
-    case = case.but(in_channels=3, x=np.ones((1, 3, 32, 32), case["x"].dtype))
+    inputs, shape = sizes_within(subject)["in_channels"], case["x"].shape
+    case = case.but(in_channels=inputs, x=np.ones((len(case["x"]), inputs, *shape[2:]), case["x"].dtype))
     actual, expected = _untrained(subject, case).shape[-1:], (case["num_classes"],)
     if actual != expected:
         raise Mismatch(f"{actual} scores for each image, expected {expected}")
@@ -287,6 +323,7 @@ def default(*, dtype: str, lacks: frozenset[str]) -> Decision[Case]:
 @requirement("resnet34.defaults.sizes", default, per_dtype=False, effort=10_000)
 def test_defaults_sizes(subject: Trial, case: Case) -> None:
     """3 channels, 1000 classes."""
+    subject.stay_inside("resnet34", DEFAULTS)
     shapes = {a.shape for a in new(subject).values()}
     for what, expected in (("a stem for 3 channels", (64, 3, 7, 7)), ("1000 scores", (1000, 512))):
         if expected not in shapes:
@@ -443,7 +480,7 @@ everything = functools.partial(cases, vary=("stem", "blocks"))
 @requirement("resnet34.output.size", everything, per_dtype=False)
 def test_output_size(subject: Trial, case: Case) -> None:
     """(N, num_classes)"""
-    actual, expected = network(subject, case)(case).shape, (len(case["x"]), 512)
+    actual, expected = network(subject, case)(case).shape, (len(case["x"]), case["num_classes"])
     if actual != expected:
         message = f"the result has shape {actual}, expected {expected}"
         raise Mismatch(message, holds=f"result.shape == {expected}")
@@ -469,6 +506,13 @@ def test_call_stateless(subject: Trial, case: Case) -> None:
     laws.forgets(network(subject, case), (case, larger), lambda c: run(c)[0])
 
 
+@requirement("resnet34.domain.outside", domains.outside, of=cases, needs="domain", per_dtype=False)
+def test_domain_outside(subject: Trial, case: Case) -> None:
+    """One size outside what the subject declares."""
+    right = laws.law()(lambda inside, case, _: equals_reference(inside, case))
+    domains.right_or_refused(right)(subject, case, None)
+
+
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
@@ -478,8 +522,8 @@ def gradients(subject: Trial, module: Any, case: Case) -> dict[str, Array]:
 
 
 def cotangent(case: Case) -> Array:
-    """Of 512 scores."""
-    return wiring.image(case["seed"] + 1, (len(case["x"]), 512), case["x"].dtype)
+    """Of the scores."""
+    return wiring.image(case["seed"] + 1, (len(case["x"]), case["num_classes"]), case["x"].dtype)
 
 
 def small(*, dtype: str, lacks: frozenset[str]) -> Decision[Case]:
@@ -490,10 +534,10 @@ def small(*, dtype: str, lacks: frozenset[str]) -> Decision[Case]:
 @requirement("resnet34.gradient.parameters", small, needs="vjp", per_dtype=False)
 def test_gradient_parameters(subject: Trial, case: Case) -> None:
     """As many gradients of each shape as there are parameters of it, whatever their keys."""
-    found = gradients(subject, made(subject), case)
+    found = gradients(subject, made(subject, case), case)
     actual = Counter(g.shape for key, g in found.items() if key != "x")
-    expected = Counter({(512, 512): 1, (512,): 1})
-    for _, kernels in wiring.convolutions(3):
+    expected = Counter({(case["num_classes"], 512): 1, (case["num_classes"],): 1})
+    for _, kernels in wiring.convolutions(channels(case)):
         expected += {kernels: 1, kernels[:1]: 2}
     for shape in sorted(actual | expected):
         if actual[shape] != expected[shape]:
@@ -508,9 +552,9 @@ def test_gradient_value(subject: Trial, case: Case) -> None:
 
     Errors are carried through the network and back. In training they grow too large for that; see lockstep_back.py.
     """
-    names = [name for name, _ in wiring.convolutions(3)]
+    names = [name for name, _ in wiring.convolutions(channels(case))]
     some = {names[0], names[1 + case["seed"] % (len(names) - 1)]}
-    entries = kernels(case["seed"] % 4) | others(case)
+    entries = kernels_for(case) | others(case)
 
     def under(accuracy: Accuracy) -> dict[str, Expected]:
         once = Run(entries, of_kernels=some, accuracy=accuracy)
@@ -558,7 +602,7 @@ def test_reach_every_block() -> None:
     case = Case(
         "resnet34",
         {"x": wiring.image(0, (1, 3, 33, 47), "float32")},
-        {"seed": 0, "vary": ("stem", "blocks"), "training": False},
+        {"seed": 0, "vary": ("stem", "blocks"), "training": False, "num_classes": SCORES},
     )
     expected, _ = run(case)
     for key in others(case):

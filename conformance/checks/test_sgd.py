@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.blame import OutOfDomain
 from nnspec.adapters.names import LONG
 from nnspec.adapters.subject import Lacks
 from nnspec.adapters.subject import parameters as parameters_of
 from nnspec.conformance.bounds.rule import Expected
 from nnspec.conformance.bounds.sgd import moved, scheduled
 from nnspec.conformance.case import Array
+from nnspec.conformance.checks import domains, laws
 from nnspec.conformance.checks.cases import data
 from nnspec.conformance.checks.learning import (
     FORGET,
@@ -26,7 +29,19 @@ from nnspec.conformance.checks.learning import (
     norm,
     own_names,
 )
-from nnspec.conformance.drawing import any_of, booleans, composite, integers, lists, permutations, planned, reaches
+from nnspec.conformance.checks.within import allowed, argument
+from nnspec.conformance.drawing import (
+    Draw,
+    any_of,
+    booleans,
+    composite,
+    integers,
+    legal,
+    lists,
+    permutations,
+    planned,
+    reaches,
+)
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.sizes import SWEEPS, Sweep
 from nnspec.conformance.trial.programs import Program
@@ -49,6 +64,7 @@ class Training:
     start: tuple[Array, ...]
     gradients: tuple[tuple[Array | None, ...], ...]
     numbers: dict[str, float]
+    written: frozenset[str] = frozenset()  # numbers that the optimiser has in its code, and that no call says
 
     def expected(self, parameter: int, steps: int) -> Expected:
         """Where a parameter must be after so many steps."""
@@ -62,7 +78,7 @@ class Training:
     @property
     def arguments(self) -> str:
         """The numbers, as a call says them."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.numbers.items())
+        return ", ".join(f"{name}={value!r}" for name, value in self.numbers.items() if name not in self.written)
 
 
 @composite
@@ -80,20 +96,27 @@ def trainings(
     """Some parameters and steps, the first parameter as long as the plan has it. Powers of two on integers are exact;
     the other numbers are rounded. `rests`: some parameters have no gradient in some steps."""
     values = draw(data(dtype, ("integers", "normal")))
-    numbers = {"lr": draw(any_of(1.0, 0.5, 0.1))}
+    numbers = {"lr": draw(argument("lr", any_of(1.0, 0.5, 0.1), (1.0, 0.5, 0.1), neutral=1.0, varies=True))}
     for name, choices in (("momentum", [0.5, 1.0, 0.9]), ("weight_decay", [0.5, 1.0, 0.01])):
-        if name in vary and name not in lacks:
-            numbers[name] = draw(any_of(*choices))
-    sizes = draw(lists(any_of(*shapes), min_size=parameters[0], max_size=parameters[1]))
+        varies = name in vary and name not in lacks
+        value = draw(argument(name, any_of(*choices), choices, neutral=0.0, varies=varies))
+        numbers |= {name: value} if varies or value else {}
+    sizes = draw(lists(any_of(*_shapes(draw, shapes)), min_size=parameters[0], max_size=parameters[1]))
     if long := draw(planned(0, of="elements")):
-        sizes[0] = (long,)
+        sizes[0] = (legal(draw, "elements", long),)
     start = tuple(np.asarray(values.inputs(*shape)) for shape in sizes)
 
     def gradient(p: Array) -> Array | None:
         return None if rests and draw(booleans()) else np.asarray(values.inputs(*p.shape))
 
     gradients = tuple(tuple(gradient(p) for p in start) for _ in range(draw(integers(*steps))))
-    return Training(start, gradients, numbers)
+    return Training(start, gradients, numbers, draw.written)
+
+
+def _shapes(draw: Draw, shapes: Sequence[tuple[int, ...]]) -> Sequence[tuple[int, ...]]:
+    """Those of the shapes whose number of elements the domain allows, or else vectors that it allows."""
+    inside = [shape for shape in shapes if draw.domain.allows("elements", math.prod(shape))]
+    return inside or [(legal(draw, "elements", n, least=min(n, 1)),) for n in map(math.prod, shapes)]
 
 
 def native(array: Array | None) -> str:
@@ -103,6 +126,9 @@ def native(array: Array | None) -> str:
 
 def parameters(subject: Trial, training: Training, *needs: str) -> Program:
     """A program that defines p, q, …"""
+    elements = tuple(array.size for array in training.start)
+    if min(training.numbers.values()) >= 0:  # what the page refuses is refused in a domain too
+        subject.stay_inside("sgd", {**training.numbers, "elements": elements})
     program = Program(subject, "Parameter", *needs)
     for name, values in zip(NAMES, training.start, strict=False):
         program.run(f"{name} = Parameter({native(values)})")
@@ -159,7 +185,7 @@ def test_step_every_element(subject: Trial, case: Training) -> None:
 @composite
 def with_specials(draw, **choices: Any):
     """A training in which one gradient is NaN and one parameter infinite, in elements of their own."""
-    training = draw(trainings(vary=(), shapes=((3,),), **choices))
+    training = draw(trainings(vary=(), shapes=((legal(draw, "elements", 3, least=3),),), **choices))
     (start,), ((gradient,),) = training.start, training.gradients
     nan, infinite, _ = draw(permutations(range(3)))
     gradient[nan], start[infinite] = np.nan, draw(any_of(np.inf, -np.inf))
@@ -287,7 +313,7 @@ def test_weight_decay_gradient(subject: Trial, case: Training) -> None:
     """One step with weight decay, and one in which the gradient is 0."""
     equals_reference(subject, case)
     still = tuple((np.zeros_like(case.start[0]),) for _ in case.gradients)
-    equals_reference(subject, Training(case.start, still, case.numbers))
+    equals_reference(subject, replace(case, gradients=still))
 
 
 @requirement("sgd.weight-decay.velocity", trainings, steps=(2, 3), needs=ALL)
@@ -311,7 +337,8 @@ def with_rates(draw, **choices: Any):
     training = draw(trainings(**choices))
     rates = [training.numbers["lr"]]
     for _ in training.gradients[1:]:
-        rates.append(draw(any_of(*(r for r in (0.5, 2.0, 0.25, 0.1, 0.0) if r != rates[-1]))))
+        known = draw.domain.choices("lr", (0.5, 2.0, 0.25, 0.1, 0.0))
+        rates.append(draw(any_of(*allowed(draw, "lr", [r for r in known if r != rates[-1]]))))
     return training, tuple(rates)
 
 
@@ -346,6 +373,7 @@ def test_lr_changed(subject: Trial, case: Scheduled) -> None:
 def test_lr_group(subject: Trial, case: Scheduled) -> None:
     """The first parameter has a group of its own, whose rate changes; the other group's stays. Lacks without groups."""
     training, rates = case
+    subject.stay_inside("sgd", {"lr": 2.0})
     (first, *others), program = NAMES[: len(training.start)], parameters(subject, training)
     groups = f'{{"params": [{first}]}}, {{"params": [{", ".join(others)}], "lr": 2.0}}'
     try:
@@ -495,7 +523,8 @@ def test_parameters_list_kept(subject: Trial, case: Training) -> None:
 @requirement("sgd.parameters.dtype", trainings, steps=(2, 3), effort=2)
 def test_parameters_dtype(subject: Trial, case: Training) -> None:
     """Shape and dtype as before, also where the numbers are NumPy's float64."""
-    for arguments in (case.arguments, ", ".join(f"{n}=np.float64({v!r})" for n, v in case.numbers.items())):
+    said = {name: value for name, value in case.numbers.items() if name not in case.written}
+    for arguments in (case.arguments, ", ".join(f"{n}=np.float64({v!r})" for n, v in said.items())):
         program = parameters(subject, case).run(f"sgd = SGD([p], {arguments})")
         for gradients in case.gradients:
             step(program, gradients)
@@ -536,6 +565,13 @@ def test_buffers_statistics(subject: Trial, case: Learning) -> None:
         for key in buffers:
             program.agree(f"net.state_dict()[{key!r}]", f"called.state_dict()[{key!r}]")
         program.run("called.load_state_dict(copy.deepcopy(net.state_dict()))")
+
+
+@requirement("sgd.domain.outside", domains.outside, of=trainings, needs="domain", steps=(1, 2))
+def test_domain_outside(subject: Trial, case: Training) -> None:
+    """One number, or number of elements, outside what the subject declares."""
+    right = laws.law()(lambda beyond, training, _: equals_reference(beyond, training))
+    domains.right_or_refused(right)(subject, case, None)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------
@@ -614,6 +650,7 @@ def test_training_resumes(subject: Trial, case: Learning) -> None:
         raise Lacks("Module has no load_state_dict")
     if not stateful(subject):  # then the velocities cannot be had
         case = replace(case, numbers={n: v for n, v in case.numbers.items() if n != "momentum"})
+        subject.stay_inside("sgd", {"momentum": 0.0})
     program = networks(subject).run(*case.build(subject, *between), f"sgd = SGD(net.parameters(), {case.arguments})")
     earlier, later = case.batches[:2], case.batches[2:]
     for batch in earlier:
@@ -642,6 +679,8 @@ def test_refuses_no_parameters(subject: Trial, case: Training) -> None:
 @composite
 def with_negative(draw, *, name: str, **choices: Any):
     """A training in which one number is below 0."""
+    if name in draw.written:
+        raise OutOfDomain(draw.domain.outside(name))
     training = draw(trainings(**choices))
     return replace(training, numbers=training.numbers | {name: draw(any_of(-1.0, -0.5, -1e-3, -1e-30))})
 

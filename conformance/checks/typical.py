@@ -84,6 +84,8 @@ def with_typical_calls(subject: Subject, blocks: Collection[str] | None) -> Subj
                     raise SubjectError(f"{subject.name}: DOMAIN: {message}")
             about = form, dtype, lacks, domain
             cases = _typical_cases(stem, False, *about)
+            if not cases and any(_cases_of_checks(stem, *about)):  # its cases are programs
+                continue
             if not cases:
                 raise SubjectError(f"{subject.name}: no case of {stem} can be drawn within its domain, {domain}")
             typical[stem] = tuple(

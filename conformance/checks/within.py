@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,6 +56,19 @@ def image_side(draw: Draw, name: str, n: int, *, least: int = 1, rows: int = 0) 
     """
     condition = draw.domain.conditions.get(name)
     return legal(draw, name, rows if condition is not None and condition.equal else n, least=least)
+
+
+def leading_within(draw: Draw, leading: tuple[int, ...]) -> tuple[int, ...]:
+    """Return leading dimensions like these that the domain allows, of an x with features behind them."""
+    if "ndim" in draw.domain.conditions:
+        dimensions = legal(draw, "ndim", len(leading) + 1)
+        leading = (*leading, *[1] * dimensions)[: dimensions - 1]
+    rows = math.prod(leading)
+    if draw.domain.allows("rows", rows):
+        return leading
+    if not leading and not draw.domain.allows("ndim", 2):
+        raise OutOfDomain(draw.domain.outside("rows"))
+    return (*[1] * (len(leading) - 1), legal(draw, "rows", rows))
 
 
 def inside(draw: Draw, cases: Sequence[Any]) -> Sequence[Any]:

@@ -814,3 +814,36 @@ fault(
     ResidualBlock=type("ResidualBlock", (Right,), {"forward": _after_relu}),
 )
 mistakes_in_memory("basic_block", Right)
+
+
+class _WholeBlocks(_Block):
+    def branch(self, x):
+        x = np.array(x)
+        x[:, x.shape[1] // 4 * 4 :] = 0
+        return super().branch(x)
+
+
+fault(
+    "basic_block.domain.outside/whole-blocks",
+    "the branch leaves out channels behind the last whole block of 4",
+    domain={"in_channels": {"multiple_of": 4}},
+    ResidualBlock=_WholeBlocks,
+)
+
+
+class _OneStride(_Block):
+    def __init__(self, in_channels, out_channels, stride=1, *, dtype=np.float32, rng=None):
+        super().__init__(in_channels, out_channels, stride, dtype=dtype, rng=rng)
+        self.conv1.stride = 1
+        self.every = stride
+
+    def branch(self, x):
+        return super().branch(x)[:, :, :: self.every, :: self.every]
+
+
+fault(
+    "basic_block.domain.outside/one-stride",
+    "the stride decides the size of the result alone",
+    domain={"stride": 1},
+    ResidualBlock=_OneStride,
+)

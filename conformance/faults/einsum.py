@@ -1091,3 +1091,34 @@ def _keyed_without_equation(equation, *operands):
 
 
 mistakes_in_memory("einsum", right)
+
+
+def _one_equation(equation, *operands):
+    fits = len(operands) == 2 and operands[0].ndim == operands[1].ndim == 2 == len(equation.partition("->")[2])
+    return right("ij,jk->ik" if fits and len(operands[1]) == operands[0].shape[1] else equation, *operands)
+
+
+def _whole_blocks(equation, *operands):
+    labels, _, output = equation.replace(" ", "").partition("->")
+    terms, summed = labels.split(","), {a for a in labels if a.isalpha() and a not in output}
+    if "." in labels or "->" not in equation:
+        return right(equation, *operands)
+    cut = [
+        x[tuple(slice(n // 4 * 4 if a in summed else n) for a, n in zip(term, x.shape, strict=True))]
+        for term, x in zip(terms, operands, strict=True)
+    ]
+    return right(equation, *cut)
+
+
+fault(
+    "einsum.domain.outside/one-equation",
+    "two matrices that fit are multiplied, whatever the equation",
+    domain={"equation": "ij,jk->ik"},
+    einsum=_one_equation,
+)
+fault(
+    "einsum.domain.outside/whole-blocks",
+    "of a sum, what remains after the last whole block of 4 is left out",
+    domain={"axis_size": {"multiple_of": 4}},
+    einsum=_whole_blocks,
+)

@@ -819,3 +819,21 @@ _wrong("mlp.law.permutation/by-place", "a feature counts less the later it comes
     )
 )
 mistakes_in_memory("mlp", Right)
+
+
+class _WholeBlocks(Right):
+    def forward(self, x):
+        """(..., I) -> (..., O)"""
+        *hidden, last = _layers(self)
+        for layer in hidden:
+            x = relu(layer(x))
+            x[..., x.shape[-1] // 4 * 4 :] = 0
+        return last(x)
+
+
+fault(
+    "mlp.domain.outside/whole-blocks",
+    "hidden features behind the last whole block of 4 are left out",
+    domain={"hidden_features": {"multiple_of": 4}},
+    MLP=_WholeBlocks,
+)

@@ -545,3 +545,18 @@ _forward("refuses.rank/batched", "one image is taken for a batch of one, and a v
     lambda self, x: Right.forward(self, np.resize(x, (1, 3, *x.shape[-2:])) if x.ndim != 4 else x)
 )
 mistakes_in_memory("resnet34", Right)
+
+
+class _WholeBlocks(_Network):
+    def forward(self, x):
+        y = super().forward(x)
+        y[:, y.shape[1] // 8 * 8 :] = 0
+        return y
+
+
+fault(
+    "resnet34.domain.outside/whole-blocks",
+    "scores behind the last whole block of 8 are zeros",
+    domain={"num_classes": {"multiple_of": 8}},
+    ResNet34=_WholeBlocks,
+)

@@ -949,3 +949,19 @@ _step("sgd.refuses.gradient-shape/broadcast", "a gradient of another shape is br
 _step("sgd.refuses.gradient-shape/resized", "a gradient of another shape is cut or repeated to fit")(
     lambda p, g, v, **h: sgd_step(p, np.resize(g, p.shape), v, **h)
 )
+
+
+class _WholeBlocks(Right):
+    def step(self):
+        before = [p.data.copy() for p in self.params]
+        super().step()
+        for p, start in zip(self.params, before, strict=True):
+            p.data.reshape(-1)[p.data.size // 4 * 4 :] = start.reshape(-1)[p.data.size // 4 * 4 :]
+
+
+fault(
+    "sgd.domain.outside/whole-blocks",
+    "elements behind the last whole block of 4 are not moved",
+    domain={"elements": {"multiple_of": 4}},
+    SGD=_WholeBlocks,
+)

@@ -127,6 +127,10 @@ class Trial:
         """Return which condition of the domain that the subject declares a call does not meet; None if it meets all."""
         return self.subject.domain(case.stem).excludes_call(case.arrays, case.arguments)
 
+    def stay_inside(self, stem: str, values: Mapping[str, Any]) -> None:
+        """Raise OutOfDomain for a call with these quantities, by name, that the subject makes no claim about."""
+        self._stay_inside(self.subject.domain(stem).excludes(values))
+
     def _stay_inside(self, outside: str | None) -> None:
         if outside and not self.everywhere:
             raise OutOfDomain(outside)
@@ -162,10 +166,13 @@ class Trial:
         classes = self.subject.classes
         first = next(name for name in SIGNATURES[stem].classes if name in classes)
         name = self.subject.class_of(stem, called_with.arrays) if called_with else first
-        if missing := keywords.keys() - (parameters(classes[name]) or keywords.keys()):
-            raise Lacks(f"{classes[name].__name__} has no argument {min(missing)}")
-        given = {**dict(zip(CONSTRUCTED.get(stem, ()), positional, strict=False)), **keywords}
-        self._stay_inside(self.subject.domain(stem).excludes(given))
+        missing = keywords.keys() - (parameters(classes[name]) or keywords.keys())
+        if absent := missing - self.subject.domain(stem).fixed:
+            raise Lacks(f"{classes[name].__name__} has no argument {min(absent)}")
+        self.stay_inside(stem, {**dict(zip(CONSTRUCTED.get(stem, ()), positional, strict=False)), **keywords})
+        keywords = {
+            name: value for name, value in keywords.items() if name not in missing
+        }  # the class has the one value
         keywords = self.subject.completed(stem, classes[name], keywords)
         return self.do(New(name, positional, keywords, self.dtype))
 
