@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Iterable
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -35,7 +36,7 @@ def stems() -> tuple[str, ...]:
     return tuple(found for path in sorted(FOLDER.iterdir()) if (found := stem_of(path)))
 
 
-def load_checks() -> None:
-    """Import every file of checks, which registers its checks."""
-    for one in stems():
+def load_checks(blocks: Iterable[str] = ()) -> None:
+    """Import the files of checks of these blocks, or of all, which registers the checks."""
+    for one in blocks or stems():
         importlib.import_module(module_of(one))

@@ -45,7 +45,7 @@ def _typical_cases(
 
 def _cases_of_checks(stem: str, form: str, dtype: str, lacks: frozenset[str], domain: Domain) -> Iterator[list[Any]]:
     """Yield some cases of each check on the block's page."""
-    load_checks()
+    load_checks([stem])
     missing = lacks - domain.fixed
     for identifier in requirements():
         check = CHECKS.get(identifier)
