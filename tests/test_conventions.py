@@ -45,25 +45,25 @@ def differs(*identifiers: str, block: str = "") -> Callable[[Callable[[], Names]
     return register
 
 
-def broken(subject: Subject, block: str, expected: set[str], seed: int = 0) -> dict[str, str]:
+def broken(subject: Subject, block: str, expected: set[str], share: int) -> dict[str, str]:
     """The requirements that bind a subject, or are marked, and that it fails: identifier -> what was wrong.
 
-    Twenty cases for those that it must fail, ten for all others.
+    Twenty cases for those that it must fail, and a share of twenty for all others.
     """
     found = {}
     for check in [c for c in CHECKS.values() if c.stem == block and (c.decides or KNOWN[c.identifier].convention)]:
         for form in forms(subject, check):
-            slower = replace(check, effort=check.effort * (1 if check.identifier in expected else 2))
-            outcome = Trial(subject, form, "float32", "quick", seed).run(slower, simplify=False)
+            slower = replace(check, effort=check.effort * (1 if check.identifier in expected else share))
+            outcome = Trial(subject, form, "float32").run(slower, simplify=False)
             if outcome.verdict not in ("pass", "unsupported"):
                 found[check.identifier] = outcome.reason
     return found
 
 
 @pytest.mark.parametrize(("make", "block", "expected"), SUBJECTS)
-def test_only_the_requirement_that_differs_is_broken(make, block, expected):
+def test_only_the_requirement_that_differs_is_broken(make, block, expected, long):
     load_checks()
-    found = broken(load(make(), "numpy"), block, expected)
+    found = broken(load(make(), "numpy"), block, expected, share=1 if long else 4)
     assert found.keys() == expected, found
 
 
