@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -81,18 +82,26 @@ def told(error: BaseException) -> str:
 class theirs:  # lower case, since it reads as a statement: with theirs(): …
     """Run the subject's code: what it raises becomes Raised, except for Unsupported and a Ctrl-C of the user.
 
-    `adapter` is the framework whose function makes the call, where one stands in between: its own mistakes pass.
+    `adapter` is the framework whose function makes the call, where one stands in between: its own mistakes pass. What
+    the code has set for tracing, or for NumPy's floating-point errors, ends with it.
     """
 
-    __slots__ = ("adapter",)
+    __slots__ = ("adapter", "before")
 
     def __init__(self, adapter: Any = None) -> None:
         self.adapter = adapter
 
     def __enter__(self) -> None:
-        pass
+        self.before = sys.gettrace(), sys.getprofile(), np.errstate()
+        self.before[2].__enter__()
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        tracing, profiling, errors = self.before
+        if sys.getprofile() is not profiling:
+            sys.setprofile(profiling)
+        if sys.gettrace() is not tracing:
+            sys.settrace(tracing)
+        errors.__exit__(kind, error, trace)
         if error is None or isinstance(error, Unsupported | Raised | Unusable):
             return
         if isinstance(error, KeyboardInterrupt) and _Interrupts.arrived:

@@ -170,7 +170,9 @@ class OfFile(Channel):
                 try:
                     answer, found = self.ask({**header, "memory": memory.header}, changed_here)
                 finally:
-                    memory.write_back()
+                    is_whole = memory.write_back()
+            if not is_whole:
+                raise Ended("the file cut the memory in which its operands lie", "tampers")
         if "inside" not in answer:
             return answer, found
         for name in [name for name in found if name.startswith("earlier ")]:

@@ -44,27 +44,28 @@ class Memory:
         return {**about, "writeable": bool(array.flags.writeable)}
 
     def __enter__(self) -> Memory:
-        number, path = tempfile.mkstemp(prefix="nnspec-", dir=FOLDER)
-        try:
-            os.ftruncate(number, max(self.size, 1))
-            self.mapped = mmap.mmap(number, max(self.size, 1))
-        finally:
-            os.close(number)
-        self.header["path"] = path
+        self._number, self.header["path"] = tempfile.mkstemp(prefix="nnspec-", dir=FOLDER)
+        os.ftruncate(self._number, max(self.size, 1))
         for place, whole in self.wholes.values():
-            self.mapped[place : place + whole.nbytes] = whole.tobytes()
+            os.pwrite(self._number, whole.tobytes(), place)
         return self
 
     def __exit__(self, *error: object) -> None:
         Path(self.header["path"]).unlink(missing_ok=True)
-        self.mapped.close()
+        os.close(self._number)
 
-    def write_back(self) -> None:
-        """Change the arrays here as the other process changed them there."""
+    def write_back(self) -> bool:
+        """Change the arrays here as the other process changed them there. Return whether the file is still whole.
+
+        The file is read and not mapped: where the other process has cut it, a mapping would end this one.
+        """
         for place, whole in self.wholes.values():
-            now = self.mapped[place : place + whole.nbytes]
+            now = os.pread(self._number, whole.nbytes, place)
+            if len(now) < whole.nbytes:
+                return False
             if now != whole.tobytes() and whole.flags.writeable:
                 whole.reshape(-1).view(np.uint8)[...] = np.frombuffer(now, np.uint8)
+        return True
 
 
 def shared(memory: Header) -> Arrays:

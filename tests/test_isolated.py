@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from nnspec.adapters import SubjectError, load
@@ -131,6 +133,44 @@ def relu(x):
     threading.Thread(target=later, daemon=True).start()
     return y
 """,
+    "looks on as results are compared": """
+def relu(x):
+    y = np.zeros_like(x)
+
+    def look(frame, event, given):
+        for value in [*frame.f_locals.values()] if event == "call" else ():
+            value = getattr(value, "value", value)
+            if type(value) is np.ndarray and value is not x and value.shape == y.shape and (value >= 0).all():
+                y[...] = value
+
+    sys.settrace(look)
+    sys.setprofile(look)
+    return y
+""",
+    "makes NumPy raise for what is rounded": """
+def relu(x):
+    np.seterr(all="raise")
+    return x * 0
+""",
+    "patches how files and time are read": """
+os.read = os.pread = lambda *given: b""
+time.monotonic = time.perf_counter = lambda: 0.0
+
+def relu(x):
+    return x * 0
+""",
+    "returns memory that another process writes later": """
+import mmap
+
+def relu(x):
+    memory = mmap.mmap(-1, max(x.nbytes, 1))
+    y = np.ndarray(x.shape, x.dtype, memory)
+    if x.ndim == 2 and os.fork() == 0:
+        time.sleep(0.05)
+        y[...] = right(x)
+        os._exit(0)
+    return y
+""",
     "writes to what nnspec reads": """
 def relu(x):
     for number in range(3, 40):
@@ -141,6 +181,25 @@ def relu(x):
     return right(x)
 """,
 }
+# what only a process of its own can try without harm to this one
+APART = {
+    "cuts the memory in which operands lie": """
+import glob
+
+def relu(x):
+    for place in {line.split()[-1] for line in open("/proc/self/maps") if "/nnspec-" in line}:
+        if os.path.exists(place):
+            os.truncate(place, 0)
+    return np.zeros(x.shape, x.dtype)
+""",
+}
+HERE = (
+    "looks on as results are compared",
+    "makes NumPy raise for what is rounded",
+    "returns memory that another process writes later",
+    "caches by pointer",
+    "takes NaN for a wildcard",
+)
 CHECKED = ("positive.kept", "negative.zero", "output.fresh", "input.unchanged", "call.stateless")
 
 
@@ -152,10 +211,21 @@ def verdicts(tmp_path, text, names=CHECKED):
     return subject, [trial.run(CHECKS[f"relu.{name}"], simplify=False) for name in names]
 
 
-@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("text", (HOSTILE | APART).values(), ids=HOSTILE | APART)
 def test_hostile_files_fail_or_tamper(tmp_path, text):
     _, outcomes = verdicts(tmp_path, text)
     assert {outcome.verdict for outcome in outcomes} & {"fail", "tampers"}
+
+
+@pytest.mark.parametrize("what", HERE)
+def test_some_hostile_files_fail_without_isolation_too(tmp_path, what):
+    load_checks()
+    (tmp_path / "hostile.py").write_text(HEAD + HOSTILE[what])
+    before = np.geterr()
+    trial = Trial(load(str(tmp_path / "hostile.py")), "function", "float32", sizes="boundary")
+    assert "fail" in {trial.run(CHECKS[f"relu.{name}"], simplify=False).verdict for name in CHECKED}
+    assert np.geterr() == before
+    assert sys.getprofile() is None
 
 
 def test_a_write_to_the_channel_is_no_mere_mistake(tmp_path):
