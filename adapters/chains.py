@@ -108,9 +108,9 @@ def bound(function: Callable[..., Any], chain: str) -> Bound:
     if any(p.kind is Parameter.VAR_POSITIONAL for p in parameters):
         return Bound({name: place for place, name in enumerate(wanted)}, {})
     own = [p.name for p in parameters if p.kind is not Parameter.VAR_KEYWORD]
-    arguments = {name: parameter for name, parameter in _named(own, options, {}).items()}
+    arguments = {name: parameter for name, parameter in named(own, options, {}).items()}
     own = [name for name in own if name not in arguments.values()]
-    found: dict[str, str | int] = dict(_named(own, wanted, {**BATCH_NORM, **ALIASES}))
+    found: dict[str, str | int] = dict(named(own, wanted, {**BATCH_NORM, **ALIASES}))
     free = (p.name for p in parameters if p.name in own and p.name not in found.values() and _is_free(p))
     found |= dict(zip((name for name in wanted if name not in found), free, strict=False))
     if any(p.kind is Parameter.VAR_KEYWORD for p in parameters):
@@ -122,7 +122,7 @@ def bound(function: Callable[..., Any], chain: str) -> Bound:
     return Bound({n: places[str(found[n])] if found[n] in fixed else found[n] for n in in_order}, arguments)
 
 
-def _named(own: Sequence[str], wanted: Mapping[str, str], others: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def named(own: Sequence[str], wanted: Mapping[str, str], others: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Return wanted -> parameter: by the name in the chain, else by the block's or a common name that only one has."""
     found = {name: name for name in wanted if name in own}
     for parameter in own:

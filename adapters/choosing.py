@@ -112,9 +112,13 @@ def _as(title: str, names: Mapping[str, Any], only: str, role: str) -> Chosen:
 
 
 def _as_chain(title: str, names: Mapping[str, Any], only: str, chain: str) -> Chosen:
-    """Return one function, and the vjp beside it, as the chain of blocks that the user named."""
+    """Return one function, and the vjp beside it, as the chain of blocks that the user named.
+
+    A class comes back as it is, and its source says the chain: see `chained_classes`.
+    """
     if inspect.isclass(names[only]):
-        raise SubjectError(f"{title}: {only} is a class; expected a function for {chain}")
+        chains.stages(chain)  # raises for what is no chain; its entries are found with a framework
+        return {FUSED: names[only]}, {FUSED: Source((only,), chain)}
     made = {FUSED: (only, chains.adapted(names[only], chain))}
     if callable(vjp := names.get(f"{only}_vjp")):
         made[f"{FUSED}_vjp"] = (f"{only}_vjp", chains.adapted_vjp(vjp, names[only], chain))

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nnspec.adapters import problems
+from nnspec.adapters import chained_classes, problems
 from nnspec.adapters.blame import told
 from nnspec.adapters.blocks import claims
 from nnspec.adapters.calling import from_scratch, is_from_scratch
-from nnspec.adapters.choosing import FUSED, Source, choose, functions_of
+from nnspec.adapters.choosing import FUSED, Chosen, Source, choose, functions_of
 from nnspec.adapters.contract import Adapter
 from nnspec.adapters.declarations import declared
 from nnspec.adapters.detecting import adapter_class, adapter_of, detect, for_files, is_of, made
@@ -252,6 +252,8 @@ def _subject(
 ) -> Subject:
     """Return the subject of these functions and classes. `run`: the lines of a script that run the file."""
     adapter = adapter_for(title, found, names)
+    as_chain = _as_chain(title, found, names, sources, adapter, watch)
+    found, sources = {**found, **as_chain[0]}, {**sources, **as_chain[1]}
     functions, written = functions_of(found)
     classes = {name: cls for name, cls in found.items() if inspect.isclass(cls)}
     own_modules = getattr(type(adapter), "construct", None) is not Objects.construct
@@ -280,6 +282,8 @@ def _subject(
         declares["domains"] = {**declares["domains"], chain.stem: chain}
     for stem, own in of_functions["of_block"].items():
         declares["of_block"][stem] = {**declares["of_block"].get(stem, {}), **own}
+    if as_chain[0]:  # operands become entries of a module, through which nothing comes back
+        declares["of_block"]["fused"] = {"differentiable": False}
     declares = problems.declared_too(made.values(), declares)
     return Subject.of(
         adapter,
@@ -290,6 +294,23 @@ def _subject(
         recipe=recipe,
         **declares,
     )
+
+
+def _as_chain(
+    title: str,
+    found: Mapping[str, Any],
+    names: Mapping[str, Any],
+    sources: Mapping[str, Source],
+    adapter: Adapter,
+    watch: Watch,
+) -> Chosen:
+    """Return the class that the user judges as a chain, if there is one, as a function of the specification's."""
+    if not inspect.isclass(cls := found.get(FUSED)):
+        return {}, {}
+    source = sources[FUSED]
+    one = chained_classes.adapted(title, cls, source.expression, names, adapter, watch)
+    one.function.nnspec_domain = one.domain  # type: ignore[attr-defined]
+    return {FUSED: one.function}, {FUSED: Source(source.names, one.text)}
 
 
 def _callable_classes(classes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -104,25 +104,33 @@ def declared_too(made: Iterable[Adapted], declares: Mapping[str, Any]) -> dict[s
     return found
 
 
-def _read(title: str, cls: type, names: Mapping[str, Any], adapter: Adapter) -> Problem:
-    def of_user(name: str, call: Callable[[], Any]) -> Any:
-        try:
-            with theirs():
-                return call()
-        except Raised as raised:
-            raise SubjectError(f"{title}: {name}: {told(raised.error)}") from None
-
-    inputs = of_user("get_inputs", lambda: adapter.sketched(names["get_inputs"]))
-    if len(inputs) != 1:
-        raise SubjectError(f"{title}: get_inputs gives {len(inputs)} arrays; a block as a class takes one, x")
-    given = of_user("get_init_inputs", names.get("get_init_inputs", list))
+def given(title: str, cls: type, names: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the values of a constructor's parameters: of `get_init_inputs` if a file has it, else the defaults."""
+    said = _of_user(title, "get_init_inputs", names.get("get_init_inputs", list))
     positional: Any
-    positional, keywords = ((), given) if isinstance(given, Mapping) else (given, {})
+    positional, keywords = ((), said) if isinstance(said, Mapping) else (said, {})
     if len(positional) == 2 and isinstance(positional[0], list | tuple) and isinstance(positional[1], Mapping):
         positional, keywords = positional
-    bound = of_user("get_init_inputs", lambda: inspect.signature(cls).bind(*positional, **keywords))
+    bind = inspect.signature(cls).bind if are_offered(names) else inspect.signature(cls).bind_partial
+    bound = _of_user(title, "get_init_inputs", lambda: bind(*positional, **keywords))
     bound.apply_defaults()
-    return Problem(bound.arguments, *inputs[0])
+    arguments: Mapping[str, Any] = bound.arguments
+    return arguments
+
+
+def _of_user(title: str, name: str, call: Callable[[], Any]) -> Any:
+    try:
+        with theirs():
+            return call()
+    except Raised as raised:
+        raise SubjectError(f"{title}: {name}: {told(raised.error)}") from None
+
+
+def _read(title: str, cls: type, names: Mapping[str, Any], adapter: Adapter) -> Problem:
+    inputs = _of_user(title, "get_inputs", lambda: adapter.sketched(names["get_inputs"]))
+    if len(inputs) != 1:
+        raise SubjectError(f"{title}: get_inputs gives {len(inputs)} arrays; a block as a class takes one, x")
+    return Problem(given(title, cls, names), *inputs[0])
 
 
 def _adapted(title: str, stem: str, cls: type, problem: Problem, example_of: Callable[..., Example]) -> Adapted:
