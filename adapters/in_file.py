@@ -50,7 +50,7 @@ class InFile:
     def _read(self, one: Mapping[str, Any]) -> np.ndarray:
         dtype, begin = np.dtype(one["dtype"]), one["offset"]
         array: np.ndarray = np.empty(one["shape"], dtype.newbyteorder("<"))
-        into, done = memoryview(array.reshape(-1).view(np.uint8)), 0
+        into, done = array.reshape(-1).view(np.uint8).data, 0
         if begin + array.nbytes > os.fstat(self._number).st_size:
             raise WrongAnswer(f"answered {one['name']} at {begin}, but the file ends before {begin + array.nbytes}")
         while done < len(into):
@@ -71,7 +71,7 @@ def large(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def _write(number: int, data: np.ndarray, begin: int) -> None:
-    rest = memoryview(data)
+    rest = data.data
     while rest:
         done = os.pwrite(number, rest, begin)
         rest, begin = rest[done:], begin + done
