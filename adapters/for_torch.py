@@ -124,10 +124,10 @@ class Torch(Objects):
             tensor = self.to_native(array)
             filled = [tensor.clone() for _ in range(16)]
             del filled
-        before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        before = torch.get_deterministic_debug_mode()
         if self.fills and any(np.isnan(array).any() for array in arrays):
-            torch.use_deterministic_algorithms(True, warn_only=True)
-        return lambda: torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import torch's compiler
+        return lambda: torch.set_deterministic_debug_mode(before)
 
     # -- derivatives ---------------------------------------------------------------------------------------------------
 
