@@ -5,6 +5,7 @@ The memory around and between the elements holds NaN, so that a kernel which rea
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -105,10 +106,15 @@ def possible(a: Array) -> list[str]:
 
     An array of many axes cannot be a part of a larger one: two elements more along each axis take too much memory.
     """
-    if a.size < 2:
+    return _possible(a.shape)
+
+
+@functools.lru_cache(2**12)
+def _possible(shape: tuple[int, ...]) -> list[str]:
+    if math.prod(shape) < 2:
         return []
-    fits = math.prod(n + 2 for n in a.shape) <= LARGEST
-    return [name for name, axes in _AXES.items() if a.ndim >= axes and (fits or name != INSIDE)]
+    fits = math.prod(n + 2 for n in shape) <= LARGEST
+    return [name for name, axes in _AXES.items() if len(shape) >= axes and (fits or name != INSIDE)]
 
 
 def repeated(a: Array, axis: int) -> Array:
@@ -179,4 +185,6 @@ def offset_of(a: Array) -> int:
 
 def as_laid_out(a: Array) -> Array:
     """A copy of its own that lies in memory as the array does."""
-    return laid_out(a, a.strides, offset_of(a)) if a.size and is_floating(a.dtype) else np.array(a)
+    if (a.flags.c_contiguous and a.base is None) or not (a.size and is_floating(a.dtype)):
+        return np.array(a)
+    return laid_out(a, a.strides, offset_of(a))

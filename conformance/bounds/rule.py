@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from nnspec.conformance.bounds.arithmetic import CLASS_B, Accuracy, Arithmetic, narrows, wide
-from nnspec.conformance.formats import FLOAT32, FLOAT64, STORED, is_floating, rounded
+from nnspec.conformance.formats import FLOAT32, FLOAT64, STORED, is_floating, name_of, rounded
 
 Array = np.ndarray
 Bound = Callable[[Accuracy], "Array | float | Expected"]  # an Expected where the value depends on the accuracy too
@@ -96,7 +96,7 @@ def correct(actual: Array, expected: Expected) -> Array:
     found: Array = np.asarray(actual == value)
     if not found.all():
         found |= (actual != actual) & (value != value)  # NaN
-        if callable(expected.bound) and actual.dtype.name in STORED:
+        if callable(expected.bound) and name_of(actual.dtype) in STORED:
             found |= actual == expected.nearest(actual.dtype)
     return found
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from nnspec.conformance.bounds.arithmetic import CLASSES, Accuracy
 from nnspec.conformance.bounds.rule import Expected, compare, correct
-from nnspec.conformance.formats import STORED
+from nnspec.conformance.formats import STORED, name_of
 from nnspec.conformance.trial.record import Mismatch, difference, is_complex
 from nnspec.conformance.trial.steps import Step
 
@@ -147,7 +147,7 @@ class Comparisons:
         """Note how much of its bound a right result takes, and which of the classes A, Bp and B it is in."""
         if largest > self.worst:
             self.worst, self.worst_case = largest, str(self.steps[-1]) if self.steps else ""
-        if actual.dtype.name not in STORED or expected.source is not None:
+        if name_of(actual.dtype) not in STORED or expected.source is not None:
             return
         if self.reached == "A" and not np.array_equal(actual, expected.nearest(actual.dtype), equal_nan=True):
             self.reached = "Bp"

@@ -73,7 +73,7 @@ class Journal:
             arrays = []
         drawn = "" if arrays or case.data is None else f", whose values are {case.data[0]} of seed {case.data[1]}"
         entry = {
-            "text": f"{case}{drawn}",
+            "text": "" if arrays and not case.layouts else f"{case}{drawn}",  # `parse` makes it of the arrays
             "stem": case.stem,
             "arrays": {n: (name_of(a.dtype), a.shape, a.strides, offset_of(a)) for n, a in arrays},
             "absent": [n for n, a in case.arrays.items() if a is None],
@@ -151,4 +151,5 @@ def parse(raw: bytes) -> tuple[float, dict[str, Any], Case | None]:
         end += values.nbytes
     arrays |= dict.fromkeys(entry["absent"])
     arguments = {n: tuple(v) if isinstance(v, list) else v for n, v in entry["arguments"].items()}
-    return began, entry, Case(entry["stem"], arrays, arguments)
+    case = Case(entry["stem"], arrays, arguments)
+    return began, {**entry, "text": entry["text"] or str(case)}, case

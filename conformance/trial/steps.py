@@ -86,8 +86,9 @@ class OnCase(Step):
     @property
     def handed(self) -> Case:
         """The case as the subject gets it."""
-        copies = {name: None if a is None else np.array(a) for name, a in self.writes().items()}
-        return self.given or self.case.holding(copies)
+        if self.given:
+            return self.given
+        return self.case.holding({name: None if a is None else np.array(a) for name, a in self.writes().items()})
 
     def writes(self) -> Arrays:
         """All arrays of the case."""
