@@ -28,6 +28,7 @@ from nnspec.conformance.formats import STORED, TFLOAT32, Format
 from nnspec.conformance.layouts import OF_ANY_VALUES
 from nnspec.conformance.requirements import requirement
 from nnspec.conformance.trial.record import CallFails, Mismatch
+from nnspec.conformance.trial.steps import Spoil
 from nnspec.conformance.trial.trial import Trial
 
 Judge = Callable[[Any], Any]  # a case -> what is expected of it
@@ -174,7 +175,7 @@ def is_fresh(subject: Trial, case: Case, _judge: Judge) -> None:
     layer(case.map(lambda a: a + 1))
     subject.expect(result, Expected.exactly(before, result), "the first result, after a second call,")
     if layer is not subject and result.flags.writeable:  # a module's own arrays can be seen only in what it computes
-        layer.spoil(result)
+        layer.do(Spoil(result))  # writes NaN into it
         after = layer(case)
         subject.expect(after, Expected(before, np.inf, result), "the result, after the first result was written to,")
 

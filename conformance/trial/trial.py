@@ -37,7 +37,6 @@ from nnspec.conformance.trial.steps import (
     ReadState,
     SetAttribute,
     SetMode,
-    Spoil,
     Step,
     steps_of,
 )
@@ -144,10 +143,6 @@ class Trial:
         except Mismatch as mismatch:
             raise CallFails(mismatch.message) from None
 
-    def spoil(self, result: np.ndarray) -> None:
-        """Write NaN into a result that the subject returned."""
-        self.do(Spoil(result))
-
     def kept(self, case: Case) -> Trial:
         """This trial with one module, built from the case, for all calls to come. As it is where that is so already."""
         if self.form == "function" or self.module is not None:
@@ -163,18 +158,14 @@ class Trial:
 
         Of several classes it is the one for the case that it will be called with, or the first.
         """
-        classes = self.subject.classes
-        first = next(name for name in SIGNATURES[stem].classes if name in classes)
-        name = self.subject.class_of(stem, called_with.arrays) if called_with else first
+        classes, own = self.subject.classes, SIGNATURES[stem].classes
+        name = self.subject.class_of(stem, called_with.arrays) if called_with else next(n for n in own if n in classes)
         missing = keywords.keys() - (parameters(classes[name]) or keywords.keys())
         if absent := missing - self.subject.domain(stem).fixed:
             raise Lacks(f"{classes[name].__name__} has no argument {min(absent)}")
         self.stay_inside(stem, {**dict(zip(CONSTRUCTED.get(stem, ()), positional, strict=False)), **keywords})
-        keywords = {
-            name: value for name, value in keywords.items() if name not in missing
-        }  # the class has the one value
-        keywords = self.subject.completed(stem, classes[name], keywords)
-        return self.do(New(name, positional, keywords, self.dtype))
+        accepted = {n: value for n, value in keywords.items() if n not in missing}  # the class has their one value
+        return self.do(New(name, positional, self.subject.completed(stem, classes[name], accepted), self.dtype))
 
     def prepare(self, stem: str, module: Any, given: Mapping[str, np.ndarray], training: bool) -> None:
         """Load entries by the page's keys into a module, and put it in training mode or in evaluation mode."""
@@ -235,9 +226,8 @@ class Trial:
     def refuses(self, case: Case) -> None:
         """The call must raise, whatever it raises, and return nothing."""
         domain = self.subject.domain(case.stem)
-        for name in domain.fixed & self.subject.lacks(case.stem, self.form):  # the code has the one value
-            value = domain.quantity(name).of(case.arrays, case.arguments)
-            self._stay_inside(None if value is None or domain.allows(name, value) else domain.outside(name))
+        fixed = domain.fixed & self.subject.lacks(case.stem, self.form)  # the code has their one value
+        self.stay_inside(case.stem, {n: domain.quantity(n).of(case.arrays, case.arguments) for n in fixed})
         try:
             results = self.beyond().results(case)
         except Mismatch as mismatch:
