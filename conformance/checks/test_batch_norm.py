@@ -30,7 +30,12 @@ RESULTS = ("the result", "the running mean", "the running variance")
 STATISTICS = ("running_mean", "running_var")
 MANY, LONGER = (2, 1, 3, 9, 17), (1, 2, 3, 4, 8)  # channels, and sizes of other axes, up to more than a vector register
 
+RESNET = ((1, 64, 112), (1, 64, 56), (1, 128, 28), (1, 256, 14), (1, 512, 7))  # images, channels and side
 SWEEPS["batch_norm"] = Sweep(
+    layers=tuple(
+        {"values0": images, "channels0": channels, "values1": side, "values2": side}
+        for images, channels, side in (*RESNET, (1, 64, 113), (128, 512, 7), (128, 100, 1))
+    ),  # ResNet-34 at 224 × 224, at an odd side, and in a batch; and the values that DCGAN begins with
     names={"channels0": "C", "values0": "N", "values1": "H", "values2": "W"},
     axes=(("values1",), ("values2",), ("values0",), ("channels0",), ("values1", "values2"), ("values0", "values1")),
 )
@@ -58,6 +63,7 @@ def cases(
     vary = tuple(name for name in vary if name not in lacks)
     there = [r for r in (2, 3, 4) if f"BatchNorm{1 + (r == 4)}d" not in lacks]
     rank = draw(any_of(*allowed(draw, "ndim", [r for r in ranks if r in there] or ranks)))
+    rank = 4 if "values2" in (draw.plan or {}) and 4 in there and draw.domain.allows("ndim", 4) else rank
     training = "training" not in lacks and draw(any_of(*allowed(draw, "training", modes)))
     c = draw(dimension(*channels, of="channels", name="num_features"))
     some = (c,) if c in sizes and draw(any_of(False, False, True)) else sizes

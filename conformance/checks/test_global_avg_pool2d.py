@@ -20,6 +20,10 @@ from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.global_avg_pool2d import global_avg_pool2d, global_avg_pool2d_vjp
 
 SWEEPS["global_avg_pool2d"] = Sweep(
+    layers=tuple(
+        {"images0": images, "channels0": channels, "side0": side, "side1": side}
+        for images, channels, side in ((1, 512, 7), (1, 512, 8), (128, 512, 7), (1, 1024, 7), (1, 512, 14))
+    ),  # ResNet-34 at 224 × 224, at an odd side, and in a batch; MobileNet; VGG without its last pool
     names={"images0": "N", "channels0": "C", "side0": "H", "side1": "W"},
     axes=(("side1",), ("side0",), ("channels0",), ("images0",), ("side0", "side1"), ("images0", "channels0")),
 )

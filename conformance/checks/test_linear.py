@@ -38,6 +38,16 @@ from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.linear import linear, linear_vjp
 
 SWEEPS["linear"] = Sweep(
+    layers=tuple(
+        {"rows0": rows, "in0": inputs, "out0": outputs}
+        for rows, inputs, outputs in (
+            (1, 512, 1000),
+            (128, 512, 1000),
+            (1, 1024, 1000),
+            (1, 4096, 1000),
+            (197, 192, 768),
+        )
+    ),  # the last layers of ResNet-34, also in a batch, of MobileNet and of VGG; and one of a small transformer
     names={"rows0": "rows", "rows1": "rows of axis 1", "in0": "in_features", "out0": "out_features"},
     axes=(("in0",), ("out0",), ("rows0",), ("in0", "out0"), ("rows0", "out0"), ("rows0", "in0")),
 )

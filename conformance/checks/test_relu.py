@@ -33,6 +33,10 @@ from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.relu import relu, relu_vjp
 
 SWEEPS["relu"] = Sweep(
+    layers=tuple(
+        {"axis0": channels, "axis1": side, "axis2": side}
+        for channels, side in ((64, 112), (64, 113), (64, 56), (128, 28), (256, 14), (512, 7), (64, 224))
+    ),  # images of ResNet-34 at 224 × 224 and at an odd side, and of VGG
     names={f"axis{axis}": f"the size of axis {axis}" for axis in range(5)},
     axes=(("axis0",), ("axis1",), ("axis2",), ("axis0", "axis1")),
 )
