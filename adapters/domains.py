@@ -222,8 +222,8 @@ def read_domain(stem: Any, value: Any, before: Domain | None = None) -> Domain:
     Raises DomainError for what cannot be declared.
     """
     if stem in WITHOUT:
-        known = ", ".join(QUANTITIES)
-        raise DomainError(f"{stem} has no domain: {WITHOUT[stem]}; expected some of {known}. Dtypes: DTYPES")
+        blocks = ", ".join(QUANTITIES)
+        raise DomainError(f"{stem} has no domain: {WITHOUT[stem]}; expected some of {blocks}. Dtypes: DTYPES")
     if stem not in QUANTITIES:
         blocks = f"{nearest(str(stem), QUANTITIES)}; expected some of {', '.join(QUANTITIES)}"
         raise DomainError(f"{stem!r} is no block with a domain{blocks}")

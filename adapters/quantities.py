@@ -118,7 +118,7 @@ def _sizes_of_axes(arrays: Arrays, _: Mapping[str, Any]) -> tuple[int, ...]:
 
 def _hidden_features(arrays: Arrays, arguments: Mapping[str, Any]) -> tuple[int, ...] | None:
     """Return the sizes of the hidden layers of an MLP, in its weights or in the arguments of its constructor."""
-    weights = [array for name, array in arrays.items() if name.endswith(".weight")]
+    weights = [array for name, array in arrays.items() if array is not None and name.endswith(".weight")]
     if weights:
         return tuple(len(weight) for weight in weights[:-1])
     hidden = arguments.get("hidden_features")
@@ -144,7 +144,7 @@ def _last(name: str, suffix: str) -> Value:
     """Return what gives an argument of a constructor, or as many rows as the last array with a suffix has."""
 
     def of(arrays: Arrays, arguments: Mapping[str, Any]) -> int | None:
-        found = [array for key, array in arrays.items() if key.endswith(suffix)]
+        found = [array for key, array in arrays.items() if array is not None and key.endswith(suffix)]
         return len(found[-1]) if found else arguments.get(name)
 
     return of

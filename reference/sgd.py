@@ -58,7 +58,8 @@ class SGD:
         # [sgd.parameters.iterable]
         given = list(params)
         self.param_groups = [{**group, "params": list(group["params"])} for group in given if isinstance(group, dict)]
-        self.params = [p for group in self.param_groups for p in group["params"]] if self.param_groups else given
+        alone = [p for p in given if not isinstance(p, dict)]
+        self.params = [p for group in self.param_groups for p in group["params"]] if self.param_groups else alone
         if not self.params:  # [sgd.refuses.no-parameters]
             raise ValueError("params is empty: expected at least one Parameter")
         for name, value in {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}.items():
