@@ -135,7 +135,6 @@ def _is_own(error: BaseException, adapter: Any) -> bool:
     return isinstance(error, OWN_MISTAKES)
 
 
-@functools.cache
 def _functions(adapter: type) -> dict[CodeType, str]:
     """Return the functions that an adapter's class consists of, with what it inherits."""
     methods = (item for cls in reversed(adapter.__mro__) for item in vars(cls).items())

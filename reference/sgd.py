@@ -56,10 +56,9 @@ class SGD:
     ) -> None:
         # A list of its own, because a generator can be read only once, and the caller may change a list later:
         # [sgd.parameters.iterable]
-        given = list(params)
-        self.param_groups = [{**group, "params": list(group["params"])} for group in given if isinstance(group, dict)]
-        alone = [p for p in given if not isinstance(p, dict)]
-        self.params = [p for group in self.param_groups for p in group["params"]] if self.param_groups else alone
+        given = [{**p, "params": list(p["params"])} if isinstance(p, dict) else p for p in params]
+        self.param_groups = [group for group in given if isinstance(group, dict)]
+        self.params = [p for each in given for p in (each["params"] if isinstance(each, dict) else [each])]
         if not self.params:  # [sgd.refuses.no-parameters]
             raise ValueError("params is empty: expected at least one Parameter")
         for name, value in {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}.items():
@@ -82,12 +81,14 @@ class SGD:
         """
         for i, p in enumerate(self.params):
             if p.grad is not None:  # [sgd.parameters.without-gradient]
-                # A group's own numbers come first: [sgd.lr.group]
-                group = next((group for group in self.param_groups if any(p is own for own in group["params"])), {})
-                numbers = {name: group.get(name, value) for name, value in self.hyper.items()}
-                moved, self.velocities[i] = sgd_step(p.data, p.grad, self.velocities[i], **numbers)
+                moved, self.velocities[i] = sgd_step(p.data, p.grad, self.velocities[i], **self.numbers(p))
                 # Write into the array that the module holds: [sgd.parameters.in-place]
                 p.data[...] = moved
+
+    def numbers(self, p: Parameter) -> dict[str, float]:
+        """Return the numbers of a parameter's step: those of its group, and else the optimiser's."""
+        group = next((group for group in self.param_groups if any(p is own for own in group["params"])), {})
+        return {name: group.get(name, value) for name, value in self.hyper.items()}  # [sgd.lr.group]
 
     def zero_grad(self) -> None:
         """Set all gradients to None.

@@ -435,7 +435,7 @@ def sgd_with_the_learning_rate_inside_the_velocity_of_networks_with_zeros() -> N
         def step(self):
             for i, p in enumerate(self.params):
                 if p.grad is not None:
-                    moved, self.velocities[i] = _inside(p, self.velocities[i], **self.hyper)
+                    moved, self.velocities[i] = _inside(p, self.velocities[i], **self.numbers(p))
                     p.data[...] = moved
 
     return {**NETWORK, "SGD": SGD}

@@ -72,7 +72,7 @@ def test_a_file_of_functions_conforms_as_a_class(desk):
     assert {(r["block"], r["form"]) for r in done.report["results"]} == {("mlp", "class"), ("sgd", "class")}
     assert {"mlp.gradient.first-weight", "sgd.training.equals-model", "sgd.parameters.tied"} <= done.verdicts("pass")
     unsupported = {name for name in done.verdicts("unsupported") if name.startswith("sgd.")}
-    assert unsupported == {"sgd.buffers.statistics", "sgd.parameters.unused"}
+    assert unsupported == {"sgd.buffers.statistics", "sgd.lr.group", "sgd.parameters.unused"}
 
 
 def test_a_mistake_is_named_and_its_script_reproduces_it(desk):

@@ -241,7 +241,7 @@ def test_methods_of_an_adapter_take_what_the_contract_says(name):
 
 def test_an_adapter_lacks_the_optional_methods_that_it_does_not_define():
     offered = {name for name, method in vars(Adapter).items() if hasattr(Adapter, name) and inspect.isfunction(method)}
-    assert offered == {"__init__", "to_native", "to_numpy", "versions", "sketched", "stream"}
+    assert offered == {"__init__", "to_native", "to_numpy", "versions", "sketched", "stream", "in_scripts"}
     assert not hasattr(Adapter(), "vjp")
     with pytest.raises(AttributeError, match="Adapter has no vjp"):
         Adapter().vjp
