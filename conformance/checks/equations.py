@@ -73,16 +73,21 @@ def sizes_within(draw: Draw, sizes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n for n in sizes if n)
 
 
-def with_room(domain: Domain, drawn: Sequence[str], roles: Counts) -> list[str]:
+def with_room(domain: Domain, drawn: Sequence[str], roles: Counts, sizes: Sequence[int], ellipsis: str) -> list[str]:
     """Return those of the drawn roles of labels that a case has room for, where the domain has no small sizes."""
     if SIZE not in domain.conditions:
         return [*drawn]
-    least, kept = domain.nearest(SIZE, 2) or 2, list(drawn)
-    most = max(1, int(math.log(ROOM, max(least, 2))))
+    largest, kept = max(domain.numbers(SIZE, sizes), default=2), list(drawn)
+    most = int(math.log(ROOM, max(largest, 2))) - bool(ellipsis)
     for role in reversed(drawn):
-        if len(kept) > most and kept.count(role) > roles[role][0]:
+        if sum(map(axes_of, kept)) > most and kept.count(role) > roles[role][0]:
             kept.remove(role)
     return kept
+
+
+def axes_of(role: str) -> int:
+    """Return how many axes of one operand a label of a role may have, at most."""
+    return 3 if role in ("diagonal", "trace") else 1
 
 
 def tokens_of(equation: str) -> list[list[str]]:

@@ -24,6 +24,7 @@ from nnspec.conformance.checks.equations import (
     SIZE,
     Counts,
     Shapes,
+    axes_of,
     equations,
     number_of_operands,
     shapes_of,
@@ -108,8 +109,8 @@ def cases(
     shapes: list[dict[str, tuple[int, ...]]] = [{} for _ in range(count)]  # label (or "...") -> sizes in this operand
     output: list[str] = []
     drawn = [role for role, bounds in roles.items() for _ in range(draw(integers(*bounds)))]
-    drawn = with_room(draw.domain, drawn, roles)
-    longest = max(TINY, ROOM // 4 ** sum(3 if role in REPEATED else 1 for role in drawn))
+    drawn = with_room(draw.domain, drawn, roles, sizes, ellipsis)
+    longest = max(TINY, ROOM // 4 ** sum(map(axes_of, drawn)))
     for role in drawn:
         most = min(longest, LONGEST_DIAGONAL) if role in REPEATED else longest
         a, size = next(labels), draw(dimension(*sizes, most=most, name=SIZE))
@@ -161,7 +162,8 @@ def _add_ellipsis(draw: Draw, kind: str, terms: list, shapes: list, output: list
     kind = draw(any_of("none", "kept", "broadcast", "empty")) if kind == "any" else kind
     if kind == "none":
         return
-    full = [] if kind == "empty" else draw(lists(dimension(2, 3, of="ellipsis", name=SIZE), 1, 3))
+    most = 1 if SIZE in draw.domain.conditions else 3  # where sizes may be large
+    full = [] if kind == "empty" else draw(lists(dimension(2, 3, of="ellipsis", name=SIZE), 1, most))
     owners = draw(permutations(range(len(terms))))[: draw(integers(1, len(terms)))]
     for owner in owners:
         hidden = list(full)
