@@ -31,6 +31,9 @@ def defect(stem: str, arrays: Arrays, arguments: Mapping[str, Any]) -> str | Non
         return f"oneDNN writes beyond its memory in the gradient for a convolution's weight ({where})"
     if stem == "conv_transpose2d" and "cotangent" in arrays and _weight_is_ambiguous(arrays):
         return "the gradient for weight raises (x is channels last, and so is weight, but for an axis of size 1)"
+    if stem == "max_pool2d" and _outgrows_its_index(arrays.get("x")):
+        where = "x channels last, integers of n bits, a channel of 2^(n - 1) elements or more"
+        return f"the maximum of each window raises ({where})"
     weight = arrays.get("batch_norm_weight") if stem == "fused" else None
     if weight is not None and not _is_packed(weight):
         return "the gradient of batch norm reads between the elements of a strided weight, where x is channels last"
@@ -75,6 +78,13 @@ def _weight_is_ambiguous(arrays: Arrays) -> bool:
         return False
     channels_last = weight.transpose(0, 2, 3, 1).flags.c_contiguous and not weight.flags.c_contiguous
     return channels_last and not _taken_for_channels_last(weight)
+
+
+def _outgrows_its_index(x: np.ndarray | None) -> bool:
+    """Return whether torch counts the elements of a channel in integers as wide as the elements, and runs out."""
+    if x is None or x.ndim != 4 or x.dtype.kind not in "iu" or not _taken_for_channels_last(x):
+        return False
+    return x.shape[2] * x.shape[3] > np.iinfo(f"int{8 * x.itemsize}").max
 
 
 def _taken_for_channels_last(a: np.ndarray) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from nnspec.adapters import load
 from nnspec.adapters.trying import Tried, uncallable
+from nnspec.conformance.case import Case
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.requirements import CHECKS
 from nnspec.conformance.trial.canary import Canary
@@ -160,3 +161,10 @@ def test_a_function_that_always_raises_fails_as_before():
     (outcome,) = judged(linear, "output.value")
     assert outcome.verdict == "fail"
     assert np.size(outcome.failure.case["x"])
+
+
+def test_a_call_with_a_number_in_place_of_an_array_is_repeated():
+    pytest.importorskip("torch")
+    canary = Canary()
+    canary.returned("function", Case("einsum", {"a": np.int32(2)}, {"equation": "->"}))  # as NumPy's sums are
+    assert canary.after(RuntimeError(), "a call", load("torch")) is None

@@ -65,3 +65,14 @@ def test_the_projection_of_a_residual_block_is_a_convolution_too():
 )
 def test_gradients_beside_it_are_computed(x, options):
     assert not named(x, **options)
+
+
+@pytest.mark.parametrize(("dtype", "sides"), [(np.uint8, (8, 16)), (np.int8, (16, 16)), (np.int16, (128, 256))])
+def test_a_pool_of_narrow_integers_raises_for_large_channels(dtype, sides):
+    small, large = image(1, 3, sides[0], sides[1] - 1, dtype=dtype), image(1, 3, *sides, dtype=dtype)
+    assert "raises" in (defect("max_pool2d", {"x": large}, {}) or "")
+    assert not defect("max_pool2d", {"x": small}, {}) or dtype == np.int8
+    assert not defect("max_pool2d", {"x": np.ascontiguousarray(large)}, {})
+    if torch.__version__.startswith("2.13."):
+        with pytest.raises(RuntimeError, match="input_height"):
+            torch.nn.functional.max_pool2d(torch.from_numpy(large), 2)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from nnspec.adapters.blame import Ended, Raised, Unsupported, Unusable, theirs, told
 from nnspec.adapters.subject import Subject
 from nnspec.conformance.case import Case
@@ -57,5 +58,5 @@ class Canary:
                 self.typical()
             return
         form, case = self.good
-        copies = {name: None if a is None else a.copy() for name, a in case.arrays.items()}
+        copies = {name: None if a is None else np.array(a) for name, a in case.arrays.items()}
         subject.call(case.stem, form, copies, case.arguments)
