@@ -16,7 +16,7 @@ import numpy as np
 from nnspec.adapters import problems
 from nnspec.adapters.blame import Raised, Unsupported, Unusable, theirs, told, watched
 from nnspec.adapters.calling import ALIASES, BATCH_NORM, plain
-from nnspec.adapters.chains import arguments_of, named, normal, operands_of, stages
+from nnspec.adapters.chains import Stage, arguments_of, named, normal, operands_of, stages
 from nnspec.adapters.claims import SubjectError
 from nnspec.adapters.conditions import one_of
 from nnspec.adapters.contract import Adapter
@@ -28,7 +28,8 @@ CARRIED = ("chained_class",)  # by scripts
 # what the methods of an adapter are called by, in this process and in scripts
 METHODS = ("construct", "load_entries", "set_training", "to_numpy")
 LAYERS = ("conv2d", "conv_transpose2d", "linear")
-SIZES = {  # of a layer's weight: the constructor's names for its axes
+Fold = tuple[str, str, int]  # a layer, its norm, and the axis of the layer's weight that the channels are
+SIZES: dict[str, dict[str, tuple[int, ...]]] = {  # of a layer's weight: the constructor's names for its axes
     "conv2d": {"in_channels": (1,), "out_channels": (0,), "kernel_size": (2, 3)},
     "conv_transpose2d": {"in_channels": (0,), "out_channels": (1,), "kernel_size": (2, 3)},
     "linear": {"in_features": (1,), "out_features": (0,)},
@@ -76,8 +77,26 @@ def adapted(title: str, cls: type, chain: str, names: Mapping[str, Any], adapter
     return Chained(function, text, Domain("fused", {**conditions, **absent}))
 
 
-def _called(adapter: Adapter, name: str, *given: Any) -> Any:
+def _called(adapter: Any, name: str, *given: Any) -> Any:
     return getattr(adapter, name)(*given)
+
+
+def _wanted(steps: Sequence[Stage], every: Mapping[str, Stage]) -> Iterator[tuple[list[str], tuple[Fold, ...]]]:
+    """Yield the operands that a class may have: all, those without a folded norm, and each without some biases."""
+    folds = tuple(
+        (layer.name, norm.name, 1 if layer.block == "conv_transpose2d" else 0)
+        for layer, norm in itertools.pairwise(steps)
+        if layer.block in LAYERS and norm.block == "batch_norm"
+    )
+    norms = {norm for _, norm, _ in folds}
+    kinds: list[tuple[list[str], tuple[Fold, ...]]] = [([*every], ())]
+    kinds += [([n for n, stage in every.items() if stage.name not in norms], folds)] if folds else []
+    for wanted, how in kinds:
+        layers = [n for n in wanted if n.endswith("_bias") and every[n].block in LAYERS]
+        for left in itertools.product((False, True), repeat=len(layers)):
+            out = {name for name, gone in zip(layers, left, strict=True) if gone}
+            if not out & {f"{layer}_bias" for layer, _, _ in how}:
+                yield [name for name in wanted if name not in out], how
 
 
 def chained_class(cls: Any, methods: Sequence[Callable[..., Any]], order: Sequence[str], how: Sequence[Any]) -> Any:
@@ -86,7 +105,9 @@ def chained_class(cls: Any, methods: Sequence[Callable[..., Any]], order: Sequen
     sizes, flags, named, values, entries, folds = how
 
     def fused_chain(chain: str, x: Any, *operands: Any, **arguments: Any) -> Any:
-        arrays = {n: None if a is None else np.array(to_numpy(a)) for n, a in zip(order, operands, strict=True)}
+        arrays: dict[str, Any] = {
+            n: None if a is None else np.array(to_numpy(a)) for n, a in zip(order, operands, strict=True)
+        }
         keywords = {**values, **{named[n]: value for n, value in arguments.items() if n in named}}
         for parameter, (operand, axes) in sizes.items():
             size = tuple(arrays[operand].shape[axis] for axis in axes)
@@ -110,10 +131,9 @@ def _loaded(
     found = dict(arrays)
     for layer, norm, axis in folds:
         weight, bias = found[f"{layer}_weight"], found[f"{layer}_bias"]
-        mean, var, gamma, beta = (
-            None if a is None else a.astype(np.float64)
-            for a in (found[f"{norm}_{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
-        )
+        given = (found[f"{norm}_{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
+        mean, var, gamma, beta = (a if a is None else a.astype(np.float64) for a in given)
+        assert mean is not None
         with np.errstate(all="ignore"):
             scale = (1.0 if gamma is None else gamma) / np.sqrt(var + arguments.get(f"{norm}_eps", 1e-5))
             centred = (0.0 if bias is None else bias.astype(np.float64)) - mean
@@ -256,8 +276,8 @@ class Search:
     @functools.cached_property
     def _own(self) -> dict[str, tuple[int, ...]]:
         """Key -> shape, of the arrays that a small module holds."""
-        keywords = {n: tuple(self.arrays[operand].shape[a] for a in axes) for n, (operand, axes) in self.sizes.items()}
-        keywords = {n: size if len({*size}) > 1 else size[0] for n, size in keywords.items()}
+        axes = {n: tuple(self.arrays[operand].shape[a] for a in axes) for n, (operand, axes) in self.sizes.items()}
+        keywords: dict[str, Any] = {n: size if len({*size}) > 1 else size[0] for n, size in axes.items()}
         keywords |= dict.fromkeys(self.flags, True)
         try:
             module = self.watch(
@@ -268,7 +288,7 @@ class Search:
             reason = told(error.error) if isinstance(error, Raised) else str(error)
             what = f"{self.cls.__name__} cannot be built for {self.chain}"
             raise SubjectError(f"{self.title}: {what}: {reason}") from None
-        held = self.adapter.held(module)  # type: ignore[attr-defined]
+        held = self.adapter.held(module)
         return {key: one.shape for key, one in held.items() if one.kind in ("parameter", "attribute") and one.shape}
 
     @property
@@ -279,25 +299,8 @@ class Search:
 
     def _ways(self) -> Iterator[How]:
         """Yield how the entries may be taken: most of them first; those of a folded norm last."""
-        pairs = list(itertools.pairwise(self.steps))
-        folds = [
-            (layer.name, norm.name, 1 if layer.block == "conv_transpose2d" else 0)
-            for layer, norm in pairs
-            if layer.block in LAYERS and norm.block == "batch_norm"
-        ]
-        norms = {norm for _, norm, _ in folds}
-        every = operands_of(self.chain)
-        kinds = [(list(every), ())]
-        kinds += [([n for n, stage in every.items() if stage.name not in norms], tuple(folds))] if folds else []
-        ways = []
-        for wanted, how in kinds:
-            layers = [n for n in wanted if n.endswith("_bias") and every[n].block in LAYERS]
-            for left in itertools.product((False, True), repeat=len(layers)):
-                out = {name for name, gone in zip(layers, left, strict=True) if gone}
-                if not out & {f"{layer}_bias" for layer, _, _ in how}:
-                    ways.append(([name for name in wanted if name not in out], how))
-        ways.sort(key=lambda way: abs(len(way[0]) - len(self._own)))
-        for wanted, how in ways:
+        ways = _wanted(self.steps, operands_of(self.chain))
+        for wanted, how in sorted(ways, key=lambda way: abs(len(way[0]) - len(self._own))):
             for own in self._assignments(wanted, {}):
                 flags, values = self.flags, self._values
                 if how:  # the bias of a folded norm is there whatever the layer has

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from nnspec.adapters.blame import OutOfDomain
 from nnspec.adapters.domains import Domain
@@ -20,23 +21,26 @@ Counts = Mapping[str, tuple[int, int]]
 Shapes = list[dict[str, tuple[int, ...]]]  # of each operand: label (or "...") -> the sizes of its axes
 
 
-def equations(
-    domain: Domain,
-    *,
-    roles: Counts,
-    operands: tuple[int, int],
-    ellipsis: str,
-    implicit: bool,
-    alphabet: str,
-    scalars: bool,
-    spaces: bool,
-    whatever: bool,
-) -> list[str]:
-    """Return the equations of a domain with what a check is about: these roles, operands and parts.
+class About(NamedTuple):
+    """What a check of einsum is about: roles of labels, numbers of operands, and parts of an equation."""
 
-    What else an equation has does not matter, and for `whatever` nothing does. Raises OutOfDomain for none.
+    roles: Counts
+    operands: tuple[int, int]
+    ellipsis: str
+    implicit: bool
+    alphabet: str
+    scalars: bool
+    spaces: bool
+    whatever: bool  # nothing matters
+
+
+def equations(domain: Domain, about: About) -> list[str]:
+    """Return the equations of a domain with what a check is about. What else an equation has does not matter.
+
+    Raises OutOfDomain for none.
     """
-    roles, ellipsis = ({}, "any") if whatever else (roles, ellipsis)
+    roles, ellipsis = ({}, "any") if about.whatever else (about.roles, about.ellipsis)
+    operands = about.operands
     found = []
     for equation in map(str, domain.conditions[EQUATION].values or ()):
         terms, output = parts_of(equation)
@@ -47,10 +51,10 @@ def equations(
         fits &= ellipsis in ("", "any") or (
             any(DOTS in term for term in terms) and (DOTS in output) == (ellipsis != "dropped")
         )
-        fits &= not implicit or "->" not in equation
-        fits &= not scalars or "" in terms
-        fits &= not spaces or " " in equation
-        fits &= implicit or not alphabet or any(label.swapcase() in labels for label in labels)
+        fits &= not about.implicit or "->" not in equation
+        fits &= not about.scalars or "" in terms
+        fits &= not about.spaces or " " in equation
+        fits &= about.implicit or not about.alphabet or any(label.swapcase() in labels for label in labels)
         if fits and domain.allows("operands", len(terms)):
             found.append(equation)
     if not found:

@@ -366,8 +366,8 @@ def test_law_shift(subject: Trial, case: Case) -> None:
     pairs = [as_pair(one[name]) for name in ("stride", "padding", "dilation")]
     sides = zip(one["x"].shape[2:], output_shape(one)[2:], one["weight"].shape[2:], *pairs, strict=True)
     inside = [(max(s, d * (k - 1) - p + 1), min(n * s - p, m)) for n, m, k, s, p, d in sides]
-    later = tuple(slice(first, end) for first, end in inside)
-    sooner = tuple(slice(first - s, end - s) for (first, end), s in zip(inside, pairs[0], strict=True))
+    later: tuple[Any, ...] = tuple(slice(first, end) for first, end in inside)
+    sooner: tuple[Any, ...] = tuple(slice(first - s, end - s) for (first, end), s in zip(inside, pairs[0], strict=True))
     same = laws.part_of(laws.own(subject.presumed(one), expected(one)), lambda y: y[..., *later])
     found = subject(other)[..., *sooner]
     subject.expect(found, same, "the result of the image that was shifted by one place, away from the border,")

@@ -22,6 +22,7 @@ from nnspec.conformance.checks import alternatives, domains, laws, laws_of_gradi
 from nnspec.conformance.checks.cases import KINDS, Data, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.equations import (
     SIZE,
+    About,
     Counts,
     Shapes,
     axes_of,
@@ -98,9 +99,8 @@ def cases(
     """
     sizes, values = sizes_within(draw, sizes), data(dtype, ("integers", "normal") if plain else KINDS)
     if EQUATION in draw.domain.conditions:
-        about = {"implicit": implicit, "alphabet": alphabet, "scalars": scalars, "spaces": spaces, "whatever": whatever}
-        known = equations(draw.domain, roles=roles, operands=operands, ellipsis=ellipsis, **about)
-        equation = draw(any_of(*known))
+        about = About(roles, operands, ellipsis, implicit, alphabet, scalars, spaces, whatever)
+        equation = draw(any_of(*equations(draw.domain, about)))
         whole = shapes_of(draw, equation, sizes, broadcast, ellipsis)
         return Case("einsum", _arrays(draw(values), tokens_of(equation), whole), {EQUATION: equation})
     count = number_of_operands(draw, operands, scalars)
@@ -131,10 +131,15 @@ def cases(
     if ellipsis:
         _add_ellipsis(draw, ellipsis, terms, shapes, output)
     arrays = _arrays(draw(values), terms, shapes)
+    return Case("einsum", arrays, {EQUATION: _written(draw, terms, None if implicit else output, spaces)})
+
+
+def _written(draw: Draw, terms: Sequence[Sequence[str]], output: Sequence[str] | None, spaces: bool) -> str:
+    """The equation of these tokens; without an output that is None."""
     left = [token for term in terms for token in (",", *term)][1:]
-    tokens = [*left, *([] if implicit else ["->", *output]), ""]  # "" at the end: a place for a space
+    tokens = [*left, *([] if output is None else ["->", *output]), ""]  # "" at the end: a place for a space
     gaps = [" " * draw(integers(0, 2)) if spaces else "" for _ in tokens]
-    return Case("einsum", arrays, {EQUATION: "".join(g + t for g, t in zip(gaps, tokens, strict=True))})
+    return "".join(g + t for g, t in zip(gaps, tokens, strict=True))
 
 
 def _arrays(values: Data, terms: Sequence[Sequence[str]], shapes: Shapes) -> dict[str, Array]:

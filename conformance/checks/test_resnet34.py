@@ -218,7 +218,7 @@ def new(subject: Trial) -> dict[str, Array]:
     """The state of a new network of the default size."""
     key = (subject.subject, subject.dtype)
     if not _new or _new[0][0] != key:
-        sizes = sizes_within(subject)
+        sizes: dict[str, Any] = sizes_within(subject)
         module = subject.new("resnet34", **(sizes if sizes != DEFAULTS else {}))
         _new[:] = [(key, subject.subject.framework.state(module))]
     subject.seen.append(("state", _new[0][1]))

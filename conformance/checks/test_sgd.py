@@ -374,7 +374,8 @@ def test_lr_group(subject: Trial, case: Scheduled) -> None:
     """The first parameter has a group of its own, whose rate changes; the other group's stays. Lacks without groups."""
     training, rates = case
     subject.stay_inside("sgd", {"lr": 2.0})
-    (first, *others), program = NAMES[: len(training.start)], parameters(subject, training)
+    first, *others = [*NAMES[: len(training.start)]]
+    program = parameters(subject, training)
     groups = f'{{"params": [{first}]}}, {{"params": [{", ".join(others)}], "lr": 2.0}}'
     try:
         program.run(f"sgd = SGD([{groups}], {training.arguments})")

@@ -275,7 +275,7 @@ def _sometimes(key: str, cases: list[_Seen], begun: tuple[Faults, Faults]) -> bo
 def _after_filling(subject: Subject, case: _Seen, value: float) -> Sighting | None:
     """Return what is seen of a fault in a case after freed memory was filled with a number."""
     arrays = [a for _, a in case.actual.seen if isinstance(a, np.ndarray) and is_floating(a.dtype)]
-    subject.framework.dirty([np.full_like(a, value) for a in arrays])  # type: ignore[attr-defined]
+    subject.framework.dirty([np.full_like(a, value) for a in arrays])
     return case.sight(subject)
 
 
