@@ -27,7 +27,7 @@ def defect(stem: str, arrays: Arrays, arguments: Mapping[str, Any]) -> str | Non
         where = "channels last, a kernel one column wide, dilated, all of its windows in the padding"
         return f"oneDNN ends the process ({where})"
     if stem in CONVOLUTIONS and cotangents(arrays) and _overruns(*_convolution(stem, arrays, arguments)):
-        where = "x channels last, float32, a kernel of one element, a stride that divides the image's sides"
+        where = "x or weight not contiguous, float32, one kernel element, a stride that divides the image's sides"
         return f"oneDNN writes beyond its memory in the gradient for a convolution's weight ({where})"
     if stem == "conv_transpose2d" and "cotangent" in arrays and _weight_is_ambiguous(arrays):
         return "the gradient for weight raises (x is channels last, and so is weight, but for an axis of size 1)"
@@ -64,7 +64,7 @@ def _overruns(x: np.ndarray | None, weight: np.ndarray | None, stride: Any, padd
     """Return whether oneDNN copies the elements that the windows meet, to where there is no room for them."""
     if x is None or weight is None or x.ndim != 4 or x.dtype != np.float32 or weight.shape[2:] != (1, 1):
         return False
-    if isinstance(padding, str) or np.any(padding) or np.size(stride) > 2 or not _taken_for_channels_last(x):
+    if isinstance(padding, str) or np.any(padding) or np.size(stride) > 2 or (_is_packed(x) and _is_packed(weight)):
         return False
     rows, columns = np.broadcast_to(stride, 2)
     divides = x.shape[2] % max(1, rows) == 0 and x.shape[3] % max(1, columns) == 0

@@ -45,6 +45,12 @@ def test_a_gradient_that_overruns_is_named(stride):
     assert "writes beyond its memory" in named(image(2, 5, 8, 8), stride=stride)
 
 
+def test_a_weight_that_looks_like_channels_last_is_enough():
+    weight = np.lib.stride_tricks.as_strided(np.ones(12, np.float32), (3, 4, 1, 1), (16, 4, 16, 16))
+    arrays = {"x": image(2, 4, 4, 12, channels_last=False), "weight": weight, "cotangent": weight}
+    assert "writes beyond its memory" in (defect("conv2d", arrays, {"stride": 2}) or "")
+
+
 def test_the_projection_of_a_residual_block_is_a_convolution_too():
     found = named(image(2, 5, 8, 8), stem="basic_block", key="downsample.0.weight", stride=2)
     assert "writes beyond its memory" in found
