@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from nnspec.adapters import problems
-from nnspec.adapters.blame import Raised, Unsupported, Unusable, theirs, told, watched
+from nnspec.adapters import objects, problems
+from nnspec.adapters.blame import Raised, theirs, told, watched
 from nnspec.adapters.calling import ALIASES, BATCH_NORM, plain
 from nnspec.adapters.chains import Stage, arguments_of, named, normal, operands_of, stages
 from nnspec.adapters.claims import SubjectError
@@ -40,7 +40,7 @@ SEARCHED: dict[str, tuple[Any, ...]] = {  # arguments that no parameter tells
 OF_ARRAYS = ("dtype", "device")  # parameters that the adapter gives
 TRIED = 300  # calls of the small module
 ALIKE = 1 - 1e-9  # a correlation beyond which no other assignment is tried
-FAILED = (Raised, Unusable, Unsupported, Skipped, ValueError)
+FAILED = (*objects.FAILED, Skipped, ValueError)
 Own = Mapping[str, str]  # the name in the chain, or of a folded array -> the module's own key
 
 
@@ -52,7 +52,7 @@ class How(NamedTuple):
     named: Mapping[str, str]  # argument -> parameter
     values: Mapping[str, Any]  # parameter -> its value, always
     entries: Own
-    folds: Sequence[tuple[str, str, int]] = ()  # layers whose norm is folded: its name, the norm's, the axis of outputs
+    folds: Sequence[Fold] = ()  # layers whose norm is folded into them
 
 
 class Chained(NamedTuple):
@@ -110,8 +110,7 @@ def chained_class(cls: Any, methods: Sequence[Callable[..., Any]], order: Sequen
         }
         keywords = {**values, **{named[n]: value for n, value in arguments.items() if n in named}}
         for parameter, (operand, axes) in sizes.items():
-            size = tuple(arrays[operand].shape[axis] for axis in axes)
-            keywords[parameter] = size if len({*size}) > 1 else size[0]
+            keywords[parameter] = _size(arrays[operand].shape, axes)
         keywords |= {parameter: arrays[operand] is not None for parameter, operand in flags.items()}
         module = construct(cls, (), keywords, np.dtype(to_numpy(x).dtype))
         loaded = _loaded(arrays, folds, arguments)
@@ -122,6 +121,12 @@ def chained_class(cls: Any, methods: Sequence[Callable[..., Any]], order: Sequen
 
     fused_chain.__wrapped__ = cls  # type: ignore[attr-defined]
     return fused_chain
+
+
+def _size(shape: Sequence[int], axes: Sequence[int]) -> Any:
+    """Return what a constructor takes as the size of some axes: one number where all are equal."""
+    size = tuple(shape[axis] for axis in axes)
+    return size if len({*size}) > 1 else size[0]
 
 
 def _loaded(
@@ -276,8 +281,7 @@ class Search:
     @functools.cached_property
     def _own(self) -> dict[str, tuple[int, ...]]:
         """Key -> shape, of the arrays that a small module holds."""
-        axes = {n: tuple(self.arrays[operand].shape[a] for a in axes) for n, (operand, axes) in self.sizes.items()}
-        keywords: dict[str, Any] = {n: size if len({*size}) > 1 else size[0] for n, size in axes.items()}
+        keywords = {n: _size(self.arrays[operand].shape, axes) for n, (operand, axes) in self.sizes.items()}
         keywords |= dict.fromkeys(self.flags, True)
         try:
             module = self.watch(

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from functools import partial
 
-from nnspec.adapters.blame import Raised, theirs
+from nnspec.adapters.blame import theirs
 from nnspec.adapters.loading import load
 from nnspec.adapters.trying import Fresh, typical
 
@@ -42,7 +42,7 @@ def main() -> None:
     try:
         with theirs():
             [*typical(load(subject, framework, device), stem, name)][number][1]()
-    except (Raised, Exception):
+    except Exception:
         os._exit(RAISES)
     os._exit(RETURNS)
 

@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nnspec.adapters.memory import FOLDER
+from nnspec.adapters.mapped import MappedFile
 from nnspec.adapters.protocol import WrongAnswer
 
 LARGE = 1 << 16  # bytes of a message from which on a file is faster than a pipe
 ALIGNED = 64  # bytes
 
 
-class InFile:
+class InFile(MappedFile):
     """A file that holds the arrays of a request, and behind them those of its answer."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self._number, self.path = tempfile.mkstemp(prefix="nnspec-", dir=FOLDER)
+        self._arrays = arrays
         self._about: list[dict[str, Any]] = []
+
+    def fill(self) -> None:
+        """Write the arrays one after another."""
         end = 0
-        for name, array in arrays.items():
+        for name, array in self._arrays.items():
             begin, data = -(-end // ALIGNED) * ALIGNED, array.astype(array.dtype.newbyteorder("<"), order="C")
             end = begin + data.nbytes
             self._about.append({"name": name, "dtype": array.dtype.name, "shape": [*array.shape], "offset": begin})
-            _write(self._number, data.reshape(-1).view(np.uint8), begin)
-        self._size = end
-
-    def __enter__(self) -> InFile:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        os.close(self._number)
-        Path(self.path).unlink(missing_ok=True)
+            self.write(data, begin)
 
     def request(self, header: Mapping[str, Any]) -> bytes:
         """Return the message, which is its header alone."""
@@ -50,13 +42,10 @@ class InFile:
     def _read(self, one: Mapping[str, Any]) -> np.ndarray:
         dtype, begin = np.dtype(one["dtype"]), one["offset"]
         array: np.ndarray = np.empty(one["shape"], dtype.newbyteorder("<"))
-        into, done = array.reshape(-1).view(np.uint8).data, 0
-        if begin + array.nbytes > os.fstat(self._number).st_size:
+        if begin + array.nbytes > self.size:
             raise WrongAnswer(f"answered {one['name']} at {begin}, but the file ends before {begin + array.nbytes}")
-        while done < len(into):
-            if not (more := os.preadv(self._number, [into[done:]], begin + done)):
-                raise WrongAnswer(f"answered {one['name']}, and cut the file")
-            done += more
+        if not self.read(array, begin):
+            raise WrongAnswer(f"answered {one['name']}, and cut the file")
         return array.astype(dtype, copy=False)
 
 
@@ -68,10 +57,3 @@ def follow(about: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def large(arrays: Mapping[str, np.ndarray]) -> bool:
     """Return whether arrays are large enough for a file."""
     return sum(prod(a.shape) * a.dtype.itemsize for a in arrays.values()) >= LARGE
-
-
-def _write(number: int, data: np.ndarray, begin: int) -> None:
-    rest = data.data
-    while rest:
-        done = os.pwrite(number, rest, begin)
-        rest, begin = rest[done:], begin + done

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import mmap
-import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.mapped import MappedFile, bits
 from nnspec.adapters.views import whole_of
 
 ALIGNED = 128  # bytes: in shared memory, an array has the address that it has here, modulo this
 ROOM = 1 << 16  # bytes around an operand that cross with it
-FOLDER = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a file there never leaves memory
 
 Header = Mapping[str, Any]
 Arrays = dict[str, np.ndarray]
 
 
-class Memory:
+class Memory(MappedFile):
     """A file in memory that holds operands as they lie here, with what lies around them."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.wholes: dict[int, tuple[int, np.ndarray]] = {}  # address -> place in the file, and the array
-        self.size, listed = 0, []
+        self._end, listed = 0, []
         for name, array in arrays.items():
             whole = whole_of(array)
             if not whole.flags.c_contiguous or whole.dtype != array.dtype or whole.nbytes > array.nbytes + ROOM:
@@ -36,35 +33,28 @@ class Memory:
     def _listed(self, name: str, array: np.ndarray, whole: np.ndarray) -> dict[str, Any]:
         begin = address(whole)
         if begin not in self.wholes:
-            place = self.size + (begin - self.size) % ALIGNED
-            self.wholes[begin], self.size = (place, whole), place + whole.nbytes
+            place = self._end + (begin - self._end) % ALIGNED
+            self.wholes[begin], self._end = (place, whole), place + whole.nbytes
         about: dict[str, Any] = {"name": name, "dtype": array.dtype.name}
         about |= {"shape": [*array.shape], "strides": [*array.strides]}
         about |= {"at": self.wholes[begin][0], "length": whole.nbytes, "offset": address(array) - begin}
         return {**about, "writeable": bool(array.flags.writeable)}
 
-    def __enter__(self) -> Memory:
-        self._number, self.header["path"] = tempfile.mkstemp(prefix="nnspec-", dir=FOLDER)
-        os.ftruncate(self._number, max(self.size, 1))
+    def fill(self) -> None:
+        """Write the operands."""
+        self.header["path"] = self.path
+        self.resize(max(self._end, 1))
         for place, whole in self.wholes.values():
-            os.pwrite(self._number, whole.tobytes(), place)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        Path(self.header["path"]).unlink(missing_ok=True)
-        os.close(self._number)
+            self.write(whole, place)
 
     def write_back(self) -> bool:
-        """Change the arrays here as the other process changed them there. Return whether the file is still whole.
-
-        The file is read and not mapped: where the other process has cut it, a mapping would end this one.
-        """
+        """Change the arrays here as the other process changed them there. Return whether the file is still whole."""
         for place, whole in self.wholes.values():
-            now = os.pread(self._number, whole.nbytes, place)
-            if len(now) < whole.nbytes:
+            now = np.empty_like(whole)
+            if not self.read(now, place):
                 return False
-            if now != whole.tobytes() and whole.flags.writeable:
-                whole.reshape(-1).view(np.uint8)[...] = np.frombuffer(now, np.uint8)
+            if whole.flags.writeable and not np.array_equal(bits(now), bits(whole)):
+                bits(whole)[...] = bits(now)
         return True
 
 

@@ -29,7 +29,7 @@ def defect(stem: str, arrays: Arrays, arguments: Mapping[str, Any]) -> str | Non
     if stem in CONVOLUTIONS and cotangents(arrays) and _overruns(*_convolution(stem, arrays, arguments)):
         where = "x or weight not contiguous, float32, one kernel element, a stride that divides the image's sides"
         return f"oneDNN writes beyond its memory in the gradient for a convolution's weight ({where})"
-    if stem == "conv_transpose2d" and "cotangent" in arrays and _weight_is_ambiguous(arrays):
+    if stem == "conv_transpose2d" and cotangents(arrays) and _weight_is_ambiguous(arrays):
         return "the gradient for weight raises (x is channels last, and so is weight, but for an axis of size 1)"
     if stem == "max_pool2d" and _outgrows_its_index(arrays.get("x")):
         where = "x channels last, integers of n bits, a channel of 2^(n - 1) elements or more"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import numpy as np
@@ -320,6 +321,21 @@ def test_writes_come_back_to_the_operand_and_to_what_lies_around_it():
         del there
     assert a.tolist() == [5, 5, 5]
     assert 6 in whole_of(a)
+
+
+def test_a_system_that_reads_and_writes_a_part_at_once_loses_nothing(monkeypatch):
+    """Linux moves 2 GiB at most in one call."""
+    write, read = os.pwrite, os.preadv
+    monkeypatch.setattr(os, "pwrite", lambda number, data, begin: write(number, data[:5], begin))
+    monkeypatch.setattr(os, "preadv", lambda number, into, begin: read(number, [into[0][:5]], begin))
+    a = np.arange(7.0)
+    with Memory({"a": a}) as memory:
+        there = shared(memory.header)["a"]
+        assert np.array_equal(there, a)
+        there += 1
+        assert memory.write_back()
+        del there
+    assert np.array_equal(a, np.arange(7.0) + 1)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from nnspec.conformance.checks.within import allowed
 from nnspec.conformance.drawing import Draw, any_of, dimension
 from nnspec.conformance.sizes import ROOM
 
+REPEATED = {"diagonal", "trace"}  # roles whose labels stand more than once in one term
+
 SIZE = "axis_size"  # the quantity
 Counts = Mapping[str, tuple[int, int]]
 Shapes = list[dict[str, tuple[int, ...]]]  # of each operand: label (or "...") -> the sizes of its axes
@@ -91,7 +93,7 @@ def with_room(domain: Domain, drawn: Sequence[str], roles: Counts, sizes: Sequen
 
 def axes_of(role: str) -> int:
     """Return how many axes of one operand a label of a role may have, at most."""
-    return 3 if role in ("diagonal", "trace") else 1
+    return 3 if role in REPEATED else 1
 
 
 def tokens_of(equation: str) -> list[list[str]]:

@@ -21,6 +21,7 @@ from nnspec.conformance.case import Array, Case
 from nnspec.conformance.checks import alternatives, domains, laws, laws_of_gradients, laws_of_memory
 from nnspec.conformance.checks.cases import KINDS, Data, data, specials, wholes, with_cotangent
 from nnspec.conformance.checks.equations import (
+    REPEATED,
     SIZE,
     About,
     Counts,
@@ -55,8 +56,8 @@ from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.einsum import einsum
 
-# What a label does: whether several operands have it, how often it may stand in one term, whether the output has it.
-SHARED, REPEATED, KEPT = {"contracted", "batch"}, {"diagonal", "trace"}, {"batch", "outer", "diagonal"}
+# What a label does: whether several operands have it, whether the output has it.
+SHARED, KEPT = {"contracted", "batch"}, {"batch", "outer", "diagonal"}
 ROLES = ("contracted", "batch", "private", "outer", "diagonal", "trace")
 LONGEST_DIAGONAL = 9  # of a label that may stand three times in one term, beside another one
 

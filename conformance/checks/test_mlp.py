@@ -15,7 +15,7 @@ from nnspec.conformance.case import Case
 from nnspec.conformance.checks import domains, laws, laws_of_gradients, laws_of_memory, laws_of_state, starts
 from nnspec.conformance.checks.cases import KINDS, data, with_cotangent
 from nnspec.conformance.checks.laws import Laws
-from nnspec.conformance.checks.within import allowed, leading_within
+from nnspec.conformance.checks.within import allowed, leading_within, legal_size
 from nnspec.conformance.drawing import (
     Decision,
     any_of,
@@ -183,11 +183,6 @@ def sizes(draw, *, dtype: str, lacks: frozenset[str], depth: tuple[int, ...] = (
     return Case("mlp", {}, {"in_features": inputs, "hidden_features": hidden, "out_features": outputs})
 
 
-def size_within(subject: Trial, name: str, n: int) -> int:
-    """The size that the subject's domain allows in the place of n; n where it allows none."""
-    return subject.subject.domain("mlp").numbers(name, (n,))[0]
-
-
 def stacks(subject: Trial) -> None:
     """Raise Lacks where the class refuses every sequence of hidden sizes, and so takes one hidden size alone.
 
@@ -195,7 +190,7 @@ def stacks(subject: Trial) -> None:
     as a NameError, is a mistake and no refusal.
     """
     refusals = (TypeError, ValueError, AssertionError, NotImplementedError)
-    size = functools.partial(size_within, subject)
+    size = functools.partial(legal_size, subject.subject.domain("mlp"))
     for hidden in ([3], [3, 2], [2, 3, 4]):
         try:
             layers = [size("hidden_features", n) for n in hidden]
@@ -553,7 +548,8 @@ def test_parameters_names(subject: Trial, case: Case) -> None:
 def test_init_distinct(subject: Trial, case: Case) -> None:
     """The rows of each weight, for two inputs and two hidden values at least: of random ones, no two are equal."""
     names = ("in_features", "hidden_features")
-    wide = case.but(**{name: size_within(subject, name, case[name] + 1) for name in names})
+    domain = subject.subject.domain("mlp")
+    wide = case.but(**{name: legal_size(domain, name, case[name] + 1) for name in names})
     module = subject.new("mlp", *wide.arguments.values())
     for key, weight in subject.entries("mlp", module, keys_of(wide)).items():
         if weight.ndim == 2 and len(np.unique(weight, axis=0)) < len(weight):

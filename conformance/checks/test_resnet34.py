@@ -20,7 +20,7 @@ from nnspec.conformance.bounds.rule import Array, Expected, by_class
 from nnspec.conformance.bounds.running_error import Approximate
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import domains, laws, laws_of_gradients, laws_of_memory, starts
-from nnspec.conformance.checks.within import allowed, image_side
+from nnspec.conformance.checks.within import allowed, image_side, legal_size
 from nnspec.conformance.drawing import Decision, any_of, composite, integers, legal, reaches
 from nnspec.conformance.trial.record import Mismatch
 from nnspec.conformance.trial.source import literal
@@ -211,7 +211,7 @@ _new: list[tuple[Any, dict[str, Array]]] = []  # the state of the new network th
 def sizes_within(subject: Trial) -> dict[str, int]:
     """The default sizes of a network, or those in their place that the subject's domain allows."""
     domain = subject.subject.domain("resnet34")
-    return {name: domain.nearest(name, n) or n if name in domain.conditions else n for name, n in DEFAULTS.items()}
+    return {name: legal_size(domain, name, n) for name, n in DEFAULTS.items()}
 
 
 def new(subject: Trial) -> dict[str, Array]:

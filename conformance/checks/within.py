@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nnspec.adapters.blame import OutOfDomain
+from nnspec.adapters.domains import Domain
 from nnspec.conformance.case import Case, as_pair
 from nnspec.conformance.drawing import Decision, Draw, legal
 
@@ -47,6 +48,12 @@ def pairs_within(draw: Draw, **pairs: tuple[Sequence[int], int, bool]) -> list[d
             for axis, value in zip(found, sides, strict=True):
                 axis[name] = value
     return found
+
+
+def legal_size(domain: Domain, name: str, n: int) -> int:
+    """Return the number that a domain allows in the place of n; n where it allows none."""
+    found = domain.nearest(name, n)
+    return n if found is None else found
 
 
 def image_side(draw: Draw, name: str, n: int, *, least: int = 1, rows: int = 0) -> int:
