@@ -62,8 +62,8 @@ class JAX(Objects):
         return isinstance(value, jax.Array)
 
     def to_native(self, array: np.ndarray) -> jax.Array:
-        """Return a JAX array, which is always contiguous."""
-        return jnp.asarray(array)
+        """Return a JAX array, which is always contiguous. `jnp.asarray` would compile a program for each new shape."""
+        return jax.device_put(array, may_alias=False)
 
     def to_numpy(self, value: Any) -> np.ndarray:
         """Return a read-only array over the same memory."""
