@@ -63,17 +63,22 @@ class Draw:
         self.made.append((begin, end, limit, value))
         return value
 
-    def size(self, of: str, most: int | None, least: int, drawn: int | None = None) -> int | None:
-        """Return the next size of a kind: as it is fixed, as the plan has it, or else as it was drawn.
+    def size(self, of: str, most: int | None, least: int) -> int | None:
+        """Return the next size of a kind as it is fixed, or as the plan has it; None where it is to be drawn.
 
-        A size that is fixed or planned is made as large as `least`, and no larger than `most`.
+        It is made as large as `least`, and no larger than `most`.
         """
         key = f"{of}{self._drawn[of]}"
         self._drawn[of] += 1
         size = (self.fixed or {}).get(key, (self.plan or {}).get(key))
-        size = drawn if size is None else max(least, size if most is None else min(size, most))
         if size is not None:
-            self.planned[key] = size
+            size = self.planned[key] = max(least, size if most is None else min(size, most))
+        return size
+
+    def drawn(self, of: str, size: int) -> int:
+        """Return the last size of a kind, which was drawn since nothing fixed or planned it."""
+        if self.fixed is not None:
+            self.planned[f"{of}{self._drawn[of] - 1}"] = size
         return size
 
     @property
@@ -140,11 +145,12 @@ def dimension(
         if draw.plan is None:
             n = numbers[draw.below(len(numbers))]
             if draw.fixed is not None:
-                n = draw.size(of, most, min(numbers), n) or n
+                size = draw.size(of, most, min(numbers))
+                n = draw.drawn(of, n) if size is None else size
         else:
             tiny = _tiny(numbers, of)
             size = draw.size(of, most, tiny[0])
-            n = tiny[draw.below(len(tiny))] if size is None else size
+            n = draw.drawn(of, tiny[draw.below(len(tiny))]) if size is None else size
         return legal(draw, name, n, times)
 
     return Decision(make)

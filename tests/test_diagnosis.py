@@ -76,7 +76,7 @@ def test_a_cause_that_only_raises_explains_what_it_breaks_and_nothing_else():
     def failed(name):
         cause = {"fault": "relu.batch.empty/reduced", "mistake": "…", "cases": 3, "raises": True}
         entry = {"requirement": f"relu.{name}", "block": "relu", "level": "must", "verdict": "fail"}
-        return entry | {"failure": {"misshapen": False, "causes": [cause]}}
+        return entry | {"failure": {"misshapen": False, "boundaries": [], "causes": [cause]}}
 
     names = broken_by_faults()["relu.batch.empty/reduced"]
     records = [failed(name.rstrip("!")) for name in names]
@@ -128,7 +128,7 @@ def test_what_a_likely_cause_is_a_mistake_in_comes_first():
     def failed(name, *faults):
         found = [{"fault": fault, "mistake": fault, "cases": 3} for fault in faults]
         entry = {"requirement": f"conv2d.{name}", "block": "conv2d", "level": "must", "verdict": "fail"}
-        return entry | {"failure": {"misshapen": False, "causes": found}}
+        return entry | {"failure": {"misshapen": False, "boundaries": [], "causes": found}}
 
     padding, stride = "conv2d.padding.zeros/swapped", "conv2d.stride.step/swapped"
     records = [failed("stride.step", padding), failed("output.value", padding, stride), failed("padding.zeros")]
@@ -176,7 +176,7 @@ def test_causes_of_a_class_and_of_a_function_are_told_apart():
     def failed(form, *faults):
         found = [{"fault": fault, "mistake": fault, "cases": 3} for fault in faults]
         entry = {"requirement": "conv2d.stride.step", "block": "conv2d", "form": form, "level": "must"}
-        return entry | {"verdict": "fail", "failure": {"misshapen": False, "causes": found}}
+        return entry | {"verdict": "fail", "failure": {"misshapen": False, "boundaries": [], "causes": found}}
 
     [[suspect]] = suspects([failed("function"), failed("class", "conv2d.stride.step/swapped")])
     assert (suspect.form, suspect.explained, suspect.broken) == ("class", 1, 1)
@@ -240,7 +240,7 @@ def test_of_faults_that_explain_the_same_the_one_that_breaks_the_same_comes_firs
     def failed(name):
         found = [{"fault": fault, "mistake": fault, "cases": 3} for fault in both]
         entry = {"requirement": f"relu.{name}", "block": "relu", "level": "must", "verdict": "fail"}
-        return entry | {"failure": {"misshapen": False, "causes": found}}
+        return entry | {"failure": {"misshapen": False, "boundaries": [], "causes": found}}
 
     known = {key: names for key, names in broken_by_faults().items() if key.startswith("relu.") and len(names) > 1}
     one, other = next((a, b) for a in known for b in known if {*known[a]} < {*known[b]})
@@ -253,7 +253,9 @@ def test_a_check_of_state_that_passes_excludes_no_mistake():
     def entry(name, verdict):
         cause = {"fault": "relu.call.stateless/kept-mask", "mistake": "…", "cases": 3}
         about = {"requirement": f"relu.{name}", "block": "relu", "level": "must", "verdict": verdict}
-        return about | {"failure": {"misshapen": False, "causes": [cause]} if verdict == "fail" else None}
+        return about | {
+            "failure": {"misshapen": False, "boundaries": [], "causes": [cause]} if verdict == "fail" else None
+        }
 
     [[suspect]] = suspects([entry("positive.kept", "fail"), entry("call.stateless", "pass")])
     assert suspect.fault == "relu.call.stateless/kept-mask"

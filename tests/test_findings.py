@@ -39,14 +39,22 @@ def test_a_single_mistake_is_among_the_first_three(apart, least):
     assert named >= least * len(FAULTS)
 
 
-def _broken(block, name, misshapen=False):
-    failure = {"misshapen": misshapen}
+def _broken(block, name, misshapen=False, boundaries=()):
+    failure = {"misshapen": misshapen, "boundaries": boundaries}
     return {"requirement": f"{block}.{name}", "block": block, "level": "must", "verdict": "fail", "failure": failure}
 
 
 def test_what_others_are_made_of_comes_before_them():
     records = [_broken("basic_block", "branch.value"), _broken("conv2d", "stride.step")]
     assert [r["block"] for r in findings(records)] == ["conv2d", "basic_block"]
+
+
+def test_what_says_where_it_is_wrong_comes_before_what_does_not():
+    tile, vague = [{"some": False}], [{"some": True}]
+    records = [_broken("conv2d", "law.shift"), _broken("conv2d", "output.value", boundaries=tile)]
+    assert findings(records)[0]["requirement"] == "conv2d.output.value"
+    records = [_broken("conv2d", "law.shift"), _broken("conv2d", "output.value", boundaries=vague)]
+    assert findings(records)[0]["requirement"] == "conv2d.law.shift"
 
 
 def test_nothing_is_lost_that_no_known_mistake_breaks():

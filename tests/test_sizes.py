@@ -17,6 +17,7 @@ from nnspec.conformance.sizes import LADDER, ROOM, SWEEPS, ladder, rows
 from nnspec.conformance.trial.trial import Trial
 from nnspec.reference.avg_pool2d import avg_pool2d
 from nnspec.reference.conv2d import conv2d
+from nnspec.reference.max_pool2d import max_pool2d
 from nnspec.reference.relu import relu
 
 load_checks()
@@ -70,6 +71,34 @@ def test_boundaries_tell_a_tile_from_a_limit():
     failure = outcome({"conv2d": of_100_columns}, "conv2d.arguments.together").failure
     assert [str(boundary) for boundary in failure.boundaries] == ["OW > 100"]
     assert failure.case["x"].shape == (1, 1, 1, 101)
+
+
+def test_a_limit_on_several_sizes_is_told_along_one():
+    def of_4096_elements(x):
+        y = np.array(x)
+        y.reshape(-1)[:4096] = relu(y.reshape(-1)[:4096])
+        return y
+
+    failure = outcome({"relu": of_4096_elements}, "relu.negative.zero").failure
+    assert [str(boundary) for boundary in failure.boundaries] == ["the size of axis 0 > 4096"]
+    assert failure.case["x"].size == 4097
+
+
+def test_a_tail_of_one_element_is_tried_with_much_data():
+    """Only a maximum below 0 shows that the last vector of columns began at 0."""
+
+    def vectors_of_8(x, **arguments):
+        y = max_pool2d(x, **arguments)
+        tail = y[..., y.shape[3] // 8 * 8 :] if y.shape[3] > 8 else y[..., :0]
+        tail[...] = np.maximum(tail, 0)
+        return y
+
+    failures = [
+        outcome({"max_pool2d": vectors_of_8}, f"max_pool2d.{n}").failure for n in ("stride.step", "padding.never-wins")
+    ]
+    assert [str(boundary) for failure in failures for boundary in failure.boundaries] == ["OW > 8 and OW mod 8 ≠ 0"] * 2
+    hanging = outcome({"max_pool2d": vectors_of_8}, "max_pool2d.ceil-mode.last-window").failure
+    assert hanging.boundaries == []  # the case has one more window than was planned
 
 
 def test_a_size_that_a_small_case_had_is_made_smaller():

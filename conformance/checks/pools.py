@@ -128,7 +128,11 @@ def pools(
         overrides = (None, None, None, 3, -2) if "divisor_override" in vary else (None,)
         override = argument("divisor_override", any_of(*overrides), overrides, neutral=None, varies=True)
         arguments |= {"count_include_pad": draw(included), "divisor_override": draw(override)}
-    return Case(stem, {"x": change(draw, values.inputs(*many, *size))}, arguments)
+    case = Case(stem, {"x": change(draw, values.inputs(*many, *size))}, arguments)
+    for axis, windows in enumerate(output_shape(case)[2:] if draw.planned else ()):
+        if draw.planned.get(f"windows{axis}") not in (None, windows):  # one hangs over the end
+            draw.planned.pop(f"windows{axis}")
+    return case
 
 
 def _ceil_mode(draw: Draw, vary: tuple[str, ...], ending: str, lacks: frozenset[str]) -> bool:

@@ -31,7 +31,8 @@ Broken = Mapping[str, Collection[str]]  # fault -> the requirements that it brea
 def findings(records: Iterable[Record]) -> list[Record]:
     """Return what failed, block by block, basic blocks first, and in a block the most probable cause first.
 
-    What a likely cause is a mistake in comes before all others of its block.
+    What a likely cause is a mistake in comes before all others of its block, and then what fails at some sizes alone:
+    those tell of a tile or a limit, of which the catalogue's faults know nothing.
     """
     records = list(records)
     bad = failed(records)
@@ -42,8 +43,16 @@ def findings(records: Iterable[Record]) -> list[Record]:
         if not mine:
             continue
         place = {name: n for n, name in enumerate(ranked(block, {sign(entry) for entry in mine}, broken_by_faults()))}
-        ordered += sorted(mine, key=lambda e: (e["requirement"] not in suspected, place[sign(e).rstrip("!")]))
+        ordered += sorted(
+            mine, key=lambda e: (e["requirement"] not in suspected, not _knows_sizes(e), place[sign(e).rstrip("!")])
+        )
     return ordered
+
+
+def _knows_sizes(entry: Record) -> bool:
+    """Whether the failure says at which sizes, and only at them, the block is wrong."""
+    failure = entry["failure"]
+    return failure is not None and any(not boundary["some"] for boundary in failure["boundaries"])
 
 
 def consequences(broken: Iterable[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ more calls than those that made the case small tell one from the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,9 @@ from nnspec.conformance.sizes import LADDER
 
 Fails = Callable[[Plan], bool]
 DATA = 2**16  # choices of a decision on the seed of data
-SEEDS = (
-    b"\x5a\xa5",
-    b"\xc3\x3c",
-)  # of data with which a size is tried that does not fail: an error may be hidden in a sum
+# Seeds of data with which a size is tried that does not fail: an error may be hidden in a sum, and a tail of one
+# element shows a wrong maximum only if that element is the largest.
+SEEDS = [bytes((90 + 37 * n & 255, 165 + 91 * n & 255)) for n in range(8)]
 LONGEST = 4 * LADDER[-1]  # no longer size is tried
 
 
@@ -42,18 +42,38 @@ class Boundary:
 
 def boundaries(
     decision: Decision[Any], row: bytes, names: Mapping[str, str], fails: Callable[[bytes, Plan], bool]
-) -> dict[str, Boundary]:
-    """Return the boundary of each size that is long in the case of a failing row, by the plan's name of the size.
+) -> tuple[list[Boundary], Plan]:
+    """Return the boundary of each size that is long in the case of a failing row, and the sizes that fail first.
 
     `fails` tells whether the case of a row fails that has other sizes in the place of some of its own.
     """
     decision.make(draw := Draw(row, {}))
-    long = {key: size for key, size in draw.planned.items() if size > TINY and key in names}
+    sizes = {key: size for key, size in draw.planned.items() if key in names}
     alike = alike_but_for_data(decision, row)
-    return {
-        key: _boundary(names[key], size, lambda n, key=key: any(fails(row, {key: n}) for row in alike))  # type: ignore[misc]
-        for key, size in long.items()
+
+    def wrong(plan: Plan) -> bool:
+        return any(fails(row, plan) for row in alike)
+
+    others = _along_one(sizes, wrong)
+    found = {
+        key: _boundary(names[key], size, lambda n, key=key: wrong({**others, key: n}))  # type: ignore[misc]
+        for key, size in {**sizes, **others}.items()
+        if size > TINY
     }
+    return [*found.values()], {**others, **{key: boundary.above + 1 for key, boundary in found.items()}}
+
+
+def _along_one(sizes: Mapping[str, int], wrong: Fails) -> Plan:
+    """Return sizes that fail too, all of them 1 but one that has the others' place; none if there are no such sizes.
+
+    A limit on the number of elements, or on a sum over several axes, is then told by its own number.
+    """
+    count = math.prod(sizes.values())
+    for key, size in sizes.items():
+        plan = {**dict.fromkeys(sizes, 1), key: count}
+        if TINY < size < count and wrong(plan):
+            return plan
+    return {}
 
 
 def alike_but_for_data(decision: Decision[Any], row: bytes) -> list[bytes]:

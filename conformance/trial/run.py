@@ -308,11 +308,10 @@ class Search:
     def boundaries(self, names: Mapping[str, str]) -> Mismatch:
         """Return the mismatch of the case whose long sizes are the smallest that fail. It knows where they begin to."""
         last = self.found
-        found = boundaries(self.decision, self.row, names, self._fails)
-        least = {key: boundary.above + 1 for key, boundary in found.items()}
-        rows = alike_but_for_data(self.decision, self.row) if least else []
+        found, least = boundaries(self.decision, self.row, names, self._fails)
+        rows = alike_but_for_data(self.decision, self.row) if found else []
         failure = self.found if any(self._fails(row, least) for row in rows) else last
-        failure.boundaries = [boundary for boundary in found.values() if boundary.above >= TINY]
+        failure.boundaries = [boundary for boundary in found if boundary.above >= TINY]
         return failure
 
     def _fails(self, row: bytes, fixed: Plan | None = None) -> bool:
