@@ -215,6 +215,14 @@ class Adapter(Derivatives):
         raise NotImplementedError
 
     @optional
+    def beside_optimisers(self) -> dict[str, tuple[type, str]]:
+        """Return classes `Parameter` and `Module` for a file that has an optimiser alone, and their lines in a script.
+
+        A Parameter holds an array as `data` and its gradient as `grad`.
+        """
+        raise NotImplementedError
+
+    @optional
     def watch(self, module: Any, name: str, note: Callable[[str, Any, Any], None]) -> Callable[[], None]:
         """Call note(name, x, y) at each call of a module from here on; return a function that ends it."""
         raise NotImplementedError

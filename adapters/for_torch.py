@@ -209,6 +209,11 @@ class Torch(Objects):
         handle = module.register_forward_hook(lambda _, given, result: note(name, given[0], result))
         return lambda: handle.remove()
 
+    def beside_optimisers(self) -> dict[str, tuple[type, str]]:
+        """Return torch's own classes. Its Module is not judged: it is not in the file."""
+        module = type("Module", (nn.Module,), {"nnspec_judges": False})
+        return {"Parameter": (nn.Parameter, recipe("Parameter")), "Module": (module, recipe("Module"))}
+
     # -- the subject ---------------------------------------------------------------------------------------------------
 
     def subject(self) -> Subject:

@@ -268,7 +268,13 @@ def _subject(
     classes |= {name: adapted.made for name, adapted in made.items()}
     written |= {name: f"of_problem({written.get(name, name)}, {one.arguments})" for name, one in made.items()}
 
+    lent = adapter.beside_optimisers() if "SGD" in classes and hasattr(adapter, "beside_optimisers") else {}
+    lent = {name: one for name, one in lent.items() if name not in classes}
+    classes |= {name: cls for name, (cls, _) in lent.items()}
+
     def recipe(name: str) -> str:
+        if name in lent:
+            return lent[name][1]
         lines, made = sources[name].lines(name, found[name], names, run), written.get(name, name)
         if made == name:
             return lines

@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from nnspec.adapters import networks
 from nnspec.adapters.blame import Lacks, Raised, Unsupported, Unusable
 from nnspec.adapters.contract import Adapter
 
@@ -93,6 +94,10 @@ class Objects(Adapter):
             module.train() if training else module.eval()
         else:
             module.training = training
+
+    def beside_optimisers(self) -> dict[str, tuple[type, str]]:
+        """Return the plain classes, which scripts carry."""
+        return {"Parameter": (networks.Parameter, ""), "Module": (networks.Module, "")}
 
     def set_rate(self, optimiser: Any, rate: float) -> None:
         """Set `lr` in each of the optimiser's param_groups, or its attribute `lr` if it has no such groups."""

@@ -224,3 +224,63 @@ def test_a_framework_whose_modules_are_its_own_objects_is_told(desk):
 def test_a_network_that_is_unknown_is_told(desk):
     with pytest.raises(SubjectError, match=r"NETWORKS = \('mpl',\): expected some of mlp, basic_block, resnet34"):
         load(desk.write("layers.py", MLP.replace('"mlp"', '"mpl"')))
+
+
+OPTIMISERS = {
+    "torch": """
+        import torch
+
+        class SGD(torch.optim.Optimizer):
+            def __init__(self, params, lr):
+                super().__init__(params, {"lr": lr})
+
+            @torch.no_grad()
+            def step(self):
+                for group in self.param_groups:
+                    for p in group["params"]:
+                        if p.grad is not None:
+                            p -= group["lr"] * p.grad
+    """,
+    "numpy": """
+        import torch  # and a file that names two libraries
+
+        import numpy as np
+
+        class SGD:
+            def __init__(self, params, lr):
+                self.params, self.lr = list(params), lr
+
+            def step(self):
+                for p in self.params:
+                    if p.grad is not None:
+                        p.data -= np.asarray(self.lr, p.data.dtype) * p.grad
+
+            def zero_grad(self):
+                for p in self.params:
+                    p.grad = None
+    """,
+}
+
+
+@pytest.mark.parametrize("framework", OPTIMISERS)
+def test_an_optimiser_alone_is_judged_with_parameters_of_its_framework(desk, framework):
+    pytest.importorskip("torch")
+    done = desk.check(OPTIMISERS[framework], "--dtype", "float32", "-n", 0)
+    assert ("torch" in done.report["versions"]) is (framework == "torch")
+    assert {r["block"] for r in done.report["results"]} == {"sgd"}
+    assert {"sgd.step.value", "sgd.zero-grad.clears", "sgd.parameters.in-place"} <= done.verdicts("pass")
+    assert done.verdicts("fail") == {"sgd.refuses.lr", "sgd.refuses.gradient-shape", "sgd.refuses.no-parameters"} - (
+        {"sgd.refuses.gradient-shape", "sgd.refuses.no-parameters"} if framework == "torch" else set()
+    )
+
+
+@pytest.mark.parametrize("framework", OPTIMISERS)
+def test_a_script_about_an_optimiser_alone_has_its_parameter(desk, framework):
+    pytest.importorskip("torch")
+    mistaken = OPTIMISERS[framework].replace(" -= ", " += ")
+    done = desk.check(mistaken, "--dtype", "float32", "--block", "sgd", "-n", 0)
+    script = next(r["failure"]["script"] for r in done.report["results"] if r["requirement"] == "sgd.step.value")
+    assert desk.run(script).code == 1
+    desk.write("layers.py", OPTIMISERS[framework])
+    done = desk.run(script)
+    assert done.code == 0, done.out + done.err
