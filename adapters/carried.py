@@ -9,7 +9,17 @@ from collections.abc import Callable
 from types import CodeType, FunctionType
 from typing import Any
 
-from nnspec.adapters import calling, chained_classes, chains, networks, optimisers, problems, protocol, vectors
+from nnspec.adapters import (
+    calling,
+    chained_classes,
+    chains,
+    networks,
+    optimisers,
+    problems,
+    projections,
+    protocol,
+    vectors,
+)
 from nnspec.adapters.contract import Adapter
 
 PACKAGE = __package__
@@ -57,7 +67,7 @@ def functions(adapter: Adapter) -> dict[str, Callable[..., Any]]:
     What makes classes of a user's functions comes first, with the classes that they derive from.
     """
     methods = {n: f for n, f in inspect.getmembers(type(adapter), inspect.isfunction) if n[:2] != "__"}
-    carrying = (calling, chains, chained_classes, problems, protocol, vectors)
+    carrying = (calling, chains, chained_classes, problems, projections, protocol, vectors)
     called = {name: getattr(module, name) for module in carrying for name in module.CARRIED}
     pending = [*methods.values(), *called.values()]
     while pending:

@@ -215,6 +215,11 @@ class Adapter(Derivatives):
         raise NotImplementedError
 
     @optional
+    def projection(self, in_channels: int, out_channels: int, stride: Any) -> Any:
+        """Return a 1×1 convolution and a batch norm in sequence, for a residual block that is given its projection."""
+        raise NotImplementedError
+
+    @optional
     def beside_optimisers(self) -> dict[str, tuple[type, str]]:
         """Return classes `Parameter` and `Module` for a file that has an optimiser alone, and their lines in a script.
 

@@ -209,6 +209,12 @@ class Torch(Objects):
         handle = module.register_forward_hook(lambda _, given, result: note(name, given[0], result))
         return lambda: handle.remove()
 
+    def projection(self, in_channels: int, out_channels: int, stride: Any) -> Any:
+        """Return a Sequential of torch's layers."""
+        return nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
+        )
+
     def beside_optimisers(self) -> dict[str, tuple[type, str]]:
         """Return torch's own classes. Its Module is not judged: it is not in the file."""
         module = type("Module", (nn.Module,), {"nnspec_judges": False})

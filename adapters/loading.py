@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nnspec.adapters import chained_classes, problems
+from nnspec.adapters import chained_classes, problems, projections
 from nnspec.adapters.blame import told
 from nnspec.adapters.blocks import claims
 from nnspec.adapters.calling import from_scratch, is_from_scratch
@@ -268,6 +268,10 @@ def _subject(
     classes |= {name: adapted.made for name, adapted in made.items()}
     written |= {name: f"of_problem({written.get(name, name)}, {one.arguments})" for name, one in made.items()}
 
+    given = projections.are_given(classes) if hasattr(adapter, "projection") else {}
+    for name, parameter in given.items():
+        classes[name] = projections.with_projection(classes[name], parameter, adapter.projection)
+        written[name] = f"with_projection({name}, {parameter!r}, lambda *a: projection(*a))"
     lent = adapter.beside_optimisers() if "SGD" in classes and hasattr(adapter, "beside_optimisers") else {}
     lent = {name: one for name, one in lent.items() if name not in classes}
     classes |= {name: cls for name, (cls, _) in lent.items()}
@@ -290,6 +294,8 @@ def _subject(
         declares["of_block"][stem] = {**declares["of_block"].get(stem, {}), **own}
     if as_chain[0]:  # operands become entries of a module, through which nothing comes back
         declares["of_block"]["fused"] = {"differentiable": False}
+    if given:
+        declares["unsupported"] = {**projections.UNSUPPORTED, **declares.get("unsupported", {})}
     declares = problems.declared_too(made.values(), declares)
     return Subject.of(
         adapter,

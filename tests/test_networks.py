@@ -13,7 +13,7 @@ from nnspec.adapters.signatures import SIGNATURES
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.report.script import reproduce
 from nnspec.conformance.requirements import CHECKS
-from nnspec.conformance.trial.run import run
+from nnspec.conformance.trial.run import forms, run
 from nnspec.conformance.trial.trial import Trial
 
 MLP = (Path(__file__).parents[1] / "examples" / "numpy_functions.py").read_text("utf-8")
@@ -265,22 +265,65 @@ OPTIMISERS = {
 @pytest.mark.parametrize("framework", OPTIMISERS)
 def test_an_optimiser_alone_is_judged_with_parameters_of_its_framework(desk, framework):
     pytest.importorskip("torch")
-    done = desk.check(OPTIMISERS[framework], "--dtype", "float32", "-n", 0)
-    assert ("torch" in done.report["versions"]) is (framework == "torch")
-    assert {r["block"] for r in done.report["results"]} == {"sgd"}
-    assert {"sgd.step.value", "sgd.zero-grad.clears", "sgd.parameters.in-place"} <= done.verdicts("pass")
-    assert done.verdicts("fail") == {"sgd.refuses.lr", "sgd.refuses.gradient-shape", "sgd.refuses.no-parameters"} - (
-        {"sgd.refuses.gradient-shape", "sgd.refuses.no-parameters"} if framework == "torch" else set()
-    )
+    load_checks()
+    subject = load(str(desk.write("layers.py", OPTIMISERS[framework])))
+    assert subject.framework.name == framework
+    assert forms(subject, CHECKS["module.mode.default"]) == ()
+    for name in ("step.value", "zero-grad.clears", "parameters.in-place"):
+        outcome = run(Trial(subject, "class", "float32"), CHECKS[f"sgd.{name}"])
+        assert outcome.verdict == "pass", (name, outcome.reason)
 
 
 @pytest.mark.parametrize("framework", OPTIMISERS)
 def test_a_script_about_an_optimiser_alone_has_its_parameter(desk, framework):
     pytest.importorskip("torch")
-    mistaken = OPTIMISERS[framework].replace(" -= ", " += ")
-    done = desk.check(mistaken, "--dtype", "float32", "--block", "sgd", "-n", 0)
-    script = next(r["failure"]["script"] for r in done.report["results"] if r["requirement"] == "sgd.step.value")
-    assert desk.run(script).code == 1
-    desk.write("layers.py", OPTIMISERS[framework])
-    done = desk.run(script)
+    _script_tells(desk, OPTIMISERS[framework], (" -= ", " += "), "sgd.step.value")
+
+
+def _script_tells(desk, text, mistake, identifier):
+    """The script of a failure exits with 1 as long as the mistake is in the file, and with 0 without it."""
+    load_checks()
+    subject, check = load(str(desk.write("layers.py", text.replace(*mistake)))), CHECKS[identifier]
+    failure = run(Trial(subject, "class", "float32"), check).failure
+    desk.write("script.py", reproduce(subject, check, "class", "float32", failure))
+    assert desk.run("script.py").code == 1
+    desk.write("layers.py", text)
+    done = desk.run("script.py")
     assert done.code == 0, done.out + done.err
+
+
+BLOCK = """
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, inplanes, planes, stride=1, downsample=None):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inplanes, planes, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.downsample = downsample
+
+    def forward(self, x):
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + shortcut)
+"""
+
+
+def test_a_residual_block_that_takes_its_projection_is_given_one(desk):
+    pytest.importorskip("torch")
+    load_checks()
+    subject = load(str(desk.write("layers.py", BLOCK)))
+    for name in ("shortcut.negative", "stride.first", "parameters.count", "gradient.projection", "state.complete"):
+        outcome = run(Trial(subject, "class", "float32"), CHECKS[f"basic_block.{name}"])
+        assert outcome.verdict == "pass", (name, outcome.reason)
+    outcome = run(Trial(subject, "class", "float32"), CHECKS["basic_block.projection.norm"])
+    assert (outcome.verdict, outcome.reason) == ("unsupported", "the block is given its projection")
+
+
+def test_a_script_about_such_a_block_gives_it_its_projection(desk):
+    pytest.importorskip("torch")
+    mistake = ("self.downsample(x)", "F.relu(self.downsample(x))")
+    _script_tells(desk, BLOCK, mistake, "basic_block.shortcut.negative")
