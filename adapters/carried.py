@@ -13,6 +13,7 @@ from nnspec.adapters import (
     calling,
     chained_classes,
     chains,
+    fixed_sizes,
     networks,
     optimisers,
     problems,
@@ -67,7 +68,7 @@ def functions(adapter: Adapter) -> dict[str, Callable[..., Any]]:
     What makes classes of a user's functions comes first, with the classes that they derive from.
     """
     methods = {n: f for n, f in inspect.getmembers(type(adapter), inspect.isfunction) if n[:2] != "__"}
-    carrying = (calling, chains, chained_classes, problems, projections, protocol, vectors)
+    carrying = (calling, chains, chained_classes, fixed_sizes, problems, projections, protocol, vectors)
     called = {name: getattr(module, name) for module in carrying for name in module.CARRIED}
     pending = [*methods.values(), *called.values()]
     while pending:

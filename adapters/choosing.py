@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nnspec.adapters import chains, networks, optimisers, problems
+from nnspec.adapters import chains, fixed_sizes, networks, optimisers, problems
 from nnspec.adapters.blocks import block_of
 from nnspec.adapters.calling import in_page_order, paired, vjp_in_page_order
 from nnspec.adapters.names import PAGELESS
@@ -55,6 +55,8 @@ def choose(title: str, names: Mapping[str, Any], only: str = "", role: str = "")
     """
     if not role and (declared := block_of(names.get(only))) is not None:
         role = declared.stem
+    if not role and only == fixed_sizes.STEM and inspect.isroutine(names.get(only)):
+        role = fixed_sizes.STEM
     if role and not only and not (only := problems.name_in(names)):
         raise SubjectError(f"--as {role}: say which name it is about, as in {title}:MyName")
     if role:
@@ -68,6 +70,7 @@ def choose(title: str, names: Mapping[str, Any], only: str = "", role: str = "")
             found[name], sources[name] = names[name], Source((name,))
         elif callable(names.get(f"{name}_forward")) and callable(names.get(f"{name}_backward")):
             _add_pair(found, sources, name, names, f"{name}_forward", f"{name}_backward")
+    _add_factory(found, sources, names)
     _add_declared(title, found, sources, names)
     _add_networks(title, found, sources, names)
     _add_optimiser(found, sources, names)
@@ -102,6 +105,10 @@ def _as(title: str, names: Mapping[str, Any], only: str, role: str) -> Chosen:
         if not chosen:
             raise SubjectError(f"{title}: {only} is a class, and {role} has no form as a class")
         return {name: thing for name in chosen}, {name: Source((only,)) for name in chosen}
+    if role == fixed_sizes.STEM:
+        name = signature.classes[0]
+        found[name], sources[name] = _built(only, names)
+        return found, sources
     if signature.function is None:
         raise SubjectError(f"{title}: {only} is not a class, and {role} has no form as a function")
     backward = only.replace("forward", "backward")
@@ -133,6 +140,18 @@ def _add_pair(
     found[name], found[f"{name}_vjp"] = paired(names[forward], names[backward])
     sources[name] = Source((forward, backward), "paired({}, {})[0]")
     sources[f"{name}_vjp"] = Source((forward, backward), "paired({}, {})[1]")
+
+
+def _add_factory(found: dict[str, Any], sources: dict[str, Source], names: Mapping[str, Any]) -> None:
+    """Add the class of a ResNet-34 for a function that returns one."""
+    stem = fixed_sizes.STEM
+    for own in (name := SIGNATURES[stem].classes[0], stem):
+        if inspect.isroutine(names.get(own)) and not inspect.isclass(found.get(name)):
+            found[name], sources[name] = _built(own, names)
+
+
+def _built(own: str, names: Mapping[str, Any]) -> tuple[Any, Source]:
+    return fixed_sizes.built_by(names[own]), Source((own,), "built_by({})")
 
 
 def _add_declared(title: str, found: dict[str, Any], sources: dict[str, Source], names: Mapping[str, Any]) -> None:

@@ -124,6 +124,7 @@ def _in_code(known: Mapping[str, type[Adapter]], functions: Iterable[Any]) -> se
     found: set[str] = set()
     for function in map(inspect.unwrap, functions):
         code, globals_ = getattr(function, "__code__", None), getattr(function, "__globals__", {})
-        values = [function, *(globals_.get(name) for name in (code.co_names if code else ()))]
+        named = [globals_.get(name) for name in (code.co_names if code else ())]
+        values = [function, *named, *(base for one in named if inspect.isclass(one) for base in one.__mro__)]
         found |= {name for name, adapter in known.items() if any(map(adapter.recognises, values))}
     return found

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nnspec.adapters import chained_classes, problems, projections
+from nnspec.adapters import chained_classes, fixed_sizes, problems, projections
 from nnspec.adapters.blame import told
 from nnspec.adapters.blocks import claims
 from nnspec.adapters.calling import from_scratch, is_from_scratch
@@ -294,6 +294,7 @@ def _subject(
         declares["of_block"][stem] = {**declares["of_block"].get(stem, {}), **own}
     if as_chain[0]:  # operands become entries of a module, through which nothing comes back
         declares["of_block"]["fused"] = {"differentiable": False}
+    declares["domains"] = fixed_sizes.with_sizes_shown(classes, declares.get("domains", {}), adapter, watch)
     if given:
         declares["unsupported"] = {**projections.UNSUPPORTED, **declares.get("unsupported", {})}
     declares = problems.declared_too(made.values(), declares)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nnspec.adapters import SubjectError, load, networks, optimisers
+from nnspec.adapters.carried import sources
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.report.script import reproduce
@@ -327,3 +328,73 @@ def test_a_script_about_such_a_block_gives_it_its_projection(desk):
     pytest.importorskip("torch")
     mistake = ("self.downsample(x)", "F.relu(self.downsample(x))")
     _script_tells(desk, BLOCK, mistake, "basic_block.shortcut.negative")
+
+
+RESNET = (
+    BLOCK
+    + """
+import torch
+
+
+class ResNet(nn.Module):
+    def __init__(self, block, layers, num_classes):
+        super().__init__()
+        self.inplanes = 64
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        for n, (planes, stride) in enumerate([(64, 1), (128, 2), (256, 2), (512, 2)]):
+            setattr(self, f"layer{n + 1}", self.stage(block, planes, layers[n], stride))
+        self.fc = nn.Linear(512, num_classes)
+
+    def stage(self, block, planes, length, stride):
+        downsample = None
+        if stride != 1 or self.inplanes != planes:
+            layers = nn.Conv2d(self.inplanes, planes, 1, stride, bias=False), nn.BatchNorm2d(planes)
+            downsample = nn.Sequential(*layers)
+        first, self.inplanes = block(self.inplanes, planes, stride, downsample), planes
+        return nn.Sequential(first, *(block(planes, planes) for _ in range(1, length)))
+
+    def forward(self, x):
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
+        for n in range(1, 5):
+            x = getattr(self, f"layer{n}")(x)
+        return self.fc(x.mean((2, 3)))
+
+
+"""
+)
+SHOWN = {
+    "def resnet34(num_classes=1000): return ResNet(BasicBlock, [3, 4, 6, 3], num_classes)": "in_channels=3",
+    "def ResNet34(): return ResNet(BasicBlock, [3, 4, 6, 3], 10)": "in_channels=3, num_classes=10",
+    """class ResNet34(ResNet):
+    def __init__(self): super().__init__(BasicBlock, [3, 4, 6, 3], 10)""": "in_channels=3, num_classes=10",
+}
+
+
+@pytest.mark.parametrize("text", SHOWN, ids=["a function", "of no sizes", "a class"])
+def test_a_network_without_parameters_for_its_sizes_has_those_that_it_shows(desk, text):
+    pytest.importorskip("torch")
+    load_checks()
+    subject = load(str(desk.write("layers.py", RESNET + text)))
+    assert subject.framework.name == "torch"
+    assert str(subject.domain("resnet34")) == SHOWN[text]
+    for name in ("stages.lengths", "state.complete", "scores.linear"):
+        outcome = run(Trial(subject, "class", "float32"), CHECKS[f"resnet34.{name}"])
+        assert outcome.verdict == "pass", (name, outcome.reason)
+
+
+def test_a_script_calls_the_function_that_returns_a_network(desk):
+    pytest.importorskip("torch")
+    subject = load(str(desk.write("layers.py", RESNET + next(iter(SHOWN)))))
+    text = subject.recipe("ResNet34")
+    script = "\n".join(
+        ["import inspect, runpy, sys", "from typing import Any", *sources(subject.framework, text), text]
+    )
+    exec(script.replace("Callable[..., Any]", "Any"), names := {})
+    assert names["ResNet34"](num_classes=7).fc.out_features == 7
+
+
+def test_a_function_of_any_name_may_be_named_as_a_network(desk):
+    pytest.importorskip("torch")
+    path = desk.write("layers.py", RESNET + next(iter(SHOWN)).replace("resnet34", "mine"))
+    assert [*load(f"{path}:mine --as resnet34").classes] == ["ResNet34"]

@@ -160,7 +160,8 @@ class Trial:
         """
         classes, own = self.subject.classes, SIGNATURES[stem].classes
         name = self.subject.class_of(stem, called_with.arrays) if called_with else next(n for n in own if n in classes)
-        missing = keywords.keys() - (parameters(classes[name]) or keywords.keys())
+        known = parameters(classes[name])
+        missing = keywords.keys() - (keywords.keys() if known is None else known)
         if absent := missing - self.subject.domain(stem).fixed:
             raise Lacks(f"{classes[name].__name__} has no argument {min(absent)}")
         self.stay_inside(stem, {**dict(zip(CONSTRUCTED.get(stem, ()), positional, strict=False)), **keywords})
