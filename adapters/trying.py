@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from nnspec.adapters.blame import Raised, noting_interrupts, theirs, told, watched
+from nnspec.adapters.claims import parameters
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Refusal, Subject, Unsupported
 
@@ -180,7 +181,8 @@ def _built(
     cls = subject.classes[name]
     if stem not in subject.typical:
         keywords = subject.completed(stem, cls, {})
-        yield from ((positional, keywords, shape) for positional, shape in constructions(stem, name))
+        for positional, shape in constructions(stem, name):
+            yield *_with_own_sizes(subject, stem, cls, positional, keywords), shape
         return
     for shapes, arguments in subject.typical[stem]:
         arrays = {operand: None if shape is None else np.ones(shape) for operand, shape in shapes.items()}
@@ -188,6 +190,17 @@ def _built(
         if x is not None and SIGNATURES[stem].takes(name, len(x)):
             positional, keywords, _ = subject.constructor(stem, arrays, arguments)
             yield positional, keywords, x
+
+
+def _with_own_sizes(
+    subject: Subject, stem: str, cls: Any, positional: tuple[Any, ...], keywords: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a constructor, which has no parameter for a size that has one value in the domain."""
+    domain, accepted = subject.domain(stem), parameters(cls)
+    sizes = dict(zip(SIGNATURES[stem].sizes, positional, strict=False))
+    if accepted is None or not domain.fixed & sizes.keys() - accepted:
+        return positional, keywords
+    return (), {**{n: size for n, size in sizes.items() if n in accepted - domain.fixed}, **keywords}
 
 
 def _constructions(subject: Subject, stem: str, name: str) -> Iterator[tuple[Refusal, Callable[[], Any]]]:

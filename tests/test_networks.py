@@ -11,7 +11,9 @@ import pytest
 from nnspec.adapters import SubjectError, load, networks, optimisers
 from nnspec.adapters.carried import sources
 from nnspec.adapters.signatures import SIGNATURES
+from nnspec.adapters.trying import uncallable
 from nnspec.conformance.checks import load_checks
+from nnspec.conformance.checks.typical import with_typical_calls
 from nnspec.conformance.report.script import reproduce
 from nnspec.conformance.requirements import CHECKS
 from nnspec.conformance.trial.run import forms, run
@@ -378,6 +380,7 @@ def test_a_network_without_parameters_for_its_sizes_has_those_that_it_shows(desk
     subject = load(str(desk.write("layers.py", RESNET + text)))
     assert subject.framework.name == "torch"
     assert str(subject.domain("resnet34")) == SHOWN[text]
+    assert not uncallable(with_typical_calls(subject, ["resnet34"]), ["resnet34"]).uncallable
     for name in ("stages.lengths", "state.complete", "scores.linear"):
         outcome = run(Trial(subject, "class", "float32"), CHECKS[f"resnet34.{name}"])
         assert outcome.verdict == "pass", (name, outcome.reason)

@@ -83,10 +83,10 @@ def with_typical_calls(subject: Subject, blocks: Collection[str] | None) -> Subj
                     message = f"the {form} has no argument {name}; expected one value of {stem}.{name}"
                     raise SubjectError(f"{subject.name}: DOMAIN: {message}")
             about = form, dtype, lacks, domain
-            cases = _typical_cases(stem, False, *about)
-            if not cases and any(_cases_of_checks(stem, *about)):  # its cases are programs
-                continue
-            if not cases:
+            if not (cases := _typical_cases(stem, False, *about)):
+                drawn = [*_cases_of_checks(stem, *about)]
+                if any(drawn) or not drawn:  # its cases are programs, or all of its checks take long
+                    continue
                 raise SubjectError(f"{subject.name}: no case of {stem} can be drawn within its domain, {domain}")
             typical[stem] = tuple(
                 ({name: None if a is None else a.shape for name, a in case.arrays.items()}, case.arguments)
