@@ -268,12 +268,9 @@ def _subject(
     classes |= {name: adapted.made for name, adapted in made.items()}
     written |= {name: f"of_problem({written.get(name, name)}, {one.arguments})" for name, one in made.items()}
 
-    given = projections.are_given(classes) if hasattr(adapter, "projection") else {}
-    for name, parameter in given.items():
-        classes[name] = projections.with_projection(classes[name], parameter, adapter.projection)
-        written[name] = f"with_projection({name}, {parameter!r}, lambda *a: projection(*a))"
-    lent = adapter.beside_optimisers() if "SGD" in classes and hasattr(adapter, "beside_optimisers") else {}
-    lent = {name: one for name, one in lent.items() if name not in classes}
+    given, as_given = _with_projections(classes, adapter)
+    classes, written = {**classes, **given}, {**written, **as_given}
+    lent = _lent(classes, adapter)
     classes |= {name: cls for name, (cls, _) in lent.items()}
 
     def recipe(name: str) -> str:
@@ -285,16 +282,10 @@ def _subject(
         others = [recipe(other) for other in re.findall(r"\w+", made) if other in sources and other != name]
         return "\n".join([*others, lines, f"{name} = {made}"])
 
-    declares, of_functions = declared(names, title), claims(functions.values())
-    declares["differs"] = {**declares["differs"], **of_functions["differs"]}
-    declares["domains"] = {**declares.get("domains", {}), **of_functions["domains"]}
-    if (chain := getattr(functions.get(FUSED), "nnspec_domain", None)) is not None:
-        declares["domains"] = {**declares["domains"], chain.stem: chain}
-    for stem, own in of_functions["of_block"].items():
-        declares["of_block"][stem] = {**declares["of_block"].get(stem, {}), **own}
+    declares = _declared(names, title, functions)
     if as_chain[0]:  # operands become entries of a module, through which nothing comes back
         declares["of_block"]["fused"] = {"differentiable": False}
-    declares["domains"] = fixed_sizes.with_sizes_shown(classes, declares.get("domains", {}), adapter, watch)
+    declares["domains"] = fixed_sizes.with_sizes_shown(classes, declares["domains"], adapter, watch)
     if given:
         declares["unsupported"] = {**projections.UNSUPPORTED, **declares.get("unsupported", {})}
     declares = problems.declared_too(made.values(), declares)
@@ -307,6 +298,33 @@ def _subject(
         recipe=recipe,
         **declares,
     )
+
+
+def _declared(names: Mapping[str, Any], title: str, functions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file declares, by itself and for its functions by `@block`."""
+    declares, of_functions = declared(names, title), claims(functions.values())
+    declares["differs"] = {**declares["differs"], **of_functions["differs"]}
+    declares["domains"] = {**declares.get("domains", {}), **of_functions["domains"]}
+    if (chain := getattr(functions.get(FUSED), "nnspec_domain", None)) is not None:
+        declares["domains"] = {**declares["domains"], chain.stem: chain}
+    for stem, own in of_functions["of_block"].items():
+        declares["of_block"][stem] = {**declares["of_block"].get(stem, {}), **own}
+    return declares
+
+
+def _with_projections(classes: Mapping[str, Any], adapter: Adapter) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the residual blocks that take their projection, each with one, and how a script gives it."""
+    if not hasattr(adapter, "projection"):
+        return {}, {}
+    taken = projections.are_given(classes)
+    made = {n: projections.with_projection(classes[n], by, adapter.projection) for n, by in taken.items()}
+    return made, {n: f"with_projection({n}, {by!r}, lambda *a: projection(*a))" for n, by in taken.items()}
+
+
+def _lent(classes: Mapping[str, Any], adapter: Adapter) -> dict[str, tuple[type, str]]:
+    """Return the classes that an optimiser is judged with where its file has none, each with its line in a script."""
+    alone = "SGD" in classes and not classes.keys() & {"Parameter", "Module"}
+    return adapter.beside_optimisers() if alone and hasattr(adapter, "beside_optimisers") else {}
 
 
 def _as_chain(
