@@ -12,6 +12,7 @@ from typing import Any
 from nnspec.adapters import chains, fixed_sizes, networks, optimisers, problems
 from nnspec.adapters.blocks import block_of
 from nnspec.adapters.calling import in_page_order, paired, vjp_in_page_order
+from nnspec.adapters.claims import required
 from nnspec.adapters.names import PAGELESS
 from nnspec.adapters.signatures import CANONICAL, SIGNATURES, VJPS
 from nnspec.adapters.subject import SubjectError
@@ -143,10 +144,13 @@ def _add_pair(
 
 
 def _add_factory(found: dict[str, Any], sources: dict[str, Source], names: Mapping[str, Any]) -> None:
-    """Add the class of a ResNet-34 for a function that returns one."""
+    """Add the class of a ResNet-34 for a function of the file that returns one: it takes sizes alone."""
     stem = fixed_sizes.STEM
     for own in (name := SIGNATURES[stem].classes[0], stem):
-        if inspect.isroutine(names.get(own)) and not inspect.isclass(found.get(name)):
+        thing = names.get(own)
+        if not inspect.isfunction(thing) or inspect.isclass(found.get(name)):
+            continue
+        if thing.__module__ == names.get("__name__", thing.__module__) and required(thing) <= {*SIGNATURES[stem].sizes}:
             found[name], sources[name] = _built(own, names)
 
 

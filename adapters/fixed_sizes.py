@@ -50,7 +50,7 @@ def with_sizes_shown(
     declared = domains.get(STEM, EVERYTHING)
     known = None if cls is None else parameters(cls)
     lacking = [n for n in SIGNATURES[STEM].sizes if known is not None and n not in {*known, *declared.conditions}]
-    shown = _shown(cls, adapter, watch) if lacking else {}
+    shown = _shown(cls, adapter, watch) if lacking and hasattr(adapter, "held") else {}
     fixed = {name: one_of(shown[name]) for name in lacking if name in shown}
     if not fixed:
         return {**domains}

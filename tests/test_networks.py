@@ -386,6 +386,11 @@ def test_a_network_without_parameters_for_its_sizes_has_those_that_it_shows(desk
         assert outcome.verdict == "pass", (name, outcome.reason)
 
 
+def test_a_function_that_takes_more_than_sizes_is_no_network(desk):
+    path = desk.write("layers.py", "def relu(x): return x\ndef resnet34(x, weights): return x")
+    assert not load(str(path)).classes
+
+
 def test_a_script_calls_the_function_that_returns_a_network(desk):
     pytest.importorskip("torch")
     subject = load(str(desk.write("layers.py", RESNET + next(iter(SHOWN)))))
