@@ -4,6 +4,9 @@ class ResNet34(nn.Module):
     def __init__(self, num_classes=1000): ...  # of images with three channels
 
 def resnet34(): ...  # a function that returns such a network is as good as its class
+
+class MLP(nn.Module):
+    def __init__(self): ...  # of 784, 128 and 10 features, say
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from nnspec.adapters.blame import watched
@@ -25,7 +28,7 @@ from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.trying import Skipped, Watch
 
 STEM = "resnet34"
-CARRIED = ("built_by",)  # by scripts
+CARRIED = ("built_by", "of_sizes")  # by scripts
 
 
 def built_by(factory: Callable[..., Any]) -> Any:
@@ -42,30 +45,76 @@ def built_by(factory: Callable[..., Any]) -> Any:
     return Built
 
 
-def with_sizes_shown(
-    classes: Mapping[str, Any], domains: Mapping[str, Domain], adapter: Adapter, watch: Watch
-) -> dict[str, Domain]:
-    """Return the domains, and that of a ResNet-34 with the sizes that its constructor does not take."""
-    cls = classes.get(SIGNATURES[STEM].classes[0])
-    declared = domains.get(STEM, EVERYTHING)
+def of_sizes(cls: Any, sizes: tuple[int, int, int]) -> Any:
+    """Return a class like `cls`, a perceptron of these sizes, whose constructor takes them and no others."""
+
+    class Sized(cls):
+        def __init__(self, in_features: int, hidden_features: int, out_features: int) -> None:
+            if (in_features, hidden_features, out_features) != sizes:
+                raise ValueError(f"{cls.__name__} always has the sizes {sizes}")
+            super().__init__()
+
+    Sized.__name__, Sized.__qualname__, Sized.__module__ = cls.__name__, cls.__qualname__, cls.__module__
+    return Sized
+
+
+class Shown(NamedTuple):
+    """Classes that take the sizes which they have always, how a script makes them so, and all domains."""
+
+    classes: dict[str, Any]
+    written: dict[str, str]
+    domains: dict[str, Domain]
+
+
+def shown(classes: Mapping[str, Any], domains: Mapping[str, Domain], adapter: Adapter, watch: Watch) -> Shown:
+    """Return what becomes of a file's networks that have sizes which their constructors do not take."""
+    made, written, found = dict[str, Any](), dict[str, str](), {**domains}
+    if lacking := resnet(classes.get("ResNet34"), adapter, watch):
+        found[STEM] = _fixing(found, STEM, lacking)
+    if sizes := perceptron(mlp := classes.get("MLP"), adapter, watch):
+        made["MLP"], written["MLP"] = of_sizes(mlp, sizes), f"of_sizes(MLP, {sizes})"
+        found["mlp"] = _fixing(found, "mlp", dict(zip(SIGNATURES["mlp"].sizes, sizes, strict=True)))
+    return Shown(made, written, found)
+
+
+def resnet(cls: Any, adapter: Adapter, watch: Watch) -> dict[str, int]:
+    """Return the sizes of a ResNet-34 for which its constructor has no parameter."""
     known = None if cls is None else parameters(cls)
-    lacking = [n for n in SIGNATURES[STEM].sizes if known is not None and n not in {*known, *declared.conditions}]
-    shown = _shown(cls, adapter, watch) if lacking and hasattr(adapter, "held") else {}
-    fixed = {name: one_of(shown[name]) for name in lacking if name in shown}
-    if not fixed:
-        return {**domains}
-    return {**domains, STEM: replace(declared, stem=STEM, conditions={**declared.conditions, **fixed})}
+    lacking = [] if known is None else [name for name in SIGNATURES[STEM].sizes if name not in known]
+    shapes = _shapes(cls, adapter, watch) if lacking else []
+    channels = [shape[1] for shape in shapes if len(shape) == 4]
+    scores = [shape[0] for shape in shapes if len(shape) == 2]
+    if not channels or not scores:
+        return {}
+    sizes = {"in_channels": channels[0], "num_classes": scores[-1]}
+    return {name: sizes[name] for name in lacking}
 
 
-def _shown(cls: Any, adapter: Adapter, watch: Watch) -> dict[str, int]:
-    """Return the sizes that a new network shows; none where it cannot be built: its checks tell why."""
+def perceptron(cls: Any, adapter: Adapter, watch: Watch) -> tuple[int, int, int] | None:
+    """Return the sizes of a perceptron with one hidden layer whose constructor takes nothing; None for any other."""
+    if cls is None or parameters(cls) is None or parameters(cls):
+        return None
+    weights = [shape for shape in _shapes(cls, adapter, watch) if len(shape) == 2]
+    if len(weights) != 2 or weights[0][0] != weights[1][1]:
+        return None
+    (hidden, inputs), (outputs, _) = weights
+    return inputs, hidden, outputs
+
+
+def _fixing(domains: Mapping[str, Domain], stem: str, sizes: Mapping[str, int]) -> Domain:
+    """Return a block's domain with fixed sizes, where it says nothing about them itself."""
+    declared = domains.get(stem, EVERYTHING)
+    conditions = {**{name: one_of(size) for name, size in sizes.items()}, **declared.conditions}
+    return replace(declared, stem=stem, conditions=conditions)
+
+
+def _shapes(cls: Any, adapter: Adapter, watch: Watch) -> list[tuple[int, ...]]:
+    """Return the shapes of a new network's arrays; none where it cannot be built: its checks tell why."""
+    if not hasattr(adapter, "held"):
+        return []
     build = functools.partial(watched(adapter).construct, cls, (), {}, np.dtype("float32"))
     try:
-        module = watch(f"{cls.__name__}()", build)
-        held = adapter.held(module).values()
+        held = adapter.held(watch(f"{cls.__name__}()", build)).values()
     except (*FAILED, Skipped):
-        return {}
-    shapes = [one.shape for one in held if one.kind == "parameter"]
-    channels = [shape[1] for shape in shapes if len(shape) == 4]
-    classes = [shape[0] for shape in shapes if len(shape) == 2]
-    return {"in_channels": channels[0], "num_classes": classes[-1]} if channels and classes else {}
+        return []
+    return [one.shape for one in held if one.kind in ("parameter", "attribute")]

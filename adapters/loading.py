@@ -270,6 +270,9 @@ def _subject(
 
     given, as_given = _with_projections(classes, adapter)
     classes, written = {**classes, **given}, {**written, **as_given}
+    declares = _declared(names, title, functions)
+    shown = fixed_sizes.shown(classes, declares["domains"], adapter, watch)
+    classes, written, declares["domains"] = {**classes, **shown.classes}, {**written, **shown.written}, shown.domains
     lent = _lent(classes, adapter)
     classes |= {name: cls for name, (cls, _) in lent.items()}
 
@@ -282,10 +285,8 @@ def _subject(
         others = [recipe(other) for other in re.findall(r"\w+", made) if other in sources and other != name]
         return "\n".join([*others, lines, f"{name} = {made}"])
 
-    declares = _declared(names, title, functions)
     if as_chain[0]:  # operands become entries of a module, through which nothing comes back
         declares["of_block"]["fused"] = {"differentiable": False}
-    declares["domains"] = fixed_sizes.with_sizes_shown(classes, declares["domains"], adapter, watch)
     if given:
         declares["unsupported"] = {**projections.UNSUPPORTED, **declares.get("unsupported", {})}
     declares = problems.declared_too(made.values(), declares)

@@ -28,7 +28,7 @@ TRIED = 1000  # entries that are loaded, over all assignments that are tried
 NUMBERS = ("number", "int")
 COUNT = "num_batches_tracked"
 STATISTICS = ("running_mean", "running_var")
-INPUTS, OUTPUTS = ("in_channels", "in_features", "num_features"), ("out_channels", "out_features")
+INPUTS, OUTPUTS = ("in_channels", "in_features", "num_features"), ("out_channels", "out_features", "num_classes")
 Keys = dict[str, str]  # page key -> own key
 
 
@@ -121,11 +121,16 @@ class Probe:
 
         dtype, rng = np.dtype(subject.dtypes[0]), np.random.default_rng(0)
         is_1d = made is subject.classes.get("BatchNorm1d") and made is not subject.classes.get("BatchNorm2d")
-        fixed = getattr(made, "nnspec_fixed", {})  # of the class of a problem
+        domain = subject.domain(stem)
+        numbers = [name for name in domain.fixed & {*SIGNATURES[stem].sizes} if domain.quantity(name).kind != "pair"]
+        fixed = {name: domain.nearest(name, 1) for name in numbers}
+        fixed |= getattr(made, "nnspec_fixed", {})  # of the class of a problem
         of_domain = (call for call in subject.typical.get(stem, ()) if all(call[0].get(key) for key in page))
         call: Any
         call, arguments = next(of_domain, ({}, SIGNATURES[stem].arguments))
-        x_shape, shapes = (call["x"], {k: call[k] for k in page}) if call else _shapes(stem, page, is_1d, fixed)
+        # in the order of the call: the constructor takes its sizes from it
+        in_call = {key: shape for key, shape in call.items() if key in page}
+        x_shape, shapes = (call["x"], in_call) if call else _shapes(stem, page, is_1d, fixed)
         # positive, so that no relu ends in zeros; and of about 1 after every layer, so that nothing overflows
         arrays = {k: (rng.uniform(0.5, 1.5, s) / math.prod(s[1:])).astype(dtype) for k, s in shapes.items()}
         x, absent = rng.uniform(0.5, 1.5, x_shape).astype(dtype), SIGNATURES[stem].operands[1:]
@@ -220,7 +225,8 @@ def _shapes(stem: str, page: Collection[str], is_1d: bool, fixed: Mapping[str, A
     elif stem == "batch_norm":
         found = image[: 2 if is_1d else 4], {name: (c,) for name in ("weight", "bias", *STATISTICS)}
     elif stem == "mlp":
-        sizes = [c, *range(o, o + sum(key.endswith("weight") for key in page))]
+        weights = sum(key.endswith("weight") for key in page)
+        sizes = [c, fixed["hidden_features"], o] if "hidden_features" in fixed else [c, *range(o, o + weights)]
         layers = {f"fc{n}": sizes[n - 1 : n + 1] for n in range(1, len(sizes))}
         found = (4, c), {f"{n}.{k}": s for n, (i, o) in layers.items() for k, s in (("weight", (o, i)), ("bias", (o,)))}
     elif stem == "basic_block":

@@ -406,3 +406,49 @@ def test_a_function_of_any_name_may_be_named_as_a_network(desk):
     pytest.importorskip("torch")
     path = desk.write("layers.py", RESNET + next(iter(SHOWN)).replace("resnet34", "mine"))
     assert [*load(f"{path}:mine --as resnet34").classes] == ["ResNet34"]
+
+
+PERCEPTRONS = {
+    "torch": """
+        import torch.nn as nn
+        import torch.nn.functional as F
+
+        class MLP(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first, self.second = nn.Linear(12, 7), nn.Linear(7, 5)
+
+            def forward(self, x):
+                return self.second(F.relu(self.first(x)))
+    """,
+    "numpy": """
+        import numpy as np
+
+        class MLP:
+            def __init__(self):
+                rng = np.random.default_rng()
+                self.w1, self.b1 = rng.normal(size=(7, 12)), np.zeros(7)
+                self.w2, self.b2 = rng.normal(size=(5, 7)), np.zeros(5)
+
+            def __call__(self, x):
+                return np.maximum(x @ self.w1.T + self.b1, 0) @ self.w2.T + self.b2
+    """,
+}
+
+
+@pytest.mark.parametrize("framework", PERCEPTRONS)
+def test_a_perceptron_of_fixed_sizes_is_judged_with_them(desk, framework):
+    pytest.importorskip("torch")
+    load_checks()
+    subject = with_typical_calls(load(str(desk.write("layers.py", PERCEPTRONS[framework]))), ["mlp"])
+    sizes = "in_features=12, hidden_features=7, out_features=5"
+    assert str(subject.domain("mlp")) == sizes
+    assert not uncallable(subject, ["mlp"]).uncallable
+    for name in ("output.value", "hidden.relu", "parameters.complete"):
+        outcome = run(Trial(subject, "class", "float64"), CHECKS[f"mlp.{name}"])
+        assert outcome.verdict == "pass", (name, outcome.reason)
+
+
+def test_a_script_about_a_perceptron_of_fixed_sizes_builds_it(desk):
+    pytest.importorskip("torch")
+    _script_tells(desk, PERCEPTRONS["torch"], ("F.relu(self.first(x))", "self.first(x)"), "mlp.hidden.relu")
