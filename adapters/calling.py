@@ -239,8 +239,13 @@ def from_scratch(cls: type) -> type:
             """Return the gradient for each parameter, by the parameter's key."""
             return gradients_beside(dict(arrays_in(self)), getattr(self, "returned_beside", list)())
 
-    Layer.__name__, Layer.__qualname__, Layer.__module__ = cls.__name__, cls.__qualname__, cls.__module__
-    return Layer
+    return named_like(Layer, cls)
+
+
+def named_like(made: Any, cls: Any) -> Any:
+    """Return a class that was made of a user's, under the name of the user's."""
+    made.__name__, made.__qualname__, made.__module__ = cls.__name__, cls.__qualname__, cls.__module__
+    return made
 
 
 def gradients_beside(known: Mapping[tuple[str, ...], Any], returned: Sequence[Any]) -> dict[str, Any]:

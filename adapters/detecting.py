@@ -68,10 +68,8 @@ def detect(title: str, found: Mapping[str, Any], names: Mapping[str, Any], watch
     known = for_files()
     classes = {n: c for n, c in found.items() if inspect.isclass(c)}
     if len(classes) < len(found):  # beside functions, a plain optimiser or holder tells nothing of the arrays
-        plain = {
-            n for n in ("Parameter", "SGD") if n in classes and not any(is_of(a, classes[n]) for a in known.values())
-        }
-        classes = {n: c for n, c in classes.items() if n not in plain}
+        telling = {n for n, c in classes.items() if any(is_of(adapter, c) for adapter in known.values())}
+        classes = {n: c for n, c in classes.items() if n in telling or n not in ("Parameter", "SGD")}
     if classes:
         return made(_of_classes(known, classes.values()), profile)
     annotations = [str(a) for f in found.values() for a in getattr(f, "__annotations__", {}).values()]

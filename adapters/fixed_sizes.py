@@ -1,12 +1,14 @@
 """Networks whose constructor takes no sizes, or not all: they have those that a new network shows.
 
-class ResNet34(nn.Module):
-    def __init__(self, num_classes=1000): ...  # of images with three channels
+    class ResNet34(nn.Module):
+        def __init__(self, num_classes=1000): ...  # of images with three channels
 
-def resnet34(): ...  # a function that returns such a network is as good as its class
+    def resnet34(): ...  # returns such a network
 
-class MLP(nn.Module):
-    def __init__(self): ...  # of 784, 128 and 10 features, say
+    class MLP(nn.Module):
+        def __init__(self): ...  # of 784, 128 and 10 features, say
+
+A function that returns a ResNet-34 is as good as its class.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from nnspec.adapters.blame import watched
+from nnspec.adapters.calling import named_like
 from nnspec.adapters.claims import parameters
 from nnspec.adapters.conditions import one_of
 from nnspec.adapters.contract import Adapter
@@ -54,8 +57,7 @@ def of_sizes(cls: Any, sizes: tuple[int, int, int]) -> Any:
                 raise ValueError(f"{cls.__name__} always has the sizes {sizes}")
             super().__init__()
 
-    Sized.__name__, Sized.__qualname__, Sized.__module__ = cls.__name__, cls.__qualname__, cls.__module__
-    return Sized
+    return named_like(Sized, cls)
 
 
 class Shown(NamedTuple):

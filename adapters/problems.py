@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from nnspec.adapters.blame import Lacks, Raised, Unsupported, Unusable, theirs, told, watched
+from nnspec.adapters.calling import named_like
 from nnspec.adapters.claims import SubjectError
 from nnspec.adapters.conditions import one_of
 from nnspec.adapters.contract import Adapter
@@ -249,8 +250,7 @@ def of_problem(cls: type, sizes: Sequence[str], own: Ways, values: Mapping[str, 
             taken = {name: _taken(to, given[to], way) for name, (to, way) in own.items() if to in given}
             super().__init__(**values, **taken)
 
-    Layer.__name__, Layer.__qualname__, Layer.__module__ = cls.__name__, cls.__qualname__, cls.__module__
-    return Layer
+    return named_like(Layer, cls)
 
 
 def _taken(argument: str, value: Any, way: str) -> Any:

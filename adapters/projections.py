@@ -12,6 +12,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nnspec.adapters.calling import named_like
+
 NAMES = ("downsample", "shortcut", "projection")  # of the parameter that takes it, which is None without one
 CLASSES = ("ResidualBlock", "BasicBlock")
 CARRIED = ("with_projection",)  # by scripts
@@ -41,5 +43,4 @@ def with_projection(cls: type, parameter: str, projection: Callable[[int, int, A
             made = None if straight else projection(in_channels, out_channels, stride)
             super().__init__(in_channels, out_channels, stride=stride, **{parameter: made})
 
-    Block.__name__, Block.__qualname__, Block.__module__ = cls.__name__, cls.__qualname__, cls.__module__
-    return Block
+    return named_like(Block, cls)

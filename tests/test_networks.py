@@ -395,10 +395,8 @@ def test_a_script_calls_the_function_that_returns_a_network(desk):
     pytest.importorskip("torch")
     subject = load(str(desk.write("layers.py", RESNET + next(iter(SHOWN)))))
     text = subject.recipe("ResNet34")
-    script = "\n".join(
-        ["import inspect, runpy, sys", "from typing import Any", *sources(subject.framework, text), text]
-    )
-    exec(script.replace("Callable[..., Any]", "Any"), names := {})
+    head = "from __future__ import annotations\nimport inspect, runpy, sys"
+    exec("\n".join([head, *sources(subject.framework, text), text]), names := {})
     assert names["ResNet34"](num_classes=7).fc.out_features == 7
 
 
