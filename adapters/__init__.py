@@ -4,11 +4,11 @@
 """
 
 from nnspec.adapters.blocks import block
-from nnspec.adapters.conditions import at_least, at_most, between, equal_to, multiple_of, one_of
+from nnspec.adapters.conditions import at_least, at_most, between, equal_to, multiple_of, one_of, square
 from nnspec.adapters.loading import load
 from nnspec.adapters.subject import Lacks, Subject, SubjectError, Unsupported
 
 __all__ = [
     "Lacks", "Subject", "SubjectError", "Unsupported", "at_least", "at_most", "between", "block", "equal_to", "load",
-    "multiple_of", "one_of",
+    "multiple_of", "one_of", "square",
 ]  # fmt: skip

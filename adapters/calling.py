@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter
@@ -114,11 +115,21 @@ def in_page_order(function: Callable[..., Any], stem: str, title: str) -> tuple[
     order = [name for name in SIGNATURES[stem].operands if name in binding.operands]
     given = (order, dict(binding.operands), binding.omitted, dict(binding.always))
     adapted = functools.wraps(function)(passed(function, *given))
-    parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in order]
+    parameters = _operands_with_defaults(function, binding, order)
     default = {name: Parameter.empty if name in binding.always else None for name in binding.arguments}
     parameters += [Parameter(name, Parameter.KEYWORD_ONLY, default=default[name]) for name in binding.arguments]
     adapted.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return adapted, f"passed({title}, {', '.join(map(repr, given))})"
+
+
+def _operands_with_defaults(function: Callable[..., Any], binding: Binding, order: Sequence[str]) -> list[Parameter]:
+    """Return operands in the page's order as parameters: the last of them have a default if they may be left out."""
+    own = inspect.signature(function).parameters
+    names = {name: [*own][at] if isinstance(at, int) else at for name, at in binding.operands.items()}
+    optional = [n for n in order if names[n] not in own or own[names[n]].default is not Parameter.empty]
+    last = [*itertools.takewhile(optional.__contains__, reversed(order))]
+    default = {name: None if name in last else Parameter.empty for name in order}
+    return [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=default[name]) for name in order]
 
 
 def vjp_in_page_order(

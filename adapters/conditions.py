@@ -1,6 +1,6 @@
 """Conditions: which values a quantity may have, as a file, the command line and JSON write them.
 
-    3, (3, 3), one_of(1, 2), multiple_of(16) & at_most(512), at_least(8), between(64, 128), equal_to("in_channels")
+    3, (3, 3), one_of(1, 2), multiple_of(16) & at_most(512), at_least(8), between(64, 128), square(), equal_to("H")
 
 In JSON a condition is a value, a list of values, or an object of such calls: {"multiple_of": 16, "at_most": 512}.
 """
@@ -23,7 +23,7 @@ class DomainError(ValueError):
 class Condition:
     """Which values a quantity may have: one of `values` if there are any, multiples, in a range, or equal to another.
 
-    A condition on a pair with a range or multiples holds for its rows and for its columns.
+    A condition on a pair with a range or multiples holds for its rows and for its columns. `alike`: they are equal.
     """
 
     values: tuple[Any, ...] | None = None
@@ -31,6 +31,7 @@ class Condition:
     least: int | None = None
     most: int | None = None
     equal: str = ""  # the name of another quantity
+    alike: bool = False  # whether a pair has as many rows as columns
     text: str = field(default="", compare=False)  # as it was written
 
     def __and__(self, other: Condition) -> Condition:
@@ -45,6 +46,7 @@ class Condition:
             max((n for n in (self.least, other.least) if n is not None), default=None),
             min((n for n in (self.most, other.most) if n is not None), default=None),
             self.equal or other.equal,
+            self.alike or other.alike,
             f"{self} & {other}",
         )
 
@@ -54,12 +56,14 @@ class Condition:
     def as_json(self) -> dict[str, Any]:
         """Return the condition as an object of JSON, which `joined` reads."""
         told = {"one_of": self.values, "at_least": self.least, "at_most": self.most, "equal_to": self.equal or None}
-        told["multiple_of"] = self.multiple if self.multiple > 1 else None
+        told |= {"multiple_of": self.multiple if self.multiple > 1 else None, "square": self.alike or None}
         return {name: value for name, value in told.items() if value is not None}
 
     def admits(self, value: Any) -> bool:
         """Return whether a value, a pair among them, meets the condition; `equal` is not looked at."""
         if self.values is not None and value not in self.values:
+            return False
+        if self.alike and isinstance(value, tuple) and len({*value}) > 1:
             return False
         if self.multiple == 1 and self.least is None and self.most is None:
             return True
@@ -101,6 +105,13 @@ def one_of(*values: Any) -> Condition:
     return Condition(tuple(values), text=text)
 
 
+def square(yes: bool = True) -> Condition:
+    """Return the condition that a pair has as many rows as columns."""
+    if yes is not True:
+        raise DomainError(f"square({yes!r}): expected no argument")
+    return Condition(alike=True, text="square()")
+
+
 def equal_to(quantity: str) -> Condition:
     """Return the condition that a quantity equals another one, as `groups` does `in_channels` in depthwise kernels."""
     if not isinstance(quantity, str):
@@ -114,7 +125,7 @@ def _whole(name: str, n: Any, least: int) -> int:
     return n
 
 
-VOCABULARY = {f.__name__: f for f in (multiple_of, at_most, at_least, between, one_of, equal_to)}
+VOCABULARY = {f.__name__: f for f in (multiple_of, at_most, at_least, between, one_of, equal_to, square)}
 
 
 def joined(conditions: Mapping[str, Any]) -> Condition:

@@ -35,12 +35,15 @@ class Domain:
     conditions: Mapping[str, Condition] = field(default_factory=dict)  # by quantity
     dtypes: tuple[str, ...] = ()  # none: those of the subject
     result: str = ""  # the dtype of results, where it is not that of the operands
+    shown: frozenset[str] = (
+        frozenset()
+    )  # the quantities whose condition it does not declare, but showed: see `narrowing`
 
     def __bool__(self) -> bool:
         return bool(self.conditions or self.dtypes or self.result)
 
     def __hash__(self) -> int:
-        return hash((self.stem, tuple(self.conditions), self.dtypes, self.result))
+        return hash((self.stem, tuple(self.conditions), self.dtypes, self.result, self.shown))
 
     def __str__(self) -> str:
         parts = [f"{name}={condition}" for name, condition in self.conditions.items()]
@@ -52,6 +55,17 @@ class Domain:
         told: dict[str, Any] = {name: condition.as_json() for name, condition in self.conditions.items()}
         told |= {"dtype": [*self.dtypes]} if self.dtypes else {}
         return told | ({"result": self.result} if self.result else {})
+
+    @property
+    def claimed(self) -> Domain:
+        """The domain that it declares, without what it showed."""
+        return self.asking(*self.shown)
+
+    def asking(self, *names: str) -> Domain:
+        """Return the domain without what the subject showed of some quantities, of which a requirement asks more."""
+        dropped = self.shown.intersection(names)
+        kept = {name: condition for name, condition in self.conditions.items() if name not in dropped}
+        return replace(self, conditions=kept, shown=self.shown - dropped) if dropped else self
 
     def fixing(self, name: str, value: Any) -> Domain:
         """Return the domain in which a quantity has one value, in place of what it was allowed."""
@@ -190,8 +204,8 @@ class Domain:
             if not legal and condition.values is not None:
                 legal = [pair for pair in condition.values if condition.admits(pair)]
             if not legal:
-                sides = self.numbers(name, small)
-                legal = [*itertools.product(sides, repeat=2)]
+                sides = itertools.product(self.numbers(name, small), repeat=2)
+                legal = [pair for pair in sides if not condition.alike or len({*pair}) == 1]
             return tuple(pair[0] if pair[0] == pair[1] else pair for pair in dict.fromkeys(legal))
         legal = [value for value in small if condition.admits(value)]
         if not legal and condition.values is not None:
@@ -284,6 +298,8 @@ def _condition(stem: str, quantity: Quantity, value: Any) -> Condition:
     if value.equal and value.equal != quantity.equal_to:
         can = f"expected {equal_to(quantity.equal_to)}" if quantity.equal_to else "it can be declared equal to none"
         raise DomainError(f"{where} = {value}: {can}")
+    if value.alike and quantity.kind != "pair":
+        raise DomainError(f"{where} = {value}: it has no rows and columns; expected {quantity.expected}")
     if quantity.kind in ("flag", "number", "word") and value.values is None:
         raise DomainError(f"{where} = {value}: expected {quantity.expected}")
     if value.values is not None:

@@ -33,7 +33,8 @@ class Quantity:
             return "a number, or one_of(…)"
         if self.kind == "word":
             return "a text, or one_of(…)"
-        value = "an int or a pair (rows, columns)" if self.kind == "pair" else f"an int from {self.least} on"
+        pair = "an int or a pair (rows, columns), square()"
+        value = pair if self.kind == "pair" else f"an int from {self.least} on"
         return f"{value}, one_of(…), multiple_of(n), at_most(n), at_least(n) or between(a, b)"
 
 

@@ -284,7 +284,20 @@ SIGNATURES: dict[str, Signature] = {
     ),
     "module": Signature((), {}, None, ("Module",), members=_MODULE),
     "sequential": Signature((), {}, None, ("Sequential",), members=(*_MODULE, "append", *_SEQUENCE)),
-    "mlp": Signature(("x",), {}, None, ("MLP",), _mlp, ("in_features", "hidden_features", "out_features")),
+    "mlp": Signature(
+        ("x",),
+        {},
+        None,
+        ("MLP",),
+        _mlp,
+        ("in_features", "hidden_features", "out_features"),
+        calls=(
+            (
+                {"x": (2, 3), "fc1.weight": (4, 3), "fc1.bias": (4,), "fc2.weight": (2, 4), "fc2.bias": (2,)},
+                {},
+            ),
+        ),
+    ),
     "basic_block": Signature(
         ("x",),
         {"stride": 1, "training": False},

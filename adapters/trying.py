@@ -158,7 +158,7 @@ def _first(subject: Subject, stem: str, name: str, watch: Watch, tried: Tried) -
 def _function_calls(subject: Subject, stem: str, name: str) -> Iterator[tuple[Refusal, Callable[[], Any]]]:
     dtype = subject.within(stem).dtypes[0]
     for shapes, arguments in subject.calls(stem):
-        arrays = {n: None if shape is None else _filled(shape, dtype) for n, shape in shapes.items()}
+        arrays = {n: None if shape is None else filled(shape, dtype) for n, shape in shapes.items()}
         operands, natives, keywords = subject.operands(stem, arrays, arguments)
         shown = [
             repr(a) if isinstance(a, str) else f"{n}=None" if a is None else n
@@ -221,9 +221,9 @@ def _constructions(subject: Subject, stem: str, name: str) -> Iterator[tuple[Ref
                 module = framework.construct(cls, positional, keywords, dtype)
             if shape is not None:
                 with _stage(f"called as {built}(x)"):
-                    module(framework.to_native(_filled(shape, dtype.name)))
+                    module(framework.to_native(filled(shape, dtype.name)))
 
-        arrays = {} if shape is None else {"x": _filled(shape, dtype.name)}
+        arrays = {} if shape is None else {"x": filled(shape, dtype.name)}
         yield Refusal("", f"{built}(x{shape})" if arrays else built, arrays, built=(name, positional, keywords)), act
 
 
@@ -240,6 +240,6 @@ def _stage(what: str) -> Iterator[None]:
         raise _Stage(f"{what}: it raises {told(raised.error)}") from None
 
 
-def _filled(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+def filled(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """Return positive numbers that are not all equal: a variance must not be negative."""
     return (1 + np.arange(math.prod(shape)).reshape(shape) % 3).astype(dtype)

@@ -141,6 +141,7 @@ def _journal(config: pytest.Config) -> Journal | None:
 def _load(config: pytest.Config, state: _State) -> None:
     from nnspec.adapters import SubjectError, load
     from nnspec.adapters.names import files_of
+    from nnspec.adapters.narrowing import narrowed
     from nnspec.adapters.trying import at_once
     from nnspec.conformance.checks.typical import with_typical_calls
     from nnspec.conformance.report import waivers
@@ -167,9 +168,13 @@ def _load(config: pytest.Config, state: _State) -> None:
             raise SubjectError(f"{subject}: says that it has {has}, and not {', '.join(asked)}")
         if message := unknown_declaration(loaded):
             raise SubjectError(message)
-        loaded = with_typical_calls(loaded, config.getoption("nnspec_block"))
-        ours = loaded.name in adapters()  # these are known to be callable
-        state.subject = loaded if ours else _called(config, state, loaded, watch)
+        blocks = config.getoption("nnspec_block")
+        loaded = with_typical_calls(loaded, blocks)
+        if loaded.name not in adapters():  # these are known to be callable, and to take what the pages say
+            loaded = _called(config, state, loaded, watch)
+            if not state.canary.spoilt:
+                loaded = with_typical_calls(narrowed(loaded, blocks, watch), blocks)
+        state.subject = loaded
     except (SubjectError, waivers.WaiverError, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):
             if not signals.raised_by_subject():

@@ -116,8 +116,9 @@ def _layout(
     """Return where the windows lie. Raises ValueError for arguments that the page refuses.
 
     By construction: avg_pool2d.refuses.rank, avg_pool2d.batch.absent, avg_pool2d.refuses.kernel-size,
-    avg_pool2d.refuses.stride, avg_pool2d.refuses.padding, avg_pool2d.ceil-mode.exact, avg_pool2d.output.size,
-    avg_pool2d.refuses.window, avg_pool2d.ceil-mode.dropped, avg_pool2d.kernel.rows-columns, avg_pool2d.stride.step.
+    avg_pool2d.arguments.pairs, avg_pool2d.refuses.stride, avg_pool2d.refuses.padding, avg_pool2d.ceil-mode.exact,
+    avg_pool2d.output.size, avg_pool2d.refuses.window, avg_pool2d.ceil-mode.dropped, avg_pool2d.kernel.rows-columns,
+    avg_pool2d.stride.step.
     """
     rank("x", x, 4)
     kernel_size = pair("kernel_size", kernel_size, 1)

@@ -189,8 +189,8 @@ def _borders(padding, kernel_size, stride, dilation):
 def _check(x, weight, bias, stride, padding, dilation, groups):
     """Return stride, padding, dilation and overhang as pairs. Raises ValueError for arguments that the page refuses.
 
-    By construction: conv2d.refuses.rank, conv2d.batch.absent, conv2d.refuses.stride, conv2d.refuses.padding,
-    conv2d.refuses.dilation, conv2d.refuses.bias.
+    By construction: conv2d.refuses.rank, conv2d.batch.absent, conv2d.arguments.pairs, conv2d.refuses.stride,
+    conv2d.refuses.padding, conv2d.refuses.dilation, conv2d.refuses.bias.
     """
     rank("x", x, 4)
     rank("weight", weight, 4)

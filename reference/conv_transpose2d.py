@@ -142,9 +142,9 @@ def _output_size(size, kernel_size, stride, padding, output_padding, dilation):
 def _check(x, weight, bias, stride, padding, output_padding, dilation, groups):
     """Return stride, padding, output_padding and dilation as pairs. Raises ValueError for what the page refuses.
 
-    By construction: conv_transpose2d.refuses.rank, conv_transpose2d.batch.absent, conv_transpose2d.refuses.stride,
-    conv_transpose2d.refuses.padding, conv_transpose2d.refuses.output-padding, conv_transpose2d.refuses.dilation,
-    conv_transpose2d.refuses.dilation-zero, conv_transpose2d.refuses.bias.
+    By construction: conv_transpose2d.refuses.rank, conv_transpose2d.batch.absent, conv_transpose2d.arguments.pairs,
+    conv_transpose2d.refuses.stride, conv_transpose2d.refuses.padding, conv_transpose2d.refuses.output-padding,
+    conv_transpose2d.refuses.dilation, conv_transpose2d.refuses.dilation-zero, conv_transpose2d.refuses.bias.
     """
     rank("x", x, 4)
     rank("weight", weight, 4)

@@ -143,9 +143,9 @@ def _layout(x: Array, kernel_size: Pair, stride: Pair | None, padding: Pair, dil
     """Return where the windows lie. Raises ValueError for arguments that the page refuses.
 
     By construction: max_pool2d.refuses.rank, max_pool2d.batch.absent, max_pool2d.refuses.kernel-size,
-    max_pool2d.refuses.stride, max_pool2d.refuses.padding, max_pool2d.refuses.dilation, max_pool2d.ceil-mode.exact,
-    max_pool2d.output.size, max_pool2d.refuses.window, max_pool2d.ceil-mode.dropped, max_pool2d.kernel.rows-columns,
-    max_pool2d.stride.step, max_pool2d.dilation.gap.
+    max_pool2d.arguments.pairs, max_pool2d.refuses.stride, max_pool2d.refuses.padding, max_pool2d.refuses.dilation,
+    max_pool2d.ceil-mode.exact, max_pool2d.output.size, max_pool2d.refuses.window, max_pool2d.ceil-mode.dropped,
+    max_pool2d.kernel.rows-columns, max_pool2d.stride.step, max_pool2d.dilation.gap.
     """
     rank("x", x, 4)
     kernel_size = pair("kernel_size", kernel_size, 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from nnspec.adapters.blame import OutOfDomain
-from nnspec.conformance.case import Array, Case, as_pair
+from nnspec.conformance.case import Array, Case, as_number, as_pair
 from nnspec.conformance.checks.cases import data, illegal_pairs, not_finite_somewhere
 from nnspec.conformance.checks.within import allowed, argument, chosen, image_side, inside, pairs_within
 from nnspec.conformance.drawing import MORE_OFTEN, SIZES, Draw, Plan, any_of, booleans, composite, dimension, integers
@@ -115,13 +115,13 @@ def pools(
     many = (1, 1) if alone else (draw(images), draw(dimension(*channels, of="channels", name="C")))
     values = draw(data(dtype, ("integers", "normal")))
     arguments = {
-        "kernel_size": _as_int(kernel),
-        "stride": None if "stride" in lacks else _as_int(stride),
-        "padding": _as_int(padding),
+        "kernel_size": as_number(kernel),
+        "stride": None if "stride" in lacks else as_number(stride),
+        "padding": as_number(padding),
         "ceil_mode": ceil_mode,
     }
     if stem == "max_pool2d":
-        arguments["dilation"] = _as_int(dilation)
+        arguments["dilation"] = as_number(dilation)
     else:
         varies = "count_include_pad" in vary
         included = argument("count_include_pad", any_of(True, False), (True, False), neutral=True, varies=varies)
@@ -201,10 +201,6 @@ def _axis(
     if side != n and asked != "any":
         raise OutOfDomain(draw.domain.outside("W" if rows else "H"))
     return side, s, p, d
-
-
-def _as_int(pair: tuple[int, ...]) -> int | tuple[int, ...]:
-    return pair[0] if pair[0] == pair[1] else pair
 
 
 def output_shape(case: Case) -> tuple[int, ...]:

@@ -85,7 +85,7 @@ def _at_once(trial: Trial, stem: str) -> Record | None:
     thread has a stream of its own.
     """
     subject = trial.subject
-    unsafe = subject.compiles_per_shape or subject.domain(stem).conditions or not subject.framework.concurrent
+    unsafe = subject.compiles_per_shape or subject.domain(stem).claimed.conditions or not subject.framework.concurrent
     if trial.form == "class" or unsafe:
         return None
     for case in map(_longer, typical_cases(trial, stem)):

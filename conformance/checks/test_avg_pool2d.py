@@ -69,7 +69,13 @@ test_output_value = law(
     kernels=(1, 2, 3, 5),
 )
 test_kernel_rows_columns = law(
-    "avg_pool2d.kernel.rows-columns", laws.equals_reference, "Rows first, columns second.", vary=("kernel_size",)
+    "avg_pool2d.kernel.rows-columns",
+    domains.anywhere(laws.equals_reference),
+    "Rows first, columns second, whatever the subject shows not to take.",
+    cases=domains.asking,
+    quantity="kernel_size",
+    of=cases,
+    vary=("kernel_size",),
 )
 
 
@@ -224,6 +230,16 @@ def test_ceil_mode_dropped(subject: Trial, case: Case) -> None:
     laws.agrees(subject, case, floor, expected(floor), "with ceil_mode, and a last window in the padding, the result")
 
 
+test_arguments_pairs = law(
+    "avg_pool2d.arguments.pairs",
+    domains.anywhere(laws.equals_reference),
+    "One argument with different numbers for rows and for columns, whatever the subject shows not to take.",
+    cases=domains.unequal,
+    of=cases,
+    stem="avg_pool2d",
+    names=("stride", "padding"),
+    effort=2,
+)
 test_arguments_together = law(
     "avg_pool2d.arguments.together",
     laws.equals_reference,

@@ -212,11 +212,16 @@ test_eps_inside_root = law(
 )
 
 
+def _may_be_absent(subject: Trial) -> bool:
+    """Whether a weight or a bias alone may be absent: in functions, unless these need both."""
+    return subject.form == "function" and subject.subject.domain("batch_norm").allows("affine", False)
+
+
 @requirement("batch_norm.weight.scales", cases, vary=("weight",), sizes=LONGER, needs="weight", spread=True)
 def test_weight_scales(subject: Trial, case: Case) -> None:
     """Each channel times its weight, with and without a bias; without one, as it is."""
     equals_reference(subject, case)
-    if subject.form == "function":
+    if _may_be_absent(subject):
         equals_reference(subject, case.but(weight=None))
         equals_reference(subject, case.but(bias=None))
 
@@ -226,24 +231,37 @@ def test_bias_shifts(subject: Trial, case: Case) -> None:
     """Each channel plus its bias; without one, as it is. A weight of 2 would show in it, or be left out with it."""
     two = None if case["weight"] is None else 2 * case["weight"]
     equals_reference(subject, case.but(weight=two))
-    if subject.form == "function":
+    if _may_be_absent(subject):
         equals_reference(subject, case.but(weight=two, bias=None))
 
 
 test_axes_rank_2 = law(
-    "batch_norm.axes.rank-2", laws.equals_reference, "Channels on axis 1 of (N, C).", vary=("statistics",), ranks=(2,)
+    "batch_norm.axes.rank-2",
+    domains.anywhere(laws.equals_reference),
+    "Channels on axis 1 of (N, C).",
+    cases=domains.asking,
+    quantity="ndim",
+    of=cases,
+    vary=("statistics",),
+    ranks=(2,),
 )
 test_axes_rank_3 = law(
     "batch_norm.axes.rank-3",
-    laws.equals_reference,
+    domains.anywhere(laws.equals_reference),
     "Channels on axis 1 of (N, C, L).",
+    cases=domains.asking,
+    quantity="ndim",
+    of=cases,
     vary=("statistics",),
     ranks=(3,),
 )
 test_axes_rank_4 = law(
     "batch_norm.axes.rank-4",
-    laws.equals_reference,
+    domains.anywhere(laws.equals_reference),
     "Channels on axis 1 of (N, C, H, W).",
+    cases=domains.asking,
+    quantity="ndim",
+    of=cases,
     vary=("statistics",),
     ranks=(4,),
 )

@@ -275,6 +275,16 @@ test_groups_block_diagonal = law(
     vary=("groups",),
     needs="groups",
 )
+test_arguments_pairs = law(
+    "conv2d.arguments.pairs",
+    domains.anywhere(laws.equals_reference),
+    "One argument with different numbers for rows and for columns, whatever the subject shows not to take.",
+    cases=domains.unequal,
+    of=cases,
+    stem="conv2d",
+    names=("kernel_size", "stride", "padding", "dilation"),
+    effort=2,
+)
 test_arguments_together = law(
     "conv2d.arguments.together",
     laws.equals_reference,

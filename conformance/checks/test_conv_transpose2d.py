@@ -11,7 +11,7 @@ from nnspec.adapters.blame import OutOfDomain
 from nnspec.adapters.names import LONG
 from nnspec.conformance.bounds.convolution import fast_bound
 from nnspec.conformance.bounds.rule import Expected, multilinear
-from nnspec.conformance.case import Array, Case, as_pair
+from nnspec.conformance.case import Array, Case, as_number, as_pair
 from nnspec.conformance.checks import domains, laws, laws_of_gradients, laws_of_memory, laws_of_state
 from nnspec.conformance.checks.cases import (
     KINDS,
@@ -292,6 +292,16 @@ test_groups_block_diagonal = law(
     "Each group of channels reaches its own group of outputs.",
     vary=("groups",),
     needs="groups",
+)
+test_arguments_pairs = law(
+    "conv_transpose2d.arguments.pairs",
+    domains.anywhere(laws.equals_reference),
+    "One argument with different numbers for rows and for columns, whatever the subject shows not to take.",
+    cases=domains.unequal,
+    of=cases,
+    stem="conv_transpose2d",
+    names=("kernel_size", "stride", "padding", "output_padding", "dilation"),
+    effort=2,
 )
 test_arguments_together = law(
     "conv_transpose2d.arguments.together",
@@ -635,7 +645,7 @@ def _output_padding_limit(draw: Draw, case: Case) -> Case:
 def test_refuses_output_padding_limit(subject: Trial, case: Case) -> None:
     """As large as both stride and dilation, or larger, on one axis or on both; one less is accepted."""
     rows, columns = _limits(case)
-    subject(case.but(output_padding=(rows - 1, columns - 1)))
+    subject(case.but(output_padding=as_number((rows - 1, columns - 1))))
     subject.refuses(case)
 
 

@@ -119,7 +119,13 @@ test_output_value = law(
     change=_sometimes_equal,
 )
 test_kernel_rows_columns = law(
-    "max_pool2d.kernel.rows-columns", laws.equals_reference, "Rows first, columns second.", vary=("kernel_size",)
+    "max_pool2d.kernel.rows-columns",
+    domains.anywhere(laws.equals_reference),
+    "Rows first, columns second, whatever the subject shows not to take.",
+    cases=domains.asking,
+    quantity="kernel_size",
+    of=cases,
+    vary=("kernel_size",),
 )
 test_channel_independent = law(
     "max_pool2d.channel.independent",
@@ -260,6 +266,16 @@ def test_ceil_mode_dropped(subject: Trial, case: Case) -> None:
     laws.agrees(subject, case, floor, expected(floor), "with ceil_mode, and a last window in the padding, the result")
 
 
+test_arguments_pairs = law(
+    "max_pool2d.arguments.pairs",
+    domains.anywhere(laws.equals_reference),
+    "One argument with different numbers for rows and for columns, whatever the subject shows not to take.",
+    cases=domains.unequal,
+    of=cases,
+    stem="max_pool2d",
+    names=("stride", "padding", "dilation"),
+    effort=2,
+)
 test_arguments_together = law(
     "max_pool2d.arguments.together",
     laws.equals_reference,

@@ -261,7 +261,13 @@ def test_depth_names(subject: Trial, case: Case) -> None:
 
 
 test_leading_any = law(
-    "mlp.leading.any", laws.equals_reference, "From a single vector to an array of four dimensions.", vary=("leading",)
+    "mlp.leading.any",
+    domains.anywhere(laws.equals_reference),
+    "From a single vector to an array of four dimensions, whatever the subject shows not to take.",
+    cases=domains.asking,
+    quantity="ndim",
+    of=cases,
+    vary=("leading",),
 )
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from nnspec.adapters.domains import read_domains
 from nnspec.adapters.for_reference import subject as reference_subject
+from nnspec.adapters.narrowing import narrowed
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
 from nnspec.adapters.views import whole_of
@@ -41,6 +42,7 @@ class Fault:
     pieces: dict[str, Any]
     sizes: str = "small"
     domain: Mapping[str, Any] = field(default_factory=dict)
+    narrowed: bool = False  # whether it is asked, as a user's file is, what it shows not to take
 
     @property
     def requirement(self) -> str:
@@ -82,19 +84,26 @@ class Fault:
         if SIGNATURES[self.stem].members:  # its checks build networks of other classes
             classes = {**reference.classes, **classes}
         domains = read_domains({self.stem: self.domain}) if self.domain else {}
-        return replace(reference, name=self.key, functions=functions, classes=classes, domains=domains)
+        made = replace(reference, name=self.key, functions=functions, classes=classes, domains=domains)
+        return narrowed(made, [self.stem]) if self.narrowed else made
 
 
 FAULTS: dict[str, Fault] = {}
 
 
 def fault(
-    key: str, mistake: str, sizes: str = "small", *, domain: Mapping[str, Any] | None = None, **pieces: Any
+    key: str,
+    mistake: str,
+    sizes: str = "small",
+    *,
+    domain: Mapping[str, Any] | None = None,
+    narrowed: bool = False,
+    **pieces: Any,
 ) -> None:
-    """Add a fault to the catalogue, perhaps one that declares a domain."""
+    """Add a fault to the catalogue, perhaps one that declares a domain, or shows one."""
     if key in FAULTS:
         raise ValueError(f"{key}: a second fault of that name")
-    FAULTS[key] = Fault(key, mistake, pieces, sizes, domain or {})
+    FAULTS[key] = Fault(key, mistake, pieces, sizes, domain or {}, narrowed)
 
 
 def wrong(key: str, mistake: str) -> Callable[[Any], Any]:

@@ -306,6 +306,22 @@ def _kept(value):
 
 _wrong("avg_pool2d.ceil-mode.dropped/zeros", "a window that begins in the padding gives 0")(_kept(0))
 _wrong("avg_pool2d.ceil-mode.dropped/nan", "a window that begins in the padding gives 0/0")(_kept(np.nan))
+
+
+def _numbers_alone(x, *, stride=None, padding=0, **given):
+    if not all(isinstance(value, int) for value in (stride or 1, padding)):
+        raise TypeError("stride and padding are numbers")
+    return right(x, stride=stride, padding=padding, **given)
+
+
+fault(
+    "avg_pool2d.arguments.pairs/numbers-alone",
+    "stride and padding are numbers",
+    narrowed=True,
+    avg_pool2d=_numbers_alone,
+)
+
+
 _wrong("avg_pool2d.arguments.together/overhang-like-padding", "with padding, the overhang counts as padding does")(
     lambda x, **h: (
         _sums(x, **h) / np.asarray(np.prod(h["kernel_size"]), x.dtype)

@@ -163,6 +163,30 @@ _wrong("conv2d.groups.block-diagonal/interleaved", "channels are dealt out to th
 _wrong("conv2d.groups.block-diagonal/rolled", "each group sees its neighbour's channels")(
     lambda x, w, b, **h: right(np.roll(x, w.shape[1], 1), w, b, **h)
 )
+
+
+def _numbers_alone(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    if not all(isinstance(value, int) for value in (stride, padding, dilation)):
+        raise TypeError("stride, padding and dilation are numbers")
+    return right(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+
+
+fault(
+    "conv2d.arguments.pairs/numbers-alone",
+    "stride, padding and dilation are numbers",
+    narrowed=True,
+    conv2d=_numbers_alone,
+)
+
+
+class _SquareKernel(Right):
+    def __init__(self, in_channels, out_channels, kernel_size, **given):
+        super().__init__(in_channels, out_channels, (int(kernel_size), int(kernel_size)), **given)
+
+
+fault("conv2d.arguments.pairs/square-kernel", "the kernel is a square", narrowed=True, Conv2d=_SquareKernel)
+
+
 _wrong(
     "conv2d.arguments.together/dilation-forgotten-with-stride", "the dilation is forgotten as soon as there is a stride"
 )(lambda x, w, b, **h: right(x, w, b, **(h if h["stride"] == 1 else {**h, "dilation": 1})))

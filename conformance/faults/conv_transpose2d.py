@@ -213,6 +213,34 @@ def _all_groups(x, w, b, *, groups, **h):
     return right(x, np.tile(w, (1, groups, 1, 1)), b, groups=1, **h)
 
 
+def _numbers_alone(x, weight, bias=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
+    if not all(isinstance(value, int) for value in (stride, padding, output_padding, dilation)):
+        raise TypeError("stride, padding, output padding and dilation are numbers")
+    rest = {"output_padding": output_padding, "dilation": dilation, "groups": groups}
+    return right(x, weight, bias, stride=stride, padding=padding, **rest)
+
+
+fault(
+    "conv_transpose2d.arguments.pairs/numbers-alone",
+    "stride, padding, output padding and dilation are numbers",
+    narrowed=True,
+    conv_transpose2d=_numbers_alone,
+)
+
+
+class _SquareKernel(Right):
+    def __init__(self, in_channels, out_channels, kernel_size, **given):
+        super().__init__(in_channels, out_channels, (int(kernel_size), int(kernel_size)), **given)
+
+
+fault(
+    "conv_transpose2d.arguments.pairs/square-kernel",
+    "the kernel is a square",
+    narrowed=True,
+    ConvTranspose2d=_SquareKernel,
+)
+
+
 _wrong("conv_transpose2d.arguments.together/dilation-forgotten-with-stride", "with a stride, dilation counts 1")(
     _or_right(lambda x, w, b, **h: right(x, w, b, **(h if max(h["stride"]) == 1 else {**h, "dilation": 1})))
 )

@@ -228,6 +228,20 @@ def _kept(x, *, stride, ceil_mode, **h):
     return np.pad(y, [(0, 0), (0, 0), *more], constant_values=-np.inf) if ceil_mode else y
 
 
+def _numbers_alone(x, *, stride=None, padding=0, dilation=1, **given):
+    if not all(isinstance(value, int) for value in (stride or 1, padding, dilation)):
+        raise TypeError("stride, padding and dilation are numbers")
+    return right(x, stride=stride, padding=padding, dilation=dilation, **given)
+
+
+fault(
+    "max_pool2d.arguments.pairs/numbers-alone",
+    "stride, padding and dilation are numbers",
+    narrowed=True,
+    max_pool2d=_numbers_alone,
+)
+
+
 @_wrong("max_pool2d.arguments.together/stride-for-dilation", "stride and dilation are exchanged where neither is 1")
 def _stride_for_dilation(x, *, stride, dilation, **h):
     if min(stride + dilation) > 1:

@@ -494,6 +494,6 @@ def _shuffled(case: Any, number: int) -> Any:
 
 def forms(subject: Subject, check: Check) -> tuple[str, ...]:
     """In which forms a check applies to a subject. A check of what is outside a domain needs a subject with one."""
-    if "domain" in check.needs and not subject.domain(check.stem):
+    if "domain" in check.needs and not subject.domain(check.stem).claimed:
         return ()
     return tuple(form for form in subject.forms(check.stem) if form in check.forms)

@@ -1,0 +1,165 @@
+"""What a user's function or class shows not to take, where its file says nothing.
+
+Unequal pairs, numbers of dimensions, a bias at will:
+
+    class Conv2d(nn.Module):  # square kernels, and never a bias
+        def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0): ...
+
+A call with a kernel of (1, 2) raises there, where one with 2 returns. Its other requirements are judged within the
+domain that it shows, and one requirement asks for unequal pairs, or for each number of dimensions.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from nnspec.adapters.blame import Lacks, Raised, Unsupported, watched
+from nnspec.adapters.claims import parameters, required
+from nnspec.adapters.conditions import Condition, one_of, square
+from nnspec.adapters.quantities import QUANTITIES
+from nnspec.adapters.signatures import SIGNATURES
+from nnspec.adapters.subject import Subject
+from nnspec.adapters.trying import Skipped, Watch, at_once, filled
+
+# of each argument of rows and columns: an unequal pair, and one number
+TRIED: dict[str, tuple[tuple[int, int], int]] = {
+    "kernel_size": ((1, 2), 2),
+    "stride": ((1, 2), 2),
+    "padding": ((0, 1), 1),
+    "dilation": ((1, 2), 2),
+    "output_padding": ((0, 1), 1),
+}
+# of blocks that take x of several numbers of dimensions: the shapes in front of the features or channels, and behind
+RANKS: dict[str, tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]] = {
+    **dict.fromkeys(("linear", "mlp"), (((), ()), ((2,), ()), ((2, 3), ()))),
+    "batch_norm": (((5,), ()), ((5,), (7,)), ((5,), (6, 7))),  # sizes that are no numbers of channels: none broadcasts
+}
+FLAGS = {"bias": ("bias",), "affine": ("weight", "bias")}  # a quantity -> the operands that it is about
+
+
+class _Call(NamedTuple):
+    arrays: dict[str, np.ndarray | None]
+    arguments: dict[str, Any]
+
+
+def narrowed(subject: Subject, blocks: Collection[str] | None, watch: Watch = at_once) -> Subject:
+    """Return the subject with the domains that calls of its blocks (all, or these) show, on top of its own."""
+    own = replace(subject, framework=watched(subject.framework))  # type: ignore[arg-type]  # so that it tells who raised
+    found = dict(subject.domains)
+    for stem in (stem for stem in QUANTITIES if not blocks or stem in blocks):
+        forms = [_Form(own, stem, form, watch) for form in own.forms(stem) if (stem, form) not in own.uncallable]
+        if shown := dict(condition for form in forms for condition in form.shown()):
+            before = subject.domain(stem)
+            both = {**before.conditions, **shown}
+            found[stem] = replace(before, stem=stem, conditions=both, shown=before.shown.union(shown))
+    return replace(subject, domains=found) if found != subject.domains else subject
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A block of a subject as a function or as a class, of which typical calls are made."""
+
+    subject: Subject
+    stem: str
+    form: str
+    watch: Watch
+
+    def shown(self) -> Iterator[tuple[str, Condition]]:
+        """Yield each quantity that the file declares nothing about, and the condition that calls show."""
+        known, lacks = self.subject.domain(self.stem).conditions, self.subject.lacks(self.stem, self.form)
+        for name, quantity in QUANTITIES[self.stem].items():
+            if name in known or name in lacks:
+                continue
+            if quantity.kind == "pair" and self._takes_numbers_alone(name):
+                yield name, square()
+            elif name in FLAGS and not lacks & {*FLAGS[name]} and (has := self._always(name)) is not None:
+                yield name, one_of(has)
+            elif name == "ndim" and (ranks := self._ranks()):
+                yield name, one_of(*ranks)
+
+    def _takes_numbers_alone(self, name: str) -> bool:
+        """Return whether an unequal pair raises for an argument of rows and columns, and one number does not."""
+        if self.form == "function" and name not in SIGNATURES[self.stem].arguments:  # a kernel's sizes are its weight's
+            return False
+        pair, number = TRIED[name]
+        for usual in self._calls():
+            if isinstance(self._outcome(self._with(usual, name, number)), tuple):
+                return isinstance(self._outcome(self._with(usual, name, pair)), Raised)
+        return False
+
+    def _always(self, flag: str) -> bool | None:
+        """Return whether a function always needs operands, having no default, or a class always or never has them."""
+        operands = {*FLAGS[flag]}
+        usual = next((c for c in self._calls() if all(c.arrays[operand] is not None for operand in operands)), None)
+        if usual is None or not self._may_be_fixed(usual, flag):
+            return None
+        present = self._outcome(usual)
+        absent = self._outcome(usual._replace(arrays={**usual.arrays, **dict.fromkeys(operands)}))
+        if isinstance(present, tuple) and isinstance(absent, Raised | Lacks):
+            return True
+        return False if isinstance(present, Unsupported) and isinstance(absent, tuple) else None
+
+    def _may_be_fixed(self, usual: _Call, flag: str) -> bool:
+        """Return whether a function has no default for operands, or the class of a call no argument to choose them."""
+        if self.form == "function":
+            return required(self.subject.functions[str(SIGNATURES[self.stem].function)]) >= {*FLAGS[flag]}
+        accepted = parameters(self.subject.classes[self.subject.class_of(self.stem, usual.arrays)])
+        return accepted is not None and flag not in accepted
+
+    def _ranks(self) -> list[int]:
+        """Return the numbers of dimensions of x for which calls give results of the right shape; none if all do."""
+        right, tried = list[int](), 0
+        for usual in self._calls() if self.stem in RANKS else ():
+            outcomes = {len(shape): (shape, self._outcome(call)) for shape, call in self._of_ranks(usual)}
+            if not all(isinstance(outcome, tuple | Raised) for _, outcome in outcomes.values()):  # it cannot be told
+                return []
+            of_call = [rank for rank, (shape, outcome) in outcomes.items() if outcome == self._result(usual, shape)]
+            right = [rank for rank in of_call if not right or rank in right] or right
+            tried = len(outcomes)
+        return right if right and len(right) < tried else []
+
+    def _of_ranks(self, usual: _Call) -> Iterator[tuple[tuple[int, ...], _Call]]:
+        """Yield a call with an x of each number of dimensions, and the shape of x."""
+        x, channels = usual.arrays["x"], usual.arrays.get("running_mean")
+        assert x is not None
+        for leading, trailing in RANKS[self.stem]:
+            shape = (*leading, x.shape[-1] if channels is None else len(channels), *trailing)
+            classes = [n for n in SIGNATURES[self.stem].classes if n in self.subject.classes]
+            if self.form == "function" or any(SIGNATURES[self.stem].takes(name, len(shape)) for name in classes):
+                yield shape, usual._replace(arrays={**usual.arrays, "x": filled(shape, x.dtype.name)})
+
+    def _result(self, usual: _Call, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape that the result must have, for an x of this shape."""
+        weights = [a for name, a in usual.arrays.items() if name.endswith("weight") and a is not None]
+        return shape if "running_mean" in usual.arrays else (*shape[:-1], len(weights[-1]))
+
+    def _calls(self) -> Iterator[_Call]:
+        """Yield the block's typical calls."""
+        dtype = self.subject.within(self.stem).dtypes[0]
+        for shapes, arguments in self.subject.calls(self.stem):
+            arrays = {name: None if shape is None else filled(shape, dtype) for name, shape in shapes.items()}
+            yield _Call(arrays, {**SIGNATURES[self.stem].arguments, **arguments})
+
+    def _with(self, usual: _Call, name: str, value: Any) -> _Call:
+        """Return a call with another value of an argument; an output padding needs a stride above it."""
+        if name == "kernel_size" and (weight := usual.arrays.get("weight")) is not None:
+            size = value if isinstance(value, tuple) else (value, value)
+            kernel = filled((*weight.shape[:2], *size), weight.dtype.name)
+            return usual._replace(arrays={**usual.arrays, "weight": kernel})
+        stride = {"stride": 2} if name == "output_padding" else {}
+        return usual._replace(arguments={**usual.arguments, **stride, name: value})
+
+    def _outcome(self, call: _Call) -> tuple[int, ...] | BaseException:
+        """Return the shape of what a call gives, or what it raises."""
+        shapes = [f"{name}{'=None' if a is None else a.shape}" for name, a in call.arrays.items()]
+        given = [*shapes, *(f"{name}={value!r}" for name, value in call.arguments.items())]
+        act = functools.partial(self.subject.call, self.stem, self.form, call.arrays, call.arguments)
+        try:
+            results = self.watch(f"{self.stem}({', '.join(given)}) as a {self.form}", act)
+        except (Exception, Skipped) as error:  # what is nnspec's or an adapter's fault, the checks will name
+            return error
+        return tuple(np.shape(results[0]))
