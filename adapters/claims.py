@@ -35,6 +35,7 @@ class Refusal:
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of a function
     # of a class: its name, and the arguments of its constructor
     built: tuple[str, tuple[Any, ...], Mapping[str, Any]] | None = None
+    lines: tuple[str, ...] = ()  # of Python, that make the call, where it is neither
 
 
 class Difference(NamedTuple):

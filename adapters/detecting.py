@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from types import CodeType
 from typing import Any
 
 from nnspec.adapters.choosing import functions_of
@@ -71,7 +72,7 @@ def detect(title: str, found: Mapping[str, Any], names: Mapping[str, Any], watch
         telling = {n for n, c in classes.items() if any(is_of(adapter, c) for adapter in known.values())}
         classes = {n: c for n, c in classes.items() if n in telling or n not in ("Parameter", "SGD")}
     if classes:
-        return made(_of_classes(known, classes.values()), profile)
+        return made(_of_classes(known, classes.values()) or _only(known, names), profile)
     annotations = [str(a) for f in found.values() for a in getattr(f, "__annotations__", {}).values()]
     for name, adapter in known.items():
         if name != DEFAULT and any(package in a for a in annotations for package in adapter.packages):
@@ -84,13 +85,19 @@ def detect(title: str, found: Mapping[str, Any], names: Mapping[str, Any], watch
     return _by_calls(title, found, [name for name in candidates if name in (named or around)], candidates, watch)
 
 
+def _only(known: Mapping[str, type[Adapter]], names: Mapping[str, Any]) -> str:
+    """Return the framework that a file imports; NumPy's if it imports that too, or several."""
+    around = {name for value in names.values() for name, adapter in known.items() if adapter.recognises(value)}
+    return around.pop() if len(around) == 1 else DEFAULT
+
+
 def _of_classes(known: Mapping[str, type[Adapter]], classes: Iterable[type]) -> str:
-    """Return the framework that one of the classes derives from, or else that their methods name."""
+    """Return the framework that one of the classes derives from, or else that their methods name, or nothing."""
     for name, adapter in known.items():
         if name != DEFAULT and any(is_of(adapter, cls) for cls in classes):
             return name
     used = _in_code(known, (member for cls in classes for member in vars(cls).values()))
-    return next((name for name in known if name in used and name != DEFAULT), DEFAULT)
+    return next((name for name in known if name in used and name != DEFAULT), DEFAULT if used else "")
 
 
 def _by_calls(
@@ -117,12 +124,20 @@ def _by_calls(
     raise SubjectError(f"{title}: uses {', '.join(others)} and {last}; say {choice}")
 
 
+def _names_in(code: CodeType) -> Iterator[str]:
+    """Yield the names that code uses, with those of the functions and comprehensions in it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names_in(constant)
+
+
 def _in_code(known: Mapping[str, type[Adapter]], functions: Iterable[Any]) -> set[str]:
     """Return which of the frameworks the functions name in their code."""
     found: set[str] = set()
     for function in map(inspect.unwrap, functions):
         code, globals_ = getattr(function, "__code__", None), getattr(function, "__globals__", {})
-        named = [globals_.get(name) for name in (code.co_names if code else ())]
+        named = [globals_.get(name) for name in (_names_in(code) if code else ())]
         values = [function, *named, *(base for one in named if inspect.isclass(one) for base in one.__mro__)]
         found |= {name for name, adapter in known.items() if any(map(adapter.recognises, values))}
     return found

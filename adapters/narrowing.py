@@ -21,7 +21,7 @@ from nnspec.adapters.blame import Lacks, Raised, Unsupported, watched
 from nnspec.adapters.claims import parameters, required
 from nnspec.adapters.conditions import Condition, one_of, square
 from nnspec.adapters.quantities import QUANTITIES
-from nnspec.adapters.signatures import SIGNATURES
+from nnspec.adapters.signatures import EQUATION, SIGNATURES
 from nnspec.adapters.subject import Subject
 from nnspec.adapters.trying import Skipped, Watch, at_once, filled
 
@@ -38,6 +38,8 @@ RANKS: dict[str, tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]] = {
     **dict.fromkeys(("linear", "mlp"), (((), ()), ((2,), ()), ((2, 3), ()))),
     "batch_norm": (((5,), ()), ((5,), (7,)), ((5,), (6, 7))),  # sizes that are no numbers of channels: none broadcasts
 }
+# of einsum's quantities, an equation of two axes; the same without that part
+EQUATIONS = {"ellipsis": ("...i->...i", "ij->ij"), "implicit": ("ij", "ij->ij")}
 FLAGS = {"bias": ("bias",), "affine": ("weight", "bias")}  # a quantity -> the operands that it is about
 
 
@@ -80,6 +82,8 @@ class _Form:
                 yield name, one_of(has)
             elif name == "ndim" and (ranks := self._ranks()):
                 yield name, one_of(*ranks)
+            elif name in EQUATIONS and EQUATION not in known and self._takes_none(*EQUATIONS[name]):
+                yield name, one_of(False)
 
     def _takes_numbers_alone(self, name: str) -> bool:
         """Return whether an unequal pair raises for an argument of rows and columns, and one number does not."""
@@ -109,6 +113,12 @@ class _Form:
             return required(self.subject.functions[str(SIGNATURES[self.stem].function)]) >= {*FLAGS[flag]}
         accepted = parameters(self.subject.classes[self.subject.class_of(self.stem, usual.arrays)])
         return accepted is not None and flag not in accepted
+
+    def _takes_none(self, equation: str, without: str) -> bool:
+        """Return whether an equation raises, and another one does not."""
+        first = next(self._calls())
+        usual, tried = (first._replace(arguments={EQUATION: text}) for text in (without, equation))
+        return isinstance(self._outcome(usual), tuple) and isinstance(self._outcome(tried), Raised)
 
     def _ranks(self) -> list[int]:
         """Return the numbers of dimensions of x for which calls give results of the right shape; none if all do."""

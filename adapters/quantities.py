@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from nnspec.adapters.equations import DOTS
 from nnspec.adapters.signatures import CHAIN, EQUATION, SIGNATURES, Arrays, operands
 
 MOST = 2**20  # no size beyond it is looked for
@@ -234,6 +235,10 @@ QUANTITIES: dict[str, dict[str, Quantity]] = {
         Quantity(EQUATION, "word", _argument(EQUATION)),
         Quantity("operands", "size", lambda arrays, _: len(operands(arrays))),
         Quantity("axis_size", "sizes", _sizes_of_axes, least=0),
+        Quantity("ellipsis", "flag", lambda _, arguments: DOTS in str(arguments.get(EQUATION, "")), neutral=False),
+        Quantity(
+            "implicit", "flag", lambda _, arguments: "->" not in str(arguments.get(EQUATION, "->")), neutral=False
+        ),
     ),
     "mlp": _by_name(
         Quantity("in_features", "size", _axis_or_argument("fc1.weight", 1, "in_features")),

@@ -111,6 +111,9 @@ def refusal(subject: Subject, stem: str, form: str, watch: Watch, tried: Tried) 
 
 def typical(subject: Subject, stem: str, name: str) -> Iterator[tuple[Refusal, Callable[[], Any]]]:
     """Yield the typical calls of a function or a class of a block, with what is to be said where they raise."""
+    if name == "SGD":
+        yield from _optimisers(subject)
+        return
     in_form = _function_calls if name == SIGNATURES[stem].function else _constructions
     yield from in_form(subject, stem, name)
 
@@ -225,6 +228,24 @@ def _constructions(subject: Subject, stem: str, name: str) -> Iterator[tuple[Ref
 
         arrays = {} if shape is None else {"x": filled(shape, dtype.name)}
         yield Refusal("", f"{built}(x{shape})" if arrays else built, arrays, built=(name, positional, keywords)), act
+
+
+OPTIMISER = ("p = Parameter(to_native(np.ones(1, np.float32)))", "sgd = SGD([p], lr=1.0)", "sgd.step")
+
+
+def _optimisers(subject: Subject) -> Iterator[tuple[Refusal, Callable[[], Any]]]:
+    """Yield the construction of an optimiser of one parameter, which has a step."""
+    make, optimiser = subject.classes.get("Parameter"), subject.classes["SGD"]
+    if make is None or hasattr(subject.framework, "program"):  # its checks tell that; or it is elsewhere
+        return
+
+    def act() -> None:
+        with _stage("built as SGD([p], lr=1.0)"):
+            made = optimiser([make(subject.framework.to_native(np.ones(1, np.float32)))], lr=1.0)
+        with _stage("used as sgd.step()"):
+            made.step
+
+    yield Refusal("", "; ".join(OPTIMISER[1:]), lines=OPTIMISER), act
 
 
 class _Stage(Exception):

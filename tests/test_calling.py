@@ -205,6 +205,22 @@ def test_a_class_that_is_no_module_costs_its_own_block(desk):
     assert "cannot be built as MLP(1, 1, 1)" in subject.uncallable["mlp", "class"].sentence
 
 
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ("def __init__(self, lr=0.1):\n            self.lr = lr", "built as SGD([p], lr=1.0): it raises TypeError"),
+        ("def __init__(self, params, lr):\n            pass", "used as sgd.step(): it raises AttributeError"),
+    ],
+)
+def test_an_optimiser_of_another_kind_is_one_finding(desk, members, says):
+    done = desk.check(f"class SGD:\n        {members}\n", "--dtype", "float32", "-n", 0)
+    [failure] = [r for r in done.report["results"] if r["verdict"] == "fail"]
+    assert says in failure["failure"]["message"]
+    script = desk.run(failure["failure"]["script"])
+    assert script.code == 1
+    assert says.split()[-1] in script.err
+
+
 def test_one_call_that_returns_is_enough():
     def relu(x):
         if x.ndim < 4:

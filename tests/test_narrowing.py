@@ -53,6 +53,19 @@ NEEDED = """
         axes = tuple(range(x.ndim - 1))
         return gradient @ w, np.tensordot(gradient, x, (axes, axes)), gradient.sum(axes)
 """
+EQUATIONS = """
+    import numpy as np
+
+    def einsum(equation, *operands):
+        terms, output = equation.replace(" ", "").split("->")
+        sizes = {}
+        for term, a in zip(terms.split(","), operands, strict=True):
+            if len(term) != a.ndim:
+                raise ValueError(f"{term}: {a.ndim} axes")
+            for label, n in zip(term, a.shape):
+                sizes[label] = max(n, sizes.get(label, 1)) if n and sizes.get(label, 1) else 0
+        return np.einsum(equation, *operands)
+"""
 FLAT = """
     import torch
     from torch import nn
@@ -133,6 +146,17 @@ def test_numbers_of_dimensions():
     assert shown({"linear": linear}, "linear") == {}
 
 
+def test_equations():
+    def contract(equation, *operands):
+        terms, output = equation.split("->")
+        if "." in equation:
+            raise NotImplementedError("...")
+        return np.einsum(f"{terms}->{output}", *operands)
+
+    assert shown({"einsum": contract}, "einsum") == {"ellipsis": "False", "implicit": "False"}
+    assert shown({"einsum": np.einsum}, "einsum") == {}
+
+
 def test_what_a_file_declares_is_not_asked():
     def conv2d(x, weight, bias=None, stride=1):
         return right(x, weight, bias, stride=int(stride))
@@ -153,6 +177,7 @@ def test_what_a_file_declares_is_not_asked():
         (NEVER, "conv2d", {"conv2d.arguments.pairs"}),
         (NEEDED, "linear", set()),
         (FLAT, "mlp", {"mlp.leading.any"}),
+        (EQUATIONS, "einsum", {"einsum.ellipsis.kept", "einsum.implicit.order"}),
     ],
 )
 def test_one_limit_is_one_finding(desk, text, block, broken):

@@ -143,6 +143,11 @@ def test_the_callers_environment_reaches_the_subject(desk):
         ("from torch import nn\nclass ReLU(nn.Module): pass", "torch"),
         ("from torch import nn\nclass ReLU(nn.Module): pass\nclass Linear: pass", "torch"),
         ("import torch\nimport numpy as np\nclass ReLU: pass", "numpy"),
+        ("import torch\nclass SGD: pass", "torch"),
+        (
+            "import numpy as np, torch\nclass SGD:\n def __init__(self, params): [torch.zeros_like(p) for p in params]",
+            "torch",
+        ),
     ],
 )
 def test_the_library_is_told_from_the_code(desk, text, library):

@@ -72,6 +72,20 @@ SWEEPS["einsum"] = Sweep(
 )
 
 
+def _parts_within(draw: Draw, ellipsis: str, whatever: bool, implicit: bool) -> str:
+    """Return the ellipsis that a domain leaves, which is none where anything will do.
+
+    Raises OutOfDomain where a check is about what the domain excludes.
+    """
+    if implicit and not draw.domain.allows("implicit", True):
+        raise OutOfDomain(draw.domain.outside("implicit"))
+    if not ellipsis or draw.domain.allows("ellipsis", True):
+        return ellipsis
+    if ellipsis != "any" and not whatever:
+        raise OutOfDomain(draw.domain.outside("ellipsis"))
+    return ""
+
+
 @composite
 def cases(
     draw,
@@ -98,6 +112,7 @@ def cases(
     `alphabet` gives the labels, in a drawn order. `scalars` adds an empty term. `plain` asks for N(0, 1) or integers,
     no one-hot. In a domain of equations, these are drawn: all of them for `whatever`.
     """
+    ellipsis = _parts_within(draw, ellipsis, whatever, implicit)
     sizes, values = sizes_within(draw, sizes), data(dtype, ("integers", "normal") if plain else KINDS)
     if EQUATION in draw.domain.conditions:
         about = About(roles, operands, ellipsis, implicit, alphabet, scalars, spaces, whatever)
@@ -287,8 +302,11 @@ FEW: Counts = {"outer": (0, 1), "contracted": (0, 1)}
 
 test_ellipsis_kept = law(
     "einsum.ellipsis.kept",
-    laws.equals_reference,
-    "The same axes in every operand that has any.",
+    domains.anywhere(laws.equals_reference),
+    "The same axes in every operand that has any, whatever the subject shows not to take.",
+    cases=domains.asking,
+    quantity="ellipsis",
+    of=cases,
     roles=FEW,
     operands=(1, 2),
     sizes=(2, 3, 4, 5),
@@ -332,8 +350,11 @@ test_ellipsis_empty = law(
 
 test_implicit_order = law(
     "einsum.implicit.order",
-    laws.equals_reference,
-    "The order of the alphabet.",
+    domains.anywhere(laws.equals_reference),
+    "The order of the alphabet, whatever the subject shows not to take.",
+    cases=domains.asking,
+    quantity="implicit",
+    of=cases,
     roles={"outer": (2, 4)},
     operands=(1, 2),
     implicit=True,

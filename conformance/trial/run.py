@@ -45,7 +45,7 @@ from nnspec.conformance.trial.search import (
     smallest,
     spread_rows,
 )
-from nnspec.conformance.trial.steps import CallFunction, CallModule, New
+from nnspec.conformance.trial.steps import CallFunction, CallModule, Line, New
 from nnspec.conformance.trial.trial import Trial
 
 REMEMBERED = 12  # failing cases that are kept, to be compared with known mistakes
@@ -125,6 +125,8 @@ def refused(trial: Trial, check: Check, refusal: Refusal) -> Outcome:
     if trial.form == "function":
         failure.case = Case(check.stem, dict(refusal.arrays), dict(refusal.arguments))
         failure.steps = [CallFunction(failure.case)]
+    elif refusal.lines:
+        failure.case, failure.steps = refusal.call, [*map(Line, refusal.lines)]
     else:
         assert refusal.built is not None
         failure.case, failure.steps = refusal.call, [New(*refusal.built, trial.subject.dtypes[0])]
