@@ -9,7 +9,7 @@ import numpy as np
 from nnspec.adapters.blame import Lacks, Unsupported, theirs
 from nnspec.adapters.claims import NO_DEFAULT, Claims, parameters, required
 from nnspec.adapters.objects import Shape
-from nnspec.adapters.roles import COUNT, Roles, find_roles, has
+from nnspec.adapters.roles import COUNT, Roles, find_roles, has, transposed
 from nnspec.adapters.signatures import SIGNATURES, Arrays, entries
 
 Shapes = dict[str, Shape]
@@ -84,7 +84,7 @@ class Modules(Claims):
             # no Lacks: a layer whose weight cannot be found is not judged, and must not count as conforming
             raise Unsupported(f"{name} has no state entry in the role of {absent[0]}")
         try:
-            self.framework.load_entries(module, known.own(given))
+            self.framework.load_entries(module, known.own(given, transposed))
         except KeyError as key:
             raise Unsupported(f"{name} has no state entry {key}") from None
 
@@ -98,6 +98,7 @@ class Modules(Claims):
         if not saved or not hasattr(module, "state_dict"):  # where nothing says what is saved, all is
             unsaved = ((key, own) for key, own in known.keys.items() if own not in stored)
             found |= {key: self.framework.read(module, own) for key, own in unsaved if has(self, module, own)}
+        found = {key: transposed(array) if key in known.turned else array for key, array in found.items()}
         if hasattr(module, "state_dict"):
             others = stored
         else:  # nothing says which of its other attributes are part of its state, but for those marked as parameters
@@ -112,14 +113,16 @@ class Modules(Claims):
         What is marked as not learned is no parameter. Where the module does not tell its parameters apart, all that it
         saves counts as parameters, and there is no telling what else it saves: None.
         """
+        known = self.roles(stem, type(module), page, module)
         saved = {key: a.shape for key, a in self.state(stem, module, page, saved=True).items()}
+        saved |= {key: saved[key][::-1] for key in known.turned & saved.keys()}  # as the module has them
         if not hasattr(module, "named_parameters"):
             return saved, None
         with theirs():
             names = [key for key, _ in module.named_parameters()]
         held = self.framework.held(module)
         learned = {key: held[key].shape for key in names if key in held and held[key].kind == "parameter"}
-        parameters = self.roles(stem, type(module), page, module).page(learned)
+        parameters = known.page(learned)
         return parameters, {key: shape for key, shape in saved.items() if key not in parameters}
 
     def inputs(self, arrays: Arrays) -> list[Any]:

@@ -3,6 +3,8 @@
 An entry that has the page's name has that role. The others are found on a small module of the same class: by shape, in
 networks by the order in which the layers run, and else by the order of registration. Of the assignments that these
 allow, the first counts under which the module computes what the reference computes.
+
+A linear layer may hold its weight as (I, O): it is turned, so that all but the requirement about its shape is judged.
 """
 
 from __future__ import annotations
@@ -32,32 +34,51 @@ INPUTS, OUTPUTS = ("in_channels", "in_features", "num_features"), ("out_channels
 Keys = dict[str, str]  # page key -> own key
 
 
+Turn = Callable[[Any], Any]  # what exchanges rows and columns, of an array or in Python text
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
 @dataclass(frozen=True)
 class Roles:
     """Which entries of a class have a role on the page."""
 
     keys: Mapping[str, str]  # page key -> the class's own key, which may be the path of an attribute
     absent: tuple[str, ...] = ()  # page keys that nothing is found for
+    turned: frozenset[str] = frozenset()  # page keys of matrices whose rows are columns in the class
 
     @property
     def renamed(self) -> bool:
         """Whether some entry has another key than the page's."""
         return any(page != own for page, own in self.keys.items())
 
-    def own(self, entries: Mapping[str, Any]) -> dict[str, Any]:
-        """Return entries under the class's own keys. A key that has no role stays as it is."""
-        return {self.keys.get(key, key): value for key, value in entries.items()}
+    def own(self, entries: Mapping[str, Any], turn: Turn = _as_it_is) -> dict[str, Any]:
+        """Return entries under the class's own keys. A key that has no role stays as it is.
 
-    def page(self, entries: Mapping[str, Any]) -> dict[str, Any]:
-        """Return entries under the page's keys. An entry that has no role keeps its own key."""
+        `turn` is applied to those whose rows are columns in the class.
+        """
+        return {self.keys.get(k, k): turn(value) if k in self.turned else value for k, value in entries.items()}
+
+    def page(self, entries: Mapping[str, Any], turn: Turn = _as_it_is) -> dict[str, Any]:
+        """Return entries under the page's keys, as `own` does. An entry that has no role keeps its own key."""
         names = {own: page for page, own in self.keys.items()}
-        return {names.get(key, key): value for key, value in entries.items()}
+        named = {names.get(key, key): value for key, value in entries.items()}
+        return {key: turn(value) if key in self.turned else value for key, value in named.items()}
 
     def renaming(self, mapping: str) -> str:
         """Python text for what `page` gives for a mapping, itself Python text."""
-        if not self.renamed:
+        if not self.renamed and not self.turned:
             return mapping
-        return f"{{ { ({own: page for page, own in self.keys.items()})!r}.get(n, n): v for n, v in {mapping}.items()}}"
+        names, turned = {own: page for page, own in self.keys.items()}, {self.keys[page] for page in self.turned}
+        value = f"v.T if n in {turned!r} else v" if turned else "v"
+        return f"{{ {names!r}.get(n, n): {value} for n, v in {mapping}.items()}}"
+
+
+def transposed(array: Any) -> Any:
+    """Return a matrix of any library with rows and columns exchanged; None for None."""
+    return None if array is None else array.T
 
 
 def find_roles(subject: Modules, stem: str, cls: Any, page: Collection[str], module: Any = None) -> Roles:
@@ -65,16 +86,20 @@ def find_roles(subject: Modules, stem: str, cls: Any, page: Collection[str], mod
     framework: Any = watched(subject.framework)
     subject = replace(subject, framework=framework)
     counts = [_beside(key, COUNT) for key in page if key.endswith(STATISTICS[1])]
-    if module is not None and has_all(subject, module, [*page, *counts]):
-        return Roles({key: key for key in (*page, *counts)})
+    own = {key: key for key in (*page, *counts)}
+    named_alike = module is not None and has_all(subject, module, own)
+    if named_alike and stem != "linear":
+        return Roles(own)
     try:
         probe = Probe.of(subject, stem, cls, page)
+        if named_alike:
+            return Roles(own, turned=probe.turned(own))
     except FAILED:  # such a small one cannot be made: the names are all that can be gone by
-        named = {key: key for key in (*page, *counts) if module is not None and has(subject, module, key)}
+        named = {key: key for key in own if module is not None and has(subject, module, key)}
         return Roles(named, tuple(key for key in page if key not in named))
     keys = probe.keys()
     keys |= {count: own for count in counts if (own := probe.count(count, keys)) is not None}
-    return Roles(keys, tuple(key for key in probe.arrays if key not in keys))
+    return Roles(keys, tuple(key for key in probe.arrays if key not in keys), probe.turned(keys))
 
 
 def has_all(subject: Modules, module: Any, keys: Iterable[str]) -> bool:
@@ -112,13 +137,11 @@ class Probe:
     module: Any
     x: np.ndarray
     arrays: dict[str, np.ndarray]  # by page key
-    right: np.ndarray
+    call: tuple[Mapping[str, Any], Mapping[str, Any]]  # the same as operands of the block, with its arguments
 
     @classmethod
     def of(cls, subject: Modules, stem: str, made: Any, page: Collection[str]) -> Probe:
         """Return a module of the class `made` that should have these entries of the page."""
-        from nnspec.adapters.for_reference import subject as reference
-
         dtype, rng = np.dtype(subject.dtypes[0]), np.random.default_rng(0)
         is_1d = made is subject.classes.get("BatchNorm1d") and made is not subject.classes.get("BatchNorm2d")
         domain = subject.domain(stem)
@@ -138,8 +161,14 @@ class Probe:
         arguments = {name: fixed.get(name, value) for name, value in arguments.items()}
         positional, keywords, _ = subject.constructor(stem, operands, arguments)
         module = subject.framework.construct(made, positional, keywords, dtype)
-        right, *_ = reference().call(stem, "class", operands, arguments)
-        return cls(subject, stem, module, x, arrays, right)
+        return cls(subject, stem, module, x, arrays, (operands, arguments))
+
+    @functools.cached_property
+    def right(self) -> np.ndarray:
+        """What the reference computes."""
+        from nnspec.adapters.for_reference import subject as reference
+
+        return reference().call(self.stem, "class", *self.call)[0]
 
     def run(self, training: bool) -> np.ndarray:
         """Call the module; return its result."""
@@ -158,7 +187,9 @@ class Probe:
     def agrees(self, keys: Keys) -> bool:
         """Whether the module computes what the reference computes, to half the digits; other roles change the first."""
         try:
-            self.subject.framework.load_entries(self.module, {own: self.arrays[page] for page, own in keys.items()})
+            found = Roles(keys, turned=self.turned(keys))
+            given = {page: self.arrays[page] for page in keys}
+            self.subject.framework.load_entries(self.module, found.own(given, transposed))
             y = self.run(training=False)
         except FAILED:  # what the class does with wrong arrays, or always, is not judged here
             return False
@@ -166,6 +197,14 @@ class Probe:
             return False
         away = np.abs(y.astype(np.float64) - self.right).max()
         return bool(away <= float(ml_dtypes.finfo(self.right.dtype).eps) ** 0.5 * np.abs(self.right).max())
+
+    def turned(self, keys: Keys) -> frozenset[str]:
+        """Return the page keys of a linear layer's weight that the class holds as (I, O)."""
+        if self.stem != "linear":
+            return frozenset()
+        own = self.subject.framework.held(self.module)
+        shapes = {page: own[key].shape for page, key in keys.items() if key in own}
+        return frozenset(page for page, shape in shapes.items() if shape != self.arrays[page].shape == shape[::-1])
 
     def assignments(self) -> Iterator[Keys]:
         """Yield the assignments that shapes allow, the likely ones first."""
@@ -272,6 +311,7 @@ def by_shape(shapes: Mapping[str, Shape], own: Mapping[str, Held]) -> Iterator[K
     (page, shape), *others = shapes.items()
     name, statistic = page.rpartition(".")[2], page.endswith(STATISTICS)
     fits = [key for key, held in own.items() if held.shape == shape]
+    fits = fits or [key for key, held in own.items() if len(shape) == 2 and held.shape == shape[::-1]]
     fits = [key for key in fits if key.rpartition(".")[2] == name] or fits
     common = {*ALIASES.get(name, ()), *BATCH_NORM.get(name, ())}
 

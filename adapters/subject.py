@@ -9,6 +9,7 @@ import numpy as np
 from nnspec.adapters.blame import Lacks, Unsupported, Unusable, theirs
 from nnspec.adapters.claims import DERIVATIVES, FORMS, Refusal, SubjectError, parameters
 from nnspec.adapters.modules import Modules
+from nnspec.adapters.roles import transposed
 from nnspec.adapters.signatures import COTANGENT, SIGNATURES, TANGENT, Arrays, cotangents, entries, operands
 
 __all__ = [
@@ -71,7 +72,7 @@ class Subject(Modules):
         else:
             keys = [*roles.own(dict.fromkeys(wanted))]
             own = self.framework.differentiate_part(module, x, cotangent, keys)
-        found = roles.page(own)
+        found = roles.page(own, transposed)
         return {n: None if g is None else self.framework.to_numpy(g) for n, g in found.items()}
 
     def second(self, stem: str, arrays: Arrays, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:

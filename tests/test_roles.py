@@ -307,3 +307,39 @@ def test_networks_are_judged_whatever_a_layer_calls_its_parameters(requirement):
     failure = Trial(wrong, "class", "float32").run(check).failure
     assert ".offset." in failure.message
     assert "kernel" in reproduce(wrong, check, "class", "float32", failure)
+
+
+TRANSPOSED = """
+    import torch
+    from torch import nn
+
+    class Linear(nn.Module):
+        def __init__(self, in_features, out_features, bias=True):
+            super().__init__()
+            bound = in_features**-0.5
+            self.{name} = nn.Parameter((2 * torch.rand(in_features, out_features) - 1) * bound)
+            self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+
+        def forward(self, x):
+            y = x @ self.{name}
+            return y if self.bias is None else y + self.bias
+"""
+
+
+@pytest.mark.parametrize("name", ["weight", "W"])
+def test_a_weight_with_inputs_first_is_one_finding(desk, name):
+    done = desk.check(TRANSPOSED.replace("{name}", name), "--block", "linear", "--dtype", "float32", "-n", 1)
+    found = {r["requirement"] for r in done.report["results"] if r["verdict"] == "fail" and r["level"] == "must"}
+    assert found == {"linear.parameters.complete"}, done.out
+    assert "the weight is stored as (I, O)" in done.out
+
+
+def test_a_script_turns_a_weight_with_inputs_first(desk):
+    text = TRANSPOSED.replace("{name}", "weight").replace("y + self.bias", "y + 2 * self.bias")
+    done = desk.check(text, "--block", "linear", "--dtype", "float32", "-n", 1)
+    failures = {r["requirement"]: r["failure"] for r in done.report["results"] if r["failure"]}
+    script = failures["linear.bias.per-feature"]["script"]
+    assert ".T" in (done.folder / script).read_text("utf-8")
+    assert desk.run(script).code == 1
+    desk.write("layers.py", text.replace("2 * self", "self"))
+    assert desk.run(script).code == 0

@@ -327,7 +327,7 @@ class Build(OnCase):
         positional, keywords, training = subject.constructor(case.stem, case.arrays, case.arguments)
         dtype = next(a.dtype.name for a in case.arrays.values() if a is not None)
         yield constructed(layer, name, positional, keywords, dtype)
-        own = replay.roles(case, self.result).own({key: variable(key) for key in entries(case.arrays)})
+        own = replay.roles(case, self.result).own({key: variable(key) for key in entries(case.arrays)}, turned)
         if own:
             yield f"load_entries({layer}, {mapped(own)})"
         yield f"set_training({layer}, {training})"
@@ -449,8 +449,9 @@ class ReadState(OnModule):
             yield f"{name} = {roles.renaming(f'state({layer})')}"
             return
         # of entries without a role, a right module may have none
-        own = roles.own({key: key for key in self.result or () if key in roles.keys})
-        yield f"{name} = {mapped({page: f'read({layer}, {key!r})' for key, page in own.items()})}"
+        own = {page: roles.keys[page] for page in self.result or () if page in roles.keys}
+        read = {page: f"read({layer}, {key!r})" for page, key in own.items()}
+        yield f"{name} = {mapped({page: turned(r) if page in roles.turned else r for page, r in read.items()})}"
 
     def names(self, number: int) -> dict[str, np.ndarray]:
         """Each entry by its key."""
@@ -503,12 +504,12 @@ class Load(OnModule):
     def lines(self, replay: Replay) -> Iterator[str]:
         """Load what was read, or the entries."""
         layer, read = replay.layer(self.module), replay.state(self.entries)
-        own = replay.roles(self.case, self.module, self.keys).own({key: key for key in self.entries})
-        if read and all(key == page for key, page in own.items()):
+        roles = replay.roles(self.case, self.module, self.keys)
+        if read and not roles.turned and all(roles.keys.get(page, page) == page for page in self.entries):
             yield f"load_entries({layer}, {read})"
             return
-        given = {key: f"{read}[{page!r}]" if read else literal(self.entries[page]) for key, page in own.items()}
-        yield f"load_entries({layer}, {mapped(given)})"
+        given = {page: f"{read}[{page!r}]" if read else literal(self.entries[page]) for page in self.entries}
+        yield f"load_entries({layer}, {mapped(roles.own(given, turned))})"
 
 
 @dataclass(eq=False)
@@ -609,6 +610,11 @@ def compiled(text: str, mode: str) -> CodeType:
 
 
 # -- Python text -------------------------------------------------------------------------------------------------------
+
+
+def turned(text: str) -> str:
+    """Python text for a matrix with rows and columns exchanged."""
+    return f"{text}.T"
 
 
 def listed(texts: Mapping[str, str]) -> str:
