@@ -36,6 +36,7 @@ class Refusal:
     # of a class: its name, and the arguments of its constructor
     built: tuple[str, tuple[Any, ...], Mapping[str, Any]] | None = None
     lines: tuple[str, ...] = ()  # of Python, that make the call, where it is neither
+    holds: str = ""  # what is false of the result, in Python, if the call returns
 
 
 class Difference(NamedTuple):

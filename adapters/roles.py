@@ -86,16 +86,16 @@ def find_roles(subject: Modules, stem: str, cls: Any, page: Collection[str], mod
     framework: Any = watched(subject.framework)
     subject = replace(subject, framework=framework)
     counts = [_beside(key, COUNT) for key in page if key.endswith(STATISTICS[1])]
-    own = {key: key for key in (*page, *counts)}
-    named_alike = module is not None and has_all(subject, module, own)
-    if named_alike and stem != "linear":
-        return Roles(own)
+    alike = {key: key for key in (*page, *counts)}
+    named_so = module is not None and has_all(subject, module, alike)
+    if named_so and stem != "linear":
+        return Roles(alike)
     try:
         probe = Probe.of(subject, stem, cls, page)
-        if named_alike:
-            return Roles(own, turned=probe.turned(own))
+        if named_so:
+            return Roles(alike, turned=probe.turned(alike))
     except FAILED:  # such a small one cannot be made: the names are all that can be gone by
-        named = {key: key for key in own if module is not None and has(subject, module, key)}
+        named = {key: key for key in alike if module is not None and has(subject, module, key)}
         return Roles(named, tuple(key for key in page if key not in named))
     keys = probe.keys()
     keys |= {count: own for count in counts if (own := probe.count(count, keys)) is not None}

@@ -142,6 +142,7 @@ def _load(config: pytest.Config, state: _State) -> None:
     from nnspec.adapters import SubjectError, load
     from nnspec.adapters.names import files_of
     from nnspec.adapters.narrowing import narrowed
+    from nnspec.adapters.orders import in_other_orders
     from nnspec.adapters.trying import at_once
     from nnspec.conformance.checks.typical import with_typical_calls
     from nnspec.conformance.report import waivers
@@ -173,7 +174,8 @@ def _load(config: pytest.Config, state: _State) -> None:
         if loaded.name not in adapters():  # these are known to be callable, and to take what the pages say
             loaded = _called(config, state, loaded, watch)
             if not state.canary.spoilt:
-                loaded = with_typical_calls(narrowed(loaded, blocks, watch), blocks)
+                loaded = narrowed(in_other_orders(loaded, blocks, watch), blocks, watch)
+                loaded = with_typical_calls(loaded, blocks)
         state.subject = loaded
     except (SubjectError, waivers.WaiverError, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):

@@ -121,7 +121,7 @@ def refused(trial: Trial, check: Check, refusal: Refusal) -> Outcome:
     first = next(one for one in checks if one.stem == check.stem and trial.form in one.forms)
     if check.identifier != first.identifier:
         return Outcome("not run", reason=f"{check.stem} {refusal.sentence}")
-    failure = Mismatch(f"{check.stem} {refusal.sentence}")
+    failure = Mismatch(f"{check.stem} {refusal.sentence}", holds=refusal.holds)
     if trial.form == "function":
         failure.case = Case(check.stem, dict(refusal.arrays), dict(refusal.arguments))
         failure.steps = [CallFunction(failure.case)]
