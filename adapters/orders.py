@@ -86,11 +86,11 @@ def _refusal(subject: Subject, stem: str, name: str, watch: Watch) -> Refusal | 
     return None
 
 
-def _declared(stem: str) -> Iterator[tuple[dict[str, str], str]]:
+def _declared(stem: str) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield the options of `@block` for other orders, and the decorator as it is written."""
     layouts = LAYOUTS if stem in TAKE_IMAGES else ("",)
     for layout, kernel in itertools.product(layouts, ORDERS.get(stem, ("",))):
-        orders = {"layout": layout} if layout not in ("", IMAGES) else {}
+        orders: dict[str, Any] = {"layout": layout} if layout not in ("", IMAGES) else {}
         orders |= {"kernel": kernel} if kernel != KERNELS.get(stem, "") else {}
         if orders:
             yield orders, f"@block({stem!r}, {', '.join(f'{key}={order!r}' for key, order in orders.items())})"
