@@ -230,22 +230,21 @@ def _constructions(subject: Subject, stem: str, name: str) -> Iterator[tuple[Ref
         yield Refusal("", f"{built}(x{shape})" if arrays else built, arrays, built=(name, positional, keywords)), act
 
 
-OPTIMISER = ("p = Parameter(to_native(np.ones(1, np.float32)))", "sgd = SGD([p], lr=1.0)", "sgd.step")
-
-
 def _optimisers(subject: Subject) -> Iterator[tuple[Refusal, Callable[[], Any]]]:
     """Yield the construction of an optimiser of one parameter, which has a step."""
+    size = subject.domain("sgd").nearest("elements", 1) or 1
+    lines = (f"p = Parameter(to_native(np.ones({size}, np.float32)))", "sgd = SGD([p], lr=1.0)", "sgd.step")
     make, optimiser = subject.classes.get("Parameter"), subject.classes["SGD"]
     if make is None or hasattr(subject.framework, "program"):  # its checks tell that; or it is elsewhere
         return
 
     def act() -> None:
         with _stage("built as SGD([p], lr=1.0)"):
-            made = optimiser([make(subject.framework.to_native(np.ones(1, np.float32)))], lr=1.0)
+            made = optimiser([make(subject.framework.to_native(np.ones(size, np.float32)))], lr=1.0)
         with _stage("used as sgd.step()"):
             made.step
 
-    yield Refusal("", "; ".join(OPTIMISER[1:]), lines=OPTIMISER), act
+    yield Refusal("", "; ".join(lines[1:]), lines=lines), act
 
 
 class _Stage(Exception):

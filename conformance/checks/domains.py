@@ -77,6 +77,12 @@ def unequal(
     return draw(of(lacks=lacks, **choices))
 
 
+@law()
+def is_accepted(subject: Trial, case: Case, _judge: Judge) -> None:
+    """The call returns, whatever the subject shows not to take. Whether it is right, other checks ask."""
+    subject.beyond()(case)
+
+
 def anywhere(right: Law) -> Law:
     """Return the law `right` about calls that may lie outside what the subject shows to take."""
 
