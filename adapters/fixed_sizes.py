@@ -1,4 +1,6 @@
-"""Networks whose constructor takes no sizes, or not all: they have those that a new network shows.
+"""Networks whose constructor takes its sizes otherwise than the page's, or takes none.
+
+Those that it does not take, a new network shows:
 
     class ResNet34(nn.Module):
         def __init__(self, num_classes=1000): ...  # of images with three channels
@@ -8,7 +10,8 @@
     class MLP(nn.Module):
         def __init__(self): ...  # of 784, 128 and 10 features, say
 
-A function that returns a ResNet-34 is as good as its class.
+A function that returns a ResNet-34 is as good as its class, and a perceptron that takes a list of hidden sizes alone as
+good as one that takes an int too.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.trying import Skipped, Watch
 
 STEM = "resnet34"
-CARRIED = ("built_by", "of_sizes")  # by scripts
+CARRIED = ("built_by", "of_sizes", "of_lists")  # by scripts
 
 
 def built_by(factory: Callable[..., Any]) -> Any:
@@ -60,6 +63,17 @@ def of_sizes(cls: Any, sizes: tuple[int, int, int]) -> Any:
     return named_like(Sized, cls)
 
 
+def of_lists(cls: Any) -> Any:
+    """Return a class like `cls`, a perceptron that takes a list of hidden sizes, which takes an int as well."""
+
+    class Listed(cls):
+        def __init__(self, in_features: int, hidden_features: Any, out_features: int) -> None:
+            hidden = [hidden_features] if isinstance(hidden_features, int) else list(hidden_features)
+            super().__init__(in_features, hidden, out_features)
+
+    return named_like(Listed, cls)
+
+
 class Shown(NamedTuple):
     """Classes that take the sizes which they have always, how a script makes them so, and all domains."""
 
@@ -76,6 +90,8 @@ def shown(classes: Mapping[str, Any], domains: Mapping[str, Domain], adapter: Ad
     if sizes := perceptron(mlp := classes.get("MLP"), adapter, watch):
         made["MLP"], written["MLP"] = of_sizes(mlp, sizes), f"of_sizes(MLP, {sizes})"
         found["mlp"] = _fixing(found, "mlp", dict(zip(SIGNATURES["mlp"].sizes, sizes, strict=True)))
+    elif mlp is not None and takes_lists(mlp, adapter, watch):
+        made["MLP"], written["MLP"] = of_lists(mlp), "of_lists(MLP)"
     return Shown(made, written, found)
 
 
@@ -101,6 +117,20 @@ def perceptron(cls: Any, adapter: Adapter, watch: Watch) -> tuple[int, int, int]
         return None
     (hidden, inputs), (outputs, _) = weights
     return inputs, hidden, outputs
+
+
+def takes_lists(cls: Any, adapter: Adapter, watch: Watch) -> bool:
+    """Return whether a perceptron can be built with a list of hidden sizes, and not with an int."""
+
+    def is_built(hidden: Any) -> bool:
+        build = functools.partial(watched(adapter).construct, cls, (2, hidden, 3), {}, np.dtype("float32"))
+        try:
+            watch(f"{cls.__name__}(2, {hidden}, 3)", build)
+        except (*FAILED, Skipped):
+            return False
+        return True
+
+    return hasattr(adapter, "construct") and not is_built(4) and is_built([4])
 
 
 def _fixing(domains: Mapping[str, Domain], stem: str, sizes: Mapping[str, int]) -> Domain:

@@ -138,9 +138,14 @@ class _Form:
         assert x is not None
         for leading, trailing in RANKS[self.stem]:
             shape = (*leading, x.shape[-1] if channels is None else len(channels), *trailing)
-            classes = [n for n in SIGNATURES[self.stem].classes if n in self.subject.classes]
-            if self.form == "function" or any(SIGNATURES[self.stem].takes(name, len(shape)) for name in classes):
+            if self._has_class(len(shape)):
                 yield shape, usual._replace(arrays={**usual.arrays, "x": filled(shape, x.dtype.name)})
+
+    def _has_class(self, rank: int) -> bool:
+        """Return whether there is a class for an x of so many dimensions; a function takes any."""
+        signature = SIGNATURES[self.stem]
+        classes = (name for name in signature.classes if name in self.subject.classes)
+        return self.form == "function" or any(signature.takes(name, rank) for name in classes)
 
     def _result(self, usual: _Call, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape that the result must have, for an x of this shape."""
@@ -148,9 +153,12 @@ class _Form:
         return shape if "running_mean" in usual.arrays else (*shape[:-1], len(weights[-1]))
 
     def _calls(self) -> Iterator[_Call]:
-        """Yield the block's typical calls."""
+        """Yield the block's typical calls, for whose x there is a class."""
         dtype = self.subject.within(self.stem).dtypes[0]
         for shapes, arguments in self.subject.calls(self.stem):
+            x = shapes.get("x")
+            if x is not None and not self._has_class(len(x)):
+                continue
             arrays = {name: None if shape is None else filled(shape, dtype) for name, shape in shapes.items()}
             yield _Call(arrays, {**SIGNATURES[self.stem].arguments, **arguments})
 

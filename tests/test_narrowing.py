@@ -10,6 +10,7 @@ from nnspec.adapters.domains import read_domain
 from nnspec.adapters.loading import load
 from nnspec.adapters.narrowing import narrowed
 from nnspec.conformance.checks.domains import UNEQUAL
+from nnspec.reference import batch_norm
 from nnspec.reference.conv2d import Conv2d
 from nnspec.reference.conv2d import conv2d as right
 from nnspec.reference.linear import linear
@@ -114,12 +115,17 @@ def test_square_kernels_of_a_class_that_always_has_a_bias():
 
 
 def test_operands_that_are_always_needed():
-    def batch_norm(x, gamma, beta, running_mean, running_var):
+    def norm(x, gamma, beta, running_mean, running_var):
         spread = np.sqrt(running_var + x.dtype.type(1e-5))[:, None, None]
         y = (x - running_mean[:, None, None]) / spread * gamma[:, None, None] + beta[:, None, None]
         return y, running_mean, running_var
 
-    assert shown({"batch_norm": batch_norm}, "batch_norm") == {"affine": "True", "ndim": "4"}
+    assert shown({"batch_norm": norm}, "batch_norm") == {"affine": "True", "ndim": "4"}
+
+
+@pytest.mark.parametrize("name", ["BatchNorm1d", "BatchNorm2d"])
+def test_one_class_of_two(name):
+    assert shown({name: getattr(batch_norm, name)}, "batch_norm") == {}
 
 
 def test_an_operand_with_a_default_may_be_left_out():

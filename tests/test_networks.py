@@ -450,3 +450,32 @@ def test_a_perceptron_of_fixed_sizes_is_judged_with_them(desk, framework):
 def test_a_script_about_a_perceptron_of_fixed_sizes_builds_it(desk):
     pytest.importorskip("torch")
     _script_tells(desk, PERCEPTRONS["torch"], ("F.relu(self.first(x))", "self.first(x)"), "mlp.hidden.relu")
+
+
+LISTED = """
+    import torch.nn as nn
+    import torch.nn.functional as F
+
+    class MLP(nn.Module):
+        def __init__(self, in_features, hidden_sizes, out_features):
+            super().__init__()
+            sizes = [in_features, *hidden_sizes, out_features]
+            self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes[:-1], sizes[1:]))
+
+        def forward(self, x):
+            for layer in self.layers[:-1]:
+                x = F.relu(layer(x))
+            return self.layers[-1](x)
+"""
+
+
+def test_a_perceptron_that_takes_lists_is_judged_in_every_depth(desk):
+    pytest.importorskip("torch")
+    done = desk.check(LISTED, "--dtype", "float32", "-n", 1)
+    assert done.code == 0, done.out
+    assert "judged 45 of 45 musts" in done.out
+
+
+def test_a_script_about_a_perceptron_that_takes_lists_builds_it(desk):
+    pytest.importorskip("torch")
+    _script_tells(desk, LISTED, ("F.relu(layer(x))", "layer(x)"), "mlp.hidden.relu")
