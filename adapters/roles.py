@@ -199,8 +199,8 @@ class Probe:
         return bool(away <= float(ml_dtypes.finfo(self.right.dtype).eps) ** 0.5 * np.abs(self.right).max())
 
     def turned(self, keys: Keys) -> frozenset[str]:
-        """Return the page keys of a linear layer's weight that the class holds as (I, O)."""
-        if self.stem != "linear":
+        """Return the page keys of the weights of linear layers that the class holds as (I, O)."""
+        if self.stem not in ("linear", "mlp"):
             return frozenset()
         own = self.subject.framework.held(self.module)
         shapes = {page: own[key].shape for page, key in keys.items() if key in own}
