@@ -9,13 +9,20 @@ from nnspec.adapters.conditions import DomainError, parsed
 from nnspec.adapters.domains import read_domain
 from nnspec.adapters.loading import load
 from nnspec.adapters.narrowing import narrowed
+from nnspec.adapters.signatures import SIGNATURES
+from nnspec.conformance.case import Case
+from nnspec.conformance.checks import load_checks
 from nnspec.conformance.checks.domains import UNEQUAL
+from nnspec.conformance.requirements import CHECKS
+from nnspec.conformance.trial.record import Mismatch
+from nnspec.conformance.trial.trial import Trial
 from nnspec.reference import batch_norm
 from nnspec.reference.conv2d import Conv2d
 from nnspec.reference.conv2d import conv2d as right
 from nnspec.reference.linear import linear
 from nnspec.reference.max_pool2d import max_pool2d as right_pool
 
+NEUTRAL = SIGNATURES["conv2d"].arguments
 NUMBERS = """
     import numpy as np
     from nnspec.reference.conv2d import conv2d as right
@@ -193,6 +200,22 @@ def test_one_limit_is_one_finding(desk, text, block, broken):
     found = {r["requirement"] for r in done.report["results"] if r["verdict"] == "fail" and r["level"] == "must"}
     assert {name for name in found if ".refuses." not in name} == broken, done.out
     assert not done.verdicts("not run")
+
+
+def test_what_is_refused_in_typical_calls_alone_must_be_right_elsewhere():
+    def conv2d(x, weight, bias=None, stride=1):
+        if not isinstance(stride, int) and len(x) == 1:
+            raise ValueError("no pair for one image")
+        return right(x, weight, bias, stride=stride if isinstance(stride, int) else (stride[0], 1))
+
+    load_checks(["conv2d"])
+    subject = narrowed(load({"conv2d": conv2d}, "numpy"), None)
+    assert str(subject.domain("conv2d")) == "stride=square()"
+    several = Case("conv2d", {"x": np.ones((2, 1, 3, 3)), "weight": np.ones((1, 1, 1, 1)), "bias": None}, {**NEUTRAL})
+    check = CHECKS["conv2d.arguments.pairs"]
+    with pytest.raises(Mismatch, match="shape"):
+        check.body(Trial(subject, "function", "float64"), several.but(stride=(1, 2)))
+    check.body(Trial(subject, "function", "float64"), several.but(stride=2))
 
 
 @pytest.mark.parametrize("declared", ['"stride": square(), "padding": square()', '"stride": 1, "padding": square()'])

@@ -78,9 +78,11 @@ def unequal(
 
 
 @law()
-def is_accepted(subject: Trial, case: Case, _judge: Judge) -> None:
-    """The call returns, whatever the subject shows not to take. Whether it is right, other checks ask."""
-    subject.beyond()(case)
+def is_accepted(subject: Trial, case: Case, judge: Judge) -> None:
+    """The call returns. Whether it is right, other checks ask, but for what the subject shows not to take."""
+    result = subject.beyond()(case)
+    if subject.excludes(case):
+        subject.expect(result, judge(case))
 
 
 def anywhere(right: Law) -> Law:
