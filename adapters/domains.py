@@ -35,15 +35,15 @@ class Domain:
     conditions: Mapping[str, Condition] = field(default_factory=dict)  # by quantity
     dtypes: tuple[str, ...] = ()  # none: those of the subject
     result: str = ""  # the dtype of results, where it is not that of the operands
-    shown: frozenset[str] = (
-        frozenset()
-    )  # the quantities whose condition it does not declare, but showed: see `narrowing`
+    # what it does not declare, but showed (see `narrowing`): quantities among the conditions; and those of gradients
+    shown: frozenset[str] = frozenset()
+    backward: Mapping[str, Condition] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.conditions or self.dtypes or self.result)
 
     def __hash__(self) -> int:
-        return hash((self.stem, tuple(self.conditions), self.dtypes, self.result, self.shown))
+        return hash((self.stem, tuple(self.conditions), self.dtypes, self.result, self.shown, tuple(self.backward)))
 
     def __str__(self) -> str:
         parts = [f"{name}={condition}" for name, condition in self.conditions.items()]
@@ -60,6 +60,12 @@ class Domain:
     def claimed(self) -> Domain:
         """The domain that it declares, without what it showed."""
         return self.asking(*self.shown)
+
+    @property
+    def of_gradients(self) -> Domain:
+        """The domain of calls that are differentiated."""
+        both = {**self.conditions, **self.backward}
+        return replace(self, conditions=both, shown=self.shown.union(self.backward)) if self.backward else self
 
     def asking(self, *names: str) -> Domain:
         """Return the domain without what the subject showed of some quantities, of which a requirement asks more."""

@@ -12,18 +12,19 @@ domain that it shows, and one requirement asks for unequal pairs, or for each nu
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 from nnspec.adapters.blame import Lacks, Raised, Unsupported, watched
 from nnspec.adapters.claims import parameters, required
 from nnspec.adapters.conditions import Condition, one_of, square
 from nnspec.adapters.quantities import QUANTITIES
-from nnspec.adapters.signatures import EQUATION, SIGNATURES
+from nnspec.adapters.signatures import COTANGENT, EQUATION, SIGNATURES
 from nnspec.adapters.subject import Subject
-from nnspec.adapters.trying import Skipped, Watch, at_once, filled
+from nnspec.adapters.trying import Watch, at_once, filled
 
 # of each argument of rows and columns: an unequal pair, and one number
 TRIED: dict[str, tuple[tuple[int, int], int]] = {
@@ -54,10 +55,12 @@ def narrowed(subject: Subject, blocks: Collection[str] | None, watch: Watch = at
     found = dict(subject.domains)
     for stem in (stem for stem in QUANTITIES if not blocks or stem in blocks):
         forms = [_Form(own, stem, form, watch) for form in own.forms(stem) if (stem, form) not in own.uncallable]
-        if shown := dict(condition for form in forms for condition in form.shown()):
+        shown = dict(condition for form in forms for condition in form.shown())
+        backward = dict(condition for form in forms for condition in form.shown_backward())
+        if shown or backward:
             before = subject.domain(stem)
-            both = {**before.conditions, **shown}
-            found[stem] = replace(before, stem=stem, conditions=both, shown=before.shown.union(shown))
+            both, names = {**before.conditions, **shown}, before.shown.union(shown)
+            found[stem] = replace(before, stem=stem, conditions=both, shown=names, backward=backward)
     return replace(subject, domains=found) if found != subject.domains else subject
 
 
@@ -84,6 +87,39 @@ class _Form:
                 yield name, one_of(*ranks)
             elif name in EQUATIONS and EQUATION not in known and self._takes_none(*EQUATIONS[name]):
                 yield name, one_of(False)
+
+    def shown_backward(self) -> Iterator[tuple[str, Condition]]:
+        """Yield what gradients show: numbers of dimensions of x, and whether they are those of training alone."""
+        known = self.subject.domain(self.stem).conditions
+        if "vjp" in self.subject.lacks(self.stem, self.form):
+            return
+        if "ndim" not in known and (ranks := self._ranks(backward=True)):
+            yield "ndim", one_of(*ranks)
+        if self.stem == "batch_norm" and "training" not in known and self._goes_back_in_training_alone():
+            yield "training", one_of(True)
+
+    def _goes_back_in_training_alone(self) -> bool:
+        """Return whether the gradient of x is the reference's in training, and another one in evaluation."""
+        for usual in self._calls():
+            if self._gradient_is_right(usual, training=True):
+                return self._gradient_is_right(usual, training=False) is False
+        return False
+
+    def _gradient_is_right(self, usual: _Call, *, training: bool) -> bool | None:
+        """Return whether the gradient of x is the reference's, to half the digits; None where there is none."""
+        from nnspec.adapters.for_reference import subject as reference
+
+        rng, x = np.random.default_rng(0), usual.arrays["x"]
+        assert x is not None
+        spread, cotangent = (rng.uniform(-1, 1, x.shape).astype(x.dtype) for _ in range(2))
+        arrays = {**usual.arrays, "x": spread, COTANGENT: cotangent}
+        about = self.stem, self.form, arrays, {**usual.arguments, "training": training}, ("x",)
+        found = self._watched(functools.partial(self.subject.gradients, *about), f"gradients of {self.stem}")
+        right = reference().gradients(*about)["x"]
+        if not isinstance(found, dict) or found.get("x") is None or right is None:
+            return None
+        near = float(ml_dtypes.finfo(right.dtype).eps) ** 0.5 * np.abs(right).max()
+        return found["x"].shape == right.shape and bool(np.abs(found["x"] - right).max() <= near)
 
     def _takes_numbers_alone(self, name: str) -> bool:
         """Return whether an unequal pair raises for an argument of rows and columns, and one number does not."""
@@ -120,17 +156,35 @@ class _Form:
         usual, tried = (first._replace(arguments={EQUATION: text}) for text in (without, equation))
         return isinstance(self._outcome(usual), tuple) and isinstance(self._outcome(tried), Raised)
 
-    def _ranks(self) -> list[int]:
-        """Return the numbers of dimensions of x for which calls give results of the right shape; none if all do."""
+    def _ranks(self, *, backward: bool = False) -> list[int]:
+        """Return the numbers of dimensions of x for which calls give results of the right shape; none if all do.
+
+        `backward`: of these, those for which gradients have the right shapes.
+        """
         right, tried = list[int](), 0
         for usual in self._calls() if self.stem in RANKS else ():
-            outcomes = {len(shape): (shape, self._outcome(call)) for shape, call in self._of_ranks(usual)}
-            if not all(isinstance(outcome, tuple | Raised) for _, outcome in outcomes.values()):  # it cannot be told
-                return []
+            calls = {len(shape): (shape, call) for shape, call in self._of_ranks(usual)}
+            outcomes = {rank: (shape, self._outcome(call)) for rank, (shape, call) in calls.items()}
+            if backward:
+                there = [n for n, (shape, outcome) in outcomes.items() if outcome == self._result(usual, shape)]
+                outcomes = {n: (calls[n][0], self._gradients(calls[n][1], outcomes[n][1])) for n in there}
             of_call = [rank for rank, (shape, outcome) in outcomes.items() if outcome == self._result(usual, shape)]
-            right = [rank for rank in of_call if not right or rank in right] or right
-            tried = len(outcomes)
+            if of_call and all(
+                isinstance(outcome, tuple | Raised) for _, outcome in outcomes.values()
+            ):  # it can be told
+                right, tried = [rank for rank in of_call if not right or rank in right], len(outcomes)
         return right if right and len(right) < tried else []
+
+    def _gradients(self, call: _Call, result: Any) -> tuple[int, ...] | BaseException:
+        """Return the shape of the result if gradients have those of their operands; if not, (), or what is raised."""
+        dtype = next(a.dtype.name for a in call.arrays.values() if a is not None)
+        given = {**call.arrays, COTANGENT: filled(result, dtype)}
+        act = functools.partial(self.subject.gradients, self.stem, self.form, given, call.arguments)
+        found = self._watched(act, f"gradients of {self.stem}{result}")
+        if not isinstance(found, dict):
+            return found
+        present = {n: a for n, a in call.arrays.items() if a is not None and n in found}
+        return result if all(np.shape(found[n]) == a.shape for n, a in present.items()) else ()
 
     def _of_ranks(self, usual: _Call) -> Iterator[tuple[tuple[int, ...], _Call]]:
         """Yield a call with an x of each number of dimensions, and the shape of x."""
@@ -176,8 +230,12 @@ class _Form:
         shapes = [f"{name}{'=None' if a is None else a.shape}" for name, a in call.arrays.items()]
         given = [*shapes, *(f"{name}={value!r}" for name, value in call.arguments.items())]
         act = functools.partial(self.subject.call, self.stem, self.form, call.arrays, call.arguments)
+        results = self._watched(act, f"{self.stem}({', '.join(given)})")
+        return results if isinstance(results, BaseException) else tuple(np.shape(results[0]))
+
+    def _watched(self, act: Callable[[], Any], what: str) -> Any:
+        """Return what a call gives, or what it raises."""
         try:
-            results = self.watch(f"{self.stem}({', '.join(given)}) as a {self.form}", act)
-        except (Exception, Skipped) as error:  # what is nnspec's or an adapter's fault, the checks will name
+            return self.watch(f"{what} as a {self.form}", act)
+        except Exception as error:  # what is nnspec's or an adapter's fault, the checks will name
             return error
-        return tuple(np.shape(results[0]))

@@ -261,6 +261,7 @@ class Check:
         `sizes` is the regime of sizes, `tiles` are those that the subject declares, and `domain` what it claims. A
         state machine, which draws its steps itself, comes back as it is.
         """
+        domain = domain.of_gradients if self.differentiates else domain
         written = lacks & domain.fixed
         made = self.cases(dtype=dtype, lacks=lacks - written, **self.choices)
         if isinstance(made, type):

@@ -10,6 +10,7 @@ from nnspec.adapters.domains import read_domain
 from nnspec.adapters.loading import load
 from nnspec.adapters.narrowing import narrowed
 from nnspec.adapters.signatures import SIGNATURES
+from nnspec.conformance import check
 from nnspec.conformance.case import Case
 from nnspec.conformance.checks import load_checks
 from nnspec.conformance.checks.domains import UNEQUAL
@@ -157,6 +158,58 @@ def test_numbers_of_dimensions():
 
     assert shown({"linear": one}, "linear") == {"ndim": "2"}
     assert shown({"linear": linear}, "linear") == {}
+
+
+class MatricesBack:
+    """A linear layer whose backward pass is for matrices."""
+
+    def __init__(self, in_features, out_features):
+        self.weight, self.bias = np.zeros((out_features, in_features)), np.zeros(out_features)
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.weight.T + self.bias
+
+    def backward(self, gradient):
+        self.dweight, self.dbias = gradient.T @ self.x, gradient.sum(0)
+        return gradient @ self.weight
+
+
+class TrainingBack(batch_norm.BatchNorm2d):
+    """A batch norm whose gradient is that of training always."""
+
+    def vjp(self, x):
+        y = self(x)
+        was, self.training = self.training, True
+        statistics = self.running_mean.data.copy(), self.running_var.data.copy(), self.num_batches_tracked.data.copy()
+        _, pullback = super().vjp(x)
+        self.training = was
+        for buffer, before in zip(
+            (self.running_mean, self.running_var, self.num_batches_tracked), statistics, strict=True
+        ):
+            buffer.data[...] = before
+        return y, pullback
+
+
+@pytest.mark.parametrize(
+    ("names", "block", "backward"),
+    [
+        ({"Linear": MatricesBack}, "linear", {"ndim": "2"}),
+        ({"BatchNorm2d": TrainingBack}, "batch_norm", {"training": "True"}),
+        ({"BatchNorm2d": batch_norm.BatchNorm2d}, "batch_norm", {}),
+        ({"linear": linear}, "linear", {}),
+    ],
+)
+def test_gradients(names, block, backward):
+    domain = narrowed(load(names, "numpy"), [block]).domain(block)
+    assert {name: str(condition) for name, condition in domain.backward.items()} == backward
+    assert domain.claimed.of_gradients.conditions.keys() == backward.keys() | domain.claimed.conditions.keys()
+
+
+def test_a_backward_pass_for_matrices_is_one_finding():
+    report = check(MatricesBack, block="linear", dtype="float64")
+    found = {r["requirement"] for r in report["results"] if r["verdict"] == "fail" and r["kind"] == "gradient"}
+    assert found == {"linear.gradient.weight"}
 
 
 def test_equations():

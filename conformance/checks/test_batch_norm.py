@@ -1015,7 +1015,10 @@ test_gradient_special = gradient(
 test_gradient_eval_x = gradient(
     "batch_norm.gradient.eval-x",
     laws_of_gradients.values("x"),
-    "Running statistics that are not those of the batch.",
+    "Running statistics that are not those of the batch, whatever other gradients show.",
+    cases=domains.asking,
+    quantity="training",
+    of=gradients,
     vary=ALL,
     modes=(False,),
     sizes=LONGER,

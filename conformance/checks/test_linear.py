@@ -360,7 +360,10 @@ test_gradient_x = gradient(
 test_gradient_weight = gradient(
     "linear.gradient.weight",
     laws_of_gradients.values("weight"),
-    "All vectors, along however many leading dimensions, add up.",
+    "All vectors, along however many leading dimensions, add up, whatever other gradients show.",
+    cases=domains.asking,
+    quantity="ndim",
+    of=gradients,
     features=FROM_ONE,
     rows=(1, 2, 3, 17, 17),
     effort=0.5,  # many layouts of operands and cotangent

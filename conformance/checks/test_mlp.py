@@ -449,7 +449,10 @@ test_gradient_first_bias = gradient(
 test_gradient_second_weight = gradient(
     "mlp.gradient.second-weight",
     laws_of_gradients.values("fc2.weight"),
-    "The cotangent times the rectified hidden values.",
+    "The cotangent times the rectified hidden values, of all vectors, whatever other gradients show.",
+    cases=domains.asking,
+    quantity="ndim",
+    of=gradients,
     features=(1, 2, 3, 17),
 )
 test_gradient_second_bias = gradient(
