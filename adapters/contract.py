@@ -228,6 +228,11 @@ class Adapter(Derivatives):
         raise NotImplementedError
 
     @optional
+    def beside_sequences(self) -> dict[str, tuple[type, str]]:
+        """Return classes `Linear` and `ReLU` for a file whose Sequential has no others, and their lines in a script."""
+        raise NotImplementedError
+
+    @optional
     def watch(self, module: Any, name: str, note: Callable[[str, Any, Any], None]) -> Callable[[], None]:
         """Call note(name, x, y) at each call of a module from here on; return a function that ends it."""
         raise NotImplementedError

@@ -220,6 +220,11 @@ class Torch(Objects):
         module = type("Module", (nn.Module,), {"nnspec_judges": False})
         return {"Parameter": (nn.Parameter, recipe("Parameter")), "Module": (module, recipe("Module"))}
 
+    def beside_sequences(self) -> dict[str, tuple[type, str]]:
+        """Return torch's own layers, which are not judged either."""
+        layers = (type(cls.__name__, (cls,), {"nnspec_judges": False}) for cls in (nn.Linear, nn.ReLU))
+        return {cls.__name__: (cls, recipe(cls.__name__)) for cls in layers}
+
     # -- the subject ---------------------------------------------------------------------------------------------------
 
     def subject(self) -> Subject:

@@ -323,9 +323,16 @@ def _with_projections(classes: Mapping[str, Any], adapter: Adapter) -> tuple[dic
 
 
 def _lent(classes: Mapping[str, Any], adapter: Adapter) -> dict[str, tuple[type, str]]:
-    """Return the classes that an optimiser is judged with where its file has none, each with its line in a script."""
-    alone = "SGD" in classes and not classes.keys() & {"Parameter", "Module"}
-    return adapter.beside_optimisers() if alone and hasattr(adapter, "beside_optimisers") else {}
+    """Return the classes that a file's are judged with where it has none of them, each with its line in a script.
+
+    An optimiser needs both a Parameter and a Module, and a Sequential the layers that it lacks.
+    """
+    found: dict[str, tuple[type, str]] = {}
+    if "SGD" in classes and not classes.keys() & {"Parameter", "Module"} and hasattr(adapter, "beside_optimisers"):
+        found |= adapter.beside_optimisers()
+    if "Sequential" in classes and hasattr(adapter, "beside_sequences"):
+        found |= {name: lent for name, lent in adapter.beside_sequences().items() if name not in classes}
+    return found
 
 
 def _as_chain(

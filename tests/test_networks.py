@@ -479,3 +479,35 @@ def test_a_perceptron_that_takes_lists_is_judged_in_every_depth(desk):
 def test_a_script_about_a_perceptron_that_takes_lists_builds_it(desk):
     pytest.importorskip("torch")
     _script_tells(desk, LISTED, ("F.relu(layer(x))", "layer(x)"), "mlp.hidden.relu")
+
+
+CHAIN = """
+    from torch import nn
+
+    class Sequential(nn.Module):
+        def __init__(self, *layers):
+            super().__init__()
+            for number, layer in enumerate(layers):
+                self.add_module(str(number), layer)
+
+        def forward(self, x):
+            for layer in self._modules.values():  # children() would give a module that stands twice once
+                x = layer(x)
+            return x
+"""
+
+
+def test_a_sequential_alone_is_judged_with_torchs_layers(desk):
+    pytest.importorskip("torch")
+    done = desk.check(CHAIN, "--dtype", "float32", "-n", 1)
+    assert done.verdicts("fail") <= {"sequential.refuses.non-module"}, done.out
+    assert len(done.verdicts("pass")) >= 15
+    assert {r["block"] for r in done.report["results"]} == {"sequential"}
+    assert "there is no class Linear" not in done.out
+
+
+def test_a_script_about_a_sequential_alone_has_layers(desk):
+    pytest.importorskip("torch")
+    _script_tells(
+        desk, CHAIN, ("self._modules.values():", "reversed(self._modules.values()):"), "sequential.call.order"
+    )
