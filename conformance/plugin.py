@@ -141,8 +141,6 @@ def _journal(config: pytest.Config) -> Journal | None:
 def _load(config: pytest.Config, state: _State) -> None:
     from nnspec.adapters import SubjectError, load
     from nnspec.adapters.names import files_of
-    from nnspec.adapters.narrowing import narrowed
-    from nnspec.adapters.orders import in_other_orders
     from nnspec.adapters.trying import at_once
     from nnspec.conformance.checks.typical import with_typical_calls
     from nnspec.conformance.report import waivers
@@ -169,14 +167,9 @@ def _load(config: pytest.Config, state: _State) -> None:
             raise SubjectError(f"{subject}: says that it has {has}, and not {', '.join(asked)}")
         if message := unknown_declaration(loaded):
             raise SubjectError(message)
-        blocks = config.getoption("nnspec_block")
-        loaded = with_typical_calls(loaded, blocks)
-        if loaded.name not in adapters():  # these are known to be callable, and to take what the pages say
-            loaded = _called(config, state, loaded, watch)
-            if not state.canary.spoilt:
-                loaded = narrowed(in_other_orders(loaded, blocks, watch), blocks, watch)
-                loaded = with_typical_calls(loaded, blocks)
-        state.subject = loaded
+        loaded = with_typical_calls(loaded, config.getoption("nnspec_block"))
+        ours = loaded.name in adapters()  # these are known to be callable, and to take what the pages say
+        state.subject = loaded if ours else _limited(config, state, _called(config, state, loaded, watch), watch)
     except (SubjectError, waivers.WaiverError, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):
             if not signals.raised_by_subject():
@@ -223,6 +216,18 @@ def _called(config: pytest.Config, state: _State, subject: Subject, watch: Any) 
         return subject
     finally:
         state.canary.typical = tried.returned
+
+
+def _limited(config: pytest.Config, state: _State, subject: Subject, watch: Any) -> Subject:
+    """Return the subject, which knows the limits that its calls show, unless a call has spoilt this process."""
+    from nnspec.adapters.narrowing import narrowed
+    from nnspec.adapters.orders import in_other_orders
+    from nnspec.conformance.checks.typical import with_typical_calls
+
+    if state.canary.spoilt:
+        return subject
+    blocks = config.getoption("nnspec_block")
+    return with_typical_calls(narrowed(in_other_orders(subject, blocks, watch), blocks, watch), blocks)
 
 
 def _restricted(subject: Subject, texts: Sequence[str] | None) -> Subject:

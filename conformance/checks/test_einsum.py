@@ -108,9 +108,8 @@ def cases(
     """Terms built label by label: `roles` says how many labels of each role there are; places are drawn.
 
     `broadcast` names roles: of their labels, one operand at least has an axis of size 1, or `rarely` does. `ellipsis`
-    is "kept", "broadcast" (unequal ranks and sizes of 1 too), "dropped", "empty" or "any", which is all but dropped.
-    `alphabet` gives the labels, in a drawn order. `scalars` adds an empty term. `plain` asks for N(0, 1) or integers,
-    no one-hot. In a domain of equations, these are drawn: all of them for `whatever`.
+    is "kept", "broadcast" (unequal ranks and sizes of 1 too), "dropped", "empty" or "any", all but dropped. `alphabet`
+    gives the labels, `scalars` adds an empty term, `plain` has no one-hot. `whatever` takes all equations of a domain.
     """
     ellipsis = _parts_within(draw, ellipsis, whatever, implicit)
     sizes, values = sizes_within(draw, sizes), data(dtype, ("integers", "normal") if plain else KINDS)
