@@ -78,16 +78,21 @@ def detect(title: str, found: Mapping[str, Any], names: Mapping[str, Any], watch
         if name != DEFAULT and any(package in a for a in annotations for package in adapter.packages):
             return made(name, profile)
     named = _in_code(known, found.values())
-    around = {name for value in names.values() for name, adapter in known.items() if adapter.recognises(value)} | named
+    around = _imported(known, names) | named
     if len(around) < 2:
         return made(around.pop() if around else DEFAULT, profile)
     candidates = {name: made(name, profile) for name in known if name in around}
     return _by_calls(title, found, [name for name in candidates if name in (named or around)], candidates, watch)
 
 
+def _imported(known: Mapping[str, type[Adapter]], names: Mapping[str, Any]) -> set[str]:
+    """Return the frameworks that a file's names come from."""
+    return {name for value in names.values() for name, adapter in known.items() if adapter.recognises(value)}
+
+
 def _only(known: Mapping[str, type[Adapter]], names: Mapping[str, Any]) -> str:
     """Return the framework that a file imports; NumPy's if it imports that too, or several."""
-    around = {name for value in names.values() for name, adapter in known.items() if adapter.recognises(value)}
+    around = _imported(known, names)
     return around.pop() if len(around) == 1 else DEFAULT
 
 

@@ -19,7 +19,7 @@ from nnspec.adapters.conditions import Condition, DomainError, equal_to, joined,
 from nnspec.adapters.equations import is_equation, other_equations
 from nnspec.adapters.names import DTYPES, nearest
 from nnspec.adapters.quantities import MOST, QUANTITIES, WITHOUT, Quantity, normal, parts
-from nnspec.adapters.signatures import EQUATION, Arrays
+from nnspec.adapters.signatures import EQUATION, Arrays, as_number
 
 LARGE = 5000  # a size outside the domain is no larger: an array would hardly fit into memory
 NEIGHBOURS = ((-1, -1), (1, 1), (0, 1), (1, 0), (0, -1), (-1, 0), (-2, -2), (2, 2))  # of rows and columns
@@ -190,7 +190,7 @@ class Domain:
             legal = [normal(own, value) for value in self.choices(name, (1, 2, 3))]
             sides = [(r + up, c + across) for r, c in legal for up, across in NEIGHBOURS]
             pairs = [p for p in sides if min(p) >= own.least and (condition.equal or not condition.admits(p))]
-            return tuple(pair[0] if pair[0] == pair[1] else pair for pair in dict.fromkeys(pairs))
+            return tuple(as_number(pair) for pair in dict.fromkeys(pairs))
         near = [n + by for n in self.numbers(name, (1, 2)) for by in (-1, 1, condition.multiple // 2)]
         near += [1] if condition.most is None else [1, condition.most + 1]
         outside = {n for n in near if own.least <= n <= LARGE and (condition.equal or not condition.admits(n))}
@@ -212,7 +212,7 @@ class Domain:
             if not legal:
                 sides = itertools.product(self.numbers(name, small), repeat=2)
                 legal = [pair for pair in sides if not condition.alike or len({*pair}) == 1]
-            return tuple(pair[0] if pair[0] == pair[1] else pair for pair in dict.fromkeys(legal))
+            return tuple(as_number(pair) for pair in dict.fromkeys(legal))
         legal = [value for value in small if condition.admits(value)]
         if not legal and condition.values is not None:
             legal = [value for value in condition.values if condition.admits(value)]

@@ -98,7 +98,7 @@ class Modules(Claims):
         if not saved or not hasattr(module, "state_dict"):  # where nothing says what is saved, all is
             unsaved = ((key, own) for key, own in known.keys.items() if own not in stored)
             found |= {key: self.framework.read(module, own) for key, own in unsaved if has(self, module, own)}
-        found = {key: transposed(array) if key in known.turned else array for key, array in found.items()}
+        found |= {key: transposed(found[key]) for key in known.turned & found.keys()}
         if hasattr(module, "state_dict"):
             others = stored
         else:  # nothing says which of its other attributes are part of its state, but for those marked as parameters

@@ -16,12 +16,12 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 from nnspec.adapters.blame import Lacks, Raised, Unsupported, watched
 from nnspec.adapters.claims import parameters, required
 from nnspec.adapters.conditions import Condition, one_of, square
 from nnspec.adapters.quantities import QUANTITIES
+from nnspec.adapters.roles import agree
 from nnspec.adapters.signatures import COTANGENT, EQUATION, SIGNATURES
 from nnspec.adapters.subject import Subject
 from nnspec.adapters.trying import Watch, at_once, filled
@@ -118,8 +118,7 @@ class _Form:
         right = reference().gradients(*about)["x"]
         if not isinstance(found, dict) or found.get("x") is None or right is None:
             return None
-        near = float(ml_dtypes.finfo(right.dtype).eps) ** 0.5 * np.abs(right).max()
-        return found["x"].shape == right.shape and bool(np.abs(found["x"] - right).max() <= near)
+        return agree(found["x"], right)
 
     def _takes_numbers_alone(self, name: str) -> bool:
         """Return whether an unequal pair raises for an argument of rows and columns, and one number does not."""
@@ -169,9 +168,8 @@ class _Form:
                 there = [n for n, (shape, outcome) in outcomes.items() if outcome == self._result(usual, shape)]
                 outcomes = {n: (calls[n][0], self._gradients(calls[n][1], outcomes[n][1])) for n in there}
             of_call = [rank for rank, (shape, outcome) in outcomes.items() if outcome == self._result(usual, shape)]
-            if of_call and all(
-                isinstance(outcome, tuple | Raised) for _, outcome in outcomes.values()
-            ):  # it can be told
+            told = all(isinstance(outcome, tuple | Raised) for _, outcome in outcomes.values())
+            if of_call and told:
                 right, tried = [rank for rank in of_call if not right or rank in right], len(outcomes)
         return right if right and len(right) < tried else []
 

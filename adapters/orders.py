@@ -13,11 +13,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from nnspec.adapters.blame import watched
 from nnspec.adapters.blocks import IMAGES, KERNELS, TAKE_IMAGES, block, block_of
 from nnspec.adapters.claims import Refusal
+from nnspec.adapters.roles import agree
 from nnspec.adapters.signatures import SIGNATURES
 from nnspec.adapters.subject import Subject
 from nnspec.adapters.trying import Watch, at_once
@@ -62,8 +62,7 @@ def _refusal(subject: Subject, stem: str, name: str, watch: Watch) -> Refusal | 
     rng = np.random.default_rng(0)
     shapes = {"x": X.get(stem, (2, 3, 6, 7)), **CALLS[stem]}
     arrays = {n: rng.integers(1, 10, shape).astype(subject.within(stem).dtypes[0]) for n, shape in shapes.items()}
-    arguments = {**SIGNATURES[stem].arguments, **({"kernel_size": 2} if stem.endswith("pool2d") else {})}
-    arguments = {n: value for n, value in arguments.items() if n in SIGNATURES[stem].arguments}
+    arguments = {n: 2 if n == "kernel_size" else value for n, value in SIGNATURES[stem].arguments.items()}
     right, *_ = reference().call(stem, "function", arrays, arguments)
 
     def agrees(function: Any, what: str) -> bool:
@@ -73,8 +72,7 @@ def _refusal(subject: Subject, stem: str, name: str, watch: Watch) -> Refusal | 
             y = watch(f"{stem} with {what}", lambda: tried.call(stem, "function", arrays, arguments)[0])
         except Exception:  # whatever it is, this is not the order
             return False
-        near = float(ml_dtypes.finfo(right.dtype).eps) ** 0.5 * np.abs(right).max()
-        return y.shape == right.shape and bool(np.abs(y.astype(np.float64) - right).max() <= near)
+        return agree(y, right)
 
     if agrees(subject.functions[name], "the page's axes"):
         return None

@@ -102,6 +102,12 @@ def find_roles(subject: Modules, stem: str, cls: Any, page: Collection[str], mod
     return Roles(keys, tuple(key for key in probe.arrays if key not in keys), probe.turned(keys))
 
 
+def agree(result: np.ndarray, right: np.ndarray) -> bool:
+    """Whether a result is what the reference computes, to half the digits: enough to tell what it was made of."""
+    near = float(ml_dtypes.finfo(right.dtype).eps) ** 0.5 * np.abs(right).max()
+    return result.shape == right.shape and bool(np.abs(result.astype(np.float64) - right).max() <= near)
+
+
 def has_all(subject: Modules, module: Any, keys: Iterable[str]) -> bool:
     """Whether a module has an entry or an attribute of each key. The state is read once: that of a network is large."""
     try:
@@ -193,10 +199,7 @@ class Probe:
             y = self.run(training=False)
         except FAILED:  # what the class does with wrong arrays, or always, is not judged here
             return False
-        if y.shape != self.right.shape:
-            return False
-        away = np.abs(y.astype(np.float64) - self.right).max()
-        return bool(away <= float(ml_dtypes.finfo(self.right.dtype).eps) ** 0.5 * np.abs(self.right).max())
+        return agree(y, self.right)
 
     def turned(self, keys: Keys) -> frozenset[str]:
         """Return the page keys of the weights of linear layers that the class holds as (I, O)."""

@@ -105,13 +105,13 @@ def _linear(arrays, arguments):
 def _conv2d(arrays, arguments):
     weight, groups = arrays["weight"], arguments.get("groups", 1)
     # positional: the names of these three differ between libraries, their order does not
-    positional = (weight.shape[1] * groups, weight.shape[0], _square(weight.shape[2:]))
+    positional = (weight.shape[1] * groups, weight.shape[0], as_number(weight.shape[2:]))
     return positional, {**arguments, "bias": arrays["bias"] is not None}
 
 
 def _conv_transpose2d(arrays, arguments):
     weight, groups = arrays["weight"], arguments.get("groups", 1)
-    positional = (weight.shape[0], weight.shape[1] * groups, _square(weight.shape[2:]))
+    positional = (weight.shape[0], weight.shape[1] * groups, as_number(weight.shape[2:]))
     return positional, {**arguments, "bias": arrays["bias"] is not None}
 
 
@@ -140,8 +140,9 @@ def _resnet34(arrays, arguments):
     return (), {"in_channels": arrays["conv1.weight"].shape[1], "num_classes": len(arrays["fc.weight"])}
 
 
-def _square(size):
-    rows, columns = size
+def as_number(pair: tuple[int, ...]) -> int | tuple[int, int]:
+    """Return one number for a pair of equal ones, which some subjects take alone."""
+    rows, columns = pair
     return rows if rows == columns else (rows, columns)
 
 

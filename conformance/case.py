@@ -117,11 +117,6 @@ def as_pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
-def as_number(pair: tuple[int, ...]) -> int | tuple[int, ...]:
-    """Return one number for a pair of equal ones, which some subjects take alone."""
-    return pair[0] if len({*pair}) == 1 else pair
-
-
 def minimise(case: Case, fails: Callable[[Case], bool], calls: int = 200) -> Case:
     """Make arrays contiguous, set blocks of the data to zero, then single values to 1, while the case still fails.
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 from nnspec.adapters.blame import OutOfDomain
-from nnspec.conformance.case import Array, Case, as_number, as_pair
+from nnspec.adapters.signatures import as_number
+from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks.cases import data, illegal_pairs, not_finite_somewhere
 from nnspec.conformance.checks.within import allowed, argument, chosen, image_side, inside, pairs_within
 from nnspec.conformance.drawing import MORE_OFTEN, SIZES, Draw, Plan, any_of, booleans, composite, dimension, integers

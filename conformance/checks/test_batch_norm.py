@@ -235,35 +235,15 @@ def test_bias_shifts(subject: Trial, case: Case) -> None:
         equals_reference(subject, case.but(weight=two, bias=None))
 
 
-test_axes_rank_2 = law(
-    "batch_norm.axes.rank-2",
-    domains.anywhere(laws.equals_reference),
-    "Channels on axis 1 of (N, C).",
-    cases=domains.asking,
-    quantity="ndim",
-    of=cases,
-    vary=("statistics",),
-    ranks=(2,),
+of_rank = Laws(domains.asking, law.judge, of=cases, quantity="ndim", vary=("statistics",))
+test_axes_rank_2 = of_rank(
+    "batch_norm.axes.rank-2", domains.anywhere(laws.equals_reference), "Channels on axis 1 of (N, C).", ranks=(2,)
 )
-test_axes_rank_3 = law(
-    "batch_norm.axes.rank-3",
-    domains.anywhere(laws.equals_reference),
-    "Channels on axis 1 of (N, C, L).",
-    cases=domains.asking,
-    quantity="ndim",
-    of=cases,
-    vary=("statistics",),
-    ranks=(3,),
+test_axes_rank_3 = of_rank(
+    "batch_norm.axes.rank-3", domains.anywhere(laws.equals_reference), "Channels on axis 1 of (N, C, L).", ranks=(3,)
 )
-test_axes_rank_4 = law(
-    "batch_norm.axes.rank-4",
-    domains.anywhere(laws.equals_reference),
-    "Channels on axis 1 of (N, C, H, W).",
-    cases=domains.asking,
-    quantity="ndim",
-    of=cases,
-    vary=("statistics",),
-    ranks=(4,),
+test_axes_rank_4 = of_rank(
+    "batch_norm.axes.rank-4", domains.anywhere(laws.equals_reference), "Channels on axis 1 of (N, C, H, W).", ranks=(4,)
 )
 
 

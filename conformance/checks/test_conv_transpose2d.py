@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from nnspec.adapters.blame import OutOfDomain
 from nnspec.adapters.names import LONG
+from nnspec.adapters.signatures import as_number
 from nnspec.conformance.bounds.convolution import fast_bound
 from nnspec.conformance.bounds.rule import Expected, multilinear
-from nnspec.conformance.case import Array, Case, as_number, as_pair
+from nnspec.conformance.case import Array, Case, as_pair
 from nnspec.conformance.checks import domains, laws, laws_of_gradients, laws_of_memory, laws_of_state
 from nnspec.conformance.checks.cases import (
     KINDS,
